@@ -1,0 +1,197 @@
+"""Building blocks of convolutional diffusion networks, as in Ho et al. 2020 (appendix B, official code).
+
+Images are [batch, height, width, channels]. Parameters are float32. `dtype` is the type in which
+convolutions, dense layers and attention products are computed, and that of what a layer returns; the
+statistics of group normalisation and the softmax are float32 whatever it is.
+"""
+
+import math
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffusion_jax.errors import InputError
+
+SAME = ((1, 1), (1, 1))
+
+
+def scaled_init(scale: float) -> nn.initializers.Initializer:
+    """Uniform with variance scale / mean(fan in, fan out): what every kernel of DDPM starts from."""
+    return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
+
+
+default_init = scaled_init(1.0)
+# Last layer of each residual branch and of the network: the branch starts as (all but) nothing.
+zero_init = scaled_init(1e-10)
+
+
+def conv3x3(features, dtype, name, stride=1, padding=SAME, kernel_init=default_init) -> nn.Conv:
+    """The one place where 3x3 convolutions are built: [B, H, W, C] -> [B, H / stride, W / stride, features].
+
+    `padding` is ((top, bottom), (left, right)), of zeros.
+    """
+    return nn.Conv(
+        features, (3, 3), strides=stride, padding=padding, dtype=dtype, kernel_init=kernel_init, name=name
+    )
+
+
+def dense(features, dtype, name, kernel_init=default_init) -> nn.Dense:
+    """A dense layer on the last axis; on an image it is the 1x1 convolution ("network in network")."""
+    return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
+
+
+def group_norm(groups, dtype, name, epsilon=1e-6) -> nn.GroupNorm:
+    """Group normalisation with its statistics in float32.
+
+    The variance is the mean of (x - mean)^2: Flax's default, E[x^2] - E[x]^2, cancels where the mean is large.
+    """
+    return nn.GroupNorm(groups, epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def sinusoid(time: jax.Array, features: int) -> jax.Array:
+    """Sinusoidal position embedding: [sin(t w_k), cos(t w_k)] with w_k = 10000^(-k / (features / 2 - 1)).
+
+    Args:
+      time: [B], integer or float, in steps: 0 to 999 for DDPM's published weights.
+      features: even, at least 4.
+
+    Returns:
+      float32 [B, features], sines first.
+
+    Raises:
+      InputError: `features` is odd or below 4.
+
+    Vaswani et al. 2017, section 3.5, with the frequencies of DDPM's official code.
+    """
+    if features < 4 or features % 2:
+        raise InputError(f"a time embedding of {features} features: take an even number of at least 4")
+    half = features // 2
+    frequencies = jnp.exp(-math.log(10000.0) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
+    angles = time.astype(jnp.float32)[:, None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoid -> dense -> swish -> dense: time [B] -> float32 [B, 4 * features].
+
+    Computed in float32: it is a few small products, and bfloat16 would blur neighbouring steps.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, time: jax.Array) -> jax.Array:
+        h = sinusoid(time, self.features)
+        h = dense(4 * self.features, jnp.float32, "dense_0")(h)
+        return dense(4 * self.features, jnp.float32, "dense_1")(nn.swish(h))
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask for an example depends on that example's key and this layer's path, on nothing else.
+
+    So a result does not depend on the size of the batch, on the neighbours in it or on how many devices share
+    it, and one key an example serves every layer of a network.
+
+    Call with x [B, ...] and `keys`, an array [B] of typed threefry keys. Without keys (evaluation), or with
+    rate 0, it returns x and draws nothing. Kept entries are divided by 1 - rate.
+
+    Raises:
+      InputError: the rate is outside [0, 1), or the keys are not threefry keys (under `vmap` the other
+        generators of JAX draw for the whole batch from its first key).
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        if not 0.0 <= self.rate < 1.0:
+            raise InputError(f"dropout {self.rate}: give a rate in [0, 1)")
+        if keys is None or self.rate == 0.0:
+            return x
+        if str(jax.random.key_impl(keys)) != "threefry2x32":
+            raise InputError(
+                f"dropout with {keys.dtype} keys: make them with jax.random.key(seed, impl='threefry2x32')"
+            )
+        layer = zlib.crc32("/".join(self.path).encode())
+
+        def mask(key):
+            return jax.random.bernoulli(jax.random.fold_in(key, layer), 1.0 - self.rate, x.shape[1:])
+
+        return jnp.where(jax.vmap(mask)(keys), x / (1.0 - self.rate), jnp.zeros_like(x))
+
+
+class ResBlock(nn.Module):
+    """Residual block with a time embedding: [B, H, W, C] -> [B, H, W, features] of `dtype`.
+
+    GroupNorm, swish, 3x3; plus dense(swish(embedding)); GroupNorm, swish, dropout, 3x3 (starts at zero); plus
+    the input, through a 1x1 where the number of channels changes. C and `features` are multiples of `groups`.
+
+    Call with x, embedding [B, E] and dropout keys ([B] or None, see `Dropout`).
+    """
+
+    features: int
+    dropout: float = 0.0
+    groups: int = 32
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, embedding: jax.Array, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        h = nn.swish(group_norm(self.groups, self.dtype, "norm_0")(x))
+        h = conv3x3(self.features, self.dtype, "conv_0")(h)
+        h = h + dense(self.features, self.dtype, "time")(nn.swish(embedding))[:, None, None, :]
+        h = nn.swish(group_norm(self.groups, self.dtype, "norm_1")(h))
+        h = Dropout(self.dropout, name="dropout")(h, dropout_keys)
+        h = conv3x3(self.features, self.dtype, "conv_1", kernel_init=zero_init)(h)
+        if x.shape[-1] != self.features:
+            x = dense(self.features, self.dtype, "shortcut")(x)
+        return x + h
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention of one head over all pixels, with a residual: [B, H, W, C] -> [B, H, W, C] of `dtype`.
+
+    x + out(softmax(q k^T / sqrt(C)) v), with q, k, v dense layers of GroupNorm(x) and `out` a dense layer that
+    starts at zero. C is a multiple of `groups`. Memory grows with (H W)^2.
+    """
+
+    groups: int = 32
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, height, width, channels = x.shape
+        h = group_norm(self.groups, self.dtype, "norm")(x)
+        h = h.reshape(batch, height * width, 1, channels)
+        query, key, value = (dense(channels, self.dtype, name)(h) for name in ("query", "key", "value"))
+        h = jax.nn.dot_product_attention(query, key, value)  # scale C^-0.5, softmax in float32
+        h = h.reshape(x.shape)
+        return x + dense(channels, self.dtype, "out", kernel_init=zero_init)(h)
+
+
+class Downsample(nn.Module):
+    """3x3 convolution of stride 2: [B, H, W, C] -> [B, H / 2, W / 2, C], H and W even.
+
+    Zeros are padded at the bottom and right only, as TensorFlow's SAME does for even sizes.
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return conv3x3(x.shape[-1], self.dtype, "conv", stride=2, padding=((0, 1), (0, 1)))(x)
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour x2, then a 3x3 convolution: [B, H, W, C] -> [B, 2 H, 2 W, C]."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.repeat(2, axis=1).repeat(2, axis=2)
+        return conv3x3(x.shape[-1], self.dtype, "conv")(x)
