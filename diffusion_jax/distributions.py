@@ -1,0 +1,54 @@
+"""What is believed of an image: the estimates p(x0 | x_t) and the kernels p(x_s | x_t).
+
+A distribution is a NamedTuple of arrays, hence a pytree, with `sample(key)` and `log_prob(x)`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Gaussian(NamedTuple):
+    """Independent normal entries; `var` broadcasts against `mean`, and zero variance is a point mass.
+
+    Attributes:
+      mean: float array, any shape.
+      var: float array of a shape that broadcasts to that of `mean`, or a number; >= 0.
+    """
+
+    mean: jax.Array
+    var: jax.Array | float = 0.0
+
+    @property
+    def std(self):
+        # sqrt has an infinite slope at 0, which would turn gradients through a point mass into NaN.
+        positive = jnp.asarray(self.var) > 0
+        return jnp.where(positive, jnp.sqrt(jnp.where(positive, self.var, 1.0)), 0.0)
+
+    def sample(self, key):
+        """One draw, of the shape and dtype of `mean`."""
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return (self.mean + self.std * noise).astype(self.mean.dtype)
+
+    def log_prob(self, x):
+        """Log density of each entry, in nats; `var` must be positive."""
+        return -0.5 * (jnp.log(2 * jnp.pi * self.var) + (x - self.mean) ** 2 / self.var)
+
+
+def kl(p: Gaussian, q: Gaussian):
+    """KL(p || q) of each entry, in nats; both variances must be positive."""
+    ratio = jnp.asarray(p.var / q.var)
+    return 0.5 * (ratio - 1 - jnp.log(ratio) + (p.mean - q.mean) ** 2 / q.var)
+
+
+def draw(kernel, keys):
+    """One sample an example: `keys` [B] against the leading axis of every array in `kernel`."""
+    return jax.vmap(lambda k, key: k.sample(key))(kernel, keys)
+
+
+def mean_over_entries(x):
+    """[B, ...] -> [B]: the mean over all but the leading axis."""
+    return x.reshape(x.shape[0], -1).mean(axis=1)
+
+

@@ -1,0 +1,18 @@
+"""Transforms of a denoiser: `Denoiser -> Denoiser`, applied before the sampler sees it."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+
+def clip(low: float = -1.0, high: float = 1.0) -> Callable:
+    """Keep the estimate of x0 inside the data's range at every step, as DDPM's sampler does."""
+
+    def transform(denoise):
+        def clipped(x_t, t):
+            estimate = denoise(x_t, t)
+            return estimate._replace(mean=jnp.clip(estimate.mean, low, high))
+
+        return clipped
+
+    return transform

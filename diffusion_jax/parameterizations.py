@@ -1,0 +1,82 @@
+"""What a network is shown, what its output means, and what it is trained to say.
+
+A parameterisation stands between a network and a `Denoiser`: a function `(x_t, t) -> Estimate` of x0, with
+parameters and conditioning already closed over. Samplers, guidance and losses see denoisers only.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from diffusion_jax.distributions import Gaussian
+from diffusion_jax.gaussian import eps_from_score, score_from_eps, v_from_x0, x0_from_eps, x0_from_v
+from diffusion_jax.schedules import Schedule
+
+
+class Parameterization(NamedTuple):
+    """Three functions of images [B, ...] and times (a scalar or [B]).
+
+    Attributes:
+      scale: `(x_t, t) -> (input, time)`, what the network is given. `time` is in the network's own unit.
+      read: `(output, x_t, t) -> Estimate`, what its output says of x0.
+      target: `(x0, noise, t) -> array`, what it should have said; `noise` as `Process.corrupt` returned it.
+    """
+
+    scale: Callable
+    read: Callable
+    target: Callable
+
+
+def table_index(num: int) -> Callable:
+    """Times as published DDPM weights expect them: t = i / num becomes i - 1 in 0, ..., num - 1 (float32)."""
+    return lambda t: jnp.rint(jnp.asarray(t) * num) - 1
+
+
+def eps(schedule: Schedule, time: Callable) -> Parameterization:
+    """The network predicts the noise (DDPM section 3.2). `time` maps t to the network's time."""
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=lambda output, x_t, t: Gaussian(x0_from_eps(schedule, x_t, output, t)),
+        target=lambda x0, noise, t: noise,
+    )
+
+
+def x0(schedule: Schedule, time: Callable) -> Parameterization:
+    """The network predicts the clean image."""
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=lambda output, x_t, t: Gaussian(output),
+        target=lambda x0, noise, t: x0,
+    )
+
+
+def v(schedule: Schedule, time: Callable) -> Parameterization:
+    """The network predicts v = alpha eps - sigma x0 (Salimans & Ho 2022)."""
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=lambda output, x_t, t: Gaussian(x0_from_v(schedule, x_t, output, t)),
+        target=lambda x0, noise, t: v_from_x0(schedule, x0, noise, t),
+    )
+
+
+def score(schedule: Schedule, time: Callable) -> Parameterization:
+    """The network predicts grad log q(x_t) (Song et al. 2021)."""
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=lambda output, x_t, t: Gaussian(
+            x0_from_eps(schedule, x_t, eps_from_score(schedule, output, t), t)
+        ),
+        target=lambda x0, noise, t: score_from_eps(schedule, noise, t),
+    )
+
+
+def denoiser(apply: Callable, parameterization: Parameterization) -> Callable:
+    """The denoiser `(x_t [B, ...], t scalar or [B]) -> Estimate` of a network `apply(input, time [B])`."""
+
+    def denoise(x_t, t):
+        network_input, time = parameterization.scale(x_t, t)
+        output = apply(network_input, jnp.broadcast_to(time, x_t.shape[:1]))
+        return parameterization.read(output, x_t, t)
+
+    return denoise

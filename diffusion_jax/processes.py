@@ -1,0 +1,115 @@
+"""Processes: how data is destroyed, and how one step of the destruction is undone.
+
+A process knows nothing of networks or of what they predict. Its `bridge` turns a belief about x0 into the
+kernel p(x_s | x_t) of one reverse step: estimate, then correct. DDPM, DDIM and re-noising are one Gaussian
+bridge with three amounts of fresh noise.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from diffusion_jax.arrays import expand, namespace
+from diffusion_jax.distributions import Gaussian
+from diffusion_jax.errors import InputError
+from diffusion_jax.gaussian import q_sample, refreshed
+from diffusion_jax.schedules import Schedule
+
+
+class Process(NamedTuple):
+    """A forward process and the correction that undoes one step of it.
+
+    Attributes:
+      corrupt: `(key, x0, t) -> (x_t, noise)`, x_t ~ q(x_t | x0). One example and a scalar t; callers `vmap`.
+        `noise` is what a network may be asked to predict.
+      bridge: `(t, s) -> Bridge`, for s < t. A `Bridge` is a pytree and a function
+        `(estimate, x_t) -> kernel`, p(x_s | x_t) given the estimate of x0; every array of the kernel leads
+        with the batch axis. Times may be whole grids (arrays [N]): the bridge then holds the coefficients
+        of every step, in float64, and `lax.scan` slices it.
+      prior: `(key, shape) -> x_1`, one example of the given shape.
+    """
+
+    corrupt: Callable
+    bridge: Callable
+    prior: Callable
+
+
+def gaussian(schedule: Schedule, refresh: Callable = refreshed) -> Process:
+    """x_t = alpha_t x0 + sigma_t eps, undone with a share `refresh(schedule, t, s)` of fresh noise.
+
+    With kappa the share, the kernel is normal with
+
+        mean = a x_t + b x0_hat,                a = sqrt(1 - kappa) sigma_s / sigma_t,
+        var  = kappa sigma_s^2 + b^2 var_hat,   b = alpha_s - a alpha_t,
+
+    where (x0_hat, var_hat) is the estimate. `refreshed` (the default) gives
+    DDPM's posterior (Ho et al. 2020, equations 6 and 7), `ddim(eta)` equation 12 of DDIM (Song et al. 2021).
+    All keep the marginals: x_t ~ q(x_t | x0) becomes x_s ~ q(x_s | x0).
+
+    The prior is N(0, alpha_1^2 + sigma_1^2): the marginal at t = 1 of data with unit variance, which is
+    exactly N(0, 1) for variance-preserving schedules.
+    """
+
+    def corrupt(key, x0, t):
+        eps = jax.random.normal(key, x0.shape, x0.dtype)
+        return q_sample(schedule, x0, t, eps), eps
+
+    def bridge(t, s):
+        check_interval(t, s)
+        kappa = refresh(schedule, t, s)
+        keep = namespace(t).sqrt(1 - kappa) * schedule.sigma(s) / schedule.sigma(t)
+        return Partial(
+            _correct,
+            Coefficients(
+                x_t=keep,
+                x0=schedule.alpha(s) - keep * schedule.alpha(t),
+                var=kappa * schedule.sigma(s) ** 2,
+            ),
+        )
+
+    def prior(key, shape):
+        scale = float(np.hypot(schedule.alpha(1.0), schedule.sigma(1.0)))
+        return scale * jax.random.normal(key, shape)
+
+    return Process(corrupt, bridge, prior)
+
+
+def ddim(eta: float) -> Callable:
+    """DDIM's share of fresh noise, eta^2 tau: eta = 0 is deterministic, eta = 1 is DDPM's posterior.
+
+    (Song et al. 2021, equation 16: sigma = eta sqrt(posterior variance).) 0 <= eta <= 1.
+    """
+    if not 0 <= eta <= 1:
+        raise InputError(f"eta must lie in [0, 1], not {eta}")
+    return lambda schedule, t, s: eta**2 * refreshed(schedule, t, s)
+
+
+def renoise(schedule: Schedule, t, s):
+    """All of the noise is fresh: x_s ~ q(x_s | x0_hat), as in consistency models' sampling."""
+    return namespace(t).ones_like(t)
+
+
+class Coefficients(NamedTuple):
+    """x_s = x_t x_t + x0 x0_hat + sqrt(var) z: scalars of one step, or arrays [N] over a grid."""
+
+    x_t: jax.Array
+    x0: jax.Array
+    var: jax.Array
+
+
+def _correct(coefficient: Coefficients, estimate: Gaussian, x_t) -> Gaussian:
+    toward_x0 = expand(coefficient.x0, x_t)
+    mean = expand(coefficient.x_t, x_t) * x_t + toward_x0 * estimate.mean
+    var = expand(coefficient.var, x_t) + toward_x0**2 * estimate.var
+    return Gaussian(mean, jnp.broadcast_to(var, mean.shape).astype(mean.dtype))
+
+
+def check_interval(t, s):
+    """Raise `InputError` unless 0 <= s < t <= 1. Traced times cannot be looked at, and pass."""
+    concrete = namespace(t) is np and namespace(s) is np
+    if concrete and not np.all((np.asarray(0) <= s) & (np.asarray(s) < t) & (np.asarray(t) <= 1)):
+        raise InputError(f"a step goes from t down to s with 0 <= s < t <= 1, not from t = {t} to s = {s}")

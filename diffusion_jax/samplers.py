@@ -1,0 +1,152 @@
+"""Samplers, and the one loop that runs them all.
+
+A sampler sees one step from t to s, never the grid. The whole reverse chain is a single `lax.scan`: its
+compile time and memory do not depend on the number of steps.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax import rng
+from diffusion_jax.distributions import draw
+from diffusion_jax.errors import InputError
+from diffusion_jax.parameterizations import Parameterization, denoiser
+from diffusion_jax.processes import Process, check_interval
+from diffusion_jax.timesteps import check_grid
+
+
+class Sampler(NamedTuple):
+    """One way to walk from noise to data.
+
+    Attributes:
+      plan: `(t [N], s [N]) -> pytree`, whatever the steps need to know of their intervals, computed on NumPy
+        float64 grids before the loop; every array leads with the axis of steps.
+      init: `x_1 -> state`.
+      step: `(keys [B], state, plan, denoise) -> state`, one step, with the plan's slice for it.
+      done: `state -> x`, the images [B, ...] in a state.
+    """
+
+    plan: Callable
+    init: Callable
+    step: Callable
+    done: Callable
+
+
+def ancestral(process: Process, end: Callable = lambda kernel, keys: kernel.mean) -> Sampler:
+    """x_s ~ p(x_s | x_t, x0_hat), again and again: DDPM's Algorithm 2, DDIM, or any other bridge.
+
+    `end(kernel, keys)` makes the step that arrives at s = 0. By default it takes the kernel's mean: noise
+    on the finished image is never wanted, as in Algorithm 2. `draw` samples it, for an exact posterior.
+    """
+
+    def plan(t, s):
+        check_interval(t, s)
+        return t, s == 0, process.bridge(t, s)
+
+    def step(keys, x_t, plan, denoise):
+        t, last, bridge = plan
+        kernel = bridge(denoise(x_t, t), x_t)
+        return jnp.where(last, end(kernel, keys), draw(kernel, keys))
+
+    return Sampler(plan, init=lambda x: x, step=step, done=lambda x: x)
+
+
+def solve(sampler: Sampler, times, denoise: Callable, x, keys):
+    """Walk `x` [B, ...] from times[0] down to times[-1]; the images [B, ...] there.
+
+    Args:
+      sampler: how to step.
+      times: a falling grid in [0, 1], [N + 1] (`timesteps`). `InputError` if it does not fall.
+      denoise: `(x_t [B, ...], t) -> Estimate`.
+      x: the images at times[0].
+      keys: one key an example, [B]; step n uses `fold_in(key, n + 1)`.
+    """
+    steps = _steps(sampler, times)
+    state, _ = jax.lax.scan(_body(sampler, denoise, keys), sampler.init(x), steps)
+    return sampler.done(state)
+
+
+def film(sampler: Sampler, times, denoise: Callable, x, keys, frames: int):
+    """`solve`, and `frames` pictures of it: (images [B, ...], pictures [frames + 1, B, ...]).
+
+    The first picture is `x`; the others are as many steps apart as can be, the last is the result. Only they
+    are held in memory, not the N steps between.
+    """
+    steps = _steps(sampler, times)
+    num = len(times) - 1
+    if not 1 <= frames <= num:
+        raise InputError(f"a film of {num} steps has 1 to {num} frames, not {frames}")
+    walk = _body(sampler, denoise, keys)
+    # Each step writes into the frame of the interval it lies in: what stays there is the interval's end.
+    slot = np.ceil(np.arange(1, num + 1) * frames / num).astype(np.int32)
+
+    def body(carry, step):
+        state, pictures = carry
+        state, _ = walk(state, step[1])
+        return (state, pictures.at[step[0]].set(sampler.done(state))), None
+
+    pictures = jnp.zeros((frames + 1, *x.shape), x.dtype).at[0].set(x)
+    (state, pictures), _ = jax.lax.scan(body, (sampler.init(x), pictures), (slot, steps))
+    return sampler.done(state), pictures
+
+
+def _steps(sampler: Sampler, times):
+    times = check_grid(times)
+    return np.arange(1, len(times)), sampler.plan(times[:-1], times[1:])
+
+
+def _body(sampler: Sampler, denoise: Callable, keys) -> Callable:
+    def body(state, step):
+        number, plan = step
+        return sampler.step(rng.each(keys, number), state, plan, denoise), None
+
+    return body
+
+
+def make_sample_fn(
+    apply: Callable,
+    parameterization: Parameterization,
+    process: Process,
+    sampler: Sampler,
+    times,
+    shape: Sequence[int],
+    transforms: Sequence[Callable] = (),
+    run: Callable = solve,
+) -> Callable:
+    """`sample_fn(params, rng)`: images [B, ...] drawn by the whole reverse chain, as one pure function.
+
+    It may be compiled, mapped, differentiated, or put inside a larger program.
+
+    Args:
+      apply: `(params, input [B, ...], time [B]) -> output`, the network.
+      parameterization: what the network's input and output mean.
+      process: gives the prior at t = 1.
+      sampler: how to step.
+      times: the grid, [N + 1], falling (`timesteps`).
+      shape: (B, ...), of the images.
+      transforms: `Denoiser -> Denoiser`, applied from first to last (clipping, variances, guidance).
+      run: `solve`, or `functools.partial(film, frames=F)` for the pictures on the way as well.
+
+    Returns:
+      `sample_fn(params, rng)`, where `rng` is one key. Image i uses `fold_in(rng, i)` and nothing else: it
+      does not change with B. `rng` may also be keys [B], one an example, in place of that.
+    """
+    times = check_grid(times)
+    batch, *example = shape
+
+    def sample_fn(params, key):
+        key = rng.typed(key)
+        keys = key if key.ndim else rng.per_example(key, jnp.arange(batch))
+        if keys.shape != (batch,):
+            raise InputError(f"sample_fn takes one key, or one for each of {batch} images, not {keys.shape}")
+        denoise = denoiser(lambda x, time: apply(params, x, time), parameterization)
+        for transform in transforms:
+            denoise = transform(denoise)
+        x = jax.vmap(lambda key: process.prior(key, tuple(example)))(rng.each(keys, 0))
+        return run(sampler, times, denoise, x, keys)
+
+    return sample_fn
