@@ -46,7 +46,7 @@ def dense(features, dtype, name, kernel_init=default_init) -> nn.Dense:
 def group_norm(groups, dtype, name, epsilon=1e-6) -> nn.GroupNorm:
     """Group normalisation with its statistics in float32.
 
-    The variance is the mean of (x - mean)^2: Flax's default, E[x^2] - E[x]^2, cancels where the mean is large.
+    The variance is the mean of (x - mean)^2; the faster E[x^2] - E[x]^2 cancels where the mean is large.
     """
     return nn.GroupNorm(groups, epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
@@ -155,8 +155,8 @@ class ResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention of one head over all pixels, with a residual: [B, H, W, C] -> [B, H, W, C] of `dtype`.
 
-    x + out(softmax(q k^T / sqrt(C)) v), with q, k, v dense layers of GroupNorm(x) and `out` a dense layer that
-    starts at zero. C is a multiple of `groups`. Memory grows with (H W)^2.
+    x + out(softmax(q k^T / sqrt(C)) v), with q, k, v dense layers of GroupNorm(x) and `out` a dense layer
+    that starts at zero. C is a multiple of `groups`. Memory grows with (H W)^2.
     """
 
     groups: int = 32
