@@ -48,7 +48,7 @@ def test_downsample_pads_at_the_bottom_right_and_upsample_repeats():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_group_norm_has_float32_statistics(dtype):
-    """Where the mean is 64 deviations, against float64; sums in bfloat16 miss this."""
+    """Where the mean is 64 deviations, against float64; E[x^2] - E[x]^2 and sums in bfloat16 miss this."""
     rng = np.random.default_rng(0)
     x = np.asarray(jnp.asarray(256 + 4 * rng.normal(size=(2, 8, 8, 8)), dtype))
     x = np.asarray(np.round((x.astype(np.float64) - 256) / 2) * 2 + 256)  # even numbers: exact in bfloat16
@@ -56,10 +56,18 @@ def test_group_norm_has_float32_statistics(dtype):
     mean, var = grouped.mean((1, 3), keepdims=True), grouped.var((1, 3), keepdims=True)
     expected = ((grouped - mean) / np.sqrt(var + 1e-6)).reshape(x.shape)
     variables = {"params": {"scale": jnp.ones(8), "bias": jnp.zeros(8)}}
-    got = nn.GroupNorm.apply(group_norm(2, dtype, None), variables, jnp.asarray(x, dtype))
+    got = group_norm(2, dtype, None).apply(variables, jnp.asarray(x, dtype))
     assert got.dtype == dtype
     atol = 1e-2 if dtype == jnp.bfloat16 else 1e-5  # the result itself is rounded to bfloat16
     np.testing.assert_allclose(np.asarray(got, np.float64), expected, atol=atol)
+
+
+def test_group_norm_has_epsilon_1e_6():
+    """Seen where the variance is as small: 1e-5, also common, would halve this result."""
+    x = 1e-3 * np.random.default_rng(0).normal(size=(1, 8, 8, 4))
+    variables = {"params": {"scale": jnp.ones(4), "bias": jnp.zeros(4)}}
+    got = group_norm(1, jnp.float32, None).apply(variables, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(got, (x - x.mean()) / np.sqrt(x.var() + 1e-6), atol=1e-5)
 
 
 def test_kernels_start_uniform_and_last_ones_at_all_but_zero():
