@@ -55,6 +55,25 @@ def ancestral(process: Process, end: Callable = lambda kernel, keys: kernel.mean
     return Sampler(plan, init=lambda x: x, step=step, done=lambda x: x)
 
 
+def reporting(sampler: Sampler, report: Callable, every: int = 10) -> Sampler:
+    """The same sampler; `report(share)` is called on the host after each `every` of its steps and the last.
+
+    share, in (0, 1], is how much of the chain is done. With several devices each of them calls.
+    """
+
+    def plan(t, s):
+        number = np.arange(1, len(t) + 1)
+        return number / len(t), (number % every == 0) | (number == len(t)), sampler.plan(t, s)
+
+    def step(keys, state, plan, denoise):
+        share, due, inner = plan
+        state = sampler.step(keys, state, inner, denoise)
+        jax.lax.cond(due, lambda: jax.debug.callback(report, share), lambda: None)
+        return state
+
+    return sampler._replace(plan=plan, step=step)
+
+
 def solve(sampler: Sampler, times, denoise: Callable, x, keys):
     """Walk `x` [B, ...] from times[0] down to times[-1]; the images [B, ...] there.
 
@@ -71,15 +90,16 @@ def solve(sampler: Sampler, times, denoise: Callable, x, keys):
 
 
 def film(sampler: Sampler, times, denoise: Callable, x, keys, frames: int):
-    """`solve`, and `frames` pictures of it: (images [B, ...], pictures [frames + 1, B, ...]).
+    """`solve`, and F = min(frames, N) pictures of it: (images [B, ...], pictures [F + 1, B, ...]).
 
-    The first picture is `x`; the others are as many steps apart as can be, the last is the result. Only they
-    are held in memory, not the N steps between.
+    The first picture is `x`; the others are evenly spaced along the N steps, and the last is the result. Only
+    they are held in memory, not the steps between.
     """
     steps = _steps(sampler, times)
     num = len(times) - 1
-    if not 1 <= frames <= num:
-        raise InputError(f"a film of {num} steps has 1 to {num} frames, not {frames}")
+    if frames < 1:
+        raise InputError(f"a film has at least 1 frame, not {frames}")
+    frames = min(frames, num)
     walk = _body(sampler, denoise, keys)
     # Each step writes into the frame of the interval it lies in: what stays there is the interval's end.
     slot = np.ceil(np.arange(1, num + 1) * frames / num).astype(np.int32)

@@ -1,7 +1,7 @@
 """How much of x0 is still unknown: transforms of a denoiser that fill in the estimate's variance.
 
-The posterior bridge adds this uncertainty to its own variance (`processes.gaussian`). Without any, sampling
-uses the posterior variance beta-tilde, DDPM's "fixed small", optimal for data that is a single point.
+The posterior bridge adds this uncertainty to its own variance (`processes.gaussian`). Each choice is a
+function of the schedule that returns a transform `Denoiser -> Denoiser`.
 """
 
 from collections.abc import Callable
@@ -24,3 +24,12 @@ def fixed_large(schedule: Schedule) -> Callable:
         return denoise_with_variance
 
     return transform
+
+
+def posterior(schedule: Schedule) -> Callable:
+    """Var[x0 | x_t] = 0: the kernel keeps the posterior variance beta-tilde.
+
+    DDPM section 3.2, second choice, "fixed small", optimal for data that is a single point. The identity.
+    """
+    del schedule
+    return lambda denoise: denoise

@@ -1,0 +1,27 @@
+"""What the command lines share: one clear line instead of a traceback."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from diffusion_jax.config import line
+from diffusion_jax.errors import InputError, RunError
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults shown, descriptions as written."""
+
+
+def run(main: Callable, arguments: list[str] | None = None):
+    """Call `main(arguments)`, and turn errors meant for people into one line and an exit status.
+
+    Status 2: the input is at fault (`InputError`); 1: the run had to stop (`RunError`).
+    """
+    try:
+        main(sys.argv[1:] if arguments is None else arguments)
+    except InputError as error:
+        line(f"error: {error}")
+        raise SystemExit(2) from None
+    except RunError as error:
+        line(f"stopped: {error}")
+        raise SystemExit(1) from None

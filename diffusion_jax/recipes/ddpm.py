@@ -1,0 +1,150 @@
+"""DDPM (Ho et al. 2020) on images, with its own sampler and DDIM's (Song et al. 2021)."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from diffusion_jax import (
+    gaussian,
+    guidance,
+    images,
+    losses,
+    parameterizations,
+    processes,
+    samplers,
+    schedules,
+    timesteps,
+    variances,
+)
+from diffusion_jax.data.pipeline import random_flip
+from diffusion_jax.errors import InputError
+from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.models.unet import UNet
+
+
+def default_config() -> ConfigDict:
+    """The values of the paper's CIFAR-10 experiment (section 4 and appendix B); configs change what differs."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "data": {
+                "dir": "",  # where TFDS keeps data sets, or a folder of images; "" is TFDS's default
+                "shape": (32, 32, 3),
+                "flip": True,
+                "threads": 8,
+            },
+            "model": {
+                "channels": 128,
+                "multipliers": (1, 2, 2, 2),
+                "blocks": 2,
+                "attention_levels": (1,),
+                "dropout": 0.1,
+                "groups": 32,
+                "bfloat16": False,
+            },
+            "diffusion": {"timesteps": 1000},
+            "train": {
+                "batch_size": 128,
+                "steps": 800_000,
+                "learning_rate": 2e-4,
+                "warmup_steps": 5000,
+                "clip_norm": 1.0,
+                "ema_decay": 0.9999,
+            },
+            "log": {
+                "every": 100,  # steps between lines of metrics
+                "checkpoint_every": 5000,
+                "keep": 3,  # checkpoints
+                "sample_every": 10_000,  # steps between preview grids; 0 for none
+                "samples": 64,  # images in a preview grid
+                "preview_steps": 50,  # DDIM steps of a preview
+            },
+        }
+    )
+
+
+def build(
+    config: ConfigDict,
+    source: Callable,
+    betas=None,
+    variance: Callable = variances.fixed_large,
+) -> Experiment:
+    """DDPM as an experiment.
+
+    Args:
+      config: values, as `default_config` names them.
+      source: `() -> source` of the training images.
+      betas: the noise table, [config.diffusion.timesteps]; by default the paper's linear one.
+      variance: of the ancestral sampler (`variances`): `fixed_large` for CIFAR-10, `posterior` for 256x256.
+
+    Raises:
+      InputError: values that do not fit together, image sizes that the network cannot halve among them.
+    """
+    num = config.diffusion.timesteps
+    schedule = schedules.from_betas(schedules.linear_betas(num) if betas is None else betas)
+    shape = tuple(config.data.shape)
+    model = UNet(
+        channels=config.model.channels,
+        multipliers=tuple(config.model.multipliers),
+        blocks=config.model.blocks,
+        attention_levels=tuple(config.model.attention_levels),
+        out_channels=shape[-1],
+        dropout=config.model.dropout,
+        groups=config.model.groups,
+        dtype=jnp.bfloat16 if config.model.bfloat16 else jnp.float32,
+    )
+
+    def apply(params, x, time, dropout_keys=None):
+        return model.apply({"params": params}, x, time, dropout_keys)
+
+    parameterization = parameterizations.eps(schedule, parameterizations.table_index(num))
+    forward = processes.gaussian(schedule)
+    pixel_loss = losses.simple(apply, parameterization, forward, timesteps.table_times(num))
+
+    def sample_fn(request: SampleRequest, refresh, times, transforms=()):
+        process = processes.gaussian(schedule, refresh)
+        sampler = samplers.ancestral(process)
+        if request.report is not None:
+            sampler = samplers.reporting(sampler, request.report)
+        return samplers.make_sample_fn(
+            apply,
+            parameterization,
+            process,
+            sampler,
+            times,
+            (request.batch, *shape),
+            (guidance.clip(), *transforms),
+            request.run or samplers.solve,
+        )
+
+    def ancestral(request: SampleRequest):
+        if request.eta is not None:
+            raise InputError(f"eta = {request.eta}: only the sampler ddim has it; add --sampler ddim")
+        times = timesteps.uniform(num if request.steps is None else request.steps, num)
+        return sample_fn(request, gaussian.refreshed, times, [variance(schedule)])
+
+    def ddim(request: SampleRequest):
+        times = timesteps.leading(min(50, num) if request.steps is None else request.steps, num)
+        return sample_fn(request, processes.ddim(request.eta or 0.0), times)
+
+    return Experiment(
+        shape=shape,
+        init=lambda key: model.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)))["params"],
+        loss=lambda keys, params, batch: pixel_loss(keys, params, images.to_float(batch["image"])),
+        optimizer=optimizer(config.train),
+        ema_decay=config.train.ema_decay,
+        source=source,
+        transforms=(random_flip,) if config.data.flip else (),
+        samplers={"ancestral": ancestral, "ddim": ddim},
+        preview=lambda batch: ddim(SampleRequest(batch, steps=config.log.preview_steps)),
+    )
+
+
+def optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """Adam with a linear warm-up and gradients clipped by their global norm (appendix B and its code)."""
+    learning_rate = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm), optax.adam(learning_rate, eps=1e-8)
+    )

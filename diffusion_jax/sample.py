@@ -1,0 +1,120 @@
+"""Draw images from a trained model.
+
+  python -m diffusion_jax.sample --workdir runs/digits --num 64
+  python -m diffusion_jax.sample --workdir runs/cifar --num 50000 --sampler ddim --steps 100 --eta 0
+
+Writes samples.npz (array "images", uint8 [num, H, W, C]) and grid.png, and with --film the way from noise to
+image: film.gif and strip.png. Image i depends on the seed and on i, not on --batch or on the devices.
+"""
+
+import argparse
+import math
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from diffusion_jax import cli, files, images, rng, samplers
+from diffusion_jax.config import line
+from diffusion_jax.errors import InputError
+from diffusion_jax.experiment import SampleRequest
+from diffusion_jax.training import workdir
+from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.parallel import DataParallel
+
+SHOWN = 100  # images in the grid
+FILMED = 16  # examples in the film
+FRAMES = 50  # pictures of each
+
+
+def main(arguments: list[str]):
+    """The command `python -m diffusion_jax.sample`."""
+    options = _parser().parse_args(arguments)
+    if options.num < 1 or options.batch < 1:
+        raise InputError(f"--num {options.num} and --batch {options.batch} must be at least 1")
+    module, config = workdir.open_existing(options.workdir, options.config)
+    experiment = module.build(config)
+    name = options.sampler or next(iter(experiment.samplers))
+    if name not in experiment.samplers:
+        raise InputError(f"no sampler {name} for this model; choose from {', '.join(experiment.samplers)}")
+    make = experiment.samplers[name]
+    # A request the sampler cannot meet is refused here, before anything is read or compiled.
+    make(SampleRequest(1, options.steps, options.eta))
+    template = jax.eval_shape(experiment.init, jax.random.key(0))
+    with Checkpoints(options.workdir / "checkpoints") as checkpoints:
+        step, params = checkpoints.restore("params" if options.raw else "ema", template, options.step)
+    out = options.out or options.workdir / "samples" / f"{name}_{step:08d}"
+    keys = rng.per_example(rng.stream(jax.random.key(options.seed), "sample"), jnp.arange(options.num))
+
+    drawn = draw(make, params, keys, options)
+    files.write(out / "samples.npz", lambda file: np.savez_compressed(file, images=drawn))
+    images.save_png(out / "grid.png", images.grid(drawn[:SHOWN]))
+    if options.film:
+        pictures = film(make, params, keys[:FILMED], options)
+        images.save_film(out / "film.gif", pictures)
+        images.save_png(out / "strip.png", images.strip(pictures[:, :8]))
+    line(
+        f"{options.num} images ({name}, {'raw' if options.raw else 'averaged'} parameters of step {step}): "
+        f"{out / 'grid.png'}, {out / 'samples.npz'}" + (f", {out / 'film.gif'}" if options.film else "")
+    )
+
+
+def draw(make, params, keys, options) -> np.ndarray:
+    """uint8 [num, H, W, C], in batches over all devices, with a bar that moves with the chain's steps."""
+    parallel = DataParallel()
+    count, num = len(parallel.devices), len(keys)
+    batch = math.ceil(min(options.batch, num) / count) * count
+    drawn = []
+    with tqdm(total=num, unit="image", dynamic_ncols=True) as bar:
+
+        def report(share):
+            bar.n = min(num, int((len(drawn) + float(share)) * batch))
+            bar.refresh()
+
+        request = SampleRequest(batch // count, options.steps, options.eta, report=report)
+        sample = parallel.sample(make(request))
+        params = parallel.replicate(params)
+        for start in range(0, num, batch):
+            # The last batch is as large as the others, so that nothing is compiled twice; the rest is cut off.
+            some = keys[jnp.arange(start, start + batch) % num]
+            drawn.append(images.to_uint8(sample(params, some)))
+        bar.n = num
+    return np.concatenate(drawn)[:num]
+
+
+def film(make, params, keys, options) -> np.ndarray:
+    """The way of a few images from noise to data, uint8 [F + 1, n, H, W, C], on one device."""
+    run = partial(samplers.film, frames=FRAMES)
+    sample = jax.jit(make(SampleRequest(len(keys), options.steps, options.eta, run=run)))
+    _, pictures = sample(params, keys)
+    return images.to_uint8(pictures)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m diffusion_jax.sample",
+        description=__doc__,
+        formatter_class=cli.HelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--workdir", type=Path, required=True, metavar="DIR", help="the trained run")
+    add("--num", type=int, default=64, metavar="N", help="how many images")
+    add("--sampler", metavar="NAME", help="ancestral or ddim; None is the config's own, for DDPM ancestral")
+    add("--steps", type=int, metavar="N", help="network evaluations an image; None is the sampler's own")
+    add("--eta", type=float, metavar="ETA", help="DDIM's noise, 0 (deterministic) to 1")
+    add("--seed", type=int, default=0, help="of the images")
+    add("--batch", type=int, default=256, metavar="B", help="images drawn at a time, over all devices")
+    add("--film", action="store_true", help=f"also the way from noise to image, of the first {FILMED}")
+    add("--raw", action="store_true", help="the last parameters instead of their moving average")
+    add("--step", type=int, metavar="N", help="which checkpoint; None is the newest")
+    add("--out", type=Path, metavar="DIR", help="where to write; None is inside the work directory")
+    add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)

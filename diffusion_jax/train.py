@@ -1,0 +1,65 @@
+"""Train a diffusion model, or go on training it.
+
+  python -m diffusion_jax.train --config configs/digits.py --workdir runs/digits
+  python -m diffusion_jax.train --config configs/cifar.py --workdir runs/cifar --config.train.batch_size=64
+
+The work directory holds checkpoints, metrics (metrics.jsonl, TensorBoard) and sample grids. Given again, the
+same command goes on from the newest checkpoint, exactly as if it had never stopped. It trains on all devices
+that JAX sees. Every value in the config file can be overridden as --config.SECTION.NAME=VALUE.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+
+from diffusion_jax import cli, config
+from diffusion_jax.errors import InputError
+from diffusion_jax.training import workdir
+from diffusion_jax.training.loop import fit
+
+
+def main(arguments: list[str]):
+    """The command `python -m diffusion_jax.train`."""
+    options, overrides = _parser().parse_known_args(arguments)
+    module = config.load(options.config)
+    values = config.override(module.get_config(), overrides)
+    _start_hosts(options)
+    experiment = module.build(values)
+    with workdir.locked(options.workdir, jax.process_index()):
+        if jax.process_index() == 0:
+            workdir.claim(options.workdir, values, options.config)
+        fit(experiment, values, options.workdir)
+    if jax.process_index() == 0:
+        config.line(f"done; draw from it with: python -m diffusion_jax.sample --workdir {options.workdir}")
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m diffusion_jax.train",
+        description=__doc__,
+        formatter_class=cli.HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the experiment, a Python file")
+    parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="where the run lives")
+    hosts = parser.add_argument_group(
+        "several hosts", "Give the same command on every host; on TPU pods and under Slurm --distributed is enough."
+    )
+    hosts.add_argument("--distributed", action="store_true", help="join the other hosts through jax.distributed")
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of host 0 (implies --distributed)")
+    hosts.add_argument("--hosts", type=int, metavar="N", help="number of hosts, with --coordinator")
+    hosts.add_argument("--host", type=int, metavar="I", help="this host, 0 to N - 1, with --coordinator")
+    return parser
+
+
+def _start_hosts(options):
+    given = [options.coordinator, options.hosts, options.host]
+    if any(x is not None for x in given) and any(x is None for x in given):
+        raise InputError("--coordinator, --hosts and --host go together; give all three, or only --distributed")
+    if options.distributed or options.coordinator:
+        jax.distributed.initialize(options.coordinator, options.hosts, options.host)
+
+
+if __name__ == "__main__":
+    cli.run(main)
