@@ -1,0 +1,199 @@
+"""Sources in memory and in folders: the right pixels, in a fixed order, and errors that name the file."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from diffusion_jax.data.pipeline import batches
+from diffusion_jax.data.sources import Arrays, digits, folder
+from diffusion_jax.errors import InputError
+
+
+def everything(source):
+    return [source[i] for i in range(len(source))]
+
+
+def pattern(height, width, channels=3):
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def save(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array.squeeze()).save(path, **options)
+
+
+# In memory
+
+
+def test_digits_split_the_data_set_without_loss_or_overlap():
+    data = load_digits()
+    expected = sorted((tuple(x), y) for x, y in zip(data.data.astype(int).tolist(), data.target, strict=True))
+
+    def multiset(*splits):
+        examples = [example for split in splits for example in everything(digits(split))]
+        levels = [np.round(example["image"].ravel() / 255 * 16).astype(int).tolist() for example in examples]
+        return sorted((tuple(x), example["label"]) for x, example in zip(levels, examples, strict=True))
+
+    assert multiset("train", "test") == expected
+    assert multiset("all") == expected
+    assert (len(digits()), len(digits("test")), len(digits("all"))) == (1200, 597, 1797)
+
+
+def test_digits_have_all_levels_and_never_change():
+    example = digits()[0]
+    assert example["image"].shape == (8, 8, 1)
+    assert example["image"].dtype == np.uint8
+    images = np.stack([example["image"] for example in everything(digits())])
+    np.testing.assert_array_equal(np.unique(images), np.round(np.arange(17) * 255 / 16))
+    # The split is a promise: results on "test" compare between versions only while it holds.
+    assert [int(digits()[i]["label"]) for i in range(10)] == [6, 6, 6, 2, 5, 6, 6, 2, 2, 1]
+    assert [int(digits("test")[i]["label"]) for i in range(10)] == [4, 4, 8, 2, 7, 9, 9, 2, 4, 3]
+
+
+def test_digits_are_spread_evenly_over_the_splits():
+    for split, n in (("train", 1200), ("test", 597)):
+        counts = np.bincount([example["label"] for example in everything(digits(split))], minlength=10)
+        assert abs(counts - n / 10).max() < 0.3 * n / 10
+
+
+def test_an_unknown_split_names_those_there_are():
+    with pytest.raises(InputError, match="no split 'valid'; choose one of train, test, all"):
+        digits("valid")
+
+
+def test_arrays_are_not_copied_and_cannot_be_written_through():
+    image = pattern(4, 4)[None].copy()
+    source = Arrays(image, label=np.array([7]))
+    assert np.shares_memory(source[0]["image"], image)
+    assert not source[0]["image"].flags.writeable
+    assert image.flags.writeable  # the caller's own array stays as it was
+
+
+def test_arrays_of_different_lengths_are_refused():
+    with pytest.raises(InputError, match=r"different lengths.*'image': 2, 'label': 3"):
+        Arrays(np.zeros((2, 4, 4, 1), np.uint8), label=np.arange(3))
+
+
+# In folders
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_folder_is_read_in_order_of_paths_and_of_any_kind(tmp_path, channels):
+    names = ["z.png", "a/10.png", "a/2.PNG", "b/c/x.bmp", "B.webp"]
+    written = {}
+    for i, name in enumerate(names):
+        written[name] = np.full((4, 4, channels), 10 * i, np.uint8)
+        save(tmp_path / name, written[name], **({"lossless": True} if name.endswith("webp") else {}))
+    (tmp_path / "a" / "notes.txt").write_text("not an image")
+    (tmp_path / "._z.png").write_text("what some systems leave beside z.png")
+    read = everything(folder(tmp_path, 4, channels=channels))
+    for example, name in zip(read, ["B.webp", "a/10.png", "a/2.PNG", "b/c/x.bmp", "z.png"], strict=True):
+        assert example["image"].dtype == np.uint8
+        np.testing.assert_array_equal(example["image"], written[name])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_folder_turns_photographs_upright(tmp_path, orientation):
+    upright = pattern(6, 6)
+    undo = {
+        1: lambda x: x,
+        2: np.fliplr,
+        3: lambda x: np.rot90(x, 2),
+        4: np.flipud,
+        5: lambda x: x.swapaxes(0, 1),
+        6: lambda x: np.rot90(x, 1),  # "turn 90 degrees clockwise to see it"
+        7: lambda x: np.rot90(x, 2).swapaxes(0, 1),
+        8: lambda x: np.rot90(x, -1),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save(tmp_path / "a.png", np.ascontiguousarray(undo[orientation](upright)), exif=exif)
+    np.testing.assert_array_equal(folder(tmp_path, 6)[0]["image"], upright)
+
+
+def test_a_turned_photograph_is_cut_after_turning(tmp_path):
+    upright = pattern(8, 6)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "a.png", np.ascontiguousarray(np.rot90(upright)), exif=exif)
+    np.testing.assert_array_equal(folder(tmp_path, (8, 6))[0]["image"], upright)
+    with pytest.raises(InputError, match="is 8 x 6, smaller than 6 x 8"):
+        folder(tmp_path, (6, 8))[0]
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 11), (11, 6), (6, 6)])
+def test_the_centre_is_cut_out_on_whole_pixels(tmp_path, height, width):
+    image = pattern(height, width)
+    save(tmp_path / "a.png", image)
+    top, left = (height - 6) // 2, (width - 6) // 2
+    np.testing.assert_array_equal(folder(tmp_path, 6)[0]["image"], image[top : top + 6, left : left + 6])
+
+
+def test_size_may_be_height_and_width(tmp_path):
+    image = pattern(4, 9)
+    save(tmp_path / "a.png", image)
+    np.testing.assert_array_equal(folder(tmp_path, (4, 7))[0]["image"], image[:, 1:8])
+
+
+def test_shrinking_is_antialiased(tmp_path):
+    board = np.indices((64, 64)).sum(0) % 2 * np.uint8(255)
+    save(tmp_path / "a.png", board.astype(np.uint8))
+    small = folder(tmp_path, 8, channels=1)[0]["image"]
+    assert abs(small.astype(float) - 127.5).max() < 3
+    nearest = np.asarray(Image.fromarray(board.astype(np.uint8)).resize((8, 8), Image.Resampling.NEAREST))
+    assert abs(nearest - 127.5).min() > 100  # the control: picking pixels would show
+
+
+def test_grey_and_palette_and_transparent_images_become_rgb(tmp_path):
+    grey = np.full((4, 4), 80, np.uint8)
+    save(tmp_path / "a.png", grey)
+    Image.fromarray(grey).convert("P").save(tmp_path / "b.png")
+    Image.fromarray(grey).convert("RGBA").save(tmp_path / "c.png")
+    Image.fromarray(grey).convert("LA").save(tmp_path / "d.png")
+    for example in everything(folder(tmp_path, 4)):
+        np.testing.assert_array_equal(example["image"], np.full((4, 4, 3), 80, np.uint8))
+
+
+def folder_error(path, size=4, **settings):
+    with pytest.raises(InputError) as error:
+        folder(path, size, **settings)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_folder_errors_are_one_line_with_the_value(tmp_path):
+    assert f"there is no folder {tmp_path / 'nowhere'}" in folder_error(tmp_path / "nowhere")
+    assert f"folder {tmp_path} holds no images; put .png, .jpg" in folder_error(tmp_path)
+    save(tmp_path / "a.png", pattern(4, 9))
+    assert "a.png is 4 x 9, smaller than 5 x 5; remove it or lower the size" in folder_error(tmp_path, 5)
+    assert "smaller than 4 x 10" in folder_error(tmp_path, (4, 10))
+    assert "image size 0 is not possible" in folder_error(tmp_path, 0)
+    assert "cannot have 2 channels" in folder_error(tmp_path, channels=2)
+    # A file in place of the folder.
+    assert "there is no folder" in folder_error(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x89PNG\r\n\x1a\n garbage"])
+def test_a_file_that_is_no_image_is_named_at_once(tmp_path, content):
+    save(tmp_path / "a.png", pattern(4, 4))
+    (tmp_path / "b.png").write_bytes(content)
+    expected = f"cannot read image {tmp_path / 'b.png'} (damaged, or not an image); replace or remove it"
+    assert folder_error(tmp_path) == expected
+
+
+def test_sixteen_bits_are_refused_rather_than_turned_white(tmp_path):
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    assert "deep.png has more than 8 bits a channel; convert it" in folder_error(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+def test_a_truncated_image_is_named_when_its_turn_comes(tmp_path, kind):
+    path = tmp_path / f"b.{kind}"
+    save(path, pattern(64, 64))
+    path.write_bytes(path.read_bytes()[:-2000])
+    message = f"cannot read image {path}"
+    with pytest.raises(InputError) as error:
+        next(batches(folder(tmp_path, 8), batch_size=1, seed=0))
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
