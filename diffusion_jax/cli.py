@@ -1,15 +1,10 @@
 """What the command lines share: one clear line instead of a traceback."""
 
-import argparse
 import sys
 from collections.abc import Callable
 
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError, RunError
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults shown, descriptions as written."""
 
 
 def run(main: Callable, arguments: list[str] | None = None):

@@ -57,7 +57,7 @@ def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
         key = name.lstrip("-").removeprefix("config.")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.3) or known[:1]
-            raise InputError(f"unknown config key {key}; did you mean {near[0]}? ({', '.join(known)})")
+            raise InputError(f"unknown config key {key}; did you mean {near[0]}?")
     values = flags.FlagValues()
     command = ["config", *arguments]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)

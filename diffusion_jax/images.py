@@ -1,13 +1,11 @@
 """Pixels to numbers and back, and pictures for people: grids, strips, PNG files and films."""
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from diffusion_jax.errors import InputError
+from diffusion_jax import files
 
 _LEGIBLE = 64  # pixels: smaller images are enlarged about this far for a person to see
 
@@ -74,7 +72,7 @@ def save_png(path, image):
     Raises:
       InputError: the file cannot be written there.
     """
-    _write(path, lambda file: _picture(image).save(file, format="PNG"))
+    files.write(path, lambda file: _picture(image).save(file, format="PNG"))
 
 
 def save_film(path, frames, columns=None, seconds=3.0, hold=1.5):
@@ -94,24 +92,8 @@ def save_film(path, frames, columns=None, seconds=3.0, hold=1.5):
     durations = [each] * (len(pictures) - 1) + [each + round(1000 * hold)]
     first, *rest = pictures
     options = dict(format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
-    _write(path, lambda file: first.save(file, **options))
+    files.write(path, lambda file: first.save(file, **options))
 
 
 def _picture(image):
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
-def _write(path, save):
-    """Calls ``save(file)`` on a temporary file beside `path` and renames it: no one ever sees half a file."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                save(file)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}); choose a path you may write to") from error

@@ -97,21 +97,21 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m diffusion_jax.sample",
         description=__doc__,
-        formatter_class=cli.HelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("--workdir", type=Path, required=True, metavar="DIR", help="the trained run")
-    add("--num", type=int, default=64, metavar="N", help="how many images")
-    add("--sampler", metavar="NAME", help="ancestral or ddim; None is the config's own, for DDPM ancestral")
-    add("--steps", type=int, metavar="N", help="network evaluations an image; None is the sampler's own")
-    add("--eta", type=float, metavar="ETA", help="DDIM's noise, 0 (deterministic) to 1")
-    add("--seed", type=int, default=0, help="of the images")
-    add("--batch", type=int, default=256, metavar="B", help="images drawn at a time, over all devices")
+    add("--num", type=int, default=64, metavar="N", help="how many images (%(default)s)")
+    add("--sampler", metavar="NAME", help="ancestral or ddim (the config's first: ancestral for DDPM)")
+    add("--steps", type=int, metavar="N", help="network evaluations an image (all of the chain's; 50 for ddim)")
+    add("--eta", type=float, metavar="ETA", help="ddim's noise, from 0, deterministic, to 1 (0)")
+    add("--seed", type=int, default=0, help="of the noise (%(default)s)")
+    add("--batch", type=int, default=256, metavar="B", help="images drawn at a time, over all devices (%(default)s)")
     add("--film", action="store_true", help=f"also the way from noise to image, of the first {FILMED}")
     add("--raw", action="store_true", help="the last parameters instead of their moving average")
-    add("--step", type=int, metavar="N", help="which checkpoint; None is the newest")
-    add("--out", type=Path, metavar="DIR", help="where to write; None is inside the work directory")
+    add("--step", type=int, metavar="N", help="which checkpoint (the newest)")
+    add("--out", type=Path, metavar="DIR", help="where to write (DIR/samples/SAMPLER_STEP in the work directory)")
     add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")
     return parser
 

@@ -15,7 +15,6 @@ import jax
 
 from diffusion_jax import cli, config
 from diffusion_jax.errors import InputError
-from diffusion_jax.training import workdir
 from diffusion_jax.training.loop import fit
 
 
@@ -25,20 +24,16 @@ def main(arguments: list[str]):
     module = config.load(options.config)
     values = config.override(module.get_config(), overrides)
     _start_hosts(options)
-    experiment = module.build(values)
-    with workdir.locked(options.workdir, jax.process_index()):
-        if jax.process_index() == 0:
-            workdir.claim(options.workdir, values, options.config)
-        fit(experiment, values, options.workdir)
+    fit(module.build(values), values, options.workdir, config_file=options.config)
     if jax.process_index() == 0:
-        config.line(f"done; draw from it with: python -m diffusion_jax.sample --workdir {options.workdir}")
+        config.line(f"draw from it with: python -m diffusion_jax.sample --workdir {options.workdir}")
 
 
 def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m diffusion_jax.train",
         description=__doc__,
-        formatter_class=cli.HelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the experiment, a Python file")

@@ -169,11 +169,9 @@ class Checkpoints:
         try:
             write()
         except Exception as error:
-            kept = self.steps()
+            reason = str(error).strip().splitlines()[0][:160] if str(error) else repr(error)
             raise RunError(
-                f"cannot write a checkpoint to {self.directory} ({str(error).strip().splitlines()[0][:160]}); "
-                f"{f'the one of step {kept[-1]} is intact: ' if kept else ''}"
-                "free disk space and give the same command again"
+                f"cannot write a checkpoint ({reason}); free disk space and give the same command again"
             ) from error
 
 

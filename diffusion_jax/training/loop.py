@@ -1,21 +1,12 @@
-"""The training loop: data in, steps out, and nothing lost on the way.
+"""The training loop: data in, steps out, and nothing lost on the way."""
 
-The host never waits for the step it has just started: metrics are read `LAG` steps late, so the devices always
-have work queued, and what is queued stays bounded.
-"""
-
-import collections
 import math
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from diffusion_jax import images, rng
 from diffusion_jax.config import line
@@ -25,15 +16,16 @@ from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.training import interrupt
 from diffusion_jax.training.checkpoint import Checkpoints
-from diffusion_jax.training.metrics import NoRecorder, Recorder
+from diffusion_jax.training.metrics import Log
 from diffusion_jax.training.parallel import DataParallel
 from diffusion_jax.training.state import TrainState, init_state
 from diffusion_jax.training.step import make_train_step
+from diffusion_jax.training.workdir import claim, locked
 
-LAG = 2
 
-
-def fit(experiment: Experiment, config: ConfigDict, workdir: Path, devices=None) -> TrainState:
+def fit(
+    experiment: Experiment, config: ConfigDict, workdir: Path, *, config_file: Path | None = None, devices=None
+) -> TrainState:
     """Train `experiment` up to step `config.train.steps`, from the newest checkpoint in `workdir` if there is one.
 
     Resuming is exact to the bit. SIGTERM and Ctrl-C save a checkpoint and raise `SystemExit` with status
@@ -42,19 +34,20 @@ def fit(experiment: Experiment, config: ConfigDict, workdir: Path, devices=None)
     Args:
       experiment: what to train.
       config: its `seed`, `train.batch_size`, `train.steps`, `data.threads` and `log` are read here.
-      workdir: where checkpoints, metrics and pictures go; `workdir.claim` has made it.
+      workdir: where checkpoints, metrics and pictures go (`training.workdir`); made if absent.
+      config_file: where `config` comes from; `diffusion_jax.sample` will look for it there.
       devices: devices of this host to use, or None for all.
 
     Raises:
-      InputError: the data does not fit the experiment, or the batch does not divide over the devices.
+      InputError: the data or the network does not fit the config, the batch does not divide over the devices, or
+        `workdir` belongs to another config or another run. Nothing was written then.
       RunError: the loss or its gradient is not finite (the step is named, and the last checkpoint is from
         before it), or a checkpoint cannot be written.
     """
     parallel = DataParallel(devices)
     parallel.check_batch_size(config.train.batch_size)
-    lead = jax.process_index() == 0
     source = experiment.source()
-    _check_source(source, experiment.shape)
+    _check_shape(source, experiment.shape)
     stream = pipeline.batches(
         source,
         batch_size=config.train.batch_size,
@@ -65,125 +58,102 @@ def fit(experiment: Experiment, config: ConfigDict, workdir: Path, devices=None)
         threads=config.data.threads,
         prefetch=max(2, config.data.threads),
     )
-    with (
-        Checkpoints(workdir / "checkpoints", config.log.keep) as checkpoints,
-        Recorder(workdir) if lead else NoRecorder() as recorder,
-        interrupt.listening() as stop,
-    ):
-        root = jax.random.key(config.seed)
-        state = init_state(experiment.init, experiment.optimizer, rng.stream(root, "init"))
-        parameters = sum(x.size for x in jax.tree.leaves(state.params))
-        saved = checkpoints.restore_latest(state)
-        if saved is not None:
-            state, position = saved
-            stream.set_state(position)
-        state = parallel.replicate(state)
-        start = saved_step = int(state.step)
-        total = config.train.steps
-        if lead:
-            line(
-                f"{parameters:,} parameters, {len(source):,} images, {jax.device_count()} x "
-                f"{jax.devices()[0].device_kind}, batch {config.train.batch_size}, "
-                + (f"resuming at step {start}" if start else "from the start")
-                + f" to step {total}"
-            )
-        if start >= total:
-            return state
-        train_step = parallel.train_step(
-            make_train_step(experiment.loss, experiment.optimizer, experiment.ema_decay, config.seed)
-        )
-        preview = _Preview(experiment, config, parallel) if config.log.sample_every and lead else None
-        window = _Window(checkpoints, config)
-        pending: collections.deque = collections.deque()
-        batches = prefetch(stream, lambda batch: parallel.shard({"image": batch["image"]}))
-        with tqdm(total=total, initial=start, unit="step", disable=not lead, dynamic_ncols=True) as bar:
-            for step in range(start + 1, total + 1):
-                batch, position = next(batches)
-                state, metrics = train_step(state, batch)
-                pending.append((step, metrics))
-                stopping = stop.requested(step)
-                saving = stopping or step == total or step % config.log.checkpoint_every == 0
-                # A save waits for its own step: what is written is known to be finite.
-                while len(pending) > (0 if saving else LAG):
-                    _record(*pending.popleft(), window, recorder, bar)
-                if saving and saved_step != step:
-                    _check_space(state, workdir, checkpoints)
-                    checkpoints.save(state, position)
-                    saved_step = step
-                if preview and (step == total or step % config.log.sample_every == 0):
-                    recorder.picture(step, "samples", preview.draw(state.ema, step, workdir))
-                    window.restart()
-                if stopping:
-                    break
-        checkpoints.wait()
-    if stop.signal is not None and saved_step < total:
-        line(f"stopped by a signal at step {saved_step}; saved; the same command goes on from there")
-        raise SystemExit(128 + stop.signal)
+    jax.eval_shape(experiment.init, jax.random.key(0))  # raises if the network cannot have this shape
+    with locked(workdir, jax.process_index()):
+        if jax.process_index() == 0:
+            claim(workdir, config, config_file)
+        with Checkpoints(workdir / "checkpoints", config.log.keep) as checkpoints:
+            state, stream = _begin(experiment, config, checkpoints, stream)
+            state = parallel.replicate(state)
+            _announce(state, source, config)
+            if state.step < config.train.steps:
+                state = _run(experiment, config, workdir, parallel, checkpoints, state, stream)
     return state
 
 
-class _Window:
-    """Metrics since the last line of the log: their mean, and the speed."""
-
-    def __init__(self, checkpoints: Checkpoints, config: ConfigDict):
-        self._checkpoints, self._config = checkpoints, config
-        self._seen: list[dict[str, float]] = []
-        self.restart()
-
-    def restart(self):
-        """Do not count the time until now (pictures were drawn)."""
-        self._since, self._counted = time.perf_counter(), len(self._seen)
-
-    def add(self, step: int, values: dict[str, float]) -> dict[str, float] | None:
-        """Take one step's metrics; the summary if a line is due. Raises `RunError` if one is not finite."""
-        if not all(math.isfinite(value) for value in values.values()):
-            kept = self._checkpoints.steps()
-            raise RunError(
-                f"not finite at step {step}: "
-                + ", ".join(f"{name} = {value}" for name, value in values.items())
-                + (f"; the checkpoint of step {kept[-1]} is intact" if kept else "; no checkpoint was made yet")
-                + f". Lower train.learning_rate ({self._config.train.learning_rate}) or raise train.warmup_steps "
-                "in a new work directory"
-            )
-        self._seen.append(values)
-        if step % self._config.log.every and step != self._config.train.steps:
-            return None
-        seconds = time.perf_counter() - self._since
-        summary = {name: float(np.mean([v[name] for v in self._seen])) for name in values}
-        steps_timed = len(self._seen) - self._counted
-        summary["images_per_second"] = round(steps_timed * self._config.train.batch_size / seconds, 1)
-        self._seen = []
-        self.restart()
-        return summary
+def _begin(experiment: Experiment, config: ConfigDict, checkpoints: Checkpoints, stream):
+    """The state and the data's position of the newest checkpoint, or of a new run."""
+    key = rng.stream(jax.random.key(config.seed), "init")
+    state = init_state(experiment.init, experiment.optimizer, key)
+    saved = checkpoints.restore_latest(state)
+    if saved is not None:
+        state, position = saved
+        stream.set_state(position)
+    return state, stream
 
 
-def _record(step, metrics, window: _Window, recorder, bar):
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    summary = window.add(step, values)
-    bar.update()
-    if summary:
-        recorder.scalars(step, summary)
-        bar.set_postfix_str(f"loss {summary['loss']:.4f}, {summary['images_per_second']:.0f} images/s")
+def _run(experiment, config, workdir, parallel, checkpoints, state, stream) -> TrainState:
+    lead = jax.process_index() == 0
+    start, total = int(state.step), config.train.steps
+    train_step = parallel.train_step(
+        make_train_step(experiment.loss, experiment.optimizer, experiment.ema_decay, config.seed)
+    )
+    preview = _Preview(experiment, config, workdir) if config.log.sample_every and lead else None
+    batches = prefetch(stream, lambda batch: parallel.shard({"image": batch["image"]}))
+    with (
+        interrupt.listening() as stop,
+        Log(workdir if lead else None, start, total, config.log.every, config.train.batch_size) as log,
+    ):
+        try:
+            for step in range(start + 1, total + 1):
+                batch, position = next(batches)
+                state, metrics = train_step(state, batch)
+                log.push(step, metrics)
+                stopping = stop.requested(step)
+                if stopping or step == total or step % config.log.checkpoint_every == 0:
+                    log.drain()  # what is saved is known to be finite
+                    _check_space(state, workdir)
+                    checkpoints.save(state, position)
+                if preview and not stopping and (step == total or step % config.log.sample_every == 0):
+                    log.picture(step, "samples", preview.draw(state.ema, step))
+                if stopping:
+                    break
+        except RunError as error:
+            kept = checkpoints.steps()
+            intact = f"the checkpoint of step {kept[-1]} is intact" if kept else "there is no checkpoint yet"
+            raise RunError(f"{error}; {intact} ({checkpoints.directory})") from error
+    if stopping and step < total:
+        checkpoints.wait()
+        line(f"stopped by signal {stop.signal} and saved at step {step}; the same command goes on from there")
+        raise SystemExit(128 + stop.signal)
+    if preview:
+        line(f"samples during training: {preview.directory}")
+    return state
 
 
 class _Preview:
-    """The same `log.samples` noises, drawn by the averaged parameters, again and again during training."""
+    """The same `log.samples` noises, drawn with the averaged parameters, again and again during training."""
 
-    def __init__(self, experiment: Experiment, config: ConfigDict, parallel: DataParallel):
-        count = len(parallel.devices)
+    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path):
+        self.directory = workdir / "samples"
+        # On this host alone, so that the others need not wait; they have nothing to write.
+        self._parallel = DataParallel(jax.local_devices())
+        count = len(self._parallel.devices)
         each = math.ceil(config.log.samples / count)
         self._keys = rng.per_example(rng.stream(jax.random.key(config.seed), "preview"), jnp.arange(each * count))
         self._num = config.log.samples
-        self._sample: Callable = parallel.sample(experiment.preview(each))
+        self._sample = self._parallel.sample(experiment.preview(each))
 
-    def draw(self, params, step: int, workdir: Path):
-        """The grid, uint8 [H, W, C]; also written to `workdir`/samples/."""
+    def draw(self, params, step: int):
+        """The grid, uint8 [H, W, C]; also written to `directory`."""
         picture = images.grid(images.to_uint8(self._sample(params, self._keys)[: self._num]))
-        images.save_png(workdir / "samples" / f"step_{step:08d}.png", picture)
+        images.save_png(self.directory / f"step_{step:08d}.png", picture)
         return picture
 
 
-def _check_source(source, shape):
+def _announce(state: TrainState, source, config: ConfigDict):
+    if jax.process_index() == 0:
+        parameters = sum(x.size for x in jax.tree.leaves(state.params))
+        step, total = int(state.step), config.train.steps
+        course = f"going on from step {step} to {total}" if step else f"from the start to step {total}"
+        reached = f"step {step} is reached already: raise --config.train.steps to go on"
+        line(
+            f"{parameters:,} parameters, {len(source):,} images, batch {config.train.batch_size} on "
+            f"{jax.device_count()} x {jax.devices()[0].device_kind}, {course if step < total else reached}"
+        )
+
+
+def _check_shape(source, shape):
     found = source[0]["image"].shape
     if tuple(found) != tuple(shape):
         raise InputError(
@@ -192,14 +162,12 @@ def _check_source(source, shape):
         )
 
 
-def _check_space(state: TrainState, workdir: Path, checkpoints: Checkpoints):
+def _check_space(state: TrainState, workdir: Path):
     """Say that the disk is full before half a checkpoint is on it."""
     needed = sum(x.nbytes for x in jax.tree.leaves(state))
     free = shutil.disk_usage(workdir).free
     if free < needed:
-        kept = checkpoints.steps()
         raise RunError(
-            f"the disk is full: a checkpoint of step {int(state.step)} needs {needed / 2**20:.0f} MiB and "
-            f"{workdir} has {free / 2**20:.0f} MiB free; free some and give the same command again"
-            + (f": it goes on from step {kept[-1]}" if kept else "")
+            f"the disk is full: a checkpoint of step {int(state.step)} needs {needed / 2**20:.0f} MiB, "
+            f"{free / 2**20:.0f} MiB are free; free some and give the same command again"
         )

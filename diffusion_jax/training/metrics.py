@@ -1,52 +1,102 @@
-"""Where numbers and pictures of a run go: a JSON-lines file, TensorBoard, and the progress bar."""
+"""Numbers and pictures of a run: read late, checked, and written to a JSON-lines file, TensorBoard and a bar."""
 
+import collections
 import json
+import math
+import time
 from pathlib import Path
 
+import jax
+import numpy as np
 from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from diffusion_jax.errors import RunError
+
+LAG = 2
 
 
-class Recorder:
-    """Writes scalars and pictures under `workdir`; one host does it for all.
+class Log:
+    """The log of one run.
 
-    After a resume the steps since the last checkpoint are made again, and their lines are appended again,
-    with the same values: in `metrics.jsonl` the last line of a step is the one that counts.
+    The host never waits for the step it has just started: `push` reads the metrics of `LAG` steps before. So
+    the devices always have work queued, what is queued stays bounded, and every step's metrics are looked at.
+
+    After a resume the steps since the last checkpoint are made again and their lines appended again, with the
+    same values: in `metrics.jsonl` the last line of a step is the one that counts.
+
+    Args:
+      workdir: where to write, or None to write nothing (the hosts other than the first).
+      start: the step before the first.
+      total: the step after which the run ends.
+      every: steps between lines. A line holds the means since the one before, and the speed.
+      batch_size: the global one, for the speed in images a second.
     """
 
-    def __init__(self, workdir: Path):
-        self._file = open(workdir / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 (closed by __exit__)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), write_to_disk=True)
+    def __init__(self, workdir: Path | None, start: int, total: int, every: int, batch_size: int):
+        self._total, self._every, self._batch_size = total, every, batch_size
+        self._pending: collections.deque = collections.deque()
+        self._window: list[dict[str, float]] = []
+        self._file = self._board = None
+        if workdir is not None:
+            self._file = open(workdir / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 (closed by __exit__)
+            self._board = SummaryWriter(str(workdir / "tensorboard"))
+        self._bar = tqdm(total=total, initial=start, unit="step", disable=workdir is None, dynamic_ncols=True)
+        self._restart_clock()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._file.close()
-        self._board.close()
+        self._bar.close()
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
 
-    def scalars(self, step: int, values: dict[str, float]):
-        """One line of metrics at `step`."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+    def push(self, step: int, metrics: dict[str, jax.Array]):
+        """Take the metrics (scalars, still being computed) of `step`. May raise as `drain` does."""
+        self._pending.append((step, metrics))
+        self._read(LAG)
 
-    def picture(self, step: int, name: str, image):
-        """A picture, uint8 [H, W, C]."""
-        self._board.add_image(name, image, step, dataformats="HWC")
-        self._board.flush()
+    def drain(self):
+        """Wait for all steps pushed so far.
 
+        Raises:
+          RunError: a metric is not finite; the message names its step.
+        """
+        self._read(0)
 
-class NoRecorder:
-    """What the other hosts have."""
+    def picture(self, step: int, name: str, image: np.ndarray):
+        """Add a picture, uint8 [H, W, C], to TensorBoard. The time it took to draw does not count as training."""
+        if self._board is not None:
+            self._board.add_image(name, image, step, dataformats="HWC")
+            self._board.flush()
+        self._restart_clock()
 
-    def __enter__(self):
-        return self
+    def _read(self, left: int):
+        while len(self._pending) > left:
+            step, metrics = self._pending.popleft()
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            if not all(map(math.isfinite, values.values())):
+                found = ", ".join(f"{name} = {value}" for name, value in values.items())
+                raise RunError(f"not finite at step {step}: {found}")
+            self._window.append(values)
+            self._bar.update()
+            if step % self._every == 0 or step == self._total:
+                self._write_line(step)
 
-    def __exit__(self, *_):
-        pass
+    def _write_line(self, step: int):
+        means = {name: float(np.mean([v[name] for v in self._window])) for name in self._window[0]}
+        timed = len(self._window) - self._untimed
+        speed = timed * self._batch_size / (time.perf_counter() - self._since)
+        self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {speed:.0f} images/s")
+        if self._file is not None:
+            line = {**means, "images_per_second": round(speed, 1)}
+            self._file.write(json.dumps({"step": step, **line}) + "\n")
+            for name, value in line.items():
+                self._board.add_scalar(name, value, step)
+        self._window.clear()
+        self._restart_clock()
 
-    def scalars(self, step, values):
-        """Nothing."""
-
-    def picture(self, step, name, image):
-        """Nothing."""
+    def _restart_clock(self):
+        self._since, self._untimed = time.perf_counter(), len(self._window)

@@ -23,8 +23,10 @@ from diffusion_jax.errors import InputError
 FREE = ("train.steps", "log.", "data.dir", "data.threads")
 
 
-def claim(workdir: Path, config: ConfigDict, config_file: Path):
+def claim(workdir: Path, config: ConfigDict, config_file: Path | None):
     """Make `workdir` the home of `config`, or check that it is. Keys in `FREE` may differ, and are updated.
+
+    `config_file` is noted, for `open_existing` to find.
 
     Raises:
       InputError: it belongs to another config (the differing keys are named), or cannot be written.
@@ -44,7 +46,7 @@ def claim(workdir: Path, config: ConfigDict, config_file: Path):
                 f"{workdir} belongs to another config ({'; '.join(different)}); "
                 "give the values it was started with, or another --workdir"
             )
-    text = json.dumps({"config_file": str(config_file), "config": values}, indent=1) + "\n"
+    text = json.dumps({"config_file": str(config_file or ""), "config": values}, indent=1) + "\n"
     files.write(stored_file, lambda file: file.write(text.encode()))
 
 
@@ -65,7 +67,7 @@ def open_existing(workdir: Path, config_file: Path | None = None):
     if config_file is None and path.resolve().is_relative_to(workdir.resolve()):
         raise InputError(f"refusing to execute {path} from inside the work directory; pass --config if you trust it")
     if config_file is None and not path.is_file():
-        raise InputError(f"the run's config file {path} is not here; run from the same folder, or pass --config FILE")
+        raise InputError(f"the run's config file {str(path)!r} is not here; run where it is, or pass --config")
     module = configs.load(path)
     return module, configs.from_json(module.get_config(), stored["config"])
 
@@ -75,10 +77,14 @@ def locked(workdir: Path, host: int = 0):
     """Hold `workdir` for this process (one for each host); the lock goes with it, however it ends.
 
     Raises:
-      InputError: another process holds it.
+      InputError: another process holds it, or it cannot be written.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / f".lock{host}", "a") as file:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / f".lock{host}", "a")  # noqa: SIM115 (closed just below)
+    except OSError as error:
+        raise InputError(f"cannot write to {workdir} ({error.strerror}); choose another --workdir") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
