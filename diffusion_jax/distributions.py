@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax import rng
+
 
 class Gaussian(NamedTuple):
     """Independent normal entries; `var` broadcasts against `mean`, and zero variance is a point mass.
@@ -28,7 +30,7 @@ class Gaussian(NamedTuple):
 
     def sample(self, key):
         """One draw, of the shape and dtype of `mean`."""
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        noise = rng.flat(jax.random.normal, key, self.mean.shape, self.mean.dtype)
         return (self.mean + self.std * noise).astype(self.mean.dtype)
 
     def log_prob(self, x):

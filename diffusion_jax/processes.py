@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from diffusion_jax import rng
 from diffusion_jax.arrays import expand, namespace
 from diffusion_jax.distributions import Gaussian
 from diffusion_jax.errors import InputError
@@ -55,7 +56,7 @@ def gaussian(schedule: Schedule, refresh: Callable = refreshed) -> Process:
     """
 
     def corrupt(key, x0, t):
-        eps = jax.random.normal(key, x0.shape, x0.dtype)
+        eps = rng.flat(jax.random.normal, key, x0.shape, x0.dtype)
         return q_sample(schedule, x0, t, eps), eps
 
     def bridge(t, s):
@@ -73,7 +74,7 @@ def gaussian(schedule: Schedule, refresh: Callable = refreshed) -> Process:
 
     def prior(key, shape):
         scale = float(np.hypot(schedule.alpha(1.0), schedule.sigma(1.0)))
-        return scale * jax.random.normal(key, shape)
+        return scale * rng.flat(jax.random.normal, key, shape)
 
     return Process(corrupt, bridge, prior)
 

@@ -5,6 +5,7 @@ its index in the *global* batch. A resumed run therefore draws what the unbroken
 an image depends neither on the batch size nor on how many devices drew it.
 """
 
+import math
 import zlib
 
 import jax
@@ -14,6 +15,16 @@ import jax.numpy as jnp
 def typed(key):
     """`key` as a typed key array: legacy `uint32` keys (`jax.random.PRNGKey`) are wrapped."""
     return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+
+
+def flat(draw, key, shape, *args):
+    """`draw(key, shape, *args)`, drawn as a vector and reshaped.
+
+    The numbers are the same (threefry counts entries in row-major order), but XLA's CPU compiler takes a
+    fraction of the time for the one-dimensional kernel (0.2 s instead of 1.5 s for a 3x3 convolution's
+    weights), and the kernel is faster.
+    """
+    return draw(key, (math.prod(shape),), *args).reshape(shape)
 
 
 def stream(root, name: str, step=0):

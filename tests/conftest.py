@@ -1,11 +1,23 @@
-"""Every test sees eight simulated devices; the setting must precede the first import of JAX."""
+"""Every test sees eight simulated devices; the settings must precede the first import of JAX.
 
+Compiled programs are kept for the length of the test run, in a folder of its own that the processes which
+tests start share: compiling takes most of the time.
+"""
+
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 flags = os.environ.get("XLA_FLAGS", "")
 if "host_platform_device_count" not in flags:
     os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    folder = tempfile.mkdtemp(prefix="diffusion_jax_tests_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion_jax import rng
 from diffusion_jax.errors import InputError
 
 SAME = ((1, 1), (1, 1))
@@ -20,7 +21,13 @@ SAME = ((1, 1), (1, 1))
 
 def scaled_init(scale: float) -> nn.initializers.Initializer:
     """Uniform with variance scale / mean(fan in, fan out): what every kernel of DDPM starts from."""
-    return nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
+
+    def init(key, shape, dtype=jnp.float32):
+        *window, fan_in, fan_out = shape
+        limit = math.sqrt(3 * scale / (math.prod(window) * (fan_in + fan_out) / 2))
+        return rng.flat(jax.random.uniform, key, shape, dtype, -limit, limit)
+
+    return init
 
 
 default_init = scaled_init(1.0)
@@ -117,8 +124,11 @@ class Dropout(nn.Module):
             )
         layer = zlib.crc32("/".join(self.path).encode())
 
+        def kept(key, shape):
+            return jax.random.bernoulli(jax.random.fold_in(key, layer), 1.0 - self.rate, shape)
+
         def mask(key):
-            return jax.random.bernoulli(jax.random.fold_in(key, layer), 1.0 - self.rate, x.shape[1:])
+            return rng.flat(kept, key, x.shape[1:])
 
         return jnp.where(jax.vmap(mask)(keys), x / (1.0 - self.rate), jnp.zeros_like(x))
 

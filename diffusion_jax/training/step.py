@@ -43,7 +43,7 @@ def make_train_step(
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = update_ema(state.ema, params, state.step, ema_decay)
-        metrics = {"loss": value, "grad_norm": optax.global_norm(gradients)}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, params, ema, optimizer_state), metrics
 
     return train_step

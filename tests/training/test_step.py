@@ -1,0 +1,133 @@
+"""One step function on 1, 2 and 8 devices. SGD, because Adam hides a gradient of the wrong size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffusion_jax import rng
+from diffusion_jax.errors import InputError
+from diffusion_jax.training.parallel import DataParallel
+from diffusion_jax.training.state import init_state, update_ema
+from diffusion_jax.training.step import make_train_step
+from tests import tiny
+
+STEPS, BATCH = 3, 16
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return tiny.build(tiny.get_config())
+
+
+@pytest.fixture(scope="module")
+def batches(experiment):
+    source = experiment.source()
+    images = np.stack([source[i]["image"] for i in range(STEPS * BATCH)])
+    return images.reshape(STEPS, BATCH, *experiment.shape)
+
+
+def train(experiment, batches, devices, indices=None):
+    """Parameters and losses after some SGD steps, and how many programs were compiled on the way."""
+    compiled = []
+
+    def listen(name, *_, **__):
+        compiled.append(name) if name.endswith("backend_compile_duration") else None
+
+    optimizer = optax.sgd(0.5)
+    data_parallel = DataParallel(jax.devices()[:devices])
+    state = data_parallel.replicate(init_state(experiment.init, optimizer, jax.random.key(1)))
+    step = data_parallel.train_step(make_train_step(experiment.loss, optimizer, 0.9, seed=3))
+    losses, counts = [], []
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for images in batches:
+            state, metrics = step(state, data_parallel.shard({"image": images}))
+            losses.append(float(metrics["loss"]))
+            counts.append(len(compiled))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return jax.device_get(state), losses, counts
+
+
+@pytest.fixture(scope="module")
+def on_one(experiment, batches):
+    return train(experiment, batches, 1)
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_the_number_of_devices_does_not_change_what_is_learned(experiment, batches, on_one, devices):
+    """Dropout is on: each example has its own masks, wherever it is."""
+    one, one_losses, _ = on_one
+    many, many_losses, _ = train(experiment, batches, devices)
+    np.testing.assert_allclose(many_losses, one_losses, rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(one.params), jax.tree.leaves(many.params), strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=2e-6)
+
+
+def test_that_comparison_can_fail(experiment, batches, on_one, monkeypatch):
+    """Control: if devices counted their examples from 0, all would share the first one's randomness."""
+    monkeypatch.setattr("diffusion_jax.training.step.global_indices", jnp.arange)
+    _, losses, _ = train(experiment, batches, 2)
+    assert max(abs(a / b - 1) for a, b in zip(losses, on_one[1], strict=True)) > 1e-3
+
+
+def test_nothing_is_compiled_after_the_first_step(on_one):
+    _, _, counts = on_one
+    assert counts[0] >= 1
+    assert counts[1:] == [counts[0]] * (STEPS - 1)
+
+
+def test_the_step_given_away_is_gone(experiment, batches):
+    """The state is donated: two copies of parameters and moments never exist side by side."""
+    optimizer = optax.adam(1e-3)
+    data_parallel = DataParallel(jax.devices()[:1])
+    step = data_parallel.train_step(make_train_step(experiment.loss, optimizer, 0.9, seed=3))
+    state = data_parallel.replicate(init_state(experiment.init, optimizer, jax.random.key(1)))
+    batch = data_parallel.shard({"image": batches[0]})
+    state, _ = step(state, batch)
+    step(state, batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.ema, state.optimizer)))
+
+
+def test_the_first_average_is_a_copy_and_the_rest_decay():
+    ema = update_ema({"w": jnp.array(9.0)}, {"w": jnp.array(1.0)}, jnp.array(0), 0.9)
+    np.testing.assert_allclose(ema["w"], 1.0)
+    ema = update_ema(ema, {"w": jnp.array(2.0)}, jnp.array(1), 0.9)
+    np.testing.assert_allclose(ema["w"], 0.9 * 1 + 0.1 * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [0, 12])
+def test_a_batch_that_does_not_divide_is_refused_with_one_that_does(batch_size):
+    with pytest.raises(InputError, match="8 devices; take 8 or"):
+        DataParallel(jax.devices()[:8]).check_batch_size(batch_size)
+
+
+def test_images_do_not_depend_on_the_devices_that_drew_them(experiment):
+    params = jax.jit(experiment.init)(jax.random.key(0))
+    keys = rng.per_example(jax.random.key(1), jnp.arange(8))
+
+    def drawn(devices):
+        data_parallel = DataParallel(jax.devices()[:devices])
+        return data_parallel.sample(experiment.preview(8 // devices))(data_parallel.replicate(params), keys)
+
+    one = drawn(1)
+    assert one.shape == (8, 8, 8, 1)
+    np.testing.assert_allclose(drawn(8), one, atol=1e-5)
+
+
+def test_streams_of_random_keys_do_not_meet():
+    root = jax.random.key(0)
+    keys = [
+        jax.random.key_data(k).tobytes()
+        for name in ("init", "train", "sample", "preview")
+        for step in range(3)
+        for k in rng.per_example(rng.stream(root, name, step), jnp.arange(4))
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_sharding_keeps_the_order():
+    shards = DataParallel(jax.devices()[:4]).shard({"image": np.arange(8)})
+    np.testing.assert_array_equal(shards["image"], np.arange(8).reshape(4, 2))
