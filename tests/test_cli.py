@@ -1,0 +1,156 @@
+"""The command lines as a person types them: what they leave, and one clear line for every mistake."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion_jax import cli, sample, train
+from tests import tiny
+
+CONFIG = tiny.__file__
+
+
+def run(main, *arguments):
+    """The exit status of a command line; its output is captured by pytest."""
+    try:
+        cli.run(main, [str(a) for a in arguments])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "digits"
+    options = ("--config.train.steps=6", "--config.log.sample_every=3", "--config.log.every=2")
+    assert run(train.main, "--config", CONFIG, "--workdir", workdir, *options) == 0
+    return workdir
+
+
+def test_training_leaves_checkpoints_metrics_and_pictures(trained):
+    assert [p.name for p in (trained / "checkpoints").iterdir()] == ["6"]
+    assert len((trained / "metrics.jsonl").read_text().splitlines()) == 3
+    assert list((trained / "tensorboard").iterdir())
+    assert sorted(p.name for p in (trained / "samples").glob("*.png")) == ["step_00000003.png", "step_00000006.png"]
+
+
+def test_sampling_writes_a_grid_arrays_and_a_film(trained, tmp_path):
+    assert run(sample.main, "--workdir", trained, "--num", 10, "--steps", 8, "--film", "--out", tmp_path) == 0
+    images = np.load(tmp_path / "samples.npz")["images"]
+    assert images.shape == (10, 8, 8, 1)
+    assert images.dtype == np.uint8
+    assert len(np.unique(images.reshape(10, -1), axis=0)) == 10
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 9
+    for name in ("grid.png", "strip.png"):
+        Image.open(tmp_path / name).verify()
+
+
+def test_images_do_not_depend_on_how_they_are_batched(trained, tmp_path):
+    def drawn(name, *options):
+        arguments = ("--workdir", trained, "--sampler", "ddim", "--steps", 5, "--out", tmp_path / name, *options)
+        assert run(sample.main, *arguments) == 0
+        return np.load(tmp_path / name / "samples.npz")["images"].astype(int)
+
+    ten = drawn("ten", "--num", 10)
+    # A pixel may round the other way: the arithmetic depends on the batch in its last bit.
+    assert np.abs(drawn("by_eight", "--num", 10, "--batch", 8) - ten).max() <= 1
+    assert np.abs(drawn("three", "--num", 3) - ten[:3]).max() <= 1
+    # Controls: another seed, and the raw parameters, draw other images.
+    assert np.abs(drawn("seed", "--num", 10, "--seed", 1) - ten).max() > 10
+    assert (drawn("raw", "--num", 10, "--raw") != ten).any()
+
+
+@pytest.mark.parametrize("main", [train.main, sample.main])
+def test_help_reads_well(main, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert "python -m diffusion_jax." in said
+    assert "--workdir DIR" in said
+    assert max(map(len, said.splitlines())) < 120
+
+
+MISTAKES = {
+    "unknown config key train.bach_size; did you mean train.batch_size": ["--config.train.bach_size=3"],
+    "unknown flag --bach": ["--bach=3"],
+    r"train.batch_size=many.*invalid": ["--config.train.batch_size=many"],
+    "batch size 12 is not divisible by 8 devices; take 8 or 16": ["--config.train.batch_size=12"],
+    "the data's images are 8x8x1, the config's 8x8x3; set data.shape": ["--config.data.shape=(8,8,3)"],
+    "multiples of 16": ["--config.model.multipliers=(1,1,1,1,1)"],
+    "learning": ["--config.train.learning=1"],
+}
+
+
+@pytest.mark.parametrize(("said", "arguments"), MISTAKES.items(), ids=MISTAKES)
+def test_a_mistake_gets_one_line_and_writes_nothing(said, arguments, tmp_path, capsys):
+    workdir = tmp_path / "new"
+    assert run(train.main, "--config", CONFIG, "--workdir", workdir, *arguments) == 2
+    output = capsys.readouterr().err.strip()
+    assert len(output.splitlines()) == 1
+    assert output.startswith("error: ")
+    assert re.search(said, output)
+    assert not workdir.exists()
+
+
+def test_a_missing_config_names_those_there_are(tmp_path, capsys):
+    assert run(train.main, "--config", Path(CONFIG).parent / "tinny.py", "--workdir", tmp_path / "new") == 2
+    assert "tiny.py" in capsys.readouterr().err
+
+
+def test_a_directory_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run(train.main, "--config", CONFIG, "--workdir", tmp_path / "file" / "run") == 2
+    assert "cannot write to" in capsys.readouterr().err
+
+
+SAMPLING_MISTAKES = {
+    "choose from ancestral, ddim": ["--sampler", "dpm"],
+    "only the sampler ddim has it": ["--eta", 0.5],
+    "eta must lie in": ["--sampler", "ddim", "--eta", 2],
+    "1, ..., 1000, not 2000": ["--steps", 2000],
+    "no checkpoint of step 5; there are 6": ["--step", 5],
+    "must be at least 1": ["--num", 0],
+    "there is no config file": ["--config", "elsewhere.py"],
+}
+
+
+@pytest.mark.parametrize(("said", "arguments"), SAMPLING_MISTAKES.items(), ids=SAMPLING_MISTAKES)
+def test_a_sampling_mistake_gets_one_line(said, arguments, trained, capsys):
+    before = sorted(trained.rglob("*"))
+    assert run(sample.main, "--workdir", trained, *arguments) == 2
+    output = capsys.readouterr().err.strip()
+    assert len(output.splitlines()) == 1
+    assert said in output
+    assert sorted(trained.rglob("*")) == before
+
+
+def test_sampling_from_no_work_directory(tmp_path, capsys):
+    assert run(sample.main, "--workdir", tmp_path) == 2
+    assert "not a work directory" in capsys.readouterr().err
+
+
+def test_a_config_inside_a_work_directory_is_never_executed(trained, tmp_path, capsys):
+    """A work directory may have been downloaded: its JSON must not be able to name code that came with it."""
+    import json
+    import shutil
+
+    foreign = tmp_path / "foreign"
+    shutil.copytree(trained, foreign)
+    (foreign / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    stored = json.loads((foreign / "config.json").read_text())
+    (foreign / "config.json").write_text(json.dumps(stored | {"config_file": str(foreign / "evil.py")}))
+    assert run(sample.main, "--workdir", foreign) == 2
+    assert "refusing to execute" in capsys.readouterr().err
+    assert not (tmp_path / "executed").exists()
+
+
+def test_two_runs_do_not_share_a_work_directory(trained, capsys):
+    from diffusion_jax.training.workdir import locked
+
+    with locked(trained):
+        assert run(train.main, "--config", CONFIG, "--workdir", trained, "--config.train.steps=6") == 2
+    assert "another run is using" in capsys.readouterr().err
