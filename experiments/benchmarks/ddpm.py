@@ -14,8 +14,10 @@ attention, as many threads as cores, cuDNN's autotuner, bfloat16 by autocast. Bo
 does by default. --compile adds torch.compile.
 
 Each side has a process of its own, so that neither's memory nor idle threads are the other's. Repetitions take
-turns; one device; the first call (compilation) and one warm-up are counted apart. Devices are chosen by
-JAX_PLATFORMS and CUDA_VISIBLE_DEVICES. The peer needs torch and diffusers: pip install 'diffusion_jax[parity]'.
+turns on one device. The first call, which compiles, is shown apart; two rounds of warm-up are not. Devices are
+chosen by JAX_PLATFORMS and CUDA_VISIBLE_DEVICES. The peer needs torch and diffusers (the extra "parity").
+
+On a CPU the machine must be idle: torch's threads wait for one another, and other work slows it far more than us.
 """
 
 import argparse
@@ -37,6 +39,8 @@ from tqdm import tqdm
 
 CHAIN = 1000
 TASKS = ("training", "sampling")
+BUSY = 0.25  # load average a core, before anything was started, above which the figures are doubtful
+WARM_UPS = 2  # torch.compile still works at a task's second call, and again after the other task
 
 
 class Side:
@@ -99,22 +103,16 @@ def _serve(module, options, ours, connection):
 def measure(sides: list[Side], repeats: int) -> list[dict]:
     """Per side {task: {"first": seconds, "seconds": [repeats]}, "memory": MiB}, repetitions taking turns."""
     results = [{} for _ in sides]
-    with tqdm(total=(2 + repeats) * len(TASKS) * len(sides), unit="run", dynamic_ncols=True) as bar:
-
-        def run(side, task, what):
-            bar.set_postfix_str(f"{side.about['name']}, {task}, {what}")
-            seconds = side.seconds(task)
-            bar.update()
-            return seconds
-
-        for task in TASKS:
-            for side, result in zip(sides, results, strict=True):
-                result[task] = {"first": run(side, task, "first call"), "seconds": []}
-                run(side, task, "warm-up")
-        for number in range(1, repeats + 1):
-            for task in TASKS:
-                for side, result in zip(sides, results, strict=True):
-                    result[task]["seconds"].append(run(side, task, f"{number} of {repeats}"))
+    rounds = ["first call", *["warm-up"] * WARM_UPS, *(f"{n} of {repeats}" for n in range(1, repeats + 1))]
+    turns = [(r, task, i) for r in rounds for task in TASKS for i in range(len(sides))]
+    with tqdm(turns, unit="run", dynamic_ncols=True) as bar:
+        for what, task, i in bar:
+            bar.set_postfix_str(f"{sides[i].about['name']}, {task}, {what}")
+            seconds = sides[i].seconds(task)
+            if what == "first call":
+                results[i][task] = {"first": seconds, "seconds": []}
+            elif what != "warm-up":
+                results[i][task]["seconds"].append(seconds)
     for side, result in zip(sides, results, strict=True):
         result["memory"] = side.memory()
     return results
@@ -193,6 +191,7 @@ def main():
         parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave the peer room on the same GPU
     started = time.perf_counter()
+    load = os.getloadavg()[0]
     packages = "experiments.benchmarks"
     if options.whole:
         options.sampling_steps = CHAIN
@@ -208,11 +207,13 @@ def main():
             sides.append(peer)
     results = measure(sides, options.repeats)
     print(report(options, sides, results))
-    print(f"\n{time.perf_counter() - started:.0f} s in all")
+    print(f"\n{time.perf_counter() - started:.0f} s in all; load average at the start {load:.2f}")
+    if load > BUSY * cores():
+        print("the machine was busy with other work: these figures are not to be trusted")
     if options.json:
         values = {name: value for name, value in vars(options).items() if name != "json"}
         record = {
-            "options": values | {"chain": CHAIN, "processor": processor(), "cores": cores()},
+            "options": values | {"chain": CHAIN, "processor": processor(), "cores": cores(), "load": load},
             "sides": [side.about | result for side, result in zip(sides, results, strict=True)],
         }
         options.json.write_text(json.dumps(record, indent=1) + "\n")
