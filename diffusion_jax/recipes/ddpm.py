@@ -65,6 +65,20 @@ def default_config() -> ConfigDict:
     )
 
 
+def config_256() -> ConfigDict:
+    """The values of the paper's 256x256 experiments (LSUN, CelebA-HQ): six levels, attention at 16x16."""
+    config = default_config()
+    config.data.shape = (256, 256, 3)
+    config.data.threads = 16
+    config.model.multipliers = (1, 1, 2, 2, 4, 4)
+    config.model.attention_levels = (4,)
+    config.model.dropout = 0.0
+    config.train.batch_size = 64
+    config.train.learning_rate = 2e-5
+    config.log.samples = 16
+    return config
+
+
 def build(
     config: ConfigDict,
     source: Callable,
