@@ -10,6 +10,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import chex
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -147,6 +148,7 @@ class Checkpoints:
             )
             meta, items = restored["meta"], {name: restored[name] for name in templates}
             expected = {name: meta["crc32"][name] for name in templates}
+            chex.assert_trees_all_equal_shapes_and_dtypes(items, templates)
         except Exception as error:  # Orbax, TensorStore and JSON raise whatever they find; all mean the same
             raise DamagedError(str(error).strip().splitlines()[0][:120] if str(error) else repr(error)) from error
         for name, tree in items.items():
