@@ -39,7 +39,7 @@ from tqdm import tqdm
 
 CHAIN = 1000
 TASKS = ("training", "sampling")
-BUSY = 0.25  # load average a core, before anything was started, above which the figures are doubtful
+UNSTEADY = 1.3  # the slowest over the fastest repetition, above which the figures are doubtful
 WARM_UPS = 2  # torch.compile still works at a task's second call, and again after the other task
 
 
@@ -191,7 +191,6 @@ def main():
         parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave the peer room on the same GPU
     started = time.perf_counter()
-    load = os.getloadavg()[0]
     packages = "experiments.benchmarks"
     if options.whole:
         options.sampling_steps = CHAIN
@@ -207,13 +206,14 @@ def main():
             sides.append(peer)
     results = measure(sides, options.repeats)
     print(report(options, sides, results))
-    print(f"\n{time.perf_counter() - started:.0f} s in all; load average at the start {load:.2f}")
-    if load > BUSY * cores():
-        print("the machine was busy with other work: these figures are not to be trusted")
+    print(f"\n{time.perf_counter() - started:.0f} s in all")
+    times = [result[task]["seconds"] for result in results for task in TASKS]
+    if max(max(seconds) / min(seconds) for seconds in times) > UNSTEADY:
+        print("repetitions differ too much (other work on the machine?): these figures are not to be trusted")
     if options.json:
         values = {name: value for name, value in vars(options).items() if name != "json"}
         record = {
-            "options": values | {"chain": CHAIN, "processor": processor(), "cores": cores(), "load": load},
+            "options": values | {"chain": CHAIN, "processor": processor(), "cores": cores()},
             "sides": [side.about | result for side, result in zip(sides, results, strict=True)],
         }
         options.json.write_text(json.dumps(record, indent=1) + "\n")
