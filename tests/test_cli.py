@@ -154,3 +154,18 @@ def test_two_runs_do_not_share_a_work_directory(trained, capsys):
     with locked(trained):
         assert run(train.main, "--config", CONFIG, "--workdir", trained, "--config.train.steps=6") == 2
     assert "another run is using" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_too_full_for_a_checkpoint(tmp_path, capsys, monkeypatch):
+    """Noticed before half a checkpoint is written; the one before stays."""
+    import shutil
+    from collections import namedtuple
+
+    options = ("--config", CONFIG, "--workdir", tmp_path, "--config.log.checkpoint_every=2")
+    assert run(train.main, *options, "--config.train.steps=2") == 0
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**30, 2**30 - 1000, 1000))
+    assert run(train.main, *options, "--config.train.steps=4") == 1
+    said = capsys.readouterr().err
+    assert "the disk is full: a checkpoint of step 4 needs" in said
+    assert "the checkpoint of step 2 is intact" in said

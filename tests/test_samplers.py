@@ -207,3 +207,15 @@ def test_a_network_that_says_its_target_is_read_as_x0(x64, name):
     estimate = parameterization.read(parameterization.target(x0, noise, t), x_t, t)
     np.testing.assert_allclose(estimate.mean, x0, rtol=1e-8, atol=1e-8)
     np.testing.assert_array_equal(parameterization.scale(x_t, t)[1], [0, 499, 999])
+
+
+def test_a_reporting_sampler_draws_the_same_and_tells_how_far_it_is():
+    told = []
+    sampler = samplers.ancestral(processes.gaussian(SCHEDULE))
+    keys, x, times = jax.random.split(jax.random.key(0), 2), jnp.ones((2, 3)), timesteps.uniform(25, T)
+    quiet = jax.jit(lambda x: samplers.solve(sampler, times, point, x, keys))(x)
+    loud = samplers.reporting(sampler, lambda share: told.append(float(share)), every=10)
+    aloud = jax.jit(lambda x: samplers.solve(loud, times, point, x, keys))(x)
+    jax.effects_barrier()
+    np.testing.assert_array_equal(quiet, aloud)
+    np.testing.assert_allclose(sorted(told), [0.4, 0.8, 1.0])

@@ -79,7 +79,9 @@ class Log:
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if not all(map(math.isfinite, values.values())):
                 found = ", ".join(f"{name} = {value}" for name, value in values.items())
-                raise RunError(f"not finite at step {step}: {found}")
+                raise RunError(
+                    f"not finite at step {step}: {found}; lower train.learning_rate in a new work directory"
+                )
             self._window.append(values)
             self._bar.update()
             if step % self._every == 0 or step == self._total:
