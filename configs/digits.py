@@ -3,6 +3,18 @@
   python -m diffusion_jax.train --config configs/digits.py --workdir runs/digits
 
 scikit-learn's 1797 digits (1200 of them for training; they come with the package, nothing is downloaded).
+
+On two CPU cores this takes about two minutes, start-up, compilation and previews included (30 steps a second);
+64 images by `python -m diffusion_jax.sample --workdir runs/digits` take another half. What to expect at the end:
+
+  loss, mean of 50 steps                              0.085 (about 0.10 at step 1000)
+  `python -m experiments.digits_quality --workdir runs/digits --seed 1`, 1000 images against the test digits:
+    all 1000 steps of the chain (some five minutes)   FD 2.8, nearest 1.15
+    --sampler ddim, 50 steps (half a minute)          FD 1.8, nearest 1.23
+
+beside an FD of 1.1 for the training digits themselves, 6.5 for noisy ones and 12.1 for a Gaussian fit to the
+pixels. Nearest above 1 means no sign of reciting the training images. Most pictures can be read as digits, some
+cannot. (The values below were chosen by the same FD, with images of seed 0; one training run each.)
 """
 
 from diffusion_jax.data import sources
@@ -14,7 +26,7 @@ def get_config():
     config.data.shape = (8, 8, 1)
     config.data.flip = False  # a mirrored 2 is not a 2
     config.data.threads = 1
-    # On a CPU almost all the time goes into convolutions at 8x8; a third level or attention there buys little.
+    # A CPU's choice: with a third level and attention a step takes 1.7 times as long, and is no better for it.
     config.model.channels = 32
     config.model.multipliers = (1, 2)
     config.model.blocks = 1
