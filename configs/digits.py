@@ -7,7 +7,7 @@ scikit-learn's 1797 digits (1200 of them for training; they come with the packag
 On two CPU cores this takes about two minutes, start-up, compilation and previews included (30 steps a second);
 64 images by `python -m diffusion_jax.sample --workdir runs/digits` take another half. What to expect at the end:
 
-  loss, mean of 50 steps                              0.085 (about 0.10 at step 1000)
+  loss, mean of 50 steps                              0.085 (0.094 at step 1000)
   `python -m experiments.digits_quality --workdir runs/digits --seed 1`, 1000 images against the test digits:
     all 1000 steps of the chain (some five minutes)   FD 2.8, nearest 1.15
     --sampler ddim, 50 steps (half a minute)          FD 1.8, nearest 1.23
@@ -26,7 +26,7 @@ def get_config():
     config.data.shape = (8, 8, 1)
     config.data.flip = False  # a mirrored 2 is not a 2
     config.data.threads = 1
-    # A CPU's choice: with a third level and attention a step takes 1.7 times as long, and is no better for it.
+    # A third level with attention costs 1.7 times the time a step, and after 1000 steps was no better for it.
     config.model.channels = 32
     config.model.multipliers = (1, 2)
     config.model.blocks = 1
