@@ -1,10 +1,21 @@
-"""What the command lines share: one clear line instead of a traceback."""
+"""What the command lines share: how help looks, and one clear line instead of a traceback."""
 
+import argparse
 import sys
 from collections.abc import Callable
 
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError, RunError
+
+
+def parser(module: str, description: str) -> argparse.ArgumentParser:
+    """The parser of `python -m module`; `description` is shown as it is written."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 def run(main: Callable, arguments: list[str] | None = None):

@@ -7,7 +7,6 @@ Writes samples.npz (array "images", uint8 [num, H, W, C]) and grid.png, and with
 image: film.gif and strip.png. Image i depends on the seed and on i, not on --batch or on the devices.
 """
 
-import argparse
 import math
 from functools import partial
 from pathlib import Path
@@ -94,12 +93,7 @@ def film(make, params, keys, options) -> np.ndarray:
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m diffusion_jax.sample",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("diffusion_jax.sample", __doc__)
     add = parser.add_argument
     add("--workdir", type=Path, required=True, metavar="DIR", help="the trained run")
     add("--num", type=int, default=64, metavar="N", help="how many images (%(default)s)")

@@ -8,7 +8,6 @@ same command goes on from the newest checkpoint, exactly as if it had never stop
 that JAX sees. Every value in the config file can be overridden as --config.SECTION.NAME=VALUE.
 """
 
-import argparse
 from pathlib import Path
 
 import jax
@@ -30,12 +29,7 @@ def main(arguments: list[str]):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m diffusion_jax.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("diffusion_jax.train", __doc__)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the experiment, a Python file")
     parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="where the run lives")
     hosts = parser.add_argument_group(

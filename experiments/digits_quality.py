@@ -26,7 +26,6 @@ The FD falls with the number of images in a set: compare equal --num only. It is
 photographs, and a Fréchet distance in pixels would be useless here: a Gaussian fit matches it by construction.
 """
 
-import argparse
 import json
 import warnings
 from pathlib import Path
@@ -192,12 +191,7 @@ def _vectors(pictures: np.ndarray) -> np.ndarray:
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.digits_quality",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.parser("experiments.digits_quality", __doc__)
     judged = parser.add_mutually_exclusive_group(required=True)
     judged.add_argument("--workdir", type=Path, metavar="DIR", help="a trained run: draw from it, into DIR/quality")
     judged.add_argument("--samples", type=Path, metavar="FILE", help="a samples.npz, in place of drawing")

@@ -71,6 +71,7 @@ class Log:
         if self._board is not None:
             self._board.add_image(name, image, step, dataformats="HWC")
             self._board.flush()
+        self.drain()  # free: what a picture is drawn of is computed; their time must not count as the next line's
         self._restart_clock()
 
     def _read(self, left: int):
