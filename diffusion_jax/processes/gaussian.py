@@ -1,9 +1,4 @@
-"""Processes: how data is destroyed, and how one step of the destruction is undone.
-
-A process knows nothing of networks or of what they predict. Its `bridge` turns a belief about x0 into the
-kernel p(x_s | x_t) of one reverse step: estimate, then correct. DDPM, DDIM and re-noising are one Gaussian
-bridge with three amounts of fresh noise.
-"""
+"""Gaussian noise: DDPM, DDIM and re-noising are one bridge with three amounts of fresh noise."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,25 +13,8 @@ from diffusion_jax.arrays import expand, namespace
 from diffusion_jax.distributions import Gaussian
 from diffusion_jax.errors import InputError
 from diffusion_jax.gaussian import q_sample, refreshed
+from diffusion_jax.processes.core import Process, check_interval
 from diffusion_jax.schedules import Schedule
-
-
-class Process(NamedTuple):
-    """A forward process and the correction that undoes one step of it.
-
-    Attributes:
-      corrupt: `(key, x0, t) -> (x_t, noise)`, x_t ~ q(x_t | x0). One example and a scalar t; callers `vmap`.
-        `noise` is what a network may be asked to predict.
-      bridge: `(t, s) -> Bridge`, for s < t. A `Bridge` is a pytree and a function
-        `(estimate, x_t) -> kernel`, p(x_s | x_t) given the estimate of x0; every array of the kernel leads
-        with the batch axis. Times may be whole grids (arrays [N]): the bridge then holds the coefficients
-        of every step, in float64, and `lax.scan` slices it.
-      prior: `(key, shape) -> x_1`, one example of the given shape.
-    """
-
-    corrupt: Callable
-    bridge: Callable
-    prior: Callable
 
 
 def gaussian(schedule: Schedule, refresh: Callable = refreshed) -> Process:
@@ -107,10 +85,3 @@ def _correct(coefficient: Coefficients, estimate: Gaussian, x_t) -> Gaussian:
     mean = expand(coefficient.x_t, x_t) * x_t + toward_x0 * estimate.mean
     var = expand(coefficient.var, x_t) + toward_x0**2 * estimate.var
     return Gaussian(mean, jnp.broadcast_to(var, mean.shape).astype(mean.dtype))
-
-
-def check_interval(t, s):
-    """Raise `InputError` unless 0 <= s < t <= 1. Traced times cannot be looked at, and pass."""
-    concrete = namespace(t) is np and namespace(s) is np
-    if concrete and not np.all((np.asarray(0) <= s) & (np.asarray(s) < t) & (np.asarray(t) <= 1)):
-        raise InputError(f"a step goes from t down to s with 0 <= s < t <= 1, not from t = {t} to s = {s}")

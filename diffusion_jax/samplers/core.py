@@ -1,4 +1,4 @@
-"""Samplers, and the one loop that runs them all.
+"""What every sampler is, and the one loop that runs them all.
 
 A sampler sees one step from t to s, never the grid. The whole reverse chain is a single `lax.scan`: its
 compile time and memory do not depend on the number of steps.
@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax import rng
-from diffusion_jax.distributions import draw
 from diffusion_jax.errors import InputError
 from diffusion_jax.parameterizations import Parameterization, denoiser
-from diffusion_jax.processes import Process, check_interval
+from diffusion_jax.processes import Process
 from diffusion_jax.timesteps import check_grid
 
 
@@ -34,25 +33,6 @@ class Sampler(NamedTuple):
     init: Callable
     step: Callable
     done: Callable
-
-
-def ancestral(process: Process, end: Callable = lambda kernel, keys: kernel.mean) -> Sampler:
-    """x_s ~ p(x_s | x_t, x0_hat), again and again: DDPM's Algorithm 2, DDIM, or any other bridge.
-
-    `end(kernel, keys)` makes the step that arrives at s = 0. By default it takes the kernel's mean: noise
-    on the finished image is never wanted, as in Algorithm 2. `draw` samples it, for an exact posterior.
-    """
-
-    def plan(t, s):
-        check_interval(t, s)
-        return t, s == 0, process.bridge(t, s)
-
-    def step(keys, x_t, plan, denoise):
-        t, last, bridge = plan
-        kernel = bridge(denoise(x_t, t), x_t)
-        return jnp.where(last, end(kernel, keys), draw(kernel, keys))
-
-    return Sampler(plan, init=lambda x: x, step=step, done=lambda x: x)
 
 
 def reporting(sampler: Sampler, report: Callable, every: int = 10) -> Sampler:

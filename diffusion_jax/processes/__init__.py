@@ -1,0 +1,7 @@
+"""Processes: ways to destroy data, each with the bridge that undoes one step of it."""
+
+from diffusion_jax.processes.core import Process as Process
+from diffusion_jax.processes.core import check_interval as check_interval
+from diffusion_jax.processes.gaussian import ddim as ddim
+from diffusion_jax.processes.gaussian import gaussian as gaussian
+from diffusion_jax.processes.gaussian import renoise as renoise
