@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from diffusion_jax import rng
 from diffusion_jax.distributions import mean_over_entries
 from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.processes import Process
+from diffusion_jax.schedules import Schedule
 
 
 def simple(
@@ -34,3 +36,32 @@ def simple(
         return mean_over_entries(error**2), {"t": t}
 
     return loss
+
+
+def weighted(loss: Callable, weight: Callable) -> Callable:
+    """`loss` times `weight(t)`, example by example; `loss` must tell its times in info["t"]."""
+
+    def weighted_loss(keys, params, batch):
+        losses, info = loss(keys, params, batch)
+        return weight(info["t"]) * losses, info
+
+    return weighted_loss
+
+
+def snr(schedule: Schedule) -> Callable:
+    """The weight alpha^2 / sigma^2, which turns an error in x0 into one in eps; t > 0."""
+    return lambda t: (schedule.alpha(t) / schedule.sigma(t)) ** 2
+
+
+def min_snr(schedule: Schedule, gamma: float = 5.0) -> Callable:
+    """min(SNR, gamma) / SNR: the weight of Min-SNR for a squared error in eps (Hang et al. 2023, section 3.4).
+
+    An error in x0 takes min(SNR, gamma), which is this times `snr`; one in v takes this times
+    SNR / (SNR + 1). t > 0.
+    """
+
+    def weight(t):
+        ratio = snr(schedule)(t)
+        return jnp.minimum(ratio, gamma) / ratio
+
+    return weight

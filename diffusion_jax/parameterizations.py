@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from diffusion_jax.arrays import expand
 from diffusion_jax.distributions import Gaussian
 from diffusion_jax.gaussian import eps_from_score, score_from_eps, v_from_x0, x0_from_eps, x0_from_v
 from diffusion_jax.schedules import Schedule
@@ -26,6 +27,11 @@ class Parameterization(NamedTuple):
     scale: Callable
     read: Callable
     target: Callable
+
+
+def thousandths(t):
+    """Continuous times for a network with a sinusoidal embedding: 1000 t (Song et al. 2021)."""
+    return 1000 * jnp.asarray(t)
 
 
 def table_index(num: int) -> Callable:
@@ -69,6 +75,51 @@ def score(schedule: Schedule, time: Callable) -> Parameterization:
         ),
         target=lambda x0, noise, t: score_from_eps(schedule, noise, t),
     )
+
+
+def velocity(schedule: Schedule, time: Callable) -> Parameterization:
+    """The network predicts eps - x0, the velocity of the straight line (flow matching, Lipman et al. 2023).
+
+    For `schedules.flow` and its shifts, where alpha + sigma = 1: x0 = x_t - sigma u.
+    """
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=lambda output, x_t, t: Gaussian(x_t - expand(schedule.sigma(t), x_t) * output),
+        target=lambda x0, noise, t: noise - x0,
+    )
+
+
+def edm(schedule: Schedule, sigma_data: float = 0.5) -> Parameterization:
+    """Karras et al. 2022, table 1: input, output and target of unit variance at every noise level.
+
+    With sigma the noise level sigma(t) / alpha(t) and x = x_t / alpha(t), the estimate is c_skip x + c_out F(c_in x,
+    log(sigma) / 4). A plain squared error on F is the paper's loss with its weight 1 / c_out^2. t > 0.
+    """
+
+    def levels(x, t):
+        alpha, sigma = expand(schedule.alpha(t), x), expand(schedule.sigma(t), x)
+        return alpha, sigma / alpha
+
+    def skip_and_out(sigma):
+        variance = sigma**2 + sigma_data**2
+        return sigma_data**2 / variance, sigma * sigma_data / jnp.sqrt(variance)
+
+    def scale(x_t, t):
+        alpha, sigma = levels(x_t, t)
+        ratio = schedule.sigma(t) / schedule.alpha(t)
+        return x_t / alpha / jnp.sqrt(sigma**2 + sigma_data**2), jnp.log(ratio) / 4
+
+    def read(output, x_t, t):
+        alpha, sigma = levels(x_t, t)
+        c_skip, c_out = skip_and_out(sigma)
+        return Gaussian(c_skip * x_t / alpha + c_out * output)
+
+    def target(x0, noise, t):
+        _, sigma = levels(x0, t)
+        c_skip, c_out = skip_and_out(sigma)
+        return (x0 - c_skip * (x0 + sigma * noise)) / c_out
+
+    return Parameterization(scale, read, target)
 
 
 def denoiser(apply: Callable, parameterization: Parameterization) -> Callable:

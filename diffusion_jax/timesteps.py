@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax import schedules
 from diffusion_jax.errors import InputError
+from diffusion_jax.schedules import Schedule
 
 
 def uniform(steps: int, num: int) -> np.ndarray:
@@ -30,6 +32,78 @@ def leading(steps: int, num: int) -> np.ndarray:
     _check_steps(steps, num)
     index = np.arange(steps)[::-1] * (num // steps)
     return np.append(index + 1.0, 0.0) / num
+
+
+def quadratic(steps: int, num: int) -> np.ndarray:
+    """DDIM's other published spacing: indices floor(c i^2), finer near the data; [steps + 1].
+
+    (Song et al. 2021, appendix D.2, "quadratic".) The chain starts at 0.8 num. Where the published indices
+    coincide, near the data, they are the first integers instead. At most 0.4 num steps.
+    """
+    _check_steps(steps, num)
+    if steps > 0.4 * num:
+        raise InputError(f"{steps} quadratic steps coincide on a table of {num}; take at most {int(0.4 * num)}")
+    index = np.maximum(np.floor(np.linspace(0, (0.8 * num) ** 0.5, steps) ** 2), np.arange(steps))
+    return np.append(index[::-1] + 1, 0.0) / num
+
+
+def respaced(steps: int, num: int) -> np.ndarray:
+    """Improved DDPM's spacing: equal steps between the table's first and last index, rounded; [steps + 1].
+
+    (Nichol & Dhariwal 2021, section 4.)
+    """
+    _check_steps(steps, num)
+    index = np.rint(np.linspace(num - 1, 0, steps)) if steps > 1 else np.array([0.0])
+    return np.append(index + 1, 0.0) / num
+
+
+def linear(steps: int, first: float = 1.0) -> np.ndarray:
+    """`steps` equal steps from `first` to 0, for schedules known at every t; [steps + 1]."""
+    return np.linspace(first, 0.0, steps + 1)
+
+
+def log_snr(schedule: Schedule, steps: int, first: float = 1.0, last: float = 1e-3) -> np.ndarray:
+    """Steps of equal log-SNR from t = `first` to `last` (where it is finite), and one more to 0; [steps + 1].
+
+    (DPM-Solver, Lu et al. 2022, section 3.4.)
+    """
+    ends = schedules.log_snr(schedule, np.array([first, last]))
+    if not np.isfinite(ends).all() or not 0 < last < first:
+        raise InputError(f"log-SNR must be finite at first = {first} and last = {last}, and first > last > 0")
+    inner = schedules.inverse_log_snr(schedule, np.linspace(*ends, steps))
+    return np.concatenate([[first], inner[1:-1], [last], [0.0]]) if steps > 1 else np.array([first, 0.0])
+
+
+def karras(
+    schedule: Schedule, steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+) -> np.ndarray:
+    """Noise levels sigma / alpha with equal steps in sigma^(1 / rho), and one more to 0; [steps + 1].
+
+    (Karras et al. 2022, equation 5.) Levels that the schedule does not have are an `InputError`.
+    """
+    ramp = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps)
+    wanted = -2 * np.log(ramp**rho)
+    if wanted[0] < schedules.log_snr(schedule, np.array(1.0)) - 1e-9:
+        raise InputError(f"the schedule never reaches the noise level {sigma_max:g}; take a smaller sigma_max")
+    return np.append(schedules.inverse_log_snr(schedule, wanted), 0.0)
+
+
+# ---- Times to train at: `key -> t`.
+
+
+def uniform_times(first: float = 1e-5) -> Callable:
+    """`key -> t`: uniform over [first, 1]."""
+    return lambda key: jax.random.uniform(key, minval=first, maxval=1.0)
+
+
+def logit_normal_times(mean: float = 0.0, std: float = 1.0) -> Callable:
+    """`key -> t`: t = sigmoid(mean + std n), most often in the middle (Esser et al. 2024, section 3.1)."""
+    return lambda key: jax.nn.sigmoid(mean + std * jax.random.normal(key))
+
+
+def log_normal_times(sigma_max: float = 80.0, mean: float = -1.2, std: float = 1.2) -> Callable:
+    """`key -> t` of `schedules.edm`: log sigma ~ N(mean, std^2), at most sigma_max (Karras et al. 2022, table 1)."""
+    return lambda key: jnp.minimum(jnp.exp(mean + std * jax.random.normal(key)) / sigma_max, 1.0)
 
 
 def table_times(num: int) -> Callable:

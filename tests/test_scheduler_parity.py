@@ -254,3 +254,11 @@ def test_a_wrong_table_is_seen(x64, monkeypatch):
     """Betas that end at 0.02001 instead of 0.02."""
     monkeypatch.setitem(globals(), "SCHEDULE", schedules.from_betas(schedules.linear_betas(T, end=0.02001)))
     assert ddpm_distance(monkeypatch, T) > 1e6 * TOLERANCE
+
+
+def test_zero_terminal_snr_is_theirs():
+    from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+
+    betas = schedules.linear_betas(1000)
+    theirs = rescale_zero_terminal_snr(torch.tensor(betas))
+    np.testing.assert_allclose(schedules.zero_terminal_snr(betas), theirs, rtol=1e-9, atol=1e-12)
