@@ -2,26 +2,11 @@
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
-from diffusion_jax import (
-    gaussian,
-    guidance,
-    images,
-    losses,
-    parameterizations,
-    processes,
-    samplers,
-    schedules,
-    timesteps,
-    variances,
-)
-from diffusion_jax.data.pipeline import random_flip
-from diffusion_jax.errors import InputError
+from diffusion_jax import guidance, parameterizations, processes, samplers, schedules, timesteps, variances
 from diffusion_jax.experiment import Experiment, SampleRequest
-from diffusion_jax.models.unet import UNet
+from diffusion_jax.recipes.pixels import Walk, compose, without_eta
 
 
 def default_config() -> ConfigDict:
@@ -98,67 +83,23 @@ def build(
     """
     num = config.diffusion.timesteps
     schedule = schedules.from_betas(schedules.linear_betas(num) if betas is None else betas)
-    shape = tuple(config.data.shape)
-    model = UNet(
-        channels=config.model.channels,
-        multipliers=tuple(config.model.multipliers),
-        blocks=config.model.blocks,
-        attention_levels=tuple(config.model.attention_levels),
-        out_channels=shape[-1],
-        dropout=config.model.dropout,
-        groups=config.model.groups,
-        dtype=jnp.bfloat16 if config.model.bfloat16 else jnp.float32,
-    )
 
-    def apply(params, x, time, dropout_keys=None):
-        return model.apply({"params": params}, x, time, dropout_keys)
-
-    parameterization = parameterizations.eps(schedule, parameterizations.table_index(num))
-    forward = processes.gaussian(schedule)
-    pixel_loss = losses.simple(apply, parameterization, forward, timesteps.table_times(num))
-
-    def sample_fn(request: SampleRequest, refresh, times, transforms=()):
-        process = processes.gaussian(schedule, refresh)
-        sampler = samplers.ancestral(process)
-        if request.report is not None:
-            sampler = samplers.reporting(sampler, request.report)
-        return samplers.make_sample_fn(
-            apply,
-            parameterization,
-            process,
-            sampler,
-            times,
-            (request.batch, *shape),
-            (guidance.clip(), *transforms),
-            request.run or samplers.solve,
-        )
-
-    def ancestral(request: SampleRequest):
-        if request.eta is not None:
-            raise InputError(f"eta = {request.eta}: only the sampler ddim has it; add --sampler ddim")
+    def ancestral(request: SampleRequest) -> Walk:
         times = timesteps.uniform(num if request.steps is None else request.steps, num)
-        return sample_fn(request, gaussian.refreshed, times, [variance(schedule)])
+        process = processes.gaussian(schedule)
+        return Walk(samplers.ancestral(process), times, (guidance.clip(), variance(schedule)))
 
-    def ddim(request: SampleRequest):
+    def ddim(request: SampleRequest) -> Walk:
         times = timesteps.leading(min(50, num) if request.steps is None else request.steps, num)
-        return sample_fn(request, processes.ddim(request.eta or 0.0), times)
+        process = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
+        return Walk(samplers.ancestral(process), times, (guidance.clip(),))
 
-    return Experiment(
-        shape=shape,
-        init=lambda key: model.init(key, jnp.zeros((1, *shape)), jnp.zeros((1,)))["params"],
-        loss=lambda keys, params, batch: pixel_loss(keys, params, images.to_float(batch["image"])),
-        optimizer=optimizer(config.train),
-        ema_decay=config.train.ema_decay,
-        source=source,
-        transforms=(random_flip,) if config.data.flip else (),
-        samplers={"ancestral": ancestral, "ddim": ddim},
-        preview=lambda batch: ddim(SampleRequest(batch, steps=config.log.preview_steps)),
-    )
-
-
-def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Adam with a linear warm-up and gradients clipped by their global norm (appendix B and its code)."""
-    learning_rate = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm), optax.adam(learning_rate, eps=1e-8)
+    return compose(
+        config,
+        source,
+        process=processes.gaussian(schedule),
+        parameterization=parameterizations.eps(schedule, parameterizations.table_index(num)),
+        sample_time=timesteps.table_times(num),
+        walks={"ancestral": without_eta(ancestral), "ddim": ddim},
+        preview="ddim",
     )
