@@ -42,12 +42,12 @@ def chain(first, last):
 def cases():
     """Name, process, and its matrices by definition, `(s, t) -> Q_{t|s}`."""
     for name, pi in LAWS.items():
-        for alpha in (linear_alpha, cosine_alpha):
+        alpha = cosine_alpha if name == "other" else linear_alpha
 
-            def matrix(s, t, alpha=alpha, pi=pi):
-                return mixture(alpha(t) / alpha(s), pi)
+        def matrix(s, t, alpha=alpha, pi=pi):
+            return mixture(alpha(t) / alpha(s), pi)
 
-            yield f"{name}_{alpha.__name__}", categorical(alpha, pi), matrix
+        yield name, categorical(alpha, pi), matrix
     yield "general", general(STEPS), chain
 
 
