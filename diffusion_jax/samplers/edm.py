@@ -1,0 +1,72 @@
+"""EDM's stochastic sampler: Heun's steps between which noise is added and taken away again."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from diffusion_jax.errors import InputError
+from diffusion_jax.samplers.core import Sampler
+from diffusion_jax.samplers.ode import HeunPlan, finite_level, heun_plan, heun_step
+from diffusion_jax.samplers.sde import noise_like
+from diffusion_jax.schedules import Schedule, inverse_log_snr, log_snr
+
+
+class EDMPlan(NamedTuple):
+    """x_hat = x x_t + noise z, and Heun's step from there; arrays [N] over a grid, scalars in a step."""
+
+    x: jax.Array
+    noise: jax.Array
+    heun: HeunPlan
+
+
+def edm(
+    schedule: Schedule,
+    s_churn: float = 0.0,
+    s_tmin: float = 0.0,
+    s_tmax: float = float("inf"),
+    s_noise: float = 1.0,
+) -> Sampler:
+    """Algorithm 2 of Karras et al. 2022, for any schedule: levels are v = sigma / alpha, images y = x / alpha.
+
+    A step of N first raises the noise from v to (1 + gamma) v, with gamma = min(s_churn / N, sqrt(2) - 1) where
+    s_tmin <= v <= s_tmax and 0 elsewhere, by adding noise of s_noise times the standard deviation that this takes;
+    then it walks down by Heun's method. s_churn = 0 is `heun`.
+
+    A schedule ends at its own highest level, v(1), and the noise is raised no further than to that. For an unaltered
+    Algorithm 2 without s_tmax, let the schedule reach sqrt(2) times the grid's first level.
+
+    Args:
+      schedule: known at every t wherever noise is added; a table of betas raises `InputError` unless s_churn = 0.
+      s_churn: the amount of new noise, over the whole chain; >= 0.
+      s_tmin: the lowest level at which noise is added, in units of v.
+      s_tmax: the highest.
+      s_noise: the inflation of the new noise; the paper has 1.003 to 1.007.
+
+    Raises:
+      InputError: for a negative s_churn or s_noise. The plan: as that of `heun`.
+    """
+    if not (s_churn >= 0 and s_noise >= 0):
+        raise InputError(f"s_churn and s_noise must be at least 0, not {s_churn} and {s_noise}")
+
+    def plan(t, s):
+        v = finite_level(schedule, t)
+        gamma = np.where((s_tmin <= v) & (v <= s_tmax), min(s_churn / len(t), 2**0.5 - 1), 0.0)
+        t_hat = t
+        if gamma.any():
+            room = np.exp(-0.5 * log_snr(schedule, np.array(1.0))) / v - 1  # up to v(1)
+            gamma = np.minimum(gamma, np.maximum(room, 0.0))
+            raised = inverse_log_snr(schedule, -2 * np.log(v * (1 + gamma)))
+            t_hat = np.where(gamma > 0, raised, t)
+        alpha_hat = schedule.alpha(t_hat)
+        return EDMPlan(
+            x=alpha_hat / schedule.alpha(t),
+            noise=s_noise * alpha_hat * v * np.sqrt(gamma * (2 + gamma)),
+            heun=heun_plan(schedule, t_hat, s),
+        )
+
+    def step(keys, x_t, plan, denoise):
+        x_hat = plan.x * x_t + plan.noise * noise_like(keys, x_t)
+        return heun_step(x_hat, plan.heun, denoise)
+
+    return Sampler(plan, init=lambda x: x, step=step, done=lambda x: x)
