@@ -48,8 +48,8 @@ def eps(schedule: Schedule, time: Callable) -> Parameterization:
     )
 
 
-def x0(schedule: Schedule, time: Callable) -> Parameterization:
-    """The network predicts the clean image."""
+def x0(time: Callable) -> Parameterization:
+    """The network predicts the clean image, whatever the process."""
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
         read=lambda output, x_t, t: Gaussian(output),

@@ -197,10 +197,18 @@ def test_more_steps_than_the_table_has_are_refused(steps):
             grid(steps, T)
 
 
-@pytest.mark.parametrize("name", ["eps", "x0", "v", "score"])
-def test_a_network_that_says_its_target_is_read_as_x0(x64, name):
+INDEX = parameterizations.table_index(T)
+NAMES = {
+    "eps": parameterizations.eps(SCHEDULE, INDEX),
+    "x0": parameterizations.x0(INDEX),
+    "v": parameterizations.v(SCHEDULE, INDEX),
+    "score": parameterizations.score(SCHEDULE, INDEX),
+}
+
+
+@pytest.mark.parametrize("parameterization", NAMES.values(), ids=NAMES)
+def test_a_network_that_says_its_target_is_read_as_x0(x64, parameterization):
     """`read` undoes `target`: whatever the network is asked for, a perfect answer names the clean image."""
-    parameterization = getattr(parameterizations, name)(SCHEDULE, parameterizations.table_index(T))
     x0, noise = jax.random.normal(jax.random.key(0), (2, 3, 4))
     t = jnp.array([0.001, 0.5, 1.0])
     x_t = SCHEDULE.alpha(t)[:, None] * x0 + SCHEDULE.sigma(t)[:, None] * noise

@@ -39,7 +39,7 @@ TOLERANCE = 1e-10  # of whole trajectories in float64; 4e-12 is the worst that w
 
 PREDICTIONS = {
     "epsilon": parameterizations.eps,
-    "sample": parameterizations.x0,
+    "sample": lambda schedule, time: parameterizations.x0(time),
     "v_prediction": parameterizations.v,
 }
 
