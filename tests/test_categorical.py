@@ -10,6 +10,7 @@ import pytest
 from diffusion_jax import samplers, timesteps
 from diffusion_jax.distributions import draw
 from diffusion_jax.errors import InputError
+from diffusion_jax.processes import product
 from diffusion_jax.processes.categorical import (
     Categorical,
     categorical,
@@ -21,6 +22,7 @@ from diffusion_jax.processes.categorical import (
     masked,
     uniform,
 )
+from diffusion_jax.processes.deletion import deletion
 
 K, T = 4, 10
 LAWS = {"uniform": np.ones(K) / K, "mask": np.eye(K)[3], "other": np.array([0.1, 0.2, 0.3, 0.4])}
@@ -163,7 +165,7 @@ def test_general_takes_traced_times_and_grids(x64):
 
 def test_coefficients_of_a_grid_are_float64():
     times = timesteps.linear(7)
-    for process, shape in ((uniform(linear_alpha, K), (7,)), (general(np.full((7, K, K), 1 / K)), (7, K, K))):
+    for process, shape in ((uniform(linear_alpha, K), (7,)), (general(STEPS[:7]), (7, K, K))):
         for leaf in jax.tree.leaves(process.bridge(times[:-1], times[1:])):
             assert leaf.dtype == np.float64
             assert leaf.shape == shape
@@ -250,8 +252,57 @@ def test_categorical_is_a_law(x64):
     assert np.isfinite(jax.grad(lambda z: kl(certain(sample, 3), Categorical(z)).sum())(jnp.zeros((2, 3)))).all()
 
 
+def refused(process, t, s):
+    with pytest.raises(InputError, match="0 <= s < t <= 1"):
+        process.bridge(t, s)
+
+
+@pytest.mark.parametrize(("t", "s"), [(0.5, 0.5), (0.4, 0.5), (0.5, -0.1), (1.1, 0.5), (np.nan, 0.5)])
+def test_every_discrete_process_refuses_times_that_do_not_fall(t, s):
+    tokens = uniform(linear_alpha, K)
+    for process in (tokens, masked(linear_alpha, K, 3), general(STEPS), deletion(linear_alpha), product(text=tokens)):
+        refused(process, t, s)
+        refused(process, np.array([0.9, t]), np.array([0.8, s]))  # a grid, for one of its steps
+
+
+def test_only_the_last_transition_may_forget():
+    """An absorbing end is fine, and so is a single step; the same matrix in the middle is named."""
+    end = np.broadcast_to(LAWS["other"], (K, K))
+    general([end])
+    process = general([*STEPS[:7], end])
+    assert np.isfinite(process.bridge(1.0, 7 / 8)(Categorical(jnp.zeros((K, K))), jnp.arange(K)).logits).all()
+    merges = np.eye(K)[[0, 0, 2, 3]]
+    blends = np.array([[0.5, 0.5, 0, 0], [0, 0.5, 0.5, 0], [0.25, 0.5, 0.25, 0], [0, 0, 0, 1]])  # no two rows alike
+    for singular in (end, merges, blends):
+        with pytest.raises(InputError, match=r"^transition 3 of 8 is singular.*mix in some of the identity$"):
+            general([*STEPS[:2], singular, *STEPS[2:7]])
+        general([*STEPS[:2], 0.99 * singular + 0.01 * np.eye(K), *STEPS[2:7]])  # what the message advises
+
+
+@pytest.mark.parametrize(
+    ("alpha", "t", "s", "match"),
+    [
+        (lambda t: t, 0.5, 0.25, "not be 0.25 at 0.25 and 0.5 at 0.5"),
+        (lambda t: 0.5 - t, 0.8, 0.5, "not be 0 at 0.5 and -0.3 at 0.8"),
+        (lambda t: 0 * t, 0.8, 0.5, "not be 0 at 0.5 and 0 at 0.8"),
+        (lambda t: np.abs(1 - 2 * t), np.array([0.2, 0.9]), np.array([0.1, 0.6]), "not be 0.2 at 0.6 and 0.8 at 0.9"),
+        (lambda t: np.nan * t, 0.8, 0.5, "not be nan"),
+    ],
+)
+def test_an_alpha_that_rises_or_ends_early_is_refused(alpha, t, s, match):
+    with pytest.raises(InputError, match=match) as caught:
+        categorical(alpha, LAWS["mask"]).bridge(t, s)
+    assert "\n" not in str(caught.value)
+
+
 def wrong_vocabulary(process):
     return process.bridge(0.5, 0.4)(Categorical(jnp.zeros((2, 3))), jnp.zeros(2, int))
+
+
+def wrong_part_of_a_product():
+    text = uniform(linear_alpha, K)
+    estimate = {"a": Categorical(jnp.zeros((2, K))), "b": Categorical(jnp.zeros((2, 3)))}
+    return product(a=text, b=text).bridge(0.5, 0.4)(estimate, {"a": jnp.zeros(2, int), "b": jnp.zeros(2, int)})
 
 
 @pytest.mark.parametrize(
@@ -267,6 +318,8 @@ def wrong_vocabulary(process):
         (lambda: uniform(linear_alpha, K).bridge(0.5, 0.5), "0 <= s < t <= 1"),
         (lambda: wrong_vocabulary(uniform(linear_alpha, K)), "take logits"),
         (lambda: wrong_vocabulary(general(STEPS)), "take logits"),
+        (lambda: wrong_vocabulary(masked(linear_alpha, K, 3)), "take logits"),
+        (wrong_part_of_a_product, "take logits"),
     ],
 )
 def test_what_makes_no_sense_is_refused(bad, match):

@@ -77,6 +77,24 @@ def cosine_alpha(t):
     return 1 - namespace(t).sin(np.pi / 2 * namespace(t).asarray(t, float))
 
 
+def shares(alpha: Callable, t, s):
+    """(alpha(t), alpha(s)), the shares kept at both ends of a step.
+
+    `InputError` unless 0 <= s < t <= 1, alpha does not rise, and alpha(s) > 0. Traced values pass.
+    """
+    check_interval(t, s)
+    alpha_t, alpha_s = alpha(t), alpha(s)
+    if all(namespace(a) is np for a in (t, s, alpha_t, alpha_s)):
+        now, before, at, to = np.broadcast_arrays(alpha_t, alpha_s, t, s)
+        bad = ~((before > 0) & (now <= before))
+        if bad.any():
+            raise InputError(
+                "alpha must fall, and to 0 at t = 1 only, "
+                f"not be {before[bad][0]:g} at {to[bad][0]:g} and {now[bad][0]:g} at {at[bad][0]:g}"
+            )
+    return alpha_t, alpha_s
+
+
 # ---- Tokens drawn from pi, whatever they were: O(K).
 
 
@@ -106,8 +124,8 @@ def categorical(alpha: Callable, pi) -> Process:
     that pi cannot draw was there all along, and stays.
 
     Args:
-      alpha: `t -> share kept`, decreasing, alpha(0) = 1, positive for t < 1; `linear_alpha`, `cosine_alpha`, or any.
-        The prior is pi: the chain is exact where alpha(1) = 0.
+      alpha: `t -> share kept`, decreasing, alpha(0) = 1, positive for t < 1 (else `bridge` raises `InputError`, if t
+        is not traced); `linear_alpha`, `cosine_alpha`, or any. The prior is pi: exact where alpha(1) = 0.
       pi: the stationary law, [K], nonnegative, of sum 1; else `InputError`.
 
     `corrupt` takes int tokens of any shape and returns int32 tokens and their `Noise`; `bridge` takes a
@@ -133,14 +151,13 @@ def categorical(alpha: Callable, pi) -> Process:
         return jnp.where(drawn > 0, expand(mixture.keep, hot) * hot + expand(mixture.redraw, hot) * drawn, hot)
 
     def correct(to_s: Mixture, s_to_t: Mixture, to_t: Mixture, estimate: Categorical, x_t) -> Categorical:
-        origin = _origin(estimate, x_t, column(to_t, x_t))
+        origin = log_origin(estimate, x_t, column(to_t, x_t))
         kept = safe_log(expand(to_s.keep, origin)) + origin
         drawn = safe_log(expand(to_s.redraw, origin) * jnp.asarray(pi, origin.dtype))
-        return Categorical(safe_log(column(s_to_t, x_t)) + _log_add(kept, drawn))
+        return Categorical(safe_log(column(s_to_t, x_t)) + log_add(kept, drawn))
 
     def bridge(t, s):
-        check_interval(t, s)
-        alpha_t, alpha_s = alpha(t), alpha(s)
+        alpha_t, alpha_s = shares(alpha, t, s)
         return Partial(
             correct,
             Mixture(alpha_s, 1 - alpha_s),
@@ -174,13 +191,20 @@ def general(transitions) -> Process:
     the mean row of Q_1 ... Q_T: all its rows should be the stationary law.
 
     Args:
-      transitions: [T, K, K], rows x_s, columns x_t; `InputError` unless every row is a law.
+      transitions: [T, K, K], rows x_s, columns x_t; `InputError` unless every row is a law, and for singular matrices
+        (of deficient rank in float64), except the last: what they merge is lost for all later times.
 
     `corrupt` and `bridge` as of `categorical`; the noise is the uniform number whose quantile x_t is. Tokens that
     the matrices cannot reach have no posterior: their kernel is NaN.
     """
     steps = _stochastic(transitions)
     num, vocab, _ = steps.shape
+    singular = np.linalg.matrix_rank(steps[:-1]) < vocab
+    if singular.any():
+        raise InputError(
+            f"transition {singular.argmax() + 1} of {num} is singular: what it merges cannot be told apart again; "
+            "only the last may forget, mix in some of the identity"
+        )
     products = [np.eye(vocab)]
     for step in steps:
         products.append(products[-1] @ step)
@@ -224,7 +248,7 @@ def general(transitions) -> Process:
         return _each(hot, jnp.swapaxes(jnp.asarray(matrix, hot.dtype), -1, -2))
 
     def correct(to_s, s_to_t, to_t, estimate: Categorical, x_t) -> Categorical:
-        origin = _origin(estimate, x_t, column(to_t, x_t))
+        origin = log_origin(estimate, x_t, column(to_t, x_t))
         forward = _each(jnp.exp(origin), jnp.asarray(to_s, origin.dtype))
         return Categorical(safe_log(column(s_to_t, x_t)) + safe_log(forward))
 
@@ -236,7 +260,7 @@ def general(transitions) -> Process:
     return Process(corrupt, bridge, prior)
 
 
-def _origin(estimate: Categorical, x_t, likelihood):
+def log_origin(estimate: Categorical, x_t, likelihood):
     """log w of the module's formula, normalised over x0: [..., K], -inf where x_t cannot come from."""
     if estimate.logits.shape != likelihood.shape:
         raise InputError(
@@ -248,7 +272,7 @@ def _origin(estimate: Categorical, x_t, likelihood):
     return jax.nn.log_softmax(jnp.where(possible, estimate.logits - log_likelihood, -jnp.inf))
 
 
-def _log_add(a, b):
+def log_add(a, b):
     """log(e^a + e^b), -inf where both are, with finite gradients."""
     top = jax.lax.stop_gradient(jnp.maximum(a, b))
     top = jnp.where(jnp.isfinite(top), top, 0.0)
