@@ -146,3 +146,31 @@ def test_a_product_is_its_parts_side_by_side():
 def test_shares_outside_the_unit_interval_are_refused(bad):
     with pytest.raises(InputError, match="must lie in"):
         bad()
+
+
+@pytest.mark.parametrize(("t", "s"), [(0.5, 0.5), (0.4, 0.5), (0.5, -0.1), (1.1, 0.5), (np.nan, 0.5)])
+def test_every_degradation_refuses_times_that_do_not_fall(t, s):
+    def degrade(x, t):
+        return x
+
+    processes = (
+        degradation.cold(degrade, nothing),
+        degradation.noisy(degrade, lambda t: 1 + t, nothing),
+        heat.heat_dissipation(SHAPE, heat.log_spaced(), lambda key: jnp.zeros(1)),
+        product(image=degradation.cold(degrade, nothing)),
+    )
+    for process in processes:
+        for step in ((t, s), (np.array([0.9, t]), np.array([0.8, s]))):
+            with pytest.raises(InputError, match="0 <= s < t <= 1"):
+                process.bridge(*step)
+
+
+@pytest.mark.parametrize("sigma", [lambda t: 0.0, lambda t: t - 0.75, lambda t: np.nan * t])
+def test_a_step_back_from_no_noise_is_refused(sigma):
+    process = degradation.noisy(lambda x, t: x, sigma, nothing)
+    for t, s in ((0.5, 0.25), (np.array([0.75, 0.5]), np.array([0.5, 0.25]))):
+        with pytest.raises(InputError, match=r"sigma\(0\.\d+\) = .* take `cold`$") as caught:
+            process.bridge(t, s)
+        assert "\n" not in str(caught.value)
+    # Nothing is divided by sigma(0): a chain may end without noise.
+    degradation.noisy(lambda x, t: x, lambda t: t, nothing).bridge(0.5, 0.0)

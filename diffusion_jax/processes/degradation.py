@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from diffusion_jax import rng
@@ -56,7 +57,8 @@ def noisy(degrade: Callable, sigma: Callable, prior: Callable, refresh: float = 
 
     Args:
       degrade: `D(x0, t)` of one example and a scalar t in [0, 1].
-      sigma: `t -> standard deviation`, on NumPy and JAX times.
+      sigma: `t -> standard deviation`, on NumPy and JAX times; where a bridge starts from sigma(t) <= 0, and t is not
+        traced, it raises `InputError`.
       prior: `(key, shape) -> x_1`.
       refresh: kappa, the share of fresh noise, in [0, 1].
     """
@@ -69,10 +71,22 @@ def noisy(degrade: Callable, sigma: Callable, prior: Callable, refresh: float = 
 
     def bridge(t, s):
         check_interval(t, s)
+        _check_noise(sigma(t), t)
         carry = (1 - refresh) ** 0.5 * sigma(s) / sigma(t)
         return Partial(Partial(_correct, degrade), t, s, carry, refresh * sigma(s) ** 2)
 
     return Process(corrupt, bridge, prior)
+
+
+def _check_noise(sigma_t, t):
+    if namespace(sigma_t) is np and namespace(t) is np:
+        sigma_t, t = np.broadcast_arrays(sigma_t, t)
+        bad = ~(sigma_t > 0)
+        if bad.any():
+            raise InputError(
+                f"a step back divides by the noise, but sigma({t[bad][0]:g}) = {sigma_t[bad][0]:g}; "
+                "give it noise at every t > 0, or take `cold`"
+            )
 
 
 def _correct(degrade, t, s, carry, var, estimate, x_t) -> Gaussian:
