@@ -4,11 +4,11 @@
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import blur, ddpm
+from diffusion_jax.recipes import blur, pixels
 
 
 def get_config():
-    return ddpm.config_digits()
+    return pixels.config_digits()
 
 
 def build(config):

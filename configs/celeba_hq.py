@@ -9,11 +9,11 @@ Not yet trained with this code. TFDS cannot download this set: make data256x256.
 
 from diffusion_jax import variances
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ddpm
+from diffusion_jax.recipes import ddpm, pixels
 
 
 def get_config():
-    config = ddpm.config_256()
+    config = ddpm.with_table(pixels.config_256())
     config.train.steps = 500_000
     return config
 

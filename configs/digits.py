@@ -18,11 +18,11 @@ cannot. (The values below were chosen by the same FD, with images of seed 0; one
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ddpm
+from diffusion_jax.recipes import ddpm, pixels
 
 
 def get_config():
-    return ddpm.config_digits()
+    return ddpm.with_table(pixels.config_digits())
 
 
 def build(config):

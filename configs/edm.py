@@ -4,13 +4,13 @@
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ddpm, edm
+from diffusion_jax.recipes import edm, pixels
 
 SIGMA_DATA = 0.75  # of the digits' pixels in [-1, 1]
 
 
 def get_config():
-    return ddpm.config_digits()
+    return pixels.config_digits()
 
 
 def build(config):

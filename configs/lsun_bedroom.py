@@ -8,11 +8,11 @@ Not yet trained with this code. TFDS prepares it with the extra `tfds` and `pip 
 
 from diffusion_jax import variances
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ddpm
+from diffusion_jax.recipes import ddpm, pixels
 
 
 def get_config():
-    config = ddpm.config_256()
+    config = ddpm.with_table(pixels.config_256())
     config.train.steps = 2_400_000
     config.data.flip = False  # as in the paper's script for this set
     return config

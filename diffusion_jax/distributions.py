@@ -38,6 +38,35 @@ class Gaussian(NamedTuple):
         return -0.5 * (jnp.log(2 * jnp.pi * self.var) + (x - self.mean) ** 2 / self.var)
 
 
+    def spread(self, var, gain):
+        """Variance of noise of variance `var` plus `gain` times this."""
+        return var + gain**2 * self.var
+
+
+class Interpolated(NamedTuple):
+    """A mean, and a variance that is known only when a step is taken (Improved DDPM, equation 15).
+
+    The kernel's variance lies between that of a certain x0 and that of an x0 of variance `widest`, at `fraction` of
+    the way in its logarithm.
+
+    Attributes:
+      mean: float array, any shape.
+      fraction: of the same shape; within [0, 1], though nothing keeps a network there.
+      widest: array that broadcasts to that shape; > 0.
+      narrowest: no kernel is thinner at fraction 0; > 0, for the step to s = 0.
+    """
+
+    mean: jax.Array
+    fraction: jax.Array
+    widest: jax.Array
+    narrowest: jax.Array | float
+
+    def spread(self, var, gain):
+        """Variance of noise of variance `var` plus `gain` times this."""
+        small, large = jnp.log(jnp.maximum(var, self.narrowest)), jnp.log(var + gain**2 * self.widest)
+        return jnp.exp(small + self.fraction * (large - small))
+
+
 def kl(p: Gaussian, q: Gaussian):
     """KL(p || q) of each entry, in nats; both variances must be positive."""
     ratio = jnp.asarray(p.var / q.var)

@@ -16,3 +16,16 @@ def clip(low: float = -1.0, high: float = 1.0) -> Callable:
         return clipped
 
     return transform
+
+
+def part(name: str, transform: Callable) -> Callable:
+    """`transform` for one part of a dictionary (`processes.product`); it sees the estimate of that part alone."""
+
+    def both(denoise):
+        def transformed(x_t, t):
+            estimate = denoise(x_t, t)
+            return estimate | {name: transform(lambda x, t: estimate[name])(x_t[name], t)}
+
+        return transformed
+
+    return both

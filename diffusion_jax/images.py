@@ -75,18 +75,17 @@ def save_png(path, image):
     files.write(path, lambda file: _picture(image).save(file, format="PNG"))
 
 
-def save_film(path, frames, columns=None, seconds=3.0, hold=1.5):
-    """Writes an animated GIF: frame f is the `grid` of ``frames[f]``, and the last one stays.
+def save_film(path, pictures, seconds=3.0, hold=1.5):
+    """Writes an animated GIF of `pictures`, one after another; the last one stays.
 
     Args:
-      frames: uint8 [F, N, H, W, C] with C = 1 or 3.
-      columns: images in a row of the grid.
+      pictures: uint8 [H, W, C] each, all of one size, with C = 1 or 3.
       seconds, hold: how long all frames run, and how much longer the last one stays before the film repeats.
 
     Raises:
       InputError: the file cannot be written there.
     """
-    pictures = [_picture(grid(frame, columns=columns)) for frame in frames]
+    pictures = [_picture(picture) for picture in pictures]
     # GIF counts in hundredths of a second, and viewers slow down what is shorter than two of them.
     each = max(20, round(100 * seconds / len(pictures)) * 10)
     durations = [each] * (len(pictures) - 1) + [each + round(1000 * hold)]

@@ -1,7 +1,7 @@
-"""Losses for tokens: `(keys [B], params, x0 int [B, ...]) -> (loss per example [B], info)`, in nats a token.
+"""Losses for tokens: `(keys [B], params, x0 int [B, ...], t [B]) -> loss per example [B]`, in nats a token.
 
-`info` is {"t": times [B]}, so `losses.weighted` weighs any of them by a function of time. The bounds are of
--log p(x0): D3PM's in a number of steps, MDLM's and SEDD's in continuous time, which is the limit.
+The bounds are of -log p(x0): D3PM's in a number of steps, MDLM's and SEDD's in continuous time, which is the limit.
+As in `losses`, each is a judge of what the network says, which `losses.joint` may add to others.
 """
 
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax import losses, rng
+from diffusion_jax import losses
 from diffusion_jax.arrays import expand
 from diffusion_jax.distributions import mean_over_entries
-from diffusion_jax.parameterizations import Parameterization, denoiser
+from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.processes.categorical import Categorical, certain, kl, safe_log
 from diffusion_jax.processes.core import Process
 
@@ -98,82 +98,58 @@ def _likelihood(alpha: Callable, pi, x_t, t):
     return keep * hot + (1 - keep) * pi[x_t][..., None]
 
 
-# ---- The losses. `apply(params, input [B, ...], time [B], dropout_keys [B]) -> output` is the network in training.
+# ---- The judges, `(output, x0, noise, x_t, t) -> [B]`, and their losses; arguments as of `losses.judged`.
 
 
-def cross_entropy(
-    apply: Callable, parameterization: Parameterization, process: Process, sample_time: Callable
-) -> Callable:
-    """-log p(x0 | x_t) at random times: the auxiliary loss of D3PM's equation 5.
+def surprise(parameterization: Parameterization) -> Callable:
+    """The judge by -log p(x0 | x_t), whatever the estimate's law: `logits`, `substitution`, `from_log_ratios`."""
 
-    Args:
-      apply: the network.
-      parameterization: `logits`, `substitution` or `from_log_ratios`.
-      process: how tokens are corrupted.
-      sample_time: `key -> t`, one example's time.
-    """
+    def judge(output, x0, noise, x_t, t):
+        return -mean_over_entries(parameterization.read(output, x_t, t).log_prob(x0))
 
-    def judge(estimate, x0, x_t, t):
-        return -estimate.log_prob(x0)
-
-    return _judged(judge, apply, parameterization, process, sample_time)
+    return judge
 
 
-def mdlm(
-    apply: Callable,
-    parameterization: Parameterization,
-    process: Process,
-    alpha: Callable,
-    sample_time: Callable,
-) -> Callable:
+def cross_entropy(apply: Callable, parameterization: Parameterization, process: Process) -> Callable:
+    """-log p(x0 | x_t): the auxiliary loss of D3PM's equation 5."""
+    return losses.judged(surprise(parameterization), apply, parameterization, process)
+
+
+def mdlm(apply: Callable, parameterization: Parameterization, process: Process, alpha: Callable) -> Callable:
     """The continuous-time bound of masked diffusion (Sahoo et al. 2024, equation 10).
 
     -alpha'(t) / (1 - alpha(t)) times the cross-entropy of the masked tokens. `parameterization` must keep revealed
     tokens, as `substitution` does: they then cost nothing. A bound for t uniform over (0, 1], and the same bound
     for every alpha that falls from 1 to 0.
     """
-    loss = cross_entropy(apply, parameterization, process, sample_time)
-    return losses.weighted(loss, lambda t: -_slope(alpha, t) / (1 - alpha(t)))
+    return losses.weighted(cross_entropy(apply, parameterization, process), masking_rate(alpha))
 
 
-def d3pm(
-    apply: Callable, parameterization: Parameterization, process: Process, num: int, sample_step: Callable
-) -> Callable:
-    """The variational bound of a chain of `num` steps, one of them at random (Austin et al. 2021, equation 1).
+def masking_rate(alpha: Callable) -> Callable:
+    """The weight -alpha'(t) / (1 - alpha(t)) of masked diffusion's bound; t > 0."""
+    return lambda t: -_slope(alpha, t) / (1 - alpha(t))
+
+
+def d3pm(apply: Callable, parameterization: Parameterization, process: Process, num: int) -> Callable:
+    """The variational bound of a chain of `num` steps (Austin et al. 2021, equation 1).
 
     num times KL(q(x_s | x_t, x0) || p(x_s | x_t)), t = i / num and s = (i - 1) / num. At s = 0 it is
-    -log p(x0 | x_t), so nothing is left out but the prior's term, 0 where alpha(1) = 0. `info` has "s" too.
-
-    Args:
-      sample_step: `key -> i` in 1, ..., num; a bound where uniform (`uniform_steps`).
+    -log p(x0 | x_t), so nothing is left out but the prior's term, 0 where alpha(1) = 0. A bound for t uniform over
+    1 / num, ..., 1 (`training_times.table`).
     """
 
-    def loss(keys, params, x0):
-        step_keys, noise_keys, dropout_keys = rng.split(keys, 3)
-        step = jax.vmap(sample_step)(step_keys)
-        t, s = step / num, (step - 1) / num
-        x_t, _ = jax.vmap(process.corrupt)(noise_keys, x0, t)
-        estimate = denoiser(lambda x, time: apply(params, x, time, dropout_keys), parameterization)(x_t, t)
-        bridge = process.bridge(t, s)
+    def judge(output, x0, noise, x_t, t):
+        step = jnp.rint(t * num)
+        bridge = process.bridge(step / num, (step - 1) / num)
+        estimate = parameterization.read(output, x_t, t)
         truth = certain(x0, estimate.logits.shape[-1])
-        terms = kl(bridge(truth, x_t), bridge(estimate, x_t))
-        return num * mean_over_entries(terms), {"t": t, "s": s}
+        return num * mean_over_entries(kl(bridge(truth, x_t), bridge(estimate, x_t)))
 
-    return loss
-
-
-def uniform_steps(num: int) -> Callable:
-    """`key -> i`, uniform over 1, ..., num."""
-    return lambda key: jax.random.randint(key, (), 1, num + 1)
+    return losses.judged(judge, apply, parameterization, process)
 
 
 def sedd(
-    apply: Callable,
-    parameterization: Parameterization,
-    process: Process,
-    alpha: Callable,
-    pi,
-    sample_time: Callable,
+    apply: Callable, parameterization: Parameterization, process: Process, alpha: Callable, pi
 ) -> Callable:
     """The diffusion-weighted denoising score entropy (Lou et al. 2024), of `categorical(alpha, pi)`.
 
@@ -182,14 +158,15 @@ def sedd(
     `parameterization` reads log ratios: `log_ratios`, or `to_log_ratios` of another.
     """
 
-    def judge(log_s, x0, x_t, t):
+    def judge(output, x0, noise, x_t, t):
+        log_s = parameterization.read(output, x_t, t)
         vocab = log_s.shape[-1]
         log_r = ratios_from_estimate(alpha, pi, certain(x0, vocab), x_t, t)
         other = jax.nn.one_hot(x_t, vocab) == 0
         rate = expand(-_slope(alpha, t) / alpha(t), x_t) * jnp.asarray(pi, log_s.dtype)[x_t]
-        return rate * jnp.sum(jnp.where(other, score_entropy(log_s, log_r), 0.0), axis=-1)
+        return mean_over_entries(rate * jnp.sum(jnp.where(other, score_entropy(log_s, log_r), 0.0), axis=-1))
 
-    return _judged(judge, apply, parameterization, process, sample_time)
+    return losses.judged(judge, apply, parameterization, process)
 
 
 def score_entropy(log_s, log_r):
@@ -197,21 +174,6 @@ def score_entropy(log_s, log_r):
     there = jnp.isfinite(log_r)
     gap = jnp.where(there, log_r, 0.0) - jnp.where(there, log_s, 0.0)
     return jnp.exp(log_s) + jnp.where(there, jnp.exp(log_r) * (gap - 1), 0.0)
-
-
-def _judged(
-    judge: Callable, apply: Callable, parameterization: Parameterization, process: Process, sample_time: Callable
-) -> Callable:
-    """The mean over tokens of `judge(what is read, x0, x_t, t) -> [B, ...]` at random times."""
-
-    def loss(keys, params, x0):
-        time_keys, noise_keys, dropout_keys = rng.split(keys, 3)
-        t = jax.vmap(sample_time)(time_keys)
-        x_t, _ = jax.vmap(process.corrupt)(noise_keys, x0, t)
-        estimate = denoiser(lambda x, time: apply(params, x, time, dropout_keys), parameterization)(x_t, t)
-        return mean_over_entries(judge(estimate, x0, x_t, t)), {"t": t}
-
-    return loss
 
 
 def _slope(alpha: Callable, t):

@@ -7,10 +7,11 @@ parameters and conditioning already closed over. Samplers, guidance and losses s
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from diffusion_jax.arrays import expand
-from diffusion_jax.distributions import Gaussian
+from diffusion_jax.distributions import Gaussian, Interpolated
 from diffusion_jax.gaussian import eps_from_score, score_from_eps, v_from_x0, x0_from_eps, x0_from_v
 from diffusion_jax.schedules import Schedule
 
@@ -122,12 +123,59 @@ def edm(schedule: Schedule, sigma_data: float = 0.5) -> Parameterization:
     return Parameterization(scale, read, target)
 
 
+def learned_range(base: Parameterization, schedule: Schedule, narrowest: float) -> Parameterization:
+    """`base` with a learned variance, between DDPM's two (Improved DDPM, Nichol & Dhariwal 2021, equation 15).
+
+    The output has twice the channels of x_t: what `base` reads, and v, whose (v + 1) / 2 is the fraction of the way
+    from log posterior variance to log beta. The target is that of `base`, for the first half.
+
+    Args:
+      base: a parameterisation of the mean.
+      schedule: the process's, variance preserving.
+      narrowest: floor of the posterior variance, which is 0 in the step to s = 0; the official code takes that of
+        the second step (`gaussian.q_posterior` from 2 / T to 1 / T).
+    """
+
+    def read(output, x_t, t):
+        said, v = jnp.split(output, 2, axis=-1)
+        widest = expand(schedule.sigma(t), x_t) ** 2
+        return Interpolated(base.read(said, x_t, t).mean, (v + 1) / 2, widest, narrowest)
+
+    return base._replace(read=read)
+
+
+def joint(time: Callable, **parts: Parameterization) -> Parameterization:
+    """A dictionary of parameterisations, for `processes.product`; `time` maps t to the time of the one network."""
+
+    def scale(x_t, t):
+        return {name: part.scale(x_t[name], t)[0] for name, part in parts.items()}, time(t)
+
+    def read(output, x_t, t):
+        return {name: part.read(output[name], x_t[name], t) for name, part in parts.items()}
+
+    def target(x0, noise, t):
+        return {name: part.target(x0[name], noise[name], t) for name, part in parts.items()}
+
+    return Parameterization(scale, read, target)
+
+
+def self_conditioned(base: Parameterization) -> Parameterization:
+    """`base` for states of `processes.self_conditioned`: beside x_t the network sees what it said last."""
+
+    def scale(state, t):
+        x, time = base.scale(state["x"], t)
+        return jnp.concatenate([x, state["said"]], axis=-1), time
+
+    return base._replace(scale=scale, read=lambda output, state, t: base.read(output, state["x"], t))
+
+
 def denoiser(apply: Callable, parameterization: Parameterization) -> Callable:
     """The denoiser `(x_t [B, ...], t scalar or [B]) -> Estimate` of a network `apply(input, time [B])`."""
 
     def denoise(x_t, t):
         network_input, time = parameterization.scale(x_t, t)
-        output = apply(network_input, jnp.broadcast_to(time, x_t.shape[:1]))
+        batch = jax.tree.leaves(x_t)[0].shape[:1]
+        output = apply(network_input, jnp.broadcast_to(time, batch))
         return parameterization.read(output, x_t, t)
 
     return denoise

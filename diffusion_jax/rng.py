@@ -45,3 +45,8 @@ def each(keys, data):
 def split(keys, num: int):
     """Split each of `keys` [B] into `num`; a tuple of `num` arrays of keys [B]."""
     return tuple(jax.vmap(lambda key: jax.random.split(key, num))(keys).T)
+
+
+def normal_like(keys, x):
+    """Standard normal noise of the shape and dtype of `x` [B, ...], example i's from keys[i] alone."""
+    return jax.vmap(lambda key: flat(jax.random.normal, key, x.shape[1:], x.dtype))(keys)

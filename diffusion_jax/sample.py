@@ -1,10 +1,10 @@
-"""Draw images from a trained model.
+"""Draw samples from a trained model.
 
   python -m diffusion_jax.sample --workdir runs/digits --num 64
   python -m diffusion_jax.sample --workdir runs/cifar --num 50000 --sampler ddim --steps 100 --eta 0
 
-Writes samples.npz (array "images", uint8 [num, H, W, C]) and grid.png, and with --film the way from noise to
-image: film.gif and strip.png. Image i depends on the seed and on i, not on --batch or on the devices.
+Writes samples.npz (of images: the array "images", uint8 [num, H, W, C]) and grid.png, and with --film the way from
+noise to data: film.gif and strip.png. Sample i depends on the seed and on i, not on --batch or on the devices.
 """
 
 import math
@@ -24,9 +24,7 @@ from diffusion_jax.training import workdir
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.parallel import DataParallel
 
-SHOWN = 100  # images in the grid
-FILMED = 16  # examples in the film
-FRAMES = 50  # pictures of each
+FRAMES = 50  # pictures in a film
 
 
 def main(arguments: list[str]):
@@ -48,26 +46,31 @@ def main(arguments: list[str]):
     out = options.out or options.workdir / "samples" / f"{name}_{step:08d}"
     keys = rng.per_example(rng.stream(jax.random.key(options.seed), "sample"), jnp.arange(options.num))
 
+    view = experiment.view
     drawn = draw(make, params, keys, options)
-    files.write(out / "samples.npz", lambda file: np.savez_compressed(file, images=drawn))
-    images.save_png(out / "grid.png", images.grid(drawn[:SHOWN]))
+    written = view.files(drawn)
+    for file_name, save in written.items():
+        files.write(out / file_name, save)
+    images.save_png(out / "grid.png", view.picture(drawn))
     if options.film:
-        pictures = film(make, params, keys[:FILMED], options)
+        frames = film(make, params, keys[: view.filmed], options)
+        pictures = [view.picture(frame) for frame in _each(frames)]
         images.save_film(out / "film.gif", pictures)
-        images.save_png(out / "strip.png", images.strip(pictures[:, :8]))
+        images.save_png(out / "strip.png", view.strip(frames))
+    names = ["grid.png", *written, *(["film.gif", "strip.png"] if options.film else [])]
     line(
-        f"{options.num} images ({name}, {'raw' if options.raw else 'averaged'} parameters of step {step}): "
-        f"{out / 'grid.png'}, {out / 'samples.npz'}" + (f", {out / 'film.gif'}" if options.film else "")
+        f"{options.num} samples ({name}, {'raw' if options.raw else 'averaged'} parameters of step {step}): "
+        + ", ".join(str(out / file_name) for file_name in names)
     )
 
 
-def draw(make, params, keys, options) -> np.ndarray:
-    """uint8 [num, H, W, C], in batches over all devices, with a bar that moves with the chain's steps."""
+def draw(make, params, keys, options):
+    """NumPy samples, [num, ...], in batches over all devices, with a bar that moves with the chain's steps."""
     parallel = DataParallel()
     count, num = len(parallel.devices), len(keys)
     batch = math.ceil(min(options.batch, num) / count) * count
     drawn = []
-    with tqdm(total=num, unit="image", dynamic_ncols=True) as bar:
+    with tqdm(total=num, unit="sample", dynamic_ncols=True) as bar:
 
         def report(share):
             bar.n = min(num, int((len(drawn) + float(share)) * batch))
@@ -79,30 +82,35 @@ def draw(make, params, keys, options) -> np.ndarray:
         for start in range(0, num, batch):
             # The last batch is as large as the others, so that nothing is compiled twice; the rest is cut off.
             some = keys[jnp.arange(start, start + batch) % num]
-            drawn.append(images.to_uint8(sample(params, some)))
+            drawn.append(sample(params, some))
         bar.n = num
-    return np.concatenate(drawn)[:num]
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:num], *drawn)
 
 
-def film(make, params, keys, options) -> np.ndarray:
-    """The way of a few images from noise to data, uint8 [F + 1, n, H, W, C], on one device."""
+def film(make, params, keys, options):
+    """The way of a few samples from noise to data, NumPy [F + 1, n, ...], on one device."""
     run = partial(samplers.film, frames=FRAMES)
     sample = jax.jit(make(SampleRequest(len(keys), options.steps, options.eta, run=run)))
-    _, pictures = sample(params, keys)
-    return images.to_uint8(pictures)
+    return jax.device_get(sample(params, keys)[1])
+
+
+def _each(frames):
+    """The pytrees along the leading axis of one."""
+    for i in range(len(jax.tree.leaves(frames)[0])):
+        yield jax.tree.map(lambda x: x[i], frames)  # noqa: B023 (used at once)
 
 
 def _parser():
     parser = cli.parser("diffusion_jax.sample", __doc__)
     add = parser.add_argument
     add("--workdir", type=Path, required=True, metavar="DIR", help="the trained run")
-    add("--num", type=int, default=64, metavar="N", help="how many images (%(default)s)")
-    add("--sampler", metavar="NAME", help="ancestral or ddim (the config's first: ancestral for DDPM)")
-    add("--steps", type=int, metavar="N", help="network evaluations an image (all of the chain's; 50 for ddim)")
+    add("--num", type=int, default=64, metavar="N", help="how many (%(default)s)")
+    add("--sampler", metavar="NAME", help="one of the config's (its first: ancestral for DDPM)")
+    add("--steps", type=int, metavar="N", help="steps of the chain (for DDPM all, for ddim 50)")
     add("--eta", type=float, metavar="ETA", help="ddim's noise, from 0, deterministic, to 1 (0)")
     add("--seed", type=int, default=0, help="of the noise (%(default)s)")
-    add("--batch", type=int, default=256, metavar="B", help="images drawn at a time, over all devices (%(default)s)")
-    add("--film", action="store_true", help=f"also the way from noise to image, of the first {FILMED}")
+    add("--batch", type=int, default=256, metavar="B", help="drawn at a time, over all devices (%(default)s)")
+    add("--film", action="store_true", help="also the way from noise to data, of the first few")
     add("--raw", action="store_true", help="the last parameters instead of their moving average")
     add("--step", type=int, metavar="N", help="which checkpoint (the newest)")
     add("--out", type=Path, metavar="DIR", help="where to write (DIR/samples/SAMPLER_STEP in the work directory)")

@@ -1,12 +1,8 @@
-"""Times: the grids that samplers walk down, and the times at which networks are trained.
+"""Grids of times that samplers walk down.
 
 A grid is a float64 NumPy vector from the first time down to 0, one entry more than there are steps.
 """
 
-from collections.abc import Callable
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax import schedules
@@ -17,7 +13,7 @@ from diffusion_jax.schedules import Schedule
 def uniform(steps: int, num: int) -> np.ndarray:
     """`steps` equal steps from t = 1 to 0 on a table of `num` entries, rounded to it; [steps + 1].
 
-    With steps = num this is the whole chain, DDPM's Algorithm 2.
+    DDIM's *trailing* spacing (Lin et al. 2024, table 2). With steps = num it is the whole chain, DDPM's Algorithm 2.
     """
     _check_steps(steps, num)
     return np.rint(np.linspace(num, 0, steps + 1)) / num
@@ -86,29 +82,6 @@ def karras(
     if wanted[0] < schedules.log_snr(schedule, np.array(1.0)) - 1e-9:
         raise InputError(f"the schedule never reaches the noise level {sigma_max:g}; take a smaller sigma_max")
     return np.append(schedules.inverse_log_snr(schedule, wanted), 0.0)
-
-
-# ---- Times to train at: `key -> t`.
-
-
-def uniform_times(first: float = 1e-5) -> Callable:
-    """`key -> t`: uniform over [first, 1]."""
-    return lambda key: jax.random.uniform(key, minval=first, maxval=1.0)
-
-
-def logit_normal_times(mean: float = 0.0, std: float = 1.0) -> Callable:
-    """`key -> t`: t = sigmoid(mean + std n), most often in the middle (Esser et al. 2024, section 3.1)."""
-    return lambda key: jax.nn.sigmoid(mean + std * jax.random.normal(key))
-
-
-def log_normal_times(sigma_max: float = 80.0, mean: float = -1.2, std: float = 1.2) -> Callable:
-    """`key -> t` of `schedules.edm`: log sigma ~ N(mean, std^2), at most sigma_max (Karras et al. 2022, table 1)."""
-    return lambda key: jnp.minimum(jnp.exp(mean + std * jax.random.normal(key)) / sigma_max, 1.0)
-
-
-def table_times(num: int) -> Callable:
-    """`key -> t`: uniform over the table's times 1 / num, ..., 1 (DDPM's Algorithm 1, line 3)."""
-    return lambda key: jax.random.randint(key, (), 1, num + 1).astype(jnp.float32) / num
 
 
 def check_grid(times) -> np.ndarray:

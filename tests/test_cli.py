@@ -79,7 +79,7 @@ MISTAKES = {
     "unknown flag --bach": ["--bach=3"],
     r"train.batch_size=many.*invalid": ["--config.train.batch_size=many"],
     "batch size 12 is not divisible by 8 devices; take 8 or 16": ["--config.train.batch_size=12"],
-    "the data's images are 8x8x1, the config's 8x8x3; set data.shape": ["--config.data.shape=(8,8,3)"],
+    "the data's image is 8x8x1, the config's 8x8x3; set data.shape": ["--config.data.shape=(8,8,3)"],
     "multiples of 16": ["--config.model.multipliers=(1,1,1,1,1)"],
     "learning": ["--config.train.learning=1"],
 }

@@ -98,7 +98,7 @@ def test_a_film_shows_every_frame_and_holds_the_last(tmp_path, channels):
     frames = np.full((4, 2, 8, 8, channels), 0, np.uint8)
     frames += np.arange(0, 200, 50, dtype=np.uint8).reshape(4, 1, 1, 1, 1)
     path = tmp_path / "film.gif"
-    images.save_film(path, frames, seconds=0.4, hold=2.0)
+    images.save_film(path, [images.grid(frame) for frame in frames], seconds=0.4, hold=2.0)
     with Image.open(path) as film:
         assert film.n_frames == 4
         assert film.info["loop"] == 0

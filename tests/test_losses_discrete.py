@@ -46,9 +46,9 @@ def exact(alpha, pi):
 
 
 def expected(make, process, alpha, pi, times, weights, params=0.0):
-    """Sum over x0, x_t and times of P(x0) q(x_t | x0) weight(t) loss, with `make(process, sample) -> loss`.
+    """Sum over x0, x_t and times of P(x0) q(x_t | x0) weight(t) loss, with `make(process) -> loss`.
 
-    `process` and `sample` are rigged to give each x_t and each time in turn; the rest is the loss's own.
+    `process` is rigged to give each x_t in turn; the rest is the loss's own.
     """
     q = transition(alpha, pi, np.asarray(times))
     reach = np.stack([q[:, DATA[:, None, n], STATES[None, :, n]] for n in range(L)]).prod(0)
@@ -57,7 +57,7 @@ def expected(make, process, alpha, pi, times, weights, params=0.0):
 
     def one(n, x0, x_t):
         rigged = process._replace(corrupt=lambda key, x0, t: (x_t, None))
-        return make(rigged, n)(jax.random.split(jax.random.key(0), 1), params, x0[None])[0][0]
+        return make(rigged)(jax.random.split(jax.random.key(0), 1), params, x0[None], jnp.asarray(times)[n][None])[0]
 
     terms = jax.jit(jax.vmap(one))(index[:, 0], DATA[index[:, 1]], STATES[index[:, 2]])
     return L * float(np.sum(weight[tuple(index.T)] * np.asarray(terms)))
@@ -84,9 +84,10 @@ def test_mdlms_bound_of_the_exact_conditional_is_the_entropy(x64, alpha):
     times, weights = nodes(2 if alpha is linear_alpha else 20, 0)
 
     def bound(params=0.0):
-        def make(process, n):
-            read, t = losses_discrete.substitution(MASK, lambda t: t), jnp.asarray(times)[n]
-            return losses_discrete.mdlm(exact(alpha, pi), read, process, alpha, lambda key: t)
+        def make(process):
+            return losses_discrete.mdlm(
+                exact(alpha, pi), losses_discrete.substitution(MASK, lambda t: t), process, alpha
+            )
 
         return expected(make, categorical(alpha, pi), alpha, pi, times, weights, params)
 
@@ -100,10 +101,9 @@ def test_sedds_bound_of_the_exact_conditional_is_the_entropy(x64, pi):
     alpha = linear_alpha
 
     def bound(params=0.0):
-        def make(process, n):
-            t = jnp.asarray(times)[n]
+        def make(process):
             read = losses_discrete.to_log_ratios(alpha, pi, reading(pi))
-            return losses_discrete.sedd(exact(alpha, pi), read, process, alpha, pi, lambda key: t)
+            return losses_discrete.sedd(exact(alpha, pi), read, process, alpha, pi)
 
         return expected(make, categorical(alpha, pi), alpha, pi, times, weights, params)
 
@@ -117,8 +117,8 @@ def test_d3pms_bound_falls_to_the_entropy_at_first_order(x64, pi):
     alpha, gaps = linear_alpha, []
     for num in (8, 16, 32):
 
-        def make(process, n, num=num):
-            return losses_discrete.d3pm(exact(alpha, pi), reading(pi), process, num, lambda key: n + 1)
+        def make(process, num=num):
+            return losses_discrete.d3pm(exact(alpha, pi), reading(pi), process, num)
 
         times = np.arange(1, num + 1) / num
         gaps.append(expected(make, categorical(alpha, pi), alpha, pi, times, np.full(num, 1 / num)) - ENTROPY)
@@ -141,9 +141,9 @@ def test_one_token_costs_its_entropy_in_any_number_of_steps(x64):
             rigged = process._replace(corrupt=lambda key, x0, t: (x_t[None], None))
             loss = losses_discrete.d3pm(
                 lambda params, x, *_: jnp.log(jnp.asarray(posterior.T))[x],
-                losses_discrete.logits(lambda t: t), rigged, num, lambda key: jnp.asarray(i),
+                losses_discrete.logits(lambda t: t), rigged, num,
             )  # fmt: skip
-            return loss(jax.random.split(jax.random.key(0), 1), None, k[None, None])[0][0]
+            return loss(jax.random.split(jax.random.key(0), 1), None, k[None, None], jnp.array([i / num]))[0]
 
         k, x_t = np.indices((K, K)).reshape(2, -1)
         total += np.sum(joint[k, x_t] * jax.jit(jax.vmap(term))(k, x_t)) / num
@@ -161,15 +161,13 @@ def test_score_entropy_under_masks_is_mdlm_term_by_term(x64):
     def apply(params, x, time, keys):
         return jax.random.normal(jax.random.key(2), (64, 5, K)) + params
 
-    def sample_time(key):
-        return jax.random.uniform(key, minval=0.01, maxval=0.99)
-
-    mdlm = losses_discrete.mdlm(apply, read, process, alpha, sample_time)
+    t = jax.random.uniform(jax.random.key(3), (64,), minval=0.01, maxval=0.99)
+    mdlm = losses_discrete.mdlm(apply, read, process, alpha)
     ratios = losses_discrete.to_log_ratios(alpha, pi, read)
-    sedd = losses_discrete.sedd(apply, ratios, process, alpha, pi, sample_time)
+    sedd = losses_discrete.sedd(apply, ratios, process, alpha, pi)
 
     def judged(loss, bias):
-        terms = loss(keys, bias, x0)[0]
+        terms = loss(keys, bias, x0, t)
         return terms.mean(), terms
 
     for_bias = jax.jit(jax.grad(judged, argnums=1, has_aux=True), static_argnums=0)
@@ -222,7 +220,8 @@ def test_a_chain_ends_without_masks_and_keeps_its_length():
         process,
         samplers.ancestral(process, end=draw),
         timesteps.linear(6),
-        (4, 9),
+        batch=4,
+        shape=(9,),
     )
     x = jax.jit(sample_fn)(None, jax.random.key(0))
     assert x.shape == (4, 9)
@@ -249,29 +248,27 @@ def test_losses_are_pure_functions_with_finite_gradients(pi):
     def apply(params, x, time, keys):
         return params[x] + time[:, None, None]
 
-    def sample_time(key):
-        return jax.random.uniform(key, minval=1e-3, maxval=1.0)
-
-    entropy = losses_discrete.cross_entropy(apply, reading(pi), process, sample_time)
+    t = jnp.arange(1, 17) % 10 / 10 + 0.1  # on the table of d3pm's 10 steps
+    entropy = losses_discrete.cross_entropy(apply, reading(pi), process)
     every = [
         entropy,
-        losses_discrete.d3pm(apply, reading(pi), process, 10, losses_discrete.uniform_steps(10)),
-        losses_discrete.sedd(apply, losses_discrete.log_ratios(lambda t: t), process, alpha, pi, sample_time),
+        losses_discrete.d3pm(apply, reading(pi), process, 10),
+        losses_discrete.sedd(apply, losses_discrete.log_ratios(lambda t: t), process, alpha, pi),
     ]
     params = jax.random.normal(jax.random.key(2), (K, K))
     for loss in every:
 
         def mean(params, loss=loss):
-            value, info = loss(keys, params, x0)
-            return value.mean(), (value, info)
+            value = loss(keys, params, x0, jnp.minimum(t, 0.99))
+            return value.mean(), value
 
-        slope, (value, info) = jax.jit(jax.grad(mean, has_aux=True))(params)
-        assert value.shape == info["t"].shape == (16,)
+        slope, value = jax.jit(jax.grad(mean, has_aux=True))(params)
+        assert value.shape == (16,)
         assert np.isfinite(value).all()
         assert np.isfinite(slope).all()
         assert np.abs(slope).max() > 1e-4
     double = losses.weighted(entropy, lambda t: 2 + 0 * t)
-    once, twice = jax.jit(lambda: (entropy(keys, params, x0)[0], double(keys, params, x0)[0]))()
+    once, twice = jax.jit(lambda: (entropy(keys, params, x0, t), double(keys, params, x0, t)))()
     np.testing.assert_allclose(twice, 2 * once, rtol=1e-6)
 
 
@@ -284,8 +281,8 @@ def test_certainty_about_the_truth_costs_nothing(x64):
 
     @jax.jit
     def cost(step):
-        loss = losses_discrete.d3pm(apply, losses_discrete.logits(lambda t: t), process, 10, lambda key: step)
-        return loss(jax.random.split(jax.random.key(0), 1), None, x0)[0]
+        loss = losses_discrete.d3pm(apply, losses_discrete.logits(lambda t: t), process, 10)
+        return loss(jax.random.split(jax.random.key(0), 1), None, x0, jnp.array([step / 10]))
 
     for step in (1, 5, 10):
         np.testing.assert_allclose(cost(step), 0, atol=1e-12)

@@ -130,7 +130,8 @@ def sample_fn(batch, transforms=(), steps=10, run=samplers.solve):
         processes.gaussian(SCHEDULE),
         samplers.ancestral(processes.gaussian(SCHEDULE)),
         timesteps.uniform(steps, T),
-        (batch, 4, 6, 1),
+        batch,
+        (4, 6, 1),
         transforms,
         run,
     )

@@ -61,7 +61,8 @@ def our_chain(prediction, times, refresh=gaussian.refreshed, transforms=()):
         process,
         samplers.ancestral(process),
         times,
-        SHAPE,
+        SHAPE[0],
+        SHAPE[1:],
         transforms,
         functools.partial(samplers.film, frames=T),
     )

@@ -1,5 +1,3 @@
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -61,31 +59,3 @@ def test_levels_that_a_schedule_does_not_have_are_refused():
         timesteps.log_snr(schedules.cosine(), 10, last=0.0)
     with pytest.raises(InputError, match="coincide"):
         timesteps.quadratic(900, 1000)
-
-
-def normal_cdf(x):
-    return jax.scipy.stats.norm.cdf(x)
-
-
-DISTRIBUTIONS = {
-    "uniform": (timesteps.uniform_times(), lambda t: t),
-    "logit_normal": (
-        timesteps.logit_normal_times(0.5, 0.8),
-        lambda t: normal_cdf((jnp.log(t / (1 - t)) - 0.5) / 0.8),
-    ),
-    "log_normal": (timesteps.log_normal_times(), lambda t: normal_cdf((jnp.log(80 * t) + 1.2) / 1.2)),
-    "table": (timesteps.table_times(1000), lambda t: t - 0.0005),
-}
-
-
-@pytest.mark.parametrize(("draw", "cdf"), DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
-def test_training_times_have_the_law_they_name(draw, cdf):
-    """Kolmogorov-Smirnov, seed 0, 20,000 draws: a false alarm in 10^6 at 2.69 / sqrt(n). Control: another law."""
-    num = 20_000
-    t = jax.vmap(draw)(jax.random.split(jax.random.key(0), num))
-    assert float(t.min()) > 0
-    assert float(t.max()) <= 1
-    shares = np.sort(np.asarray(cdf(t), np.float64))
-    steps = (np.arange(num) + 0.5) / num
-    assert np.abs(shares - steps).max() < 2.69 / num**0.5
-    assert np.abs(shares**1.2 - steps).max() > 2.69 / num**0.5

@@ -191,20 +191,21 @@ def general(transitions) -> Process:
     the mean row of Q_1 ... Q_T: all its rows should be the stationary law.
 
     Args:
-      transitions: [T, K, K], rows x_s, columns x_t; `InputError` unless every row is a law, and for singular matrices
-        (of deficient rank in float64), except the last: what they merge is lost for all later times.
+      transitions: [T, K, K], rows x_s, columns x_t; `InputError` unless every row is a law, and for a matrix before
+        the last that is singular because two of its rows are alike: the tokens it merges are one for all later
+        times. (Rank alone would not do: the smooth matrices of D3PM's appendix A.2.3 lack rank in float64.)
 
     `corrupt` and `bridge` as of `categorical`; the noise is the uniform number whose quantile x_t is. Tokens that
     the matrices cannot reach have no posterior: their kernel is NaN.
     """
     steps = _stochastic(transitions)
     num, vocab, _ = steps.shape
-    singular = np.linalg.matrix_rank(steps[:-1]) < vocab
-    if singular.any():
-        raise InputError(
-            f"transition {singular.argmax() + 1} of {num} is singular: what it merges cannot be told apart again; "
-            "only the last may forget, mix in some of the identity"
-        )
+    for i, step in enumerate(steps[:-1], 1):
+        if len(np.unique(step, axis=0)) < vocab:
+            raise InputError(
+                f"transition {i} of {num} is singular: two rows are alike, and what it merges cannot be told apart "
+                "again; only the last may forget, mix in some of the identity"
+            )
     products = [np.eye(vocab)]
     for step in steps:
         products.append(products[-1] @ step)

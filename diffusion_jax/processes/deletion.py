@@ -23,7 +23,8 @@ from jax.tree_util import Partial
 from diffusion_jax import rng
 from diffusion_jax.arrays import expand
 from diffusion_jax.errors import InputError
-from diffusion_jax.processes.core import Process, check_interval
+from diffusion_jax.processes.categorical import shares
+from diffusion_jax.processes.core import Process
 
 PAD = -1
 
@@ -79,8 +80,8 @@ def deletion(alpha: Callable) -> Process:
         return compact(x0, level < alpha(t)), level
 
     def bridge(t, s):
-        check_interval(t, s)
-        return Partial(_correct, (alpha(s) - alpha(t)) / (1 - alpha(t)))
+        alpha_t, alpha_s = shares(alpha, t, s)
+        return Partial(_correct, (alpha_s - alpha_t) / (1 - alpha_t))
 
     def prior(key, shape):
         return jnp.full(shape, PAD, jnp.int32)

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 
 from diffusion_jax import rng
 from diffusion_jax.arrays import expand, namespace
-from diffusion_jax.distributions import Gaussian
+from diffusion_jax.distributions import Gaussian, Interpolated
 from diffusion_jax.errors import InputError
 from diffusion_jax.gaussian import q_sample, refreshed
 from diffusion_jax.processes.core import Process, check_interval
@@ -25,8 +25,9 @@ def gaussian(schedule: Schedule, refresh: Callable = refreshed) -> Process:
         mean = a x_t + b x0_hat,                a = sqrt(1 - kappa) sigma_s / sigma_t,
         var  = kappa sigma_s^2 + b^2 var_hat,   b = alpha_s - a alpha_t,
 
-    where (x0_hat, var_hat) is the estimate. `refreshed` (the default) gives
-    DDPM's posterior (Ho et al. 2020, equations 6 and 7), `ddim(eta)` equation 12 of DDIM (Song et al. 2021).
+    where (x0_hat, var_hat) is the estimate (an `Interpolated` one has its own rule for the variance). `refreshed`
+    (the default) gives DDPM's posterior (Ho et al. 2020, equations 6 and 7), `ddim(eta)` equation 12 of DDIM (Song
+    et al. 2021).
     All keep the marginals: x_t ~ q(x_t | x0) becomes x_s ~ q(x_s | x0).
 
     The prior is N(0, alpha_1^2 + sigma_1^2): the marginal at t = 1 of data with unit variance, which is
@@ -80,8 +81,8 @@ class Coefficients(NamedTuple):
     var: jax.Array
 
 
-def _correct(coefficient: Coefficients, estimate: Gaussian, x_t) -> Gaussian:
+def _correct(coefficient: Coefficients, estimate: Gaussian | Interpolated, x_t) -> Gaussian:
     toward_x0 = expand(coefficient.x0, x_t)
     mean = expand(coefficient.x_t, x_t) * x_t + toward_x0 * estimate.mean
-    var = expand(coefficient.var, x_t) + toward_x0**2 * estimate.var
+    var = estimate.spread(expand(coefficient.var, x_t), toward_x0)
     return Gaussian(mean, jnp.broadcast_to(var, mean.shape).astype(mean.dtype))

@@ -37,9 +37,9 @@ def blur(shape, width: Callable) -> Callable:
     rates = dissipation_rates(*shape[:2])
 
     def degrade(x0, t):
-        spectrum = jnp.einsum("nh,mw,hwc->nmc", rows, columns, x0)
+        spectrum = jnp.einsum("nh,mw,hwc->nmc", rows, columns, x0, precision="highest")
         spectrum *= jnp.exp(-jnp.asarray(rates)[..., None] * width(t) ** 2 / 2)
-        return jnp.einsum("nh,mw,nmc->hwc", rows, columns, spectrum).astype(x0.dtype)
+        return jnp.einsum("nh,mw,nmc->hwc", rows, columns, spectrum, precision="highest").astype(x0.dtype)
 
     return degrade
 

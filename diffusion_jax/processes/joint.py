@@ -48,7 +48,8 @@ def product(**processes: Process) -> Process:
         return {name: x for name, (x, _) in both.items()}, {name: noise for name, (_, noise) in both.items()}
 
     def bridge(t, s):
-        return Partial(_correct, {name: process.bridge(t, s) for name, process in processes.items()})
+        bridges = {name: process.bridge(t, s) for name, process in processes.items()}
+        return Partial(Partial(_correct, check), bridges)
 
     def prior(key, shape):
         check(shape)
@@ -58,5 +59,7 @@ def product(**processes: Process) -> Process:
     return Process(corrupt, bridge, prior)
 
 
-def _correct(bridges, estimate, x_t) -> Joint:
+def _correct(check, bridges, estimate, x_t) -> Joint:
+    check(estimate)
+    check(x_t)
     return Joint({name: bridge(estimate[name], x_t[name]) for name, bridge in bridges.items()})

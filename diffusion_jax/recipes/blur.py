@@ -6,36 +6,40 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax import images, parameterizations, processes, samplers, timesteps
+from diffusion_jax import images, losses, parameterizations, processes, samplers, timesteps, training_times
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.processes import heat
-from diffusion_jax.recipes.pixels import Walk, compose, without_eta
+from diffusion_jax.recipes import pixels
+from diffusion_jax.recipes.compose import Walk, compose, without_eta
+
+STEPS = 200  # the paper's K
 
 
 def build(config: ConfigDict, source: Callable, widest: float, colours: np.ndarray) -> Experiment:
     """Inverse heat dissipation as an experiment; the network predicts x0.
 
     Args:
-      config: values, as `ddpm.default_config` names them (`diffusion` is not read).
+      config: values, as `pixels.default_config` names them.
       source: `() -> source` of the training images.
       widest: blur at t = 1, in pixels; about the side of the images, which leaves their mean colour only.
       colours: [N, C], mean colours of training images in [-1, 1] (`mean_colours`): where chains start.
     """
-    shape = tuple(config.data.shape)
     # No blur is finer than a pixel: half of one is the first step, as in the paper.
     process = processes.heat_dissipation(
-        shape, heat.log_spaced(0.5, widest), lambda key: jax.random.choice(key, colours, axis=0)
+        tuple(config.data.shape), heat.log_spaced(0.5, widest), lambda key: jax.random.choice(key, colours, axis=0)
     )
 
     def sharpen(request: SampleRequest) -> Walk:
-        return Walk(samplers.ancestral(process), timesteps.linear(request.steps or 200))
+        return Walk(samplers.ancestral(process), timesteps.linear(request.steps or STEPS))
 
     return compose(
         config,
-        source,
+        pixels.data(config, source),
+        model=pixels.unet(config),
         process=process,
         parameterization=parameterizations.x0(parameterizations.thousandths),
-        sample_time=timesteps.uniform_times(first=1 / 200),
+        loss=losses.simple,
+        times=training_times.independent(training_times.uniform(first=1 / STEPS)),
         walks={"sharpen": without_eta(sharpen)},
         preview="sharpen",
     )

@@ -4,36 +4,44 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from diffusion_jax import parameterizations, processes, samplers, schedules, timesteps
+from diffusion_jax import losses, parameterizations, processes, samplers, schedules, timesteps, training_times
 from diffusion_jax.experiment import Experiment, SampleRequest
-from diffusion_jax.recipes.pixels import Walk, compose, without_eta
+from diffusion_jax.recipes import pixels
+from diffusion_jax.recipes.compose import Walk, compose, without_eta
 
 
 def build(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_max: float = 80.0) -> Experiment:
     """EDM as an experiment.
 
     Args:
-      config: values, as `ddpm.default_config` names them (`diffusion` is not read: time is continuous).
+      config: values, as `pixels.default_config` names them.
       source: `() -> source` of the training images.
       sigma_data: standard deviation of the pixels in [-1, 1]; 0.5 for photographs.
       sigma_max: the largest noise level.
     """
     schedule = schedules.edm(sigma_max)
 
-    def euler(request: SampleRequest) -> Walk:
-        grid = timesteps.karras(schedule, request.steps or 40, sigma_max=sigma_max)
-        return Walk(samplers.ancestral(processes.gaussian(schedule, processes.ddim(0.0))), grid)
+    def walk(sampler: samplers.Sampler, steps: int) -> Callable:
+        def down(request: SampleRequest) -> Walk:
+            return Walk(sampler, timesteps.karras(schedule, request.steps or steps, sigma_max=sigma_max))
 
-    def stochastic(request: SampleRequest) -> Walk:
-        grid = timesteps.karras(schedule, request.steps or 100, sigma_max=sigma_max)
-        return Walk(samplers.ancestral(processes.gaussian(schedule)), grid)
+        return without_eta(down)
 
     return compose(
         config,
-        source,
+        pixels.data(config, source),
+        model=pixels.unet(config),
         process=processes.gaussian(schedule),
         parameterization=parameterizations.edm(schedule, sigma_data),
-        sample_time=timesteps.log_normal_times(sigma_max),
-        walks={"euler": without_eta(euler), "ancestral": without_eta(stochastic)},
-        preview="euler",
+        loss=losses.simple,
+        times=training_times.independent(training_times.log_normal(sigma_max)),
+        walks={
+            "heun": walk(samplers.heun(schedule), 18),
+            "churn": walk(samplers.edm(schedule, s_churn=40.0, s_tmin=0.05, s_tmax=50.0, s_noise=1.003), 64),
+            "dpmpp_2m": walk(samplers.dpmpp_2m(schedule), 20),
+            "dpmpp_2m_sde": walk(samplers.dpmpp_2m_sde(schedule), 30),
+            "euler": walk(samplers.euler(schedule), 40),
+            "ancestral": walk(samplers.ancestral(processes.gaussian(schedule)), 100),
+        },
+        preview="heun",
     )

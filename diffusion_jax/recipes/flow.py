@@ -4,32 +4,38 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from diffusion_jax import guidance, parameterizations, processes, samplers, schedules, timesteps
+from diffusion_jax import losses, parameterizations, processes, samplers, schedules, timesteps, training_times
 from diffusion_jax.experiment import Experiment, SampleRequest
-from diffusion_jax.recipes.pixels import Walk, compose, without_eta
+from diffusion_jax.recipes import pixels
+from diffusion_jax.recipes.compose import Walk, compose, without_eta
 
 
 def build(config: ConfigDict, source: Callable, shift: float = 1.0) -> Experiment:
-    """Flow matching as an experiment: velocities at logit-normal times, and Euler steps down the line.
+    """Flow matching as an experiment: velocities at logit-normal times, and steps down the line.
 
     Args:
-      config: values, as `ddpm.default_config` names them (`diffusion` is not read: time is continuous).
+      config: values, as `pixels.default_config` names them.
       source: `() -> source` of the training images.
       shift: above 1 for larger images, see `schedules.shifted_flow`.
     """
     schedule = schedules.shifted_flow(schedules.flow(), shift)
 
     def euler(request: SampleRequest) -> Walk:
-        # The deterministic bridge is Euler's step of the flow: x_s = x_t + (s - t) velocity.
-        straight = processes.gaussian(schedule, processes.ddim(0.0))
-        return Walk(samplers.ancestral(straight), timesteps.linear(request.steps or 50), (guidance.clip(),))
+        # x_s = x_t + (s - t) velocity: Euler's method, here and in the variance-exploding coordinates alike.
+        return Walk(samplers.euler(schedule), timesteps.linear(request.steps or 50))
+
+    def heun(request: SampleRequest) -> Walk:
+        # Just below t = 1, where sigma / alpha is finite.
+        return Walk(samplers.heun(schedule), timesteps.linear(request.steps or 25, first=0.999))
 
     return compose(
         config,
-        source,
+        pixels.data(config, source),
+        model=pixels.unet(config),
         process=processes.gaussian(schedule),
         parameterization=parameterizations.velocity(schedule, parameterizations.thousandths),
-        sample_time=timesteps.logit_normal_times(),
-        walks={"euler": without_eta(euler)},
+        loss=losses.simple,
+        times=training_times.stratified(training_times.logit_normal()),
+        walks={"euler": without_eta(euler), "heun": without_eta(heun)},
         preview="euler",
     )

@@ -2,18 +2,35 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
+from diffusion_jax import rng
 from diffusion_jax.distributions import draw
 from diffusion_jax.processes import Process, check_interval
 from diffusion_jax.samplers.core import Sampler
 
 
-def ancestral(process: Process, end: Callable = lambda kernel, keys: kernel.mean) -> Sampler:
+def on_mean(kernel, keys):
+    """An end of a chain: the kernel's mean. Noise on a finished image is never wanted, as in DDPM's Algorithm 2."""
+    return kernel.mean
+
+
+def each_its_own(**ends: Callable) -> Callable:
+    """The end of a chain of a `processes.product`: an end for each part, `on_mean` or `draw`."""
+
+    def end(kernel, keys):
+        parts = zip(sorted(ends), rng.split(keys, len(ends)), strict=True)
+        return {name: ends[name](kernel[name], key) for name, key in parts}
+
+    return end
+
+
+def ancestral(process: Process, end: Callable = on_mean) -> Sampler:
     """x_s ~ p(x_s | x_t, x0_hat), again and again: DDPM's Algorithm 2, DDIM, or any other bridge.
 
-    `end(kernel, keys)` makes the step that arrives at s = 0. By default it takes the kernel's mean: noise
-    on the finished image is never wanted, as in Algorithm 2. `draw` samples it, for an exact posterior.
+    `end(kernel, keys)` makes the step that arrives at s = 0: `on_mean`, or `distributions.draw` for an exact
+    posterior and for discrete data, which has no mean.
     """
 
     def plan(t, s):
@@ -23,6 +40,6 @@ def ancestral(process: Process, end: Callable = lambda kernel, keys: kernel.mean
     def step(keys, x_t, plan, denoise):
         t, last, bridge = plan
         kernel = bridge(denoise(x_t, t), x_t)
-        return jnp.where(last, end(kernel, keys), draw(kernel, keys))
+        return jax.tree.map(lambda a, b: jnp.where(last, a, b), end(kernel, keys), draw(kernel, keys))
 
     return Sampler(plan, init=lambda x: x, step=step, done=lambda x: x)

@@ -22,11 +22,13 @@ class Sampler(NamedTuple):
     """One way to walk from noise to data.
 
     Attributes:
-      plan: `(t [N], s [N]) -> pytree`, whatever the steps need to know of their intervals, computed on NumPy
-        float64 grids before the loop; every array leads with the axis of steps.
+      plan: `(t [N], s [N]) -> pytree`, whatever the steps need to know of their intervals, computed on the whole
+        grid, in NumPy's float64, before the loop; every array leads with the axis of steps.
       init: `x_1 -> state`.
       step: `(keys [B], state, plan, denoise) -> state`, one step, with the plan's slice for it.
-      done: `state -> x`, the images [B, ...] in a state.
+      done: `state -> x`, the data [B, ...] in a state.
+
+    x is an array or, for a `processes.product`, a dictionary of arrays.
     """
 
     plan: Callable
@@ -55,13 +57,13 @@ def reporting(sampler: Sampler, report: Callable, every: int = 10) -> Sampler:
 
 
 def solve(sampler: Sampler, times, denoise: Callable, x, keys):
-    """Walk `x` [B, ...] from times[0] down to times[-1]; the images [B, ...] there.
+    """Walk `x` [B, ...] from times[0] down to times[-1]; the data [B, ...] there.
 
     Args:
       sampler: how to step.
       times: a falling grid in [0, 1], [N + 1] (`timesteps`). `InputError` if it does not fall.
       denoise: `(x_t [B, ...], t) -> Estimate`.
-      x: the images at times[0].
+      x: the data at times[0].
       keys: one key an example, [B]; step n uses `fold_in(key, n + 1)`.
     """
     steps = _steps(sampler, times)
@@ -70,7 +72,7 @@ def solve(sampler: Sampler, times, denoise: Callable, x, keys):
 
 
 def film(sampler: Sampler, times, denoise: Callable, x, keys, frames: int):
-    """`solve`, and F = min(frames, N) pictures of it: (images [B, ...], pictures [F + 1, B, ...]).
+    """`solve`, and F = min(frames, N) pictures of it: (data [B, ...], pictures [F + 1, B, ...]).
 
     The first picture is `x`; the others are evenly spaced along the N steps, and the last is the result. Only
     they are held in memory, not the steps between.
@@ -87,9 +89,10 @@ def film(sampler: Sampler, times, denoise: Callable, x, keys, frames: int):
     def body(carry, step):
         state, pictures = carry
         state, _ = walk(state, step[1])
-        return (state, pictures.at[step[0]].set(sampler.done(state))), None
+        pictures = jax.tree.map(lambda film, now: film.at[step[0]].set(now), pictures, sampler.done(state))
+        return (state, pictures), None
 
-    pictures = jnp.zeros((frames + 1, *x.shape), x.dtype).at[0].set(x)
+    pictures = jax.tree.map(lambda x: jnp.zeros((frames + 1, *x.shape), x.dtype).at[0].set(x), x)
     (state, pictures), _ = jax.lax.scan(body, (sampler.init(x), pictures), (slot, steps))
     return sampler.done(state), pictures
 
@@ -113,11 +116,12 @@ def make_sample_fn(
     process: Process,
     sampler: Sampler,
     times,
-    shape: Sequence[int],
+    batch: int,
+    shape,
     transforms: Sequence[Callable] = (),
     run: Callable = solve,
 ) -> Callable:
-    """`sample_fn(params, rng)`: images [B, ...] drawn by the whole reverse chain, as one pure function.
+    """`sample_fn(params, rng)`: data [B, ...] drawn by the whole reverse chain, as one pure function.
 
     It may be compiled, mapped, differentiated, or put inside a larger program.
 
@@ -127,26 +131,26 @@ def make_sample_fn(
       process: gives the prior at t = 1.
       sampler: how to step.
       times: the grid, [N + 1], falling (`timesteps`).
-      shape: (B, ...), of the images.
+      batch: B, how many to draw.
+      shape: of one example, as `process.prior` takes it: (H, W, C), or a dictionary of shapes.
       transforms: `Denoiser -> Denoiser`, applied from first to last (clipping, variances, guidance).
       run: `solve`, or `functools.partial(film, frames=F)` for the pictures on the way as well.
 
     Returns:
-      `sample_fn(params, rng)`, where `rng` is one key. Image i uses `fold_in(rng, i)` and nothing else: it
+      `sample_fn(params, rng)`, where `rng` is one key. Example i uses `fold_in(rng, i)` and nothing else: it
       does not change with B. `rng` may also be keys [B], one an example, in place of that.
     """
     times = check_grid(times)
-    batch, *example = shape
 
     def sample_fn(params, key):
         key = rng.typed(key)
         keys = key if key.ndim else rng.per_example(key, jnp.arange(batch))
         if keys.shape != (batch,):
-            raise InputError(f"sample_fn takes one key, or one for each of {batch} images, not {keys.shape}")
+            raise InputError(f"sample_fn takes one key, or one for each of {batch} examples, not {keys.shape}")
         denoise = denoiser(lambda x, time: apply(params, x, time), parameterization)
         for transform in transforms:
             denoise = transform(denoise)
-        x = jax.vmap(lambda key: process.prior(key, tuple(example)))(rng.each(keys, 0))
+        x = jax.vmap(lambda key: process.prior(key, shape))(rng.each(keys, 0))
         return run(sampler, times, denoise, x, keys)
 
     return sample_fn

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax import rng
 from diffusion_jax.processes import check_interval
 from diffusion_jax.samplers.core import Sampler
-from diffusion_jax.samplers.sde import noise_like
 from diffusion_jax.schedules import Schedule
 
 
@@ -85,7 +85,7 @@ def dpmpp_2m_sde(schedule: Schedule) -> Sampler:
 
     def step(keys, state, plan, denoise):
         x0, target = _extrapolate(state, plan, denoise)
-        noise = noise_like(keys, state.x)
+        noise = rng.normal_like(keys, state.x)
         return Remembered(plan.x * state.x + plan.x0 * target + plan.noise * noise, x0)
 
     return Sampler(plan, init=_init, step=step, done=lambda state: state.x)

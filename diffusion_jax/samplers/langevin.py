@@ -10,7 +10,6 @@ from diffusion_jax.errors import InputError
 from diffusion_jax.processes import check_interval
 from diffusion_jax.samplers.core import Sampler
 from diffusion_jax.samplers.ode import finite_level
-from diffusion_jax.samplers.sde import noise_like
 from diffusion_jax.schedules import Schedule
 
 
@@ -60,7 +59,7 @@ def annealed_langevin(schedule: Schedule, steps: int = 100, eps: float = 2e-5, d
     def step(keys, x_t, plan, denoise):
         def langevin(number, x):
             drift = plan.pull * (plan.alpha * denoise(x, plan.t).mean - x)
-            return x + drift + plan.noise * noise_like(rng.each(keys, number), x)
+            return x + drift + plan.noise * rng.normal_like(rng.each(keys, number), x)
 
         x_t = jax.lax.fori_loop(0, steps, langevin, x_t)
         if not denoised:

@@ -64,7 +64,7 @@ def euler_maruyama(schedule: Schedule) -> Sampler:
 
     def step(keys, x_t, plan, denoise):
         mean = plan.x * x_t + plan.x0 * denoise(x_t, plan.t).mean
-        return mean + plan.noise * noise_like(keys, x_t)
+        return mean + plan.noise * rng.normal_like(keys, x_t)
 
     return Sampler(plan, init=lambda x: x, step=step, done=lambda x: x)
 
@@ -107,7 +107,7 @@ def predictor_corrector(schedule: Schedule, predictor: Sampler, snr: float = 0.1
 
         def langevin(number, x):
             score = plan.gain * (plan.alpha * denoise(x, plan.s).mean - x)
-            z = noise_like(rng.each(correct, number), x)
+            z = rng.normal_like(rng.each(correct, number), x)
             size, flat = _square(score), _square(z)
             # Where the score is 0 it says nothing of the step's length; stay.
             e = 2 * snr**2 * jnp.where(size > 0, flat / jnp.where(size > 0, size, 1.0), 0.0)
@@ -116,11 +116,6 @@ def predictor_corrector(schedule: Schedule, predictor: Sampler, snr: float = 0.1
         return jax.lax.cond(plan.last, lambda: x_s, lambda: jax.lax.fori_loop(0, steps, langevin, x_s))
 
     return Sampler(plan, init=init, step=step, done=lambda x: x)
-
-
-def noise_like(keys, x):
-    """Standard normal noise of the shape and dtype of `x` [B, ...], example i's from keys[i] alone."""
-    return jax.vmap(lambda key: rng.flat(jax.random.normal, key, x.shape[1:], x.dtype))(keys)
 
 
 def _square(x):

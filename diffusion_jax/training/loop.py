@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax import images, rng
@@ -47,7 +48,7 @@ def fit(
     parallel = DataParallel(devices)
     parallel.check_batch_size(config.train.batch_size)
     source = experiment.source()
-    _check_shape(source, experiment.shape)
+    _check_example(source, experiment.example)
     stream = pipeline.batches(
         source,
         batch_size=config.train.batch_size,
@@ -74,7 +75,7 @@ def fit(
 def _begin(experiment: Experiment, config: ConfigDict, checkpoints: Checkpoints, stream):
     """The state and the data's position of the newest checkpoint, or of a new run."""
     key = rng.stream(jax.random.key(config.seed), "init")
-    state = init_state(experiment.init, experiment.optimizer, key)
+    state = init_state(experiment.init, experiment.optimizer, experiment.times, key)
     saved = checkpoints.restore_latest(state)
     if saved is not None:
         state, position = saved
@@ -86,10 +87,12 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream) -> T
     lead = jax.process_index() == 0
     start, total = int(state.step), config.train.steps
     train_step = parallel.train_step(
-        make_train_step(experiment.loss, experiment.optimizer, experiment.ema_decay, config.seed)
+        make_train_step(
+            experiment.loss, experiment.times, experiment.optimizer, experiment.ema_decay, config.seed
+        )
     )
     preview = _Preview(experiment, config, workdir) if config.log.sample_every and lead else None
-    batches = prefetch(stream, lambda batch: parallel.shard({"image": batch["image"]}))
+    batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.example}))
     with (
         interrupt.listening() as stop,
         Log(workdir if lead else None, start, total, config.log.every, config.train.batch_size) as log,
@@ -131,12 +134,13 @@ class _Preview:
         count = len(self._parallel.devices)
         each = math.ceil(config.log.samples / count)
         self._keys = rng.per_example(rng.stream(jax.random.key(config.seed), "preview"), jnp.arange(each * count))
-        self._num = config.log.samples
+        self._num, self._view = config.log.samples, experiment.view
         self._sample = self._parallel.sample(experiment.preview(each))
 
     def draw(self, params, step: int):
-        """The grid, uint8 [H, W, C]; also written to `directory`."""
-        picture = images.grid(images.to_uint8(self._sample(params, self._keys)[: self._num]))
+        """The picture, uint8 [H, W, C]; also written to `directory`."""
+        samples = self._sample(params, self._keys)
+        picture = self._view.picture(jax.tree.map(lambda x: x[: self._num], samples))
         images.save_png(self.directory / f"step_{step:08d}.png", picture)
         return picture
 
@@ -148,18 +152,28 @@ def _announce(state: TrainState, source, config: ConfigDict):
         course = f"going on from step {step} to {total}" if step else f"from the start to step {total}"
         reached = f"step {step} is reached already: raise --config.train.steps to go on"
         line(
-            f"{parameters:,} parameters, {len(source):,} images, batch {config.train.batch_size} on "
+            f"{parameters:,} parameters, {len(source):,} examples, batch {config.train.batch_size} on "
             f"{jax.device_count()} x {jax.devices()[0].device_kind}, {course if step < total else reached}"
         )
 
 
-def _check_shape(source, shape):
-    found = source[0]["image"].shape
-    if tuple(found) != tuple(shape):
-        raise InputError(
-            f"the data's images are {'x'.join(map(str, found))}, the config's {'x'.join(map(str, shape))}; "
-            "set data.shape to what the data has"
-        )
+def _check_example(source, wanted):
+    found = source[0]
+    for name, array in wanted.items():
+        if name not in found:
+            raise InputError(f"the data has no {name}, only {', '.join(found)}; give a source that has it")
+        given = np.asarray(found[name])
+        if given.shape != array.shape:
+            raise InputError(
+                f"the data's {name} is {_by(given.shape)}, the config's {_by(array.shape)}; "
+                "set data.shape to what the data has"
+            )
+        if given.dtype.kind != array.dtype.kind:
+            raise InputError(f"the data's {name} is {given.dtype}, not {array.dtype}; convert it in the source")
+
+
+def _by(shape) -> str:
+    return "x".join(map(str, shape)) or "a number"
 
 
 def _check_space(state: TrainState, workdir: Path):

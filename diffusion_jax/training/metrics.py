@@ -92,9 +92,9 @@ class Log:
         means = {name: float(np.mean([v[name] for v in self._window])) for name in self._window[0]}
         timed = len(self._window) - self._untimed
         speed = timed * self._batch_size / (time.perf_counter() - self._since)
-        self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {speed:.0f} images/s")
+        self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {speed:.0f} examples/s")
         if self._file is not None:
-            line = {**means, "images_per_second": round(speed, 1)}
+            line = {**means, "examples_per_second": round(speed, 1)}
             self._file.write(json.dumps({"step": step, **line}) + "\n")
             for name, value in line.items():
                 self._board.add_scalar(name, value, step)

@@ -21,6 +21,16 @@ def global_indices(size: int) -> jax.Array:
     return jax.lax.axis_index(AXIS) * size + jnp.arange(size)
 
 
+def global_size(size: int) -> int:
+    """The global batch where each device has `size` examples. Inside `pmap` only."""
+    return jax.lax.psum(size, AXIS)
+
+
+def global_batch(tree):
+    """Every device's arrays [b, ...] as those of the global batch, [B, ...], in order. Inside `pmap` only."""
+    return jax.lax.all_gather(tree, AXIS, tiled=True)
+
+
 class DataParallel:
     """Compiles functions for `devices` of this host (all of them by default), and puts arrays there.
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffusion_jax.training_times import Times
+
 
 class TrainState(NamedTuple):
     """A pytree of arrays.
@@ -16,20 +18,22 @@ class TrainState(NamedTuple):
       params: the network's parameters, float32.
       ema: their exponential moving average, of the same structure; what samples are drawn with.
       optimizer: the optimiser's state.
+      memory: what the drawing of times remembers (`training_times.Times`); often ().
     """
 
     step: jax.Array
     params: Any
     ema: Any
     optimizer: optax.OptState
+    memory: Any = ()
 
 
-def init_state(init: Callable, optimizer: optax.GradientTransformation, key) -> TrainState:
+def init_state(init: Callable, optimizer: optax.GradientTransformation, times: Times, key) -> TrainState:
     """The state before the first update, from `init(key) -> params`, in one compiled function."""
 
     def initial(key):
         params = init(key)
-        return TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params))
+        return TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params), times.init())
 
     return jax.jit(initial)(key)
 

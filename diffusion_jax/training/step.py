@@ -6,12 +6,13 @@ import jax
 import optax
 
 from diffusion_jax import rng
-from diffusion_jax.training.parallel import AXIS, global_indices
+from diffusion_jax.training.parallel import AXIS, global_batch, global_indices, global_size
 from diffusion_jax.training.state import TrainState, update_ema
+from diffusion_jax.training_times import Times
 
 
 def make_train_step(
-    loss: Callable, optimizer: optax.GradientTransformation, ema_decay: float, seed: int
+    loss: Callable, times: Times, optimizer: optax.GradientTransformation, ema_decay: float, seed: int
 ) -> Callable:
     """`train_step(state, batch) -> (state, metrics)`, for one device's share of the batch.
 
@@ -20,30 +21,34 @@ def make_train_step(
     device it is on.
 
     Args:
-      loss: `(keys [b], params, batch) -> (loss per example [b], info)`.
+      loss: `(keys [b], params, batch, t [b]) -> loss per example [b]`.
+      times: how the times t are drawn.
       optimizer: an optax transformation; it sees the averaged gradients.
       ema_decay: decay of the moving average of the parameters, in [0, 1).
       seed: root of all the randomness of training.
 
     Returns:
-      The step. Metrics are float32 scalars: "loss", and "grad_norm" before clipping.
+      The step. Metrics are float32 scalars: "loss", weighted as `times` weighs it, and "grad_norm" before clipping.
     """
     root = jax.random.key(seed)
 
     def train_step(state: TrainState, batch):
         size = jax.tree.leaves(batch)[0].shape[0]
-        keys = rng.per_example(rng.stream(root, "train", state.step), global_indices(size))
+        index = global_indices(size)
+        keys = rng.per_example(rng.stream(root, "train", state.step), index)
+        t, weight = times.draw(state.memory, rng.stream(root, "times", state.step), index, global_size(size))
 
         def mean_loss(params):
-            losses, _ = loss(keys, params, batch)
-            return losses.mean()
+            losses = loss(keys, params, batch, t)
+            return (weight * losses).mean(), losses
 
-        value, gradients = jax.value_and_grad(mean_loss)(state.params)
+        (value, losses), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
         value, gradients = jax.lax.pmean((value, gradients), AXIS)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = update_ema(state.ema, params, state.step, ema_decay)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(gradients)}
-        return TrainState(state.step + 1, params, ema, optimizer_state), metrics
+        memory = times.update(state.memory, *global_batch((t, losses)))
+        return TrainState(state.step + 1, params, ema, optimizer_state, memory), metrics
 
     return train_step

@@ -24,11 +24,12 @@ def make(options, _):
     device = jax.local_devices()[0]
     parallel = DataParallel([device])
     root = jax.random.key(0)
-    state = parallel.replicate(init_state(experiment.init, experiment.optimizer, root))
+    state = parallel.replicate(init_state(experiment.init, experiment.optimizer, experiment.times, root))
     step = parallel.train_step(
-        make_train_step(experiment.loss, experiment.optimizer, experiment.ema_decay, config.seed)
+        make_train_step(experiment.loss, experiment.times, experiment.optimizer, experiment.ema_decay, config.seed)
     )
-    images = np.random.default_rng(0).integers(0, 256, (options.batch, *experiment.shape), np.uint8)
+    shape = experiment.example["image"].shape
+    images = np.random.default_rng(0).integers(0, 256, (options.batch, *shape), np.uint8)
 
     def beginning(sampler, times, denoise, x, keys):
         return samplers.solve(sampler, times[: options.sampling_steps + 1], denoise, x, keys)
@@ -56,7 +57,7 @@ def make(options, _):
         "platform": device.platform,
         "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
         # What the peer has to match.
-        "shape": list(experiment.shape),
+        "shape": list(shape),
         "model": config.model.to_dict(),
         "train": config.train.to_dict(),
     }

@@ -10,8 +10,8 @@ import pytest
 from diffusion_jax import processes, rng, samplers, schedules, timesteps
 from diffusion_jax.distributions import Gaussian
 from diffusion_jax.errors import InputError
+from diffusion_jax.samplers import edm
 from diffusion_jax.samplers.dpm import dpmpp_2m, dpmpp_2m_sde
-from diffusion_jax.samplers.edm import edm
 from diffusion_jax.samplers.langevin import annealed_langevin
 from diffusion_jax.samplers.ode import euler, heun
 from diffusion_jax.samplers.sde import euler_maruyama, predictor_corrector

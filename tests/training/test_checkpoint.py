@@ -9,10 +9,12 @@ import numpy as np
 import optax
 import pytest
 
+from diffusion_jax import training_times
 from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.state import TrainState, init_state
 
+TIMES = training_times.loss_aware(num=5)  # its memory is saved too
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(0, 1e-3, 10)))
 
 
@@ -20,7 +22,7 @@ def state_at(step: int) -> TrainState:
     def init(key):
         return {"a": {"kernel": jax.random.normal(key, (64, 32)), "bias": jnp.zeros(())}, "b": jnp.ones(3)}
 
-    state = init_state(init, OPTIMIZER, jax.random.key(step))
+    state = init_state(init, OPTIMIZER, TIMES, jax.random.key(step))
     return state._replace(step=jnp.asarray(step, jnp.int32))
 
 

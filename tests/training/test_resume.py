@@ -36,7 +36,8 @@ def saved(workdir: Path):
     experiment = tiny.build(values)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         key = jax.random.key(0)
-        template = jax.eval_shape(lambda key: init_state(experiment.init, experiment.optimizer, key), key)
+        parts = experiment.init, experiment.optimizer, experiment.times
+        template = jax.eval_shape(lambda key: init_state(*parts, key), key)
         return checkpoints.restore_latest(template)
 
 

@@ -25,7 +25,7 @@ def experiment():
 def batches(experiment):
     source = experiment.source()
     images = np.stack([source[i]["image"] for i in range(STEPS * BATCH)])
-    return images.reshape(STEPS, BATCH, *experiment.shape)
+    return images.reshape(STEPS, BATCH, 8, 8, 1)
 
 
 def train(experiment, batches, devices, indices=None):
@@ -37,8 +37,8 @@ def train(experiment, batches, devices, indices=None):
 
     optimizer = optax.sgd(0.5)
     data_parallel = DataParallel(jax.devices()[:devices])
-    state = data_parallel.replicate(init_state(experiment.init, optimizer, jax.random.key(1)))
-    step = data_parallel.train_step(make_train_step(experiment.loss, optimizer, 0.9, seed=3))
+    state = data_parallel.replicate(init_state(experiment.init, optimizer, experiment.times, jax.random.key(1)))
+    step = data_parallel.train_step(make_train_step(experiment.loss, experiment.times, optimizer, 0.9, seed=3))
     losses, counts = [], []
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
@@ -83,8 +83,8 @@ def test_the_step_given_away_is_gone(experiment, batches):
     """The state is donated: two copies of parameters and moments never exist side by side."""
     optimizer = optax.adam(1e-3)
     data_parallel = DataParallel(jax.devices()[:1])
-    step = data_parallel.train_step(make_train_step(experiment.loss, optimizer, 0.9, seed=3))
-    state = data_parallel.replicate(init_state(experiment.init, optimizer, jax.random.key(1)))
+    step = data_parallel.train_step(make_train_step(experiment.loss, experiment.times, optimizer, 0.9, seed=3))
+    state = data_parallel.replicate(init_state(experiment.init, optimizer, experiment.times, jax.random.key(1)))
     batch = data_parallel.shard({"image": batches[0]})
     state, _ = step(state, batch)
     step(state, batch)

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from diffusion_jax import rng
 from diffusion_jax.errors import InputError
 from diffusion_jax.samplers.core import Sampler
 from diffusion_jax.samplers.ode import HeunPlan, finite_level, heun_plan, heun_step
-from diffusion_jax.samplers.sde import noise_like
 from diffusion_jax.schedules import Schedule, inverse_log_snr, log_snr
 
 
@@ -66,7 +66,7 @@ def edm(
         )
 
     def step(keys, x_t, plan, denoise):
-        x_hat = plan.x * x_t + plan.noise * noise_like(keys, x_t)
+        x_hat = plan.x * x_t + plan.noise * rng.normal_like(keys, x_t)
         return heun_step(x_hat, plan.heun, denoise)
 
     return Sampler(plan, init=lambda x: x, step=step, done=lambda x: x)
