@@ -73,7 +73,7 @@ def test_programs_do_not_grow_and_their_controls_do(options, simple, ask):
     assert film[1]["memory"] - film[0]["memory"] == (CHAINS[1] - CHAINS[0]) * frame
     assert solve[0]["coefficients"] == CHAINS[0] * 3 * 4
     unrolled = programs["unrolled"]["euler"]
-    assert unrolled[8]["instructions"] > 1.5 * unrolled[2]["instructions"]
+    assert unrolled[8]["instructions"] >= unrolled[2]["instructions"] + 6  # one or more a step
     assert "+0" in benchmark.compile_table(options, programs)
     assert "film, 5" in benchmark.memory_table(options, programs)
     assert benchmark.doubts(programs, [ask("about")], []) == []
