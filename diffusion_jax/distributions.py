@@ -1,4 +1,4 @@
-"""What is believed of an image: the estimates p(x0 | x_t) and the kernels p(x_s | x_t).
+"""What is believed of data: the estimates p(x0 | x_t) and the kernels p(x_s | x_t).
 
 A distribution is a NamedTuple of arrays, hence a pytree, with `sample(key)` and `log_prob(x)`.
 """
@@ -37,6 +37,10 @@ class Gaussian(NamedTuple):
         """Log density of each entry, in nats; `var` must be positive."""
         return -0.5 * (jnp.log(2 * jnp.pi * self.var) + (x - self.mean) ** 2 / self.var)
 
+    def kl(self, other: "Gaussian"):
+        """KL(self || other) of each entry, in nats; both variances must be positive."""
+        ratio = jnp.asarray(self.var / other.var)
+        return 0.5 * (ratio - 1 - jnp.log(ratio) + (self.mean - other.mean) ** 2 / other.var)
 
     def spread(self, var, gain):
         """Variance of noise of variance `var` plus `gain` times this."""
@@ -67,10 +71,45 @@ class Interpolated(NamedTuple):
         return jnp.exp(small + self.fraction * (large - small))
 
 
-def kl(p: Gaussian, q: Gaussian):
-    """KL(p || q) of each entry, in nats; both variances must be positive."""
-    ratio = jnp.asarray(p.var / q.var)
-    return 0.5 * (ratio - 1 - jnp.log(ratio) + (p.mean - q.mean) ** 2 / q.var)
+class Categorical(NamedTuple):
+    """Independent tokens; `logits` are log probabilities up to a constant, -inf where there is none.
+
+    Attributes:
+      logits: float array [..., K].
+    """
+
+    logits: jax.Array
+
+    def sample(self, key):
+        """One draw, int32 [...].
+
+        Gumbel noise of the "high" mode: the usual 24 random bits cut its tail off, which cools the law of tokens
+        that are revealed rarely (Zheng et al. 2024, "Masked diffusion models are secretly time-agnostic").
+        """
+        noise = rng.flat(jax.random.gumbel, key, self.logits.shape, self.logits.dtype, "high")
+        return jnp.argmax(self.logits + noise, axis=-1).astype(jnp.int32)
+
+    def log_prob(self, x):
+        """Log probability of each token of `x` [...], in nats."""
+        return jnp.take_along_axis(jax.nn.log_softmax(self.logits), x[..., None], axis=-1)[..., 0]
+
+    def kl(self, other: "Categorical"):
+        """KL(self || other) of each token [...], in nats."""
+        log_p, log_q = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
+        possible = jnp.isfinite(log_p)
+        gap = log_p - jnp.where(possible, log_q, 0.0)
+        return jnp.sum(jnp.where(possible, jnp.exp(log_p) * gap, 0.0), axis=-1)
+
+
+def certain(x, vocab: int) -> Categorical:
+    """The law that is sure of the tokens `x` [...]."""
+    return Categorical(safe_log(jax.nn.one_hot(x, vocab)))
+
+
+def safe_log(p):
+    """log p; -inf at p = 0, where its gradient is 0 and not NaN."""
+    positive = p > 0
+    return jnp.where(positive, jnp.log(jnp.where(positive, p, 1.0)), -jnp.inf)
 
 
 def draw(kernel, keys):
@@ -81,5 +120,3 @@ def draw(kernel, keys):
 def mean_over_entries(x):
     """[B, ...] -> [B]: the mean over all but the leading axis."""
     return x.reshape(x.shape[0], -1).mean(axis=1)
-
-

@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr
 
-from diffusion_jax.distributions import Gaussian, kl
+from diffusion_jax.distributions import Gaussian
 from diffusion_jax.gaussian import q_marginal, q_posterior
 from diffusion_jax.schedules import Schedule
 
 
 def prior_term(schedule: Schedule, x0):
     """L_T = KL(q(x_1 | x0) || N(0, I)) of each entry, in nats."""
-    return kl(q_marginal(schedule, x0, 1.0), Gaussian(0.0, 1.0))
+    return q_marginal(schedule, x0, 1.0).kl(Gaussian(0.0, 1.0))
 
 
 def transition_term(schedule: Schedule, x0, x_t, kernel: Gaussian, t, s):
     """L_s = KL(q(x_s | x_t, x0) || p(x_s | x_t)) of each entry, in nats; s > 0, `kernel` with var > 0."""
-    return kl(q_posterior(schedule, x0, x_t, t, s), kernel)
+    return q_posterior(schedule, x0, x_t, t, s).kl(kernel)
 
 
 def decoder_term(kernel: Gaussian, x0, half_bin: float = 1 / 255, floor: float = 1e-12):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.arrays import expand
-from diffusion_jax.distributions import Gaussian, kl, mean_over_entries
+from diffusion_jax.distributions import Gaussian, mean_over_entries
 from diffusion_jax.likelihood import bits, decoder_term
 from diffusion_jax.losses import squared_error
 from diffusion_jax.parameterizations import Parameterization
@@ -35,7 +35,7 @@ def bound(parameterization: Parameterization, process: Process, num: int) -> Cal
         posterior = bridge(Gaussian(x0), x_t)
         first = expand(step == 1, x0)
         # In the first step the posterior is a point, infinitely far from every kernel: not even its slope is used.
-        between = kl(posterior._replace(var=jnp.where(first, 1.0, posterior.var)), kernel)
+        between = posterior._replace(var=jnp.where(first, 1.0, posterior.var)).kl(kernel)
         return num * mean_over_entries(bits(jnp.where(first, decoder_term(kernel, x0), between)))
 
     return judge

@@ -9,36 +9,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax import losses
+from diffusion_jax import losses, parameterizations
 from diffusion_jax.arrays import expand
-from diffusion_jax.distributions import mean_over_entries
+from diffusion_jax.distributions import Categorical, certain, mean_over_entries, safe_log
 from diffusion_jax.parameterizations import Parameterization
-from diffusion_jax.processes.categorical import Categorical, certain, kl, safe_log
 from diffusion_jax.processes.core import Process
 
-# ---- What a network says of tokens; `time` maps t to the network's time.
-
-
-def logits(time: Callable) -> Parameterization:
-    """The network gives the logits of x0, [B, ..., K] (D3PM, Austin et al. 2021, section 3.3)."""
-    return Parameterization(
-        scale=lambda x_t, t: (x_t, time(t)),
-        read=lambda output, x_t, t: Categorical(output),
-        target=lambda x0, noise, t: x0,
-    )
-
-
-def substitution(mask: int, time: Callable) -> Parameterization:
-    """Logits of x0 under masks: `mask` is never predicted, and revealed tokens are kept.
-
-    MDLM's SUBS (Sahoo et al. 2024): zero masking probabilities and carry-over unmasking.
-    """
-
-    def read(output, x_t, t):
-        unmasked = output.at[..., mask].set(-jnp.inf)
-        return Categorical(jnp.where((x_t == mask)[..., None], unmasked, certain(x_t, output.shape[-1]).logits))
-
-    return logits(time)._replace(read=read)
+# ---- What SEDD's network says of tokens; for the others see `parameterizations.logits` and `substitution`.
 
 
 def log_ratios(time: Callable) -> Parameterization:
@@ -46,12 +23,14 @@ def log_ratios(time: Callable) -> Parameterization:
 
     SEDD's concrete score (Lou et al. 2024); the entry of y = x_t is not looked at.
     """
-    return logits(time)._replace(read=lambda output, x_t, t: output)
+    return parameterizations.logits(time)._replace(read=lambda output, x_t, t: output)
 
 
 def from_log_ratios(alpha: Callable, pi, time: Callable) -> Parameterization:
     """`log_ratios` as an estimate of x0, for samplers and the other losses. For `categorical(alpha, pi)`; t < 1."""
-    return logits(time)._replace(read=lambda output, x_t, t: estimate_from_ratios(alpha, pi, output, x_t, t))
+    return parameterizations.logits(time)._replace(
+        read=lambda output, x_t, t: estimate_from_ratios(alpha, pi, output, x_t, t)
+    )
 
 
 def to_log_ratios(alpha: Callable, pi, parameterization: Parameterization) -> Parameterization:
@@ -102,7 +81,8 @@ def _likelihood(alpha: Callable, pi, x_t, t):
 
 
 def surprise(parameterization: Parameterization) -> Callable:
-    """The judge by -log p(x0 | x_t), whatever the estimate's law: `logits`, `substitution`, `from_log_ratios`."""
+    """The judge by -log p(x0 | x_t), whatever the estimate's law: `parameterizations.logits`,
+    `parameterizations.substitution`, `from_log_ratios`."""
 
     def judge(output, x0, noise, x_t, t):
         return -mean_over_entries(parameterization.read(output, x_t, t).log_prob(x0))
@@ -143,14 +123,12 @@ def d3pm(apply: Callable, parameterization: Parameterization, process: Process, 
         bridge = process.bridge(step / num, (step - 1) / num)
         estimate = parameterization.read(output, x_t, t)
         truth = certain(x0, estimate.logits.shape[-1])
-        return num * mean_over_entries(kl(bridge(truth, x_t), bridge(estimate, x_t)))
+        return num * mean_over_entries(bridge(truth, x_t).kl(bridge(estimate, x_t)))
 
     return losses.judged(judge, apply, parameterization, process)
 
 
-def sedd(
-    apply: Callable, parameterization: Parameterization, process: Process, alpha: Callable, pi
-) -> Callable:
+def sedd(apply: Callable, parameterization: Parameterization, process: Process, alpha: Callable, pi) -> Callable:
     """The diffusion-weighted denoising score entropy (Lou et al. 2024), of `categorical(alpha, pi)`.
 
     rate pi_x sum_{y != x} s_y - r_y log s_y + r_y (log r_y - 1) at x = x_t, with s the network's ratios and r those

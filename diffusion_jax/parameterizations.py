@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.arrays import expand
-from diffusion_jax.distributions import Gaussian, Interpolated
+from diffusion_jax.distributions import Categorical, Gaussian, Interpolated, certain
 from diffusion_jax.gaussian import eps_from_score, score_from_eps, v_from_x0, x0_from_eps, x0_from_v
 from diffusion_jax.schedules import Schedule
 
@@ -71,9 +71,7 @@ def score(schedule: Schedule, time: Callable) -> Parameterization:
     """The network predicts grad log q(x_t) (Song et al. 2021)."""
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
-        read=lambda output, x_t, t: Gaussian(
-            x0_from_eps(schedule, x_t, eps_from_score(schedule, output, t), t)
-        ),
+        read=lambda output, x_t, t: Gaussian(x0_from_eps(schedule, x_t, eps_from_score(schedule, output, t), t)),
         target=lambda x0, noise, t: score_from_eps(schedule, noise, t),
     )
 
@@ -121,6 +119,28 @@ def edm(schedule: Schedule, sigma_data: float = 0.5) -> Parameterization:
         return (x0 - c_skip * (x0 + sigma * noise)) / c_out
 
     return Parameterization(scale, read, target)
+
+
+def logits(time: Callable) -> Parameterization:
+    """The network gives the logits of x0, [B, ..., K] (D3PM, Austin et al. 2021, section 3.3)."""
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=lambda output, x_t, t: Categorical(output),
+        target=lambda x0, noise, t: x0,
+    )
+
+
+def substitution(mask: int, time: Callable) -> Parameterization:
+    """Logits of x0 under masks: `mask` is never predicted, and revealed tokens are kept.
+
+    MDLM's SUBS (Sahoo et al. 2024): zero masking probabilities and carry-over unmasking.
+    """
+
+    def read(output, x_t, t):
+        unmasked = output.at[..., mask].set(-jnp.inf)
+        return Categorical(jnp.where((x_t == mask)[..., None], unmasked, certain(x_t, output.shape[-1]).logits))
+
+    return logits(time)._replace(read=read)
 
 
 def learned_range(base: Parameterization, schedule: Schedule, narrowest: float) -> Parameterization:

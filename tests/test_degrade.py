@@ -59,6 +59,11 @@ def test_a_hole_grows_from_the_centre():
 def test_what_cannot_be_degraded_is_refused():
     with pytest.raises(InputError, match="1x1 cannot be pooled"):
         degrade.pool((1, 1, 3))
-    for gone, softness in [(np.zeros((2, 2)), 0.1), (np.full((2, 2), 1.5), 0.1), (np.ones(3), 0.1), (np.ones((2, 2)), 0)]:
+    for gone, softness in [
+        (np.zeros((2, 2)), 0.1),
+        (np.full((2, 2), 1.5), 0.1),
+        (np.ones(3), 0.1),
+        (np.ones((2, 2)), 0),
+    ]:
         with pytest.raises(InputError, match="gone at times"):
             degrade.mask(gone, softness=softness)

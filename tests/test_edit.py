@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from diffusion_jax import timesteps
+from diffusion_jax.distributions import Categorical, certain
 from diffusion_jax.errors import InputError
-from diffusion_jax.processes.categorical import Categorical, categorical, certain, cosine_alpha, linear_alpha, masked
+from diffusion_jax.processes.categorical import categorical, cosine_alpha, linear_alpha, masked
 from diffusion_jax.processes.edit import edit
 
 K = 4

@@ -16,9 +16,8 @@ from diffusion_jax import (
     schedules,
     timesteps,
 )
-from diffusion_jax.distributions import Gaussian, draw
+from diffusion_jax.distributions import Categorical, Gaussian, draw
 from diffusion_jax.errors import InputError
-from diffusion_jax.processes.categorical import Categorical
 
 SCHEDULE = schedules.vp_linear()
 NOISE = processes.gaussian(SCHEDULE)
@@ -36,7 +35,9 @@ def exact(x, t):
     image, label = x["image"][:, 0, 0, 0], x["label"]
     alpha, sigma = SCHEDULE.alpha(t), SCHEDULE.sigma(t)
     log_odds = jnp.stack([-((image - alpha) ** 2), -((image + alpha) ** 2)], -1) / (2 * sigma**2) + jnp.log(P)
-    log_odds = jnp.where((label == MASK)[:, None], log_odds, jnp.where(label[:, None] == jnp.arange(2), 0.0, -jnp.inf))
+    log_odds = jnp.where(
+        (label == MASK)[:, None], log_odds, jnp.where(label[:, None] == jnp.arange(2), 0.0, -jnp.inf)
+    )
     p = jax.nn.softmax(log_odds)
     mean = (p[:, 0] - p[:, 1]).reshape(-1, 1, 1, 1)
     logits = jnp.concatenate([jnp.log(p), jnp.full((len(p), 1), -jnp.inf)], -1)
@@ -74,7 +75,7 @@ def test_an_image_and_its_label_are_drawn_together():
 
 
 def test_the_parts_of_a_loss_add_up():
-    image, label = parameterizations.eps(SCHEDULE, TIME), losses_discrete.substitution(MASK, TIME)
+    image, label = parameterizations.eps(SCHEDULE, TIME), parameterizations.substitution(MASK, TIME)
     parts = {"image": losses.squared_error(image), "label": losses_discrete.surprise(label)}
     keys, t = jax.random.split(jax.random.key(0), 5), jnp.linspace(0.2, 1.0, 5)
     x0 = {"image": jnp.ones((5, 2, 2, 1)), "label": jnp.array([0, 1, 0, 1, 0])}
@@ -108,7 +109,7 @@ def test_a_transform_of_one_part_leaves_the_others_alone():
 
 def test_estimates_of_other_parts_are_refused():
     x = {"image": jnp.zeros((2, 1)), "label": jnp.zeros(2, int)}
-    with pytest.raises(InputError, match="joins image, label, not image$"):
+    with pytest.raises(InputError, match=r"joins image, label, not image$"):
         BOTH.bridge(0.5, 0.4)({"image": Gaussian(x["image"])}, x)
 
 
@@ -138,7 +139,9 @@ def test_a_network_that_does_not_look_at_it_draws_as_before():
     straight = processes.gaussian(SCHEDULE, processes.ddim(0.0))
     memory = processes.self_conditioned(straight)
     plain = walk(straight, samplers.ancestral(straight), lambda x, t: Gaussian(jnp.tanh(x)), steps=5)
-    with_memory = walk(memory, samplers.ancestral(memory, STATE_ENDS), lambda x, t: Gaussian(jnp.tanh(x["x"])), steps=5)
+    with_memory = walk(
+        memory, samplers.ancestral(memory, STATE_ENDS), lambda x, t: Gaussian(jnp.tanh(x["x"])), steps=5
+    )
     np.testing.assert_allclose(with_memory["x"], plain, rtol=1e-6)
 
 

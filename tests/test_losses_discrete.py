@@ -7,17 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax import losses, losses_discrete, samplers, timesteps
-from diffusion_jax.distributions import draw
-from diffusion_jax.processes.categorical import (
-    Categorical,
-    categorical,
-    certain,
-    cosine_alpha,
-    general,
-    linear_alpha,
-    safe_log,
-)
+from diffusion_jax import losses, losses_discrete, parameterizations, samplers, timesteps
+from diffusion_jax.distributions import Categorical, certain, draw, safe_log
+from diffusion_jax.processes.categorical import categorical, cosine_alpha, general, linear_alpha
 
 K, L, MASK = 3, 3, 2
 DATA = np.array(list(itertools.product(range(2), repeat=L)))  # every sequence of tokens 0 and 1
@@ -74,7 +66,9 @@ def nodes(num, ends):
 
 def reading(pi):
     """`substitution` for masks, else `logits`; the network is given t itself."""
-    return losses_discrete.substitution(MASK, lambda t: t) if pi[MASK] == 1 else losses_discrete.logits(lambda t: t)
+    return (
+        parameterizations.substitution(MASK, lambda t: t) if pi[MASK] == 1 else parameterizations.logits(lambda t: t)
+    )
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -86,7 +80,7 @@ def test_mdlms_bound_of_the_exact_conditional_is_the_entropy(x64, alpha):
     def bound(params=0.0):
         def make(process):
             return losses_discrete.mdlm(
-                exact(alpha, pi), losses_discrete.substitution(MASK, lambda t: t), process, alpha
+                exact(alpha, pi), parameterizations.substitution(MASK, lambda t: t), process, alpha
             )
 
         return expected(make, categorical(alpha, pi), alpha, pi, times, weights, params)
@@ -141,7 +135,7 @@ def test_one_token_costs_its_entropy_in_any_number_of_steps(x64):
             rigged = process._replace(corrupt=lambda key, x0, t: (x_t[None], None))
             loss = losses_discrete.d3pm(
                 lambda params, x, *_: jnp.log(jnp.asarray(posterior.T))[x],
-                losses_discrete.logits(lambda t: t), rigged, num,
+                parameterizations.logits(lambda t: t), rigged, num,
             )  # fmt: skip
             return loss(jax.random.split(jax.random.key(0), 1), None, k[None, None], jnp.array([i / num]))[0]
 
@@ -156,7 +150,7 @@ def test_score_entropy_under_masks_is_mdlm_term_by_term(x64):
     pi, alpha = PI["mask"], cosine_alpha
     keys = jax.random.split(jax.random.key(0), 64)
     x0 = jax.random.randint(jax.random.key(1), (64, 5), 0, 2)
-    process, read = categorical(alpha, pi), losses_discrete.substitution(MASK, lambda t: t)
+    process, read = categorical(alpha, pi), parameterizations.substitution(MASK, lambda t: t)
 
     def apply(params, x, time, keys):
         return jax.random.normal(jax.random.key(2), (64, 5, K)) + params
@@ -203,7 +197,7 @@ def test_ratios_are_marginal_ratios_and_give_the_estimate_back(x64, pi):
 
 
 def test_substitution_never_predicts_the_mask_and_keeps_what_is_revealed():
-    read = losses_discrete.substitution(MASK, lambda t: t).read
+    read = parameterizations.substitution(MASK, lambda t: t).read
     x_t = jnp.array([[MASK, 0, 1]])
     law = jax.nn.softmax(read(jnp.ones((1, 3, K)), x_t, 0.5).logits)
     np.testing.assert_allclose(law, [[[0.5, 0.5, 0], [1, 0, 0], [0, 1, 0]]])
@@ -216,7 +210,7 @@ def test_a_chain_ends_without_masks_and_keeps_its_length():
     process = categorical(cosine_alpha, PI["mask"])
     sample_fn = samplers.make_sample_fn(
         lambda params, x, time: jnp.zeros((*x.shape, K)).at[..., MASK].set(5.0),
-        losses_discrete.substitution(MASK, lambda t: t),
+        parameterizations.substitution(MASK, lambda t: t),
         process,
         samplers.ancestral(process, end=draw),
         timesteps.linear(6),
@@ -281,7 +275,7 @@ def test_certainty_about_the_truth_costs_nothing(x64):
 
     @jax.jit
     def cost(step):
-        loss = losses_discrete.d3pm(apply, losses_discrete.logits(lambda t: t), process, 10)
+        loss = losses_discrete.d3pm(apply, parameterizations.logits(lambda t: t), process, 10)
         return loss(jax.random.split(jax.random.key(0), 1), None, x0, jnp.array([step / 10]))
 
     for step in (1, 5, 10):

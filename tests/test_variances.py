@@ -32,7 +32,10 @@ VAR = 0.09  # of the data
 def kernel_variance(t, s, v):
     """The learned variance of a step, [N], for the network's raw v."""
     output = jnp.concatenate([jnp.zeros((1, 1)), jnp.full((1, 1), v)], axis=-1)
-    one = [PROCESS.bridge(a, b)(LEARNED.read(output, jnp.zeros((1, 1)), a), jnp.zeros((1, 1))) for a, b in zip(t, s, strict=True)]
+    one = [
+        PROCESS.bridge(a, b)(LEARNED.read(output, jnp.zeros((1, 1)), a), jnp.zeros((1, 1)))
+        for a, b in zip(t, s, strict=True)
+    ]
     return np.array([kernel.var[0, 0] for kernel in one])
 
 

@@ -19,50 +19,9 @@ from jax.tree_util import Partial
 
 from diffusion_jax import rng
 from diffusion_jax.arrays import expand, namespace
+from diffusion_jax.distributions import Categorical, safe_log
 from diffusion_jax.errors import InputError
 from diffusion_jax.processes.core import Process, check_interval
-
-
-class Categorical(NamedTuple):
-    """Independent tokens; `logits` are log probabilities up to a constant, -inf where there is none.
-
-    Attributes:
-      logits: float array [..., K].
-    """
-
-    logits: jax.Array
-
-    def sample(self, key):
-        """One draw, int32 [...].
-
-        Gumbel noise of the "high" mode: the usual 24 random bits cut its tail off, which cools the law of tokens
-        that are revealed rarely (Zheng et al. 2024, "Masked diffusion models are secretly time-agnostic").
-        """
-        noise = rng.flat(jax.random.gumbel, key, self.logits.shape, self.logits.dtype, "high")
-        return jnp.argmax(self.logits + noise, axis=-1).astype(jnp.int32)
-
-    def log_prob(self, x):
-        """Log probability of each token of `x` [...], in nats."""
-        return jnp.take_along_axis(jax.nn.log_softmax(self.logits), x[..., None], axis=-1)[..., 0]
-
-
-def certain(x, vocab: int) -> Categorical:
-    """The law that is sure of the tokens `x` [...]."""
-    return Categorical(safe_log(jax.nn.one_hot(x, vocab)))
-
-
-def kl(p: Categorical, q: Categorical):
-    """KL(p || q) of each token [...], in nats."""
-    log_p, log_q = jax.nn.log_softmax(p.logits), jax.nn.log_softmax(q.logits)
-    possible = jnp.isfinite(log_p)
-    return jnp.sum(jnp.where(possible, jnp.exp(log_p) * (log_p - jnp.where(possible, log_q, 0.0)), 0.0), axis=-1)
-
-
-def safe_log(p):
-    """log p; -inf at p = 0, where its gradient is 0 and not NaN."""
-    positive = p > 0
-    return jnp.where(positive, jnp.log(jnp.where(positive, p, 1.0)), -jnp.inf)
-
 
 # ---- How much is kept: alpha(t) falls from 1 to 0, for NumPy and JAX times like a `Schedule`'s functions.
 

@@ -17,7 +17,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from diffusion_jax.arrays import expand, namespace
-from diffusion_jax.processes.categorical import Categorical, categorical, log_add, log_origin, safe_log, shares
+from diffusion_jax.distributions import Categorical, safe_log
+from diffusion_jax.processes.categorical import categorical, log_add, log_origin, shares
 from diffusion_jax.processes.core import Process
 
 
