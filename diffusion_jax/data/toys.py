@@ -1,0 +1,71 @@
+"""Small data sets with something to see, made on the spot: points on a spiral, images as tokens.
+
+As in `sources`, but what an example holds is not a uint8 image.
+"""
+
+import numpy as np
+
+from diffusion_jax.data.sources import Mapped
+from diffusion_jax.errors import InputError
+
+_SCALE = 7.0  # of scikit-learn's units in one of ours: unit variance, all but a few per cent
+_NOISE = 0.35  # in scikit-learn's
+
+
+def swiss_roll(num=10_000, seed=0):
+    """Points about a spiral of one and a half turns, seen from the side of scikit-learn's `make_swiss_roll`.
+
+    The curve is angle * (cos(angle), sin(angle)) / 7 with angle uniform in 1.5 pi to 4.5 pi, shifted to mean 0;
+    about it Gaussian noise of deviation 0.05. So each coordinate has about unit variance, and every point lies
+    within 2.5 of the middle either way. Neighbouring turns are 0.9 apart.
+
+    Args:
+      num: how many points.
+      seed: of the points; another seed gives other points of the same law.
+
+    Returns:
+      A source of {"point": float32 [2]}.
+
+    Raises:
+      InputError: `num` is below 1.
+    """
+    from sklearn.datasets import make_swiss_roll  # scikit-learn takes a second to import
+
+    if num < 1:
+        raise InputError(f"a swiss roll of {num} points; give at least 1")
+    points, _ = make_swiss_roll(num, noise=_NOISE, random_state=seed)
+    # The law's own mean, not that of these points, so that all seeds share one frame. By parts: over 1.5 pi to
+    # 4.5 pi, u cos(u) integrates to [cos(u) + u sin(u)] = 6 pi, and u sin(u) to [sin(u) - u cos(u)] = 2.
+    mean = np.array([6 * np.pi, 2]) / (3 * np.pi)
+    plane = ((points[:, [0, 2]] - mean) / _SCALE).astype(np.float32)
+    return Mapped(plane, lambda point: {"point": point})
+
+
+def levels(source, num=17):
+    """Images as tokens: each channel of each pixel rounded to one of `num` even levels of grey.
+
+    The handwritten digits have 17 levels and lose nothing.
+
+    Args:
+      source: of {"image": uint8 [H, W, C], ...}.
+      num: how many levels, 2 to 256.
+
+    Returns:
+      A source of {"tokens": int32 [H, W, C] in 0..num - 1, ...}; the other features are kept.
+
+    Raises:
+      InputError: `num` is out of range.
+    """
+    if not 2 <= num <= 256:
+        raise InputError(f"{num} levels of grey are not possible; give 2 to 256")
+
+    def read(record):
+        others = {name: feature for name, feature in record.items() if name != "image"}
+        return {"tokens": np.round(record["image"] * ((num - 1) / 255)).astype(np.int32)} | others
+
+    return Mapped(source, read)
+
+
+def to_uint8(tokens, num=17):
+    """Levels in 0..num - 1 as uint8 in 0..255: the way back from `levels`, [...] to [...]. A mask turns white."""
+    return np.clip(np.round(np.asarray(tokens) * (255 / (num - 1))), 0, 255).astype(np.uint8)
