@@ -1,0 +1,49 @@
+"""A network for vectors: points in the plane, tables, what another model made of an image."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffusion_jax.errors import InputError
+from diffusion_jax.models.layers import TimeEmbedding, dense, zero_init
+
+
+class MLP(nn.Module):
+    """A residual perceptron: h <- h + dense(swish(dense(h) + dense(swish(time embedding)))), `layers` times.
+
+    Nothing is normalised. A point is a few numbers, and normalising what is linear in them would leave its
+    direction and forget how far out it is. From input to output runs a linear path, which is most of the answer
+    where noise is strong.
+
+    Attributes:
+      features: width of every hidden layer, even and at least 4.
+      layers: number of residual layers.
+    """
+
+    features: int = 128
+    layers: int = 3
+
+    @nn.compact
+    def __call__(self, x: jax.Array, time: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
+        """The network's raw output for noisy vectors.
+
+        Args:
+          x: [B, D], of any float type; each number of about unit size.
+          time: [B], integer or float, from 0 to 1000.
+          dropout_keys: not used; there is no dropout.
+
+        Returns:
+          float32 [B, D], all but 0 at first.
+
+        Raises:
+          InputError: x is not [B, D], or `features` is odd or below 4.
+        """
+        if x.ndim != 2:
+            raise InputError(f"an MLP for x of shape {x.shape}: make it [batch, numbers]")
+        embedding = nn.swish(TimeEmbedding(self.features, name="time_embedding")(time))
+        h = dense(self.features, jnp.float32, "input")(x)
+        for i in range(self.layers):
+            branch = dense(self.features, jnp.float32, f"layer_{i}_dense_0")(h)
+            branch = branch + dense(self.features, jnp.float32, f"layer_{i}_time")(embedding)
+            h = h + dense(self.features, jnp.float32, f"layer_{i}_dense_1", zero_init)(nn.swish(branch))
+        return dense(x.shape[-1], jnp.float32, "output", zero_init)(h)
