@@ -51,7 +51,7 @@ def main(arguments: list[str]):
     written = view.files(drawn)
     for file_name, save in written.items():
         files.write(out / file_name, save)
-    images.save_png(out / "grid.png", view.picture(drawn))
+    images.save_png(out / "grid.png", view.picture(jax.tree.map(lambda x: x[: view.shown], drawn)))
     if options.film:
         frames = film(make, params, keys[: view.filmed], options)
         pictures = [view.picture(frame) for frame in _each(frames)]

@@ -32,11 +32,15 @@ class View(NamedTuple):
       files: samples -> {file name: save(binary file)}, what is kept of them; "samples.npz" comes first.
       picture: samples -> uint8 [H, W, C], all of them in one picture.
       strip: frames -> uint8 [H, W, C], a few moments of the way, from left to right.
+      shown: how many samples a picture holds; callers pass no more.
+      filmed: how many a film holds.
     """
 
     files: Callable
     picture: Callable
     strip: Callable
+    shown: int = 100
+    filmed: int = 16
 
 
 def pictures() -> View:
@@ -134,6 +138,7 @@ def text(alphabet: Alphabet, mask: int) -> View:
         ),
         picture=picture,
         strip=partial(_side_by_side, picture),
+        shown=40,
     )
 
 
@@ -163,6 +168,8 @@ def points(limit: float) -> View:
         files=lambda samples: _npz(points=np.asarray(samples, np.float32)),
         picture=picture,
         strip=partial(_side_by_side, partial(picture, side=290)),
+        shown=20_000,
+        filmed=2000,
     )
 
 

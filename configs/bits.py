@@ -1,0 +1,30 @@
+"""Analog bits on handwritten digits: 17 levels of grey as five real numbers each, and self-conditioning.
+
+  python -m diffusion_jax.train --config configs/bits.py --workdir runs/bits
+"""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax import views
+from diffusion_jax.data import sources, toys
+from diffusion_jax.recipes import bits, pixels
+from diffusion_jax.recipes.compose import Data
+
+LEVELS, BITS = 17, 5
+
+
+def get_config():
+    return pixels.config_digits()
+
+
+def build(config):
+    shape = tuple(config.data.shape)
+    data = Data(
+        source=lambda: toys.levels(sources.digits("train"), LEVELS),
+        example={"tokens": jax.ShapeDtypeStruct(shape, jnp.int32)},
+        clean=lambda batch: batch["tokens"],
+        shape=shape,
+        view=views.levels(LEVELS),
+    )
+    return bits.build(config, data, BITS)

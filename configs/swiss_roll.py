@@ -1,0 +1,16 @@
+"""A swiss roll in the plane: the diffusion that can be watched.
+
+  python -m diffusion_jax.train --config configs/swiss_roll.py --workdir runs/swiss_roll
+  python -m diffusion_jax.sample --workdir runs/swiss_roll --num 5000 --film
+"""
+
+from diffusion_jax.data import toys
+from diffusion_jax.recipes import points
+
+
+def get_config():
+    return points.default_config()
+
+
+def build(config):
+    return points.build(config, source=toys.swiss_roll)

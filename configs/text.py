@@ -1,0 +1,47 @@
+"""Characters of English text, masked and guessed: the reference pages of Python, or a text file of your own.
+
+  python -m diffusion_jax.train --config configs/text.py --workdir runs/text
+  python -m diffusion_jax.train --config configs/text.py --workdir runs/mine --config.data.dir=BOOK.txt
+"""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax import views
+from diffusion_jax.data import text
+from diffusion_jax.models.sequence import SequenceTransformer
+from diffusion_jax.recipes import masked
+from diffusion_jax.recipes.compose import Data
+
+
+def get_config():
+    config = masked.default_config()
+    config.data.threads = 1
+    config.data.length = 64  # characters in a piece
+    config.train.batch_size = 64
+    config.train.steps = 10_000
+    config.train.learning_rate = 1e-3
+    config.train.warmup_steps = 500
+    config.train.ema_decay = 0.999
+    config.log.every = 100
+    config.log.checkpoint_every = 2500
+    config.log.sample_every = 2500
+    config.log.samples = 20
+    config.log.preview_steps = 64
+    return config
+
+
+def build(config):
+    path = config.data.dir or None
+    alphabet, shape = text.alphabet(path), (config.data.length,)
+    data = Data(
+        source=lambda: text.characters(path, config.data.length),
+        example={"tokens": jax.ShapeDtypeStruct(shape, jnp.int32)},
+        clean=lambda batch: batch["tokens"],
+        shape=shape,
+        view=views.text(alphabet, mask=alphabet.size),
+    )
+    model = SequenceTransformer(
+        alphabet.size + 1, config.model.features, config.model.layers, config.model.heads, config.model.dropout
+    )
+    return masked.build(config, data, model, alphabet.size)
