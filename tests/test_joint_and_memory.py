@@ -22,6 +22,7 @@ from diffusion_jax.errors import InputError
 SCHEDULE = schedules.vp_linear()
 NOISE = processes.gaussian(SCHEDULE)
 TIME = parameterizations.thousandths
+MEMORY = processes.self_conditioned(NOISE)
 
 # ---- An image of one pixel and its label: label 0 with probability 0.7 and pixel +1, else label 1 and pixel -1.
 
@@ -113,9 +114,19 @@ def test_estimates_of_other_parts_are_refused():
         BOTH.bridge(0.5, 0.4)({"image": Gaussian(x["image"])}, x)
 
 
+@pytest.mark.parametrize(
+    "process", [processes.masked(processes.linear_alpha, 3, MASK), MEMORY], ids=["tokens", "parts"]
+)
+def test_what_has_no_mean_does_not_end_on_it(process):
+    def denoise(x, t):
+        return Gaussian(x["x"]) if isinstance(x, dict) else Categorical(jnp.zeros((*x.shape, 3)))
+
+    with pytest.raises(InputError, match=r"has no mean for a chain to end on: give .* end=draw"):
+        walk(process, samplers.ancestral(process), denoise, steps=2)
+
+
 # ---- Self-conditioning.
 
-MEMORY = processes.self_conditioned(NOISE)
 STATE_ENDS = samplers.each_its_own(x=samplers.on_mean, said=samplers.on_mean)
 
 

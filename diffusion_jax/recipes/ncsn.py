@@ -11,7 +11,9 @@ from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.recipes import pixels
 from diffusion_jax.recipes.compose import Walk, compose, without_eta
 
-LANGEVIN = 5  # steps a level
+# Ten steps a level, each a tenth of the way to the estimate. Levels 13 % apart then lag by 2 % of their noise; with
+# five steps of a twentieth it was 30 %, and the digits came out grainy.
+LANGEVIN, PULL = 10, 0.1
 
 
 def build(config: ConfigDict, source: Callable, sigma_min: float, sigma_max: float, levels: int) -> Experiment:
@@ -38,8 +40,7 @@ def build(config: ConfigDict, source: Callable, sigma_min: float, sigma_max: flo
         return 0.5 * sigma**2 * score_error(output / sigma.reshape(-1, 1, 1, 1), x0, noise, x_t, t)
 
     def langevin(request: SampleRequest) -> Walk:
-        # Steps of a twentieth of the way to the estimate, at every level.
-        sampler = samplers.annealed_langevin(schedule, LANGEVIN, eps=0.1 * sigma_min**2, denoised=True)
+        sampler = samplers.annealed_langevin(schedule, LANGEVIN, eps=2 * PULL * sigma_min**2, denoised=True)
         return Walk(sampler, _grid(ladder, request.steps))
 
     def predictor_corrector(request: SampleRequest) -> Walk:

@@ -7,12 +7,22 @@ import jax.numpy as jnp
 
 from diffusion_jax import rng
 from diffusion_jax.distributions import draw
+from diffusion_jax.errors import InputError
 from diffusion_jax.processes import Process, check_interval
 from diffusion_jax.samplers.core import Sampler
 
 
 def on_mean(kernel, keys):
-    """An end of a chain: the kernel's mean. Noise on a finished image is never wanted, as in DDPM's Algorithm 2."""
+    """An end of a chain: the kernel's mean. Noise on a finished image is never wanted, as in DDPM's Algorithm 2.
+
+    Raises:
+      InputError: the kernel has no mean, as that of tokens or of several parts.
+    """
+    if not hasattr(kernel, "mean"):
+        raise InputError(
+            f"a {type(kernel).__name__} has no mean for a chain to end on: give samplers.ancestral end=draw "
+            "(diffusion_jax.distributions), or samplers.each_its_own for several parts"
+        )
     return kernel.mean
 
 

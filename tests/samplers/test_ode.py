@@ -16,6 +16,7 @@ from diffusion_jax.samplers.inversion import invert
 from diffusion_jax.samplers.langevin import annealed_langevin
 from diffusion_jax.samplers.ode import euler, heun
 from diffusion_jax.samplers.sde import euler_maruyama, predictor_corrector
+from tests.samplers.mixture import quantile_map, two_modes
 
 MEAN, VAR = 0.3, 0.25
 SCHEDULES = {
@@ -150,3 +151,20 @@ def test_inversion_returns_to_the_noise(x64):
         noise = invert(schedule, times, exact(schedule), flow_map(schedule, X, 0.8, 0.0))
         errors.append(np.abs(noise - X).max())
     assert abs(np.log2(errors[0] / errors[1]) - 1) < 0.2
+
+
+@pytest.mark.parametrize(("make", "order"), [(euler, 1), (heun, 2), (dpmpp_2m, 2)])
+def test_orders_of_convergence_on_two_modes(x64, make, order):
+    """From the prior to near the data, across the time at which a point decides for a mode."""
+    schedule, first, last = SCHEDULES["vp"], 0.95, 0.05
+    x = np.linspace(-1.5, 1.5, 7)[:, None]  # modes part near 0.84, the 80 % quantile
+    truth = quantile_map(schedule, x, first, last)
+    assert truth.min() < -0.8
+    assert truth.max() > 1.2
+    ends = schedules.log_snr(schedule, np.array([first, last]))
+    errors = []
+    for steps in (80, 160, 320):
+        times = schedules.inverse_log_snr(schedule, np.linspace(*ends, steps + 1))
+        errors.append(np.abs(walk(make(schedule), times, two_modes(schedule), x) - truth).max())
+    assert abs(np.log2(errors[1] / errors[2]) - order) < 0.25, errors
+    assert errors[2] < 0.05
