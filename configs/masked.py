@@ -18,8 +18,10 @@ LEVELS, SHAPE = 17, (8, 8, 1)
 def get_config():
     config = masked.default_config()
     config.data.threads = 1
-    config.train.batch_size = 64
-    config.train.steps = 3000
+    config.model.features = 96
+    config.model.layers = 3
+    config.train.batch_size = 32
+    config.train.steps = 4000
     config.train.learning_rate = 1e-3
     config.train.warmup_steps = 100
     config.train.ema_decay = 0.997

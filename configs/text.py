@@ -18,14 +18,15 @@ def get_config():
     config = masked.default_config()
     config.data.threads = 1
     config.data.length = 64  # characters in a piece
-    config.train.batch_size = 64
-    config.train.steps = 10_000
+    config.model.layers = 3
+    config.train.batch_size = 32
+    config.train.steps = 5000
     config.train.learning_rate = 1e-3
     config.train.warmup_steps = 500
     config.train.ema_decay = 0.999
     config.log.every = 100
-    config.log.checkpoint_every = 2500
-    config.log.sample_every = 2500
+    config.log.checkpoint_every = 1000
+    config.log.sample_every = 1000
     config.log.samples = 20
     config.log.preview_steps = 64
     return config

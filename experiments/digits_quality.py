@@ -19,6 +19,8 @@ What to expect, on every machine up to the classifier's rounding:
   Gaussian of pixels   12.1     1.52      mean and covariance of the pixels are right, nothing else is
   uniform noise       300       3.34
 
+Samples that come with labels (configs/labelled.py) are also shown to the classifier: how often does it agree?
+
 configs/digits.py says what its model gets. On two CPU cores the whole chain takes some five minutes for 1000
 images, ddim with 50 steps half of one; the images drawn last stay in WORKDIR/quality.
 
@@ -49,7 +51,8 @@ def main(arguments: list[str]):
     parser = _parser()
     options = parser.parse_args(arguments)
     # Drawing takes longest and can fail on its input, so it comes first.
-    samples = load(options.samples) if options.samples else drawn(options)
+    file = options.samples or drawn(options)
+    samples, labels = load(file)
     judge = Judge()
     print(f"classifier: {100 * judge.accuracy:.1f} % of the test digits right\n")
     print(f"{'set':<22}{'images':>7}{'FD':>9}{'nearest':>9}")
@@ -59,8 +62,11 @@ def main(arguments: list[str]):
         print(f"{name:<22}{len(pictures):>7}{rows[name].distance:>9.2f}{rows[name].nearest:>9.2f}", flush=True)
     if rows["samples"].nearest < MEMORISED:
         print(f"\nthe samples lie closer to training images than {MEMORISED} of test images' distance: memorised?")
+    report = {"accuracy": judge.accuracy, "rows": {name: row._asdict() for name, row in rows.items()}}
+    if labels is not None:
+        report["agreement"] = judge.agreement(samples, labels)
+        print(f"\nthe classifier agrees with {100 * report['agreement']:.1f} % of the samples' labels")
     if options.json:
-        report = {"accuracy": judge.accuracy, "rows": {name: row._asdict() for name, row in rows.items()}}
         files.write(options.json, lambda file: file.write((json.dumps(report, indent=1) + "\n").encode()))
 
 
@@ -90,6 +96,10 @@ class Judge:
     def __call__(self, pictures: np.ndarray) -> Quality:
         distance = frechet(moments(self.features(pictures)), self._reference)
         return Quality(len(pictures), distance, self._to_train(pictures) / self._scale)
+
+    def agreement(self, pictures: np.ndarray, labels: np.ndarray) -> float:
+        """The share of `labels` [N] that the classifier would give to `pictures` too."""
+        return float(self._classifier.score(_vectors(pictures), labels))
 
     def features(self, pictures: np.ndarray) -> np.ndarray:
         """The last hidden layer, float64 [N, 64]."""
@@ -149,24 +159,24 @@ def controls(train: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def drawn(options) -> np.ndarray:
-    """Images of the run, uint8 [num, 8, 8, 1], by `diffusion_jax.sample`; they are kept in `WORKDIR/quality`."""
+def drawn(options) -> Path:
+    """The file of images of the run, by `diffusion_jax.sample`; it is kept in `WORKDIR/quality`."""
     out = options.workdir / "quality"
     flags = {"workdir": options.workdir, "num": options.num, "seed": options.seed, "out": out}
     flags |= {"sampler": options.sampler, "steps": options.steps, "eta": options.eta}
     sample.main([f"--{name}={value}" for name, value in flags.items() if value is not None])
-    return load(out / "samples.npz")
+    return out / "samples.npz"
 
 
-def load(path: Path) -> np.ndarray:
-    """The array "images" of the .npz file at `path`: uint8 [N, 8, 8, 1].
+def load(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The arrays "images", uint8 [N, 8, 8, 1], and "labels", [N] or None, of the .npz file at `path`.
 
     Raises:
       InputError: no such file, or another content.
     """
     try:
         with np.load(path) as file:
-            pictures = file["images"]
+            pictures, labels = file["images"], file.get("labels")
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(
             f"cannot read images from {path} ({error}); give a samples.npz of diffusion_jax.sample"
@@ -176,7 +186,7 @@ def load(path: Path) -> np.ndarray:
             f"{path} holds {pictures.dtype} {list(pictures.shape)}, not uint8 [N, 8, 8, 1] with N of at least 2; "
             "this experiment judges models of configs/digits.py"
         )
-    return pictures
+    return pictures, labels
 
 
 def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from diffusion_jax.data import sources
 from diffusion_jax.errors import InputError, RunError
 from experiments import digits_quality as quality
 
@@ -106,7 +107,8 @@ def test_the_nearest_training_image_tells_reciting_from_drawing(judge, rows):
 def test_a_table_from_a_file(judge, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(quality, "Judge", lambda: judge)
     file, report = tmp_path / "samples.npz", tmp_path / "report.json"
-    np.savez(file, images=judge.train[:300])
+    labels = np.array([sources.digits("train")[i]["label"] for i in range(300)])
+    np.savez(file, images=judge.train[:300], labels=labels)
     quality.main(["--samples", str(file), "--json", str(report)])
     printed = capsys.readouterr().out
     assert "Gaussian of pixels" in printed
@@ -115,6 +117,8 @@ def test_a_table_from_a_file(judge, tmp_path, capsys, monkeypatch):
     assert row["images"] == 300
     assert row["nearest"] == 0.0
     assert f"{row['distance']:.2f}" in printed
+    assert "agrees with 100.0 % of the samples' labels" in printed
+    assert judge.agreement(judge.train[:300], np.roll(labels, 1)) < 0.3  # control: labels of other images
 
 
 def test_a_wrong_file_is_named(tmp_path):

@@ -70,6 +70,7 @@ def heat_dissipation(
     Args:
       shape: (H, W, C).
       width: `t -> blur in pixels`, see `log_spaced`.
+      training_noise, sampling_noise: standard deviations; the paper's, which are for images in [0, 1].
       means: `key -> [C]`, colours of fully blurred images, one draw (from the training images' means).
     """
 

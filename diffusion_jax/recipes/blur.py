@@ -15,7 +15,14 @@ from diffusion_jax.recipes.compose import Walk, compose, without_eta
 STEPS = 200  # the paper's K
 
 
-def build(config: ConfigDict, source: Callable, widest: float, colours: np.ndarray) -> Experiment:
+def build(
+    config: ConfigDict,
+    source: Callable,
+    widest: float,
+    colours: np.ndarray,
+    training_noise: float = 0.02,
+    sampling_noise: float = 0.025,
+) -> Experiment:
     """Inverse heat dissipation as an experiment; the network predicts x0.
 
     Args:
@@ -23,10 +30,16 @@ def build(config: ConfigDict, source: Callable, widest: float, colours: np.ndarr
       source: `() -> source` of the training images.
       widest: blur at t = 1, in pixels; about the side of the images, which leaves their mean colour only.
       colours: [N, C], mean colours of training images in [-1, 1] (`mean_colours`): where chains start.
+      training_noise: on blurred images in training, in units of pixels in [-1, 1]; the paper's 0.01 is for [0, 1].
+      sampling_noise: drawn anew at each step; the paper takes 1.25 times the other.
     """
     # No blur is finer than a pixel: half of one is the first step, as in the paper.
     process = processes.heat_dissipation(
-        tuple(config.data.shape), heat.log_spaced(0.5, widest), lambda key: jax.random.choice(key, colours, axis=0)
+        tuple(config.data.shape),
+        heat.log_spaced(0.5, widest),
+        lambda key: jax.random.choice(key, colours, axis=0),
+        training_noise,
+        sampling_noise,
     )
 
     def sharpen(request: SampleRequest) -> Walk:
