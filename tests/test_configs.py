@@ -56,7 +56,7 @@ def test_ones_own_images_train_from_the_command_line(tmp_path, capsys):
         *("--config.train.steps=2", "--config.log.sample_every=0"),
     ]
     cli.run(train.main, arguments)
-    assert "4 images" in capsys.readouterr().err
+    assert "4 examples" in capsys.readouterr().err
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
 
 

@@ -12,9 +12,6 @@ from diffusion_jax.processes import heat
 from diffusion_jax.recipes import pixels
 from diffusion_jax.recipes.compose import Walk, compose, without_eta
 
-STEPS = 200  # the paper's K
-
-
 def build(
     config: ConfigDict,
     source: Callable,
@@ -22,6 +19,7 @@ def build(
     colours: np.ndarray,
     training_noise: float = 0.02,
     sampling_noise: float = 0.025,
+    steps: int = 200,
 ) -> Experiment:
     """Inverse heat dissipation as an experiment; the network predicts x0.
 
@@ -32,6 +30,7 @@ def build(
       colours: [N, C], mean colours of training images in [-1, 1] (`mean_colours`): where chains start.
       training_noise: on blurred images in training, in units of pixels in [-1, 1]; the paper's 0.01 is for [0, 1].
       sampling_noise: drawn anew at each step; the paper takes 1.25 times the other.
+      steps: of the sampler, unless asked for others; the paper's K is 200.
     """
     # No blur is finer than a pixel: half of one is the first step, as in the paper.
     process = processes.heat_dissipation(
@@ -43,7 +42,7 @@ def build(
     )
 
     def sharpen(request: SampleRequest) -> Walk:
-        return Walk(samplers.ancestral(process), timesteps.linear(request.steps or STEPS))
+        return Walk(samplers.ancestral(process), timesteps.linear(request.steps or steps))
 
     return compose(
         config,
@@ -52,7 +51,7 @@ def build(
         process=process,
         parameterization=parameterizations.x0(parameterizations.thousandths),
         loss=losses.simple,
-        times=training_times.independent(training_times.uniform(first=1 / STEPS)),
+        times=training_times.independent(training_times.uniform(first=1 / 200)),
         walks={"sharpen": without_eta(sharpen)},
         preview="sharpen",
     )
