@@ -12,6 +12,7 @@ from diffusion_jax.processes import heat
 from diffusion_jax.recipes import pixels
 from diffusion_jax.recipes.compose import Walk, compose, without_eta
 
+
 def build(
     config: ConfigDict,
     source: Callable,
