@@ -8,40 +8,26 @@ import jax.numpy as jnp
 
 from diffusion_jax import views
 from diffusion_jax.data import sources, toys
-from diffusion_jax.models.sequence import SequenceTransformer
-from diffusion_jax.recipes import masked
+from diffusion_jax.models.tokens import TokenUNet
+from diffusion_jax.recipes import masked, pixels
 from diffusion_jax.recipes.compose import Data
 
-LEVELS, SHAPE = 17, (8, 8, 1)
+LEVELS = 17
 
 
 def get_config():
-    config = masked.default_config()
-    config.data.threads = 1
-    config.model.features = 96
-    config.model.layers = 3
-    config.train.batch_size = 32
-    config.train.steps = 4000
-    config.train.learning_rate = 1e-3
-    config.train.warmup_steps = 100
-    config.train.ema_decay = 0.997
-    config.log.every = 50
-    config.log.checkpoint_every = 1000
-    config.log.sample_every = 1000
-    config.log.samples = 36
+    config = pixels.config_digits()
     config.log.preview_steps = 64
     return config
 
 
 def build(config):
+    shape = tuple(config.data.shape)
     data = Data(
         source=lambda: toys.levels(sources.digits("train"), LEVELS),
-        example={"tokens": jax.ShapeDtypeStruct(SHAPE, jnp.int32)},
+        example={"tokens": jax.ShapeDtypeStruct(shape, jnp.int32)},
         clean=lambda batch: batch["tokens"],
-        shape=SHAPE,
+        shape=shape,
         view=views.levels(LEVELS),
     )
-    model = SequenceTransformer(
-        LEVELS + 1, config.model.features, config.model.layers, config.model.heads, config.model.dropout
-    )
-    return masked.build(config, data, model, LEVELS)
+    return masked.build(config, data, TokenUNet(pixels.unet(config), LEVELS + 1), LEVELS)

@@ -6,19 +6,20 @@
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from diffusion_jax import views
 from diffusion_jax.data import text
 from diffusion_jax.models.sequence import SequenceTransformer
 from diffusion_jax.recipes import masked
-from diffusion_jax.recipes.compose import Data
+from diffusion_jax.recipes.compose import Data, base_config
 
 
 def get_config():
-    config = masked.default_config()
+    config = base_config()
+    config.model = ConfigDict({"features": 128, "layers": 3, "heads": 4, "dropout": 0.0})
     config.data.threads = 1
     config.data.length = 64  # characters in a piece
-    config.model.layers = 3
     config.train.batch_size = 32
     config.train.steps = 5000
     config.train.learning_rate = 1e-3

@@ -9,21 +9,14 @@ from diffusion_jax import losses_discrete, parameterizations, processes, sampler
 from diffusion_jax.distributions import draw
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.processes.categorical import linear_alpha
-from diffusion_jax.recipes.compose import Data, Walk, base_config, compose, without_eta
-
-
-def default_config() -> ConfigDict:
-    """Values for a small transformer."""
-    config = base_config()
-    config.model = ConfigDict({"features": 128, "layers": 4, "heads": 4, "dropout": 0.0})
-    return config
+from diffusion_jax.recipes.compose import Data, Walk, compose, without_eta
 
 
 def build(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Experiment:
     """Masked diffusion as an experiment; its loss is a bound of -log p(x0), in nats a token.
 
     Args:
-      config: values, as `default_config` names them.
+      config: values, with the sections of `compose.base_config`.
       data: tokens 0, ..., vocab - 1, of any shape.
       model: gives logits of vocab + 1 tokens; the last is the mask, which it never predicts.
       vocab: number of tokens, the mask not counted.

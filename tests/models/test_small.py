@@ -9,6 +9,7 @@ from diffusion_jax.errors import InputError
 from diffusion_jax.models.labelled import LabelledUNet
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.models.sequence import SequenceTransformer
+from diffusion_jax.models.tokens import TokenUNet
 from diffusion_jax.models.unet import UNet
 
 BATCH = 3
@@ -18,6 +19,7 @@ RNG = np.random.default_rng(0)
 X = {
     "mlp": RNG.normal(size=(BATCH, 2)).astype(np.float32),
     "sequence": RNG.integers(0, VOCAB - 1, (BATCH, 2, 3)),
+    "tokens": RNG.integers(0, VOCAB - 1, (BATCH, 4, 4, 1)),
     "labelled": {
         "image": RNG.normal(size=(BATCH, 4, 4, 1)).astype(np.float32),
         "label": RNG.integers(0, CLASSES, BATCH),
@@ -51,6 +53,7 @@ def cases():
     models = {
         "mlp": MLP(features=8, layers=2),
         "sequence": SequenceTransformer(VOCAB, features=8, layers=1, heads=2, dropout=0.5),
+        "tokens": TokenUNet(UNET, VOCAB, features=4),
         "labelled": LabelledUNet(UNET, CLASSES, features=4),
     }
     return {name: Case(name, model) for name, model in models.items()}
