@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.errors import InputError
-from diffusion_jax.models.layers import Dropout, TimeEmbedding, dense, zero_init
+from diffusion_jax.models.layers import Dropout, TimeEmbedding, default_init, dense, zero_init
 
 # Exactly zero, as in DiT: with no gate open, the network starts as its embedding and its last layer.
 closed = nn.initializers.zeros_init()
@@ -62,12 +62,17 @@ class TransformerBlock(nn.Module):
         return x + gate_1 * Dropout(self.dropout, name="mlp_dropout")(h, dropout_keys)
 
 
+NEIGHBOURS = 7  # tokens that the first convolution sees, itself and three on either side
+
+
 class SequenceTransformer(nn.Module):
     """A bidirectional transformer over tokens: what it says of each token it may read off all the others.
 
     Positions are a learned table. Tokens may be text or the pixels of an image in reading order, and a table
     learns either geometry; a sinusoid of the index would tell columns, but hardly rows. The price: parameters
-    serve the number of tokens they were made with.
+    serve the number of tokens they were made with. Such a table is slow to learn what stands beside what: with
+    attention alone a thousand steps on text taught how often letters occur and no more. So a convolution over
+    neighbouring tokens comes first.
 
     Attributes:
       vocab: tokens are 0 to vocab - 1, a mask among them where the process has one.
@@ -110,10 +115,14 @@ class SequenceTransformer(nn.Module):
             )
         tokens = x.reshape(x.shape[0], -1)
         embedding = TimeEmbedding(self.features, name="time_embedding")(time)
-        small = nn.initializers.normal(0.02)  # so that what is learned soon outweighs where it started
-        h = nn.Embed(self.vocab, self.features, embedding_init=small, name="tokens")(tokens)
-        h = h + self.param("positions", small, (tokens.shape[1], self.features))
+        # Of unit size, like the branches that are added to them. At the usual 0.02, 300 steps on text had learned little
+        # more than how often letters occur (3.12 nats a letter, against 2.25).
+        unit = nn.initializers.normal(1.0)
+        h = nn.Embed(self.vocab, self.features, embedding_init=unit, name="tokens")(tokens)
+        h = h + self.param("positions", unit, (tokens.shape[1], self.features))
         h = h.astype(self.dtype)
+        beside = nn.Conv(self.features, (NEIGHBOURS,), dtype=self.dtype, kernel_init=default_init, name="neighbours")
+        h = h + beside(h)
         for i in range(self.layers):
             h = TransformerBlock(self.heads, self.dropout, self.dtype, name=f"block_{i}")(h, embedding, dropout_keys)
         shift, scale = modulations(embedding, 2, self.features, jnp.float32, "output_modulation")
