@@ -21,10 +21,10 @@ def get_config():
     config.data.threads = 1
     config.data.length = 64  # characters in a piece
     config.train.batch_size = 32
-    config.train.steps = 5000
+    config.train.steps = 3000
     config.train.learning_rate = 1e-3
-    config.train.warmup_steps = 500
-    config.train.ema_decay = 0.999
+    config.train.warmup_steps = 100
+    config.train.ema_decay = 0.998
     config.log.every = 100
     config.log.checkpoint_every = 1000
     config.log.sample_every = 1000

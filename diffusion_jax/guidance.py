@@ -6,7 +6,11 @@ import jax.numpy as jnp
 
 
 def clip(low: float = -1.0, high: float = 1.0) -> Callable:
-    """Keep the estimate of x0 inside the data's range at every step, as DDPM's sampler does."""
+    """Keep the estimate of x0 inside the data's range at every step, as DDPM's sampler does.
+
+    Bridges see x0 only: the noise that DDIM carries on is then what the clipped x0 implies, which diffusers calls
+    `use_clipped_model_output=True`.
+    """
 
     def transform(denoise):
         def clipped(x_t, t):
