@@ -1,7 +1,7 @@
 """Checkpoints through Orbax: asynchronous, atomic, the last few kept, and checked when they are read.
 
-A checkpoint has four items: `params`, `ema` and `optimizer` (arrays), and `meta` (JSON): the data's position and a
-CRC-32 of every array. Orbax writes into a temporary folder and renames it when complete, so a kill leaves
+A checkpoint has four items: `params`, `ema`, `progress` (the optimiser's state and the memory of the drawing of times)
+and `meta` (JSON): the data's position and a CRC-32 of every array. Orbax writes into a temporary folder and renames it when complete, so a kill leaves
 the ones before as they were. The checksums catch what a rename cannot: a disk that changed a byte.
 """
 
@@ -18,7 +18,13 @@ import orbax.checkpoint as ocp
 from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.training.state import TrainState
 
-ITEMS = ("params", "ema", "optimizer")
+ITEMS = ("params", "ema", "progress")
+
+
+def _items(state: TrainState) -> dict:
+    # The memory is often empty, and Orbax does not write an item without a leaf: it goes with the optimiser's state.
+    progress = {"optimizer": state.optimizer, "memory": state.memory}
+    return {"params": state.params, "ema": state.ema, "progress": progress}
 
 
 class DamagedError(Exception):
@@ -64,7 +70,7 @@ class Checkpoints:
           RunError: this save, or the one before, could not be written (a full disk).
         """
         state = jax.tree.map(np.asarray, jax.device_get(state))
-        items = {name: getattr(state, name) for name in ITEMS}
+        items = _items(state)
         meta = {"position": position, "crc32": {name: _checksums(items[name]) for name in ITEMS}}
         step = int(state.step)
         self._writing(
@@ -91,13 +97,14 @@ class Checkpoints:
         steps = self.steps()
         for step in reversed(steps):
             try:
-                items, meta = self._read(step, {name: getattr(template, name) for name in ITEMS})
+                items, meta = self._read(step, _items(template))
             except DamagedError as error:
                 self._report(f"checkpoint {step} in {self.directory} is damaged ({error}); trying the one before")
                 continue
             for later in (s for s in steps if s > step):
                 self._set_aside(later)
-            return TrainState(step=np.int32(step), **items), meta["position"]
+            state = TrainState(np.int32(step), items["params"], items["ema"], **items["progress"])
+            return state, meta["position"]
         if steps:
             raise InputError(
                 f"no checkpoint in {self.directory} can be read ({len(steps)} tried); "
