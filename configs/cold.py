@@ -2,9 +2,10 @@
 
   python -m diffusion_jax.train --config configs/cold.py --workdir runs/cold
 
-Two to three minutes on two CPU cores, 3000 steps. Expect FD 4.4 and nearest 1.06 in 50 steps, beside 1.1 for the training digits themselves and 12.1 for a Gaussian
-fit to the pixels (`python -m experiments.digits_quality --workdir runs/cold`, 1000 images, one run).
-All that is random in a picture is its mean grey and noise of 0.2, once.
+Two to three minutes on two CPU cores, 3000 steps. Expect a Fréchet distance of 4.4 and nearest 1.06 in 50
+steps, beside 1.1 for the training digits themselves and 12.1 for a Gaussian fit to the pixels (`python -m
+experiments.digits_quality --workdir runs/cold`, 1000 images, one run). All that is random in a picture is its
+mean grey and noise of 0.2, drawn once.
 """
 
 from diffusion_jax.data import sources
