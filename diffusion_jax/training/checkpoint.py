@@ -1,8 +1,9 @@
 """Checkpoints through Orbax: asynchronous, atomic, the last few kept, and checked when they are read.
 
-A checkpoint has four items: `params`, `ema`, `progress` (the optimiser's state and what the drawing of times remembers)
-and `meta` (JSON): the data's position and a CRC-32 of every array. Orbax writes into a temporary folder and renames it when
-complete, so a kill leaves the ones before as they were. The checksums catch what a rename cannot: a disk that changed a byte.
+A checkpoint has four items: `params`, `ema`, `progress` (the optimiser's state and what the drawing of times
+remembers) and `meta` (JSON): the data's position and a CRC-32 of every array. Orbax writes into a temporary folder
+and renames it when complete, so a kill leaves the ones before as they were. The checksums catch what a rename cannot:
+a disk that changed a byte.
 """
 
 import logging
