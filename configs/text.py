@@ -2,6 +2,10 @@
 
   python -m diffusion_jax.train --config configs/text.py --workdir runs/text
   python -m diffusion_jax.train --config configs/text.py --workdir runs/mine --config.data.dir=BOOK.txt
+
+3000 steps of 32 pieces, 0.13 s each on two idle CPU cores. Expect 2.8 bits a character of held-out text (`python
+-m experiments.text_quality --workdir runs/text`), between what counts of letters say that know one letter
+before (3.5) and two (2.7): words that look like English, and no sense.
 """
 
 import jax

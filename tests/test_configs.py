@@ -12,6 +12,7 @@ from diffusion_jax import cli, config, train
 from diffusion_jax.experiment import SampleRequest
 
 FOLDER = Path(__file__).parent.parent / "configs"
+GALLERY = (FOLDER.parent / "docs" / "gallery.md").read_text()
 PUBLISHED = {
     "cifar": 35_746_307,
     "celeba_hq": 113_673_219,
@@ -27,6 +28,7 @@ def test_a_config_builds_and_says_how_to_run_it(path):
     values = module.get_config()
     experiment = module.build(values)
     assert f"python -m diffusion_jax.train --config configs/{path.name} --workdir runs/" in module.__doc__
+    assert f"`{path.stem}`" in GALLERY or f"`configs/{path.name}`" in GALLERY
     params = jax.eval_shape(experiment.init, jax.random.key(0))
     if path.stem in PUBLISHED:
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PUBLISHED[path.stem]

@@ -164,19 +164,23 @@ def test_every_token_is_told_what_every_other_is(cases):
         np.testing.assert_array_equal(effect[1:], 0)
 
 
-def test_only_positions_tell_places_apart(cases):
-    """With the table of positions turned as the tokens are, the output is turned; with the table as it is, not."""
+def test_positions_and_neighbours_tell_places_apart_and_nothing_else(cases):
+    """Without neighbours: with the table of positions turned as the tokens are, the output is turned."""
     case = cases["sequence"]
+    alone = case.params | {"neighbours": jax.tree.map(jnp.zeros_like, case.params["neighbours"])}
     apply = jax.jit(lambda params, x: case.model.apply({"params": params}, x, TIME))
     order = np.array([3, 0, 5, 1, 4, 2])
 
     def turned(x, *rest):
         return np.asarray(x).reshape(BATCH, 6, *rest)[:, order].reshape(BATCH, 2, 3, *rest)
 
-    out = apply(case.params, case.x)
-    both = apply(case.params | {"positions": case.params["positions"][order]}, turned(case.x))
-    np.testing.assert_allclose(both, turned(out, VOCAB), atol=1e-5)
-    assert np.abs(apply(case.params, turned(case.x)) - turned(out, VOCAB)).max() > 0.01
+    def apart(params, table):
+        both = apply(params | {"positions": params["positions"][table]}, turned(case.x))
+        return np.abs(both - turned(apply(params, case.x), VOCAB)).max()
+
+    assert apart(alone, order) < 1e-5
+    assert apart(alone, np.arange(6)) > 0.01
+    assert apart(case.params, order) > 0.01
 
 
 def test_an_unknown_token_shows_at_once(cases):
