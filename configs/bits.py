@@ -7,13 +7,8 @@ steps, beside 1.1 for the training digits themselves and 12.1 for a Gaussian fit
 experiments.digits_quality --workdir runs/bits`, 1000 images, one run).
 """
 
-import jax
-import jax.numpy as jnp
-
-from diffusion_jax import views
-from diffusion_jax.data import sources, toys
+from diffusion_jax.data import sources
 from diffusion_jax.recipes import bits, pixels
-from diffusion_jax.recipes.compose import Data
 
 LEVELS, BITS = 17, 5
 
@@ -23,12 +18,4 @@ def get_config():
 
 
 def build(config):
-    shape = tuple(config.data.shape)
-    data = Data(
-        source=lambda: toys.levels(sources.digits("train"), LEVELS),
-        example={"tokens": jax.ShapeDtypeStruct(shape, jnp.int32)},
-        clean=lambda batch: batch["tokens"],
-        shape=shape,
-        view=views.levels(LEVELS),
-    )
-    return bits.build(config, data, BITS)
+    return bits.build(config, pixels.levels(config, lambda: sources.digits("train"), LEVELS), BITS)

@@ -7,14 +7,9 @@ steps, beside 1.1 for the training digits themselves and 12.1 for a Gaussian fit
 experiments.digits_quality --workdir runs/masked`, 1000 images, one run).
 """
 
-import jax
-import jax.numpy as jnp
-
-from diffusion_jax import views
-from diffusion_jax.data import sources, toys
+from diffusion_jax.data import sources
 from diffusion_jax.models.tokens import TokenUNet
 from diffusion_jax.recipes import masked, pixels
-from diffusion_jax.recipes.compose import Data
 
 LEVELS = 17
 
@@ -26,12 +21,5 @@ def get_config():
 
 
 def build(config):
-    shape = tuple(config.data.shape)
-    data = Data(
-        source=lambda: toys.levels(sources.digits("train"), LEVELS),
-        example={"tokens": jax.ShapeDtypeStruct(shape, jnp.int32)},
-        clean=lambda batch: batch["tokens"],
-        shape=shape,
-        view=views.levels(LEVELS),
-    )
+    data = pixels.levels(config, lambda: sources.digits("train"), LEVELS)
     return masked.build(config, data, TokenUNet(pixels.unet(config), LEVELS + 1), LEVELS)

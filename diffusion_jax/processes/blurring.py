@@ -24,7 +24,7 @@ from diffusion_jax.errors import InputError
 from diffusion_jax.gaussian import refreshed
 from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.processes.core import Process, check_interval
-from diffusion_jax.processes.gaussian import Coefficients
+from diffusion_jax.processes.gaussian import Coefficients, coefficients
 from diffusion_jax.processes.heat import cosine_basis, dissipation_rates
 from diffusion_jax.schedules import Schedule
 
@@ -104,17 +104,7 @@ def blurring(
 
     def bridge(t, s):
         check_interval(t, s)
-        t, s = _axes(t), _axes(s)
-        kappa = refresh(spectral, t, s)
-        keep = namespace(t).sqrt(1 - kappa) * spectral.sigma(s) / spectral.sigma(t)
-        return Partial(
-            _correct,
-            Coefficients(
-                x_t=keep,
-                x0=spectral.alpha(s) - keep * spectral.alpha(t),
-                var=kappa * spectral.sigma(s) ** 2,
-            ),
-        )
+        return Partial(_correct, coefficients(spectral, refresh, _axes(t), _axes(s)))
 
     def prior(key, shape):
         scale = np.hypot(spectral.alpha(_axes(1.0)), spectral.sigma(_axes(1.0)))

@@ -40,16 +40,7 @@ def gaussian(schedule: Schedule, refresh: Callable = refreshed) -> Process:
 
     def bridge(t, s):
         check_interval(t, s)
-        kappa = refresh(schedule, t, s)
-        keep = namespace(t).sqrt(1 - kappa) * schedule.sigma(s) / schedule.sigma(t)
-        return Partial(
-            _correct,
-            Coefficients(
-                x_t=keep,
-                x0=schedule.alpha(s) - keep * schedule.alpha(t),
-                var=kappa * schedule.sigma(s) ** 2,
-            ),
-        )
+        return Partial(_correct, coefficients(schedule, refresh, t, s))
 
     def prior(key, shape):
         scale = float(np.hypot(schedule.alpha(1.0), schedule.sigma(1.0)))
@@ -79,6 +70,17 @@ class Coefficients(NamedTuple):
     x_t: jax.Array
     x0: jax.Array
     var: jax.Array
+
+
+def coefficients(schedule: Schedule, refresh: Callable, t, s) -> Coefficients:
+    """a, b and kappa sigma_s^2 of `gaussian`, of the shape of the schedule's values at t and s."""
+    kappa = refresh(schedule, t, s)
+    keep = namespace(t).sqrt(1 - kappa) * schedule.sigma(s) / schedule.sigma(t)
+    return Coefficients(
+        x_t=keep,
+        x0=schedule.alpha(s) - keep * schedule.alpha(t),
+        var=kappa * schedule.sigma(s) ** 2,
+    )
 
 
 def _correct(coefficient: Coefficients, estimate: Gaussian | Interpolated, x_t) -> Gaussian:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion_jax import images, views
+from diffusion_jax.data import toys
 from diffusion_jax.data.pipeline import random_flip
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.recipes.compose import Data, base_config
@@ -81,6 +82,18 @@ def data(config: ConfigDict, source: Callable) -> Data:
         shape=shape,
         view=views.pictures(),
         transforms=(random_flip,) if config.data.flip else (),
+    )
+
+
+def levels(config: ConfigDict, source: Callable, num: int) -> Data:
+    """Images of `config.data.shape` as tokens, each entry one of `num` levels of grey (`toys.levels`)."""
+    shape = tuple(config.data.shape)
+    return Data(
+        source=lambda: toys.levels(source(), num),
+        example={"tokens": jax.ShapeDtypeStruct(shape, jnp.int32)},
+        clean=lambda batch: batch["tokens"],
+        shape=shape,
+        view=views.levels(num),
     )
 
 
