@@ -141,7 +141,7 @@ def test_the_bound_is_made_of_the_published_terms(x64):
         np.testing.assert_allclose(got[i], T * likelihood.bits(term).mean(), rtol=1e-7)
 
 
-def test_the_hybrid_teaches_the_mean_by_l_simple_alone():
+def test_the_hybrid_teaches_the_mean_by_l_simple_alone(x64):
     x0, noise = jax.random.normal(jax.random.key(0), (2, 4, 5)).clip(-1, 1)
     output = 0.3 * jax.random.normal(jax.random.key(1), (4, 10))
     t = jnp.array([1, 2, 17, T]) / T
