@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion_jax import rng
+from diffusion_jax import rng, training_times
 from diffusion_jax.errors import InputError
 from diffusion_jax.training.parallel import DataParallel
 from diffusion_jax.training.state import init_state, update_ema
@@ -71,6 +71,29 @@ def test_that_comparison_can_fail(experiment, batches, on_one, monkeypatch):
     monkeypatch.setattr("diffusion_jax.training.step.global_indices", jnp.arange)
     _, losses, _ = train(experiment, batches, 2)
     assert max(abs(a / b - 1) for a, b in zip(losses, on_one[1], strict=True)) > 1e-3
+
+
+def test_what_the_drawing_of_times_remembers_is_the_same_on_every_number_of_devices():
+    """A loss of one multiplication, so that this compiles at once."""
+    times = training_times.loss_aware(num=4, kept=2)
+
+    def loss(keys, params, batch, t):
+        return params * batch["image"] * t
+
+    def memory(devices):
+        data_parallel = DataParallel(jax.devices()[:devices])
+        state = init_state(lambda key: jnp.ones(()), optax.sgd(0.1), times, jax.random.key(0))
+        step = data_parallel.train_step(make_train_step(loss, times, optax.sgd(0.1), 0.9, seed=3))
+        state = data_parallel.replicate(state)
+        for _ in range(6):
+            state, _ = step(state, data_parallel.shard({"image": np.arange(1.0, 17.0, dtype=np.float32)}))
+        return jax.device_get(state.memory)
+
+    one, many = memory(1), memory(8)
+    np.testing.assert_array_equal(one.count, many.count)
+    np.testing.assert_allclose(one.losses, many.losses, rtol=1e-6)
+    assert one.count.sum() == 6 * 16
+    assert (one.losses != 0).all()
 
 
 def test_nothing_is_compiled_after_the_first_step(on_one):
