@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax import rng
+from diffusion_jax.errors import InputError
 
 
 class Gaussian(NamedTuple):
@@ -46,6 +47,10 @@ class Gaussian(NamedTuple):
         """Variance of noise of variance `var` plus `gain` times this."""
         return var + gain**2 * self.var
 
+    def guided(self, other: "Gaussian", scale) -> "Gaussian":
+        """other.mean + scale (mean - other.mean), with this variance; `scale` as `along` takes it for the mean."""
+        return self._replace(mean=_extrapolate(self.mean, other.mean, scale))
+
 
 class Interpolated(NamedTuple):
     """A mean, and a variance that is known only when a step is taken (Improved DDPM, equation 15).
@@ -69,6 +74,10 @@ class Interpolated(NamedTuple):
         """Variance of noise of variance `var` plus `gain` times this."""
         small, large = jnp.log(jnp.maximum(var, self.narrowest)), jnp.log(var + gain**2 * self.widest)
         return jnp.exp(small + self.fraction * (large - small))
+
+    def guided(self, other: "Interpolated", scale) -> "Interpolated":
+        """As `Gaussian.guided`: the learned variance is this one's, not guided (Dhariwal & Nichol's code; DiT's)."""
+        return self._replace(mean=_extrapolate(self.mean, other.mean, scale))
 
 
 class Categorical(NamedTuple):
@@ -100,6 +109,18 @@ class Categorical(NamedTuple):
         gap = log_p - jnp.where(possible, log_q, 0.0)
         return jnp.sum(jnp.where(possible, jnp.exp(log_p) * gap, 0.0), axis=-1)
 
+    def guided(self, other: "Categorical", scale) -> "Categorical":
+        """The law in proportion to p^scale q^(1 - scale), p this law and q the other; `scale` for tokens [...].
+
+        Where p has none the result has none (scale 0 excepted, which is q). Where q alone has none, p stands for it
+        if scale >= 1, for p^scale q^(1 - scale) is infinite there; below, the result has none.
+        """
+        log_p, log_q = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
+        scale = along(scale, log_p.shape[:-1])[..., None]
+        gap = jnp.where(jnp.isfinite(log_p) & jnp.isfinite(log_q), log_p - log_q, 0.0)
+        mixed = jnp.where(jnp.isfinite(log_q) | (scale >= 1), log_p + (scale - 1) * gap, -jnp.inf)
+        return Categorical(jnp.where(scale == 0, log_q, mixed).astype(log_p.dtype))
+
 
 def certain(x, vocab: int) -> Categorical:
     """The law that is sure of the tokens `x` [...]."""
@@ -115,6 +136,27 @@ def safe_log(p):
 def draw(kernel, keys):
     """One sample an example: `keys` [B] against the leading axis of every array in `kernel`."""
     return jax.vmap(lambda k, key: k.sample(key))(kernel, keys)
+
+
+def along(scale, shape):
+    """`scale` as it broadcasts to `shape` = [B, ...]: a number, [B], or an array of as many axes that broadcasts.
+
+    Raises:
+      InputError: for any other shape.
+    """
+    scale = jnp.asarray(scale)
+    axes = scale.shape + (1,) * (len(shape) - 1) if scale.ndim == 1 else scale.shape
+    if axes and (len(axes) != len(shape) or any(a not in (1, b) for a, b in zip(axes, shape, strict=True))):
+        raise InputError(
+            f"a scale for {list(shape)} is a number, [{shape[0]}], or has {len(shape)} axes that broadcast to it, "
+            f"not {list(scale.shape)}"
+        )
+    return scale.reshape(axes)
+
+
+def _extrapolate(x, other, scale):
+    """other + scale (x - other), in the form that gives x to the last bit for scale 1."""
+    return (x + (along(scale, x.shape) - 1) * (x - other)).astype(x.dtype)
 
 
 def mean_over_entries(x):

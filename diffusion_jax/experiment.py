@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import optax
 
+from diffusion_jax import conditions
 from diffusion_jax.training_times import Times
 from diffusion_jax.views import View
 
@@ -18,12 +19,16 @@ class SampleRequest(NamedTuple):
       steps: steps of the chain, or None for the sampler's own default.
       eta: DDIM's noise, or None where the sampler has none or for its default.
       run: `samplers.solve`, or another walk of the same chain (`samplers.film` with its frames).
+      guidance: scale of the guidance, or None for the sampler's own default.
+      classifier: None, or `(x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`, to guide a model without labels.
       report: None, or `report(share)`, called on the host now and then while the chain runs, with how much is done.
     """
 
     batch: int
     steps: int | None = None
     eta: float | None = None
+    guidance: float | None = None
+    classifier: Callable | None = None
     run: Callable | None = None
     report: Callable | None = None
 
@@ -40,9 +45,15 @@ class Experiment(NamedTuple):
       ema_decay: of the moving average of the parameters.
       source: `() -> random-access source` (`data.sources`); called by training only.
       transforms: per-example transforms of the data (`data.pipeline`).
-      samplers: name -> (`SampleRequest -> sample_fn(params, keys)`). The first is the default.
-      preview: `batch -> sample_fn(params, keys)`, a quick look during training.
+      samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`). The first is the default.
+        There is none where nothing can be drawn.
+      preview: `batch -> sample_fn(params, keys, *cond)`, a quick look during training.
       view: how samples are kept and shown (`views`).
+      ask: `(num, given) -> ()` or `(cond,)`, what `num` samples are told, [num, ...] each, from what a person gave:
+        name -> array, possibly nothing (`conditions`).
+      start: `params -> params`, what a new run starts from, given random parameters; outside of any compiled
+        function, so that it may read files.
+      log_prob: of a classifier, `(params, x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`; None otherwise.
     """
 
     example: Mapping[str, jax.ShapeDtypeStruct]
@@ -54,5 +65,8 @@ class Experiment(NamedTuple):
     source: Callable
     transforms: tuple[Callable, ...]
     samplers: Mapping[str, Callable]
-    preview: Callable
+    preview: Callable | None
     view: View
+    ask: Callable = conditions.nothing
+    start: Callable = lambda params: params
+    log_prob: Callable | None = None

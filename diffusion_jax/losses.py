@@ -1,7 +1,8 @@
-"""Training losses: `(keys [B], params, x0 [B, ...], t [B]) -> loss per example [B]`.
+"""Training losses: `(keys [B], params, x0 [B, ...], t [B], *cond) -> loss per example [B]`.
 
 A loss corrupts x0 to the given times (`training_times`), asks the network, and lets a *judge* say how wrong it was:
-`judge(output, x0, noise, x_t, t) -> [B]`. Judges of the parts of a dictionary add up (`joint`).
+`judge(output, x0, noise, x_t, t) -> [B]`. Judges of the parts of a dictionary add up (`joint`). `cond` is what the
+network is told of each example beside x_t and t: nothing, or a dictionary of arrays [B, ...].
 """
 
 from collections.abc import Callable
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 
 from diffusion_jax import rng
 from diffusion_jax.arrays import expand
-from diffusion_jax.distributions import mean_over_entries
+from diffusion_jax.distributions import Categorical, mean_over_entries
+from diffusion_jax.errors import InputError
 from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.processes import Process
 from diffusion_jax.schedules import Schedule
@@ -22,15 +24,15 @@ def judged(judge: Callable, apply: Callable, parameterization: Parameterization,
 
     Args:
       judge: `(output, x0, noise, x_t, t) -> [B]`, with `noise` as `process.corrupt` returned it.
-      apply: `(params, input [B, ...], time [B], dropout_keys [B]) -> output`, the network in training.
+      apply: `(params, input [B, ...], time [B], *cond, dropout_keys=[B]) -> output`, the network in training.
       parameterization: what it is shown.
       process: how data is corrupted.
     """
 
-    def loss(keys, params, x0, t):
+    def loss(keys, params, x0, t, *cond):
         noise_keys, dropout_keys = rng.split(keys, 2)
         x_t, noise = jax.vmap(process.corrupt)(noise_keys, x0, t)
-        output = apply(params, *parameterization.scale(x_t, t), dropout_keys)
+        output = apply(params, *parameterization.scale(x_t, t), *cond, dropout_keys=dropout_keys)
         return judge(output, x0, noise, x_t, t)
 
     return loss
@@ -45,14 +47,14 @@ def self_conditioned(
     shown 0. It costs one more evaluation, without gradient. Other arguments as of `judged`.
     """
 
-    def loss(keys, params, x0, t):
+    def loss(keys, params, x0, t, *cond):
         noise_keys, coin_keys, first_keys, dropout_keys = rng.split(keys, 4)
         state, noise = jax.vmap(process.corrupt)(noise_keys, x0, t)
-        first = apply(params, *parameterization.scale(state, t), first_keys)
+        first = apply(params, *parameterization.scale(state, t), *cond, dropout_keys=first_keys)
         said = jax.lax.stop_gradient(parameterization.read(first, state, t).mean)
         told = jax.vmap(lambda key: jax.random.bernoulli(key, share))(coin_keys)
         state = state | {"said": jnp.where(expand(told, said), said, state["said"])}
-        output = apply(params, *parameterization.scale(state, t), dropout_keys)
+        output = apply(params, *parameterization.scale(state, t), *cond, dropout_keys=dropout_keys)
         return judge(output, x0, noise, state, t)
 
     return loss
@@ -82,8 +84,55 @@ def simple(apply: Callable, parameterization: Parameterization, process: Process
 
 
 def weighted(loss: Callable, weight: Callable) -> Callable:
-    """`loss`, or a judge, times `weight(t)`, example by example: both take t last."""
-    return lambda *arguments: weight(arguments[-1]) * loss(*arguments)
+    """`loss` times `weight(t)`, example by example."""
+    return lambda keys, params, x0, t, *cond: weight(t) * loss(keys, params, x0, t, *cond)
+
+
+def weighted_judge(judge: Callable, weight: Callable) -> Callable:
+    """`judge` times `weight(t)`, example by example; for the parts of `joint`."""
+    return lambda output, x0, noise, x_t, t: weight(t) * judge(output, x0, noise, x_t, t)
+
+
+def withholding(loss: Callable, null: Callable, rate: float = 0.1) -> Callable:
+    """`loss` where a share `rate` of the examples, drawn at random, is not told its condition.
+
+    So that one network learns both halves of classifier-free guidance (Ho & Salimans 2022, algorithm 1).
+
+    Args:
+      loss: `(keys, params, x0, t, cond) -> [B]`.
+      null: `cond -> cond` that tells nothing, of the same shapes (`guidance.replacing`).
+      rate: in [0, 1]; 0.1 to 0.2 is usual.
+
+    Raises:
+      InputError: the rate is outside [0, 1].
+    """
+    if not 0 <= rate <= 1:
+        raise InputError(f"a share of {rate} that is not told its condition: give one in [0, 1]")
+
+    def withheld(keys, params, x0, t, cond):
+        keys, coins = rng.split(keys, 2)
+        dropped = jax.vmap(lambda key: jax.random.bernoulli(key, rate))(coins)
+        cond = jax.tree.map(lambda told, nothing: jnp.where(expand(dropped, told), nothing, told), cond, null(cond))
+        return loss(keys, params, x0, t, cond)
+
+    return withheld
+
+
+def classifying(apply: Callable, process: Process) -> Callable:
+    """The loss of a classifier of noisy data: the cross-entropy in nats of `cond["label"]`, int [B].
+
+    Args:
+      apply: `(params, x_t [B, ...], t [B], dropout_keys=[B]) -> logits [B, K]`.
+      process: how data is corrupted.
+    """
+
+    def loss(keys, params, x0, t, cond):
+        noise_keys, dropout_keys = rng.split(keys, 2)
+        x_t, _ = jax.vmap(process.corrupt)(noise_keys, x0, t)
+        logits = apply(params, x_t, t, dropout_keys=dropout_keys)
+        return -Categorical(logits).log_prob(cond["label"])
+
+    return loss
 
 
 def snr(schedule: Schedule) -> Callable:

@@ -190,12 +190,15 @@ def self_conditioned(base: Parameterization) -> Parameterization:
 
 
 def denoiser(apply: Callable, parameterization: Parameterization) -> Callable:
-    """The denoiser `(x_t [B, ...], t scalar or [B]) -> Estimate` of a network `apply(input, time [B])`."""
+    """The denoiser `(x_t [B, ...], t scalar or [B], *cond) -> Estimate` of a network `apply(input, time [B], *cond)`.
 
-    def denoise(x_t, t):
+    `cond` is nothing, or what the network is told beside. Samplers take denoisers without it: see `guidance.given`.
+    """
+
+    def denoise(x_t, t, *cond):
         network_input, time = parameterization.scale(x_t, t)
         batch = jax.tree.leaves(x_t)[0].shape[:1]
-        output = apply(network_input, jnp.broadcast_to(time, batch))
+        output = apply(network_input, jnp.broadcast_to(time, batch), *cond)
         return parameterization.read(output, x_t, t)
 
     return denoise

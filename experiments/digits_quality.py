@@ -19,7 +19,8 @@ What to expect, on every machine up to the classifier's rounding:
   Gaussian of pixels   12.1     1.52      mean and covariance of the pixels are right, nothing else is
   uniform noise       300       3.34
 
-Samples that come with labels (configs/labelled.py) are also shown to the classifier: how often does it agree?
+Samples with labels, drawn (configs/labelled.py) or told (configs/guided.py), are also shown to the classifier: how
+often does it agree?
 
 configs/digits.py says what its model gets. On two CPU cores the whole chain takes some five minutes for 1000
 images, ddim with 50 steps half of one; the images drawn last stay in WORKDIR/quality.
@@ -163,13 +164,15 @@ def drawn(options) -> Path:
     """The file of images of the run, by `diffusion_jax.sample`; it is kept in `WORKDIR/quality`."""
     out = options.workdir / "quality"
     flags = {"workdir": options.workdir, "num": options.num, "seed": options.seed, "out": out}
-    flags |= {"sampler": options.sampler, "steps": options.steps, "eta": options.eta}
+    flags |= {"sampler": options.sampler, "steps": options.steps, "eta": options.eta, "guidance": options.guidance}
     sample.main([f"--{name}={value}" for name, value in flags.items() if value is not None])
     return out / "samples.npz"
 
 
 def load(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """The arrays "images", uint8 [N, 8, 8, 1], and "labels", [N] or None, of the .npz file at `path`.
+
+    Labels that samples were told, and did not draw themselves, are in the file condition.npz beside it.
 
     Raises:
       InputError: no such file, or another content.
@@ -186,6 +189,10 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             f"{path} holds {pictures.dtype} {list(pictures.shape)}, not uint8 [N, 8, 8, 1] with N of at least 2; "
             "this experiment judges models of configs/digits.py"
         )
+    told = path.with_name("condition.npz")
+    if labels is None and told.is_file():
+        with np.load(told) as file:
+            labels = file.get("label")
     return pictures, labels
 
 
@@ -210,6 +217,7 @@ def _parser():
     add("--sampler", metavar="NAME", help="ancestral or ddim (ancestral)")
     add("--steps", type=int, metavar="N", help="network evaluations an image (all 1000, or 50 for ddim)")
     add("--eta", type=float, metavar="ETA", help="ddim's noise, from 0 to 1 (0)")
+    add("--guidance", type=float, metavar="G", help="of models of labels (the config's)")
     add("--seed", type=int, default=0, help="of the images' noise (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="also write the table there")
     return parser

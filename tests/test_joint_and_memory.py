@@ -81,7 +81,7 @@ def test_the_parts_of_a_loss_add_up():
     keys, t = jax.random.split(jax.random.key(0), 5), jnp.linspace(0.2, 1.0, 5)
     x0 = {"image": jnp.ones((5, 2, 2, 1)), "label": jnp.array([0, 1, 0, 1, 0])}
 
-    def apply(params, x, time, keys):
+    def apply(params, x, time, dropout_keys):
         assert time.shape == (5,)
         return {"image": params * x["image"], "label": params * jnp.ones((5, 3))}
 
@@ -162,7 +162,7 @@ def test_training_shows_a_share_of_the_examples_what_was_said():
     keys, t = jax.random.split(jax.random.key(0), 400), jnp.full(400, 0.5)
     x0 = jnp.zeros((400, 1, 1, 1))
 
-    def apply(params, x, time, keys):
+    def apply(params, x, time, dropout_keys):
         return params + 2 * x[..., 1:]  # 1 at first; 3 when it is told that it said 1
 
     def said(share, params=1.0):

@@ -27,7 +27,7 @@ def transition(alpha, pi, t):
 def exact(alpha, pi):
     """The network that knows log p(x0^l | x_t) of each token; `params` are added to it."""
 
-    def apply(params, x, t, keys):
+    def apply(params, x, t, dropout_keys):
         q = transition(alpha, pi, t)  # [B, K, K]
         likelihood = jax.vmap(lambda q, x: q[DATA, x].prod(-1))(q, x)  # [B, sequences]
         posterior = P * likelihood
@@ -134,7 +134,7 @@ def test_one_token_costs_its_entropy_in_any_number_of_steps(x64):
         def term(k, x_t, i=i, posterior=posterior):
             rigged = process._replace(corrupt=lambda key, x0, t: (x_t[None], None))
             loss = losses_discrete.d3pm(
-                lambda params, x, *_: jnp.log(jnp.asarray(posterior.T))[x],
+                lambda params, x, *_, **__: jnp.log(jnp.asarray(posterior.T))[x],
                 parameterizations.logits(lambda t: t), rigged, num,
             )  # fmt: skip
             return loss(jax.random.split(jax.random.key(0), 1), None, k[None, None], jnp.array([i / num]))[0]
@@ -152,7 +152,7 @@ def test_score_entropy_under_masks_is_mdlm_term_by_term(x64):
     x0 = jax.random.randint(jax.random.key(1), (64, 5), 0, 2)
     process, read = categorical(alpha, pi), parameterizations.substitution(MASK, lambda t: t)
 
-    def apply(params, x, time, keys):
+    def apply(params, x, time, dropout_keys):
         return jax.random.normal(jax.random.key(2), (64, 5, K)) + params
 
     t = jax.random.uniform(jax.random.key(3), (64,), minval=0.01, maxval=0.99)
@@ -239,7 +239,7 @@ def test_losses_are_pure_functions_with_finite_gradients(pi):
     keys = jax.random.split(jax.random.key(0), 16)
     x0 = jax.random.randint(jax.random.key(1), (16, 6), 0, 2)
 
-    def apply(params, x, time, keys):
+    def apply(params, x, time, dropout_keys):
         return params[x] + time[:, None, None]
 
     t = jnp.arange(1, 17) % 10 / 10 + 0.1  # on the table of d3pm's 10 steps
@@ -270,7 +270,7 @@ def test_certainty_about_the_truth_costs_nothing(x64):
     x0 = jnp.array([[0, 1, 1, 0]])
     process = categorical(linear_alpha, PI["uniform"])
 
-    def apply(params, x, time, keys):
+    def apply(params, x, time, dropout_keys):
         return certain(x0, K).logits
 
     @jax.jit

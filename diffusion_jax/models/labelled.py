@@ -1,5 +1,7 @@
 """Images and their labels together: one network that denoises both."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -26,14 +28,18 @@ class LabelledUNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: dict[str, jax.Array], time: jax.Array, dropout_keys: jax.Array | None = None
+        self,
+        x: dict[str, jax.Array],
+        time: jax.Array,
+        cond: Mapping[str, jax.Array] | None = None,
+        dropout_keys: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """The network's raw output for noisy images and labels.
 
         Args:
           x: {"image": float [B, H, W, C], "label": integer [B]}. A label beyond `classes` makes its example NaN.
           time: [B], integer or float, from 0 to 1000, of both.
-          dropout_keys: see `UNet`.
+          cond, dropout_keys: see `UNet`.
 
         Returns:
           {"image": float32 [B, H, W, unet.out_channels], "label": logits float32 [B, classes + 1]}.
@@ -49,6 +55,6 @@ class LabelledUNet(nn.Module):
         beside = jnp.broadcast_to(vector[:, None, None, :], (*image.shape[:3], self.features))
         channels = self.unet.out_channels
         network = self.unet.clone(out_channels=channels + self.features, parent=self, name="network")
-        out = network(jnp.concatenate([image, beside], axis=-1), time, dropout_keys)
+        out = network(jnp.concatenate([image, beside], axis=-1), time, cond, dropout_keys)
         logits = dense(self.classes + 1, jnp.float32, "output")(out[..., channels:].mean((1, 2)))
         return {"image": out[..., :channels], "label": logits}

@@ -7,7 +7,8 @@ statistics of group normalisation and the softmax are float32 whatever it is.
 
 import math
 import zlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,20 @@ from diffusion_jax import rng
 from diffusion_jax.errors import InputError
 
 SAME = ((1, 1), (1, 1))
+
+
+class Told(NamedTuple):
+    """What every layer of a network is told beside its input.
+
+    Attributes:
+      embedding: float [B, E], of the time and of whatever else is one vector an example.
+      tokens: float [B, L, D], a sequence to attend to, such as an encoded text; None where there is none.
+      dropout_keys: None for evaluation, or one typed threefry key an example, [B] (`Dropout`).
+    """
+
+    embedding: jax.Array
+    tokens: jax.Array | None = None
+    dropout_keys: jax.Array | None = None
 
 
 def scaled_init(scale: float) -> nn.initializers.Initializer:
@@ -73,25 +88,42 @@ def sinusoid(time: jax.Array, features: int) -> jax.Array:
 
     Vaswani et al. 2017, section 3.5, with the frequencies of DDPM's official code.
     """
+    angles = _angles(time, features, features // 2 - 1)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def cosinusoid(time: jax.Array, features: int) -> jax.Array:
+    """[cos(t w_k), sin(t w_k)] with w_k = 10000^(-k / (features / 2)): OpenAI's networks' and Stable Diffusion's.
+
+    Arguments, result and errors as of `sinusoid`.
+    """
+    angles = _angles(time, features, features // 2)
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def _angles(time, features: int, last: int):
     if features < 4 or features % 2:
         raise InputError(f"a time embedding of {features} features: take an even number of at least 4")
-    half = features // 2
-    frequencies = jnp.exp(-math.log(10000.0) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
-    angles = time.astype(jnp.float32)[:, None] * frequencies
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    frequencies = jnp.exp(-math.log(10000.0) / last * jnp.arange(features // 2, dtype=jnp.float32))
+    return time.astype(jnp.float32)[:, None] * frequencies
 
 
 class TimeEmbedding(nn.Module):
     """Sinusoid -> dense -> swish -> dense: time [B] -> float32 [B, 4 * features].
 
     Computed in float32: it is a few small products, and bfloat16 would blur neighbouring steps.
+
+    Attributes:
+      features: of the sinusoid, a quarter of the result's.
+      encode: `(time, features) -> [B, features]`: `sinusoid` or `cosinusoid`.
     """
 
     features: int
+    encode: Callable = sinusoid
 
     @nn.compact
     def __call__(self, time: jax.Array) -> jax.Array:
-        h = sinusoid(time, self.features)
+        h = self.encode(time, self.features)
         h = dense(4 * self.features, jnp.float32, "dense_0")(h)
         return dense(4 * self.features, jnp.float32, "dense_1")(nn.swish(h))
 
@@ -138,24 +170,21 @@ class ResBlock(nn.Module):
 
     GroupNorm, swish, 3x3; plus dense(swish(embedding)); GroupNorm, swish, dropout, 3x3 (starts at zero); plus
     the input, through a 1x1 where the number of channels changes. C and `features` are multiples of `groups`.
-
-    Call with x, embedding [B, E] and dropout keys ([B] or None, see `Dropout`).
     """
 
     features: int
     dropout: float = 0.0
     groups: int = 32
+    epsilon: float = 1e-6
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, embedding: jax.Array, dropout_keys: jax.Array | None = None
-    ) -> jax.Array:
-        h = nn.swish(group_norm(self.groups, self.dtype, "norm_0")(x))
+    def __call__(self, x: jax.Array, told: Told) -> jax.Array:
+        h = nn.swish(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
         h = conv3x3(self.features, self.dtype, "conv_0")(h)
-        h = h + dense(self.features, self.dtype, "time")(nn.swish(embedding))[:, None, None, :]
-        h = nn.swish(group_norm(self.groups, self.dtype, "norm_1")(h))
-        h = Dropout(self.dropout, name="dropout")(h, dropout_keys)
+        h = h + dense(self.features, self.dtype, "time")(nn.swish(told.embedding))[:, None, None, :]
+        h = nn.swish(group_norm(self.groups, self.dtype, "norm_1", self.epsilon)(h))
+        h = Dropout(self.dropout, name="dropout")(h, told.dropout_keys)
         h = conv3x3(self.features, self.dtype, "conv_1", kernel_init=zero_init)(h)
         if x.shape[-1] != self.features:
             x = dense(self.features, self.dtype, "shortcut")(x)
@@ -163,37 +192,57 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention of one head over all pixels, with a residual: [B, H, W, C] -> [B, H, W, C] of `dtype`.
+    """Self-attention over all pixels, with a residual: [B, H, W, C] -> [B, H, W, C] of `dtype`.
 
-    x + out(softmax(q k^T / sqrt(C)) v), with q, k, v dense layers of GroupNorm(x) and `out` a dense layer
-    that starts at zero. C is a multiple of `groups`. Memory grows with (H W)^2.
+    x + out(softmax(q k^T / sqrt(C / heads)) v), with q, k, v dense layers of GroupNorm(x) and `out` a dense layer
+    that starts at zero. C is a multiple of `groups` and of `heads`. Memory grows with heads (H W)^2.
     """
 
+    heads: int = 1
     groups: int = 32
+    epsilon: float = 1e-6
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
         batch, height, width, channels = x.shape
-        h = group_norm(self.groups, self.dtype, "norm")(x)
-        h = h.reshape(batch, height * width, 1, channels)
+        h = group_norm(self.groups, self.dtype, "norm", self.epsilon)(x)
+        h = h.reshape(batch, height * width, channels)
         query, key, value = (dense(channels, self.dtype, name)(h) for name in ("query", "key", "value"))
-        h = jax.nn.dot_product_attention(query, key, value)  # scale C^-0.5, softmax in float32
-        h = h.reshape(x.shape)
+        h = attention(query, key, value, self.heads).reshape(x.shape)
         return x + dense(channels, self.dtype, "out", kernel_init=zero_init)(h)
+
+
+def attention(query: jax.Array, key: jax.Array, value: jax.Array, heads: int) -> jax.Array:
+    """softmax(q k^T / sqrt(d)) v in each of `heads` slices of d features: [B, N, C], twice [B, L, C] -> [B, N, C].
+
+    The softmax is float32, and the whole is one fused kernel where the backend has one.
+
+    Raises:
+      InputError: `heads` does not divide C.
+    """
+    if query.shape[-1] % heads:
+        raise InputError(
+            f"{query.shape[-1]} features do not divide into {heads} heads of attention; take a divisor of them"
+        )
+    query, key, value = (x.reshape(*x.shape[:2], heads, -1) for x in (query, key, value))
+    out = jax.nn.dot_product_attention(query, key, value)
+    return out.reshape(*out.shape[:2], -1)
 
 
 class Downsample(nn.Module):
     """3x3 convolution of stride 2: [B, H, W, C] -> [B, H / 2, W / 2, C], H and W even.
 
-    Zeros are padded at the bottom and right only, as TensorFlow's SAME does for even sizes.
+    By default zeros are padded at the bottom and right only, as TensorFlow's SAME does for even sizes; PyTorch's
+    networks pad all sides (`SAME`).
     """
 
+    padding: tuple = ((0, 1), (0, 1))
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return conv3x3(x.shape[-1], self.dtype, "conv", stride=2, padding=((0, 1), (0, 1)))(x)
+    def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
+        return conv3x3(x.shape[-1], self.dtype, "conv", stride=2, padding=self.padding)(x)
 
 
 class Upsample(nn.Module):
@@ -202,6 +251,15 @@ class Upsample(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.repeat(2, axis=1).repeat(2, axis=2)
-        return conv3x3(x.shape[-1], self.dtype, "conv")(x)
+    def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
+        return conv3x3(x.shape[-1], self.dtype, "conv")(enlarged(x))
+
+
+def enlarged(x: jax.Array) -> jax.Array:
+    """Nearest neighbour x2: [B, H, W, C] -> [B, 2 H, 2 W, C]."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def halved(x: jax.Array) -> jax.Array:
+    """The mean of 2x2 pixels: [B, H, W, C] -> [B, H / 2, W / 2, C], H and W even."""
+    return nn.avg_pool(x, (2, 2), strides=(2, 2))

@@ -1,10 +1,14 @@
 """A network for vectors: points in the plane, tables, what another model made of an image."""
 
+import dataclasses
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.errors import InputError
+from diffusion_jax.models.conditioning import check_names, embedded
 from diffusion_jax.models.layers import TimeEmbedding, dense, zero_init
 
 
@@ -18,29 +22,41 @@ class MLP(nn.Module):
     Attributes:
       features: width of every hidden layer, even and at least 4.
       layers: number of residual layers.
+      embed: name of a condition -> module that makes a vector of it, added to the time embedding (`conditioning`).
     """
 
     features: int = 128
     layers: int = 3
+    embed: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
 
     @nn.compact
-    def __call__(self, x: jax.Array, time: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        time: jax.Array,
+        cond: Mapping[str, jax.Array] | None = None,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
         """The network's raw output for noisy vectors.
 
         Args:
           x: [B, D], of any float type; each number of about unit size.
           time: [B], integer or float, from 0 to 1000.
+          cond: what the network is told, with exactly the names in `embed`.
           dropout_keys: not used; there is no dropout.
 
         Returns:
           float32 [B, D], all but 0 at first.
 
         Raises:
-          InputError: x is not [B, D], or `features` is odd or below 4.
+          InputError: x is not [B, D], `features` is odd or below 4, or a condition is missing or
+            unknown.
         """
         if x.ndim != 2:
             raise InputError(f"an MLP for x of shape {x.shape}: make it [batch, numbers]")
-        embedding = nn.swish(TimeEmbedding(self.features, name="time_embedding")(time))
+        check_names(cond, self.embed)
+        embedding = TimeEmbedding(self.features, name="time_embedding")(time)
+        embedding = nn.swish(embedding + embedded(self.embed, cond, 4 * self.features))
         h = dense(self.features, jnp.float32, "input")(x)
         for i in range(self.layers):
             branch = dense(self.features, jnp.float32, f"layer_{i}_dense_0")(h)

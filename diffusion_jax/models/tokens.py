@@ -1,5 +1,7 @@
 """Pixels as tokens: a U-Net whose input and output are levels of grey, not numbers."""
 
+from collections.abc import Mapping
+
 import jax
 from flax import linen as nn
 
@@ -23,13 +25,19 @@ class TokenUNet(nn.Module):
     features: int = 16
 
     @nn.compact
-    def __call__(self, x: jax.Array, time: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        time: jax.Array,
+        cond: Mapping[str, jax.Array] | None = None,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
         """Logits, float32 [B, H, W, 1, vocab].
 
         Args:
           x: integer [B, H, W, 1]. A token beyond the vocabulary makes its example NaN.
           time: [B], integer or float, from 0 to 1000.
-          dropout_keys: see `UNet`.
+          cond, dropout_keys: see `UNet`.
 
         Raises:
           InputError: more than one token a pixel, or as `UNet`.
@@ -37,5 +45,6 @@ class TokenUNet(nn.Module):
         if x.shape[-1] != 1:
             raise InputError(f"tokens {x.shape}: a TokenUNet takes one a pixel, [B, H, W, 1]")
         h = nn.Embed(self.vocab, self.features, embedding_init=nn.initializers.normal(1.0), name="tokens")(x[..., 0])
-        logits = self.unet.clone(out_channels=self.vocab, parent=self, name="network")(h, time, dropout_keys)
+        network = self.unet.clone(out_channels=self.vocab, parent=self, name="network")
+        logits = network(h, time, cond, dropout_keys)
         return logits[..., None, :]

@@ -21,3 +21,4 @@ from diffusion_jax.processes.gaussian import renoise as renoise
 from diffusion_jax.processes.heat import heat_dissipation as heat_dissipation
 from diffusion_jax.processes.joint import product as product
 from diffusion_jax.processes.memory import self_conditioned as self_conditioned
+from diffusion_jax.processes.pushed import pushed as pushed

@@ -1,6 +1,6 @@
 """How a method's parts become an `Experiment`, whatever the data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,21 +10,26 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from diffusion_jax import samplers
+from diffusion_jax import conditions, guidance, samplers
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.processes import Process
+from diffusion_jax.schedules import Schedule
 from diffusion_jax.training_times import Times
 from diffusion_jax.views import View
 
 
 class Walk(NamedTuple):
-    """One way down: a sampler, its grid, and what is done to the denoiser first."""
+    """One way down: a sampler, its grid, and what is done to the denoiser first.
+
+    `guide` is what is made of a condition (`guidance`); None where a request for guidance cannot be met.
+    """
 
     sampler: samplers.Sampler
     times: np.ndarray
     transforms: Sequence[Callable] = ()
+    guide: Callable | None = None
 
 
 class Data(NamedTuple):
@@ -37,6 +42,8 @@ class Data(NamedTuple):
       shape: of one x0, as `process.prior` takes it.
       view: how samples are kept and shown.
       transforms: per-example transforms (`data.pipeline`).
+      told: `batch -> ()` or `batch -> (cond,)`: what the network is told of each example.
+      ask: what it is told when samples are drawn (`Experiment.ask`).
     """
 
     source: Callable
@@ -45,6 +52,8 @@ class Data(NamedTuple):
     shape: object
     view: View
     transforms: tuple[Callable, ...] = ()
+    told: Callable = lambda batch: ()
+    ask: Callable = conditions.nothing
 
 
 def base_config() -> ConfigDict:
@@ -87,35 +96,47 @@ def compose(
     times: Times,
     walks: Mapping[str, Callable],
     preview: str,
+    start: Callable = lambda params: params,
+    frozen: Collection[str] = (),
 ) -> Experiment:
     """A method as an experiment.
 
     Args:
       config: values, with the sections of `base_config`.
       data: what is learned.
-      model: a module, called with (input, time [B], dropout keys [B] or None).
+      model: a module, called with (input, time [B], *cond, dropout_keys=[B] or nothing).
       process: destroys the data, and gives the prior.
       parameterization: what the network is shown and asked for.
       loss: `(apply, parameterization, process) -> loss` (`losses`).
       times: at which it is trained.
       walks: name -> (`SampleRequest -> Walk`); the first is the default sampler.
       preview: the one of them that draws during training, in `config.log.preview_steps` steps.
+      start: `params -> params`, what training starts from instead of random ones (`Experiment.start`).
+      frozen: parts of the parameters that stay as they start, by their names in the tree's first level.
     """
 
-    def apply(params, x, time, dropout_keys=None):
-        return model.apply({"params": params}, x, time, dropout_keys)
+    def apply(params, *told, **dropout_keys):
+        return model.apply({"params": params}, *told, **dropout_keys)
 
-    def network_input(key):
+    def network_input(key, batch):
         x = jax.vmap(lambda key: process.prior(key, data.shape))(key[None])
-        return parameterization.scale(x, jnp.ones(1))
+        return *parameterization.scale(x, jnp.ones(1)), *data.told(batch)
 
-    criterion = loss(apply, parameterization, process)
+    def train_apply(params, *told, **dropout_keys):
+        held = {name: jax.lax.stop_gradient(part) if name in frozen else part for name, part in params.items()}
+        return apply(held, *told, **dropout_keys)
+
+    criterion = loss(train_apply, parameterization, process)
     # Only the shapes: nothing is drawn.
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(network_input, jax.random.key(0)))
+    one = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in data.example.items()}
+    shapes = jax.eval_shape(network_input, jax.random.key(0), one)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def sampler(walk: Callable) -> Callable:
         def make(request: SampleRequest) -> Callable:
             way = walk(request)
+            if way.guide is None and not (request.guidance is None and request.classifier is None):
+                raise InputError("this model cannot be guided; leave --guidance and --classifier out")
             stepper = way.sampler
             if request.report is not None:
                 stepper = samplers.reporting(stepper, request.report)
@@ -129,6 +150,7 @@ def compose(
                 data.shape,
                 way.transforms,
                 request.run or samplers.solve,
+                way.guide or guidance.given,
             )
 
         return make
@@ -137,16 +159,48 @@ def compose(
     return Experiment(
         example=data.example,
         init=lambda key: model.init(key, *zeros)["params"],
-        loss=lambda keys, params, batch, t: criterion(keys, params, data.clean(batch), t),
+        loss=lambda keys, params, batch, t: criterion(keys, params, data.clean(batch), t, *data.told(batch)),
         times=times,
-        optimizer=optimizer(config.train),
+        optimizer=holding(frozen, optimizer(config.train)),
         ema_decay=config.train.ema_decay,
         source=data.source,
         transforms=data.transforms,
         samplers=made,
         preview=lambda batch: made[preview](SampleRequest(batch, steps=config.log.preview_steps)),
         view=data.view,
+        ask=data.ask,
+        start=start,
     )
+
+
+def by_classifier(schedule: Schedule, request: SampleRequest) -> Callable | None:
+    """The guide of a model that is told no label: the request's classifier, which is; without one None."""
+    if request.classifier is None:
+        if request.guidance is not None:
+            raise InputError(f"guidance {request.guidance} takes a classifier for this model; add --classifier DIR")
+        return None
+
+    def guide(denoise, cond):
+        by = guidance.classifier(
+            schedule,
+            lambda x_t, t: request.classifier(x_t, t, cond["label"]),
+            1.0 if request.guidance is None else request.guidance,
+        )
+        rest = {name: value for name, value in cond.items() if name != "label"}
+        return by(guidance.given(denoise, *([rest] if rest else [])))
+
+    return guide
+
+
+def holding(frozen: Collection[str], rest: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`rest` for all but the parts named `frozen`, which it leaves alone and keeps nothing for."""
+    if not frozen:
+        return rest  # the plain state, without a wrapping that says nothing
+
+    def groups(params):
+        return {name: "frozen" if name in frozen else "trained" for name in params}
+
+    return optax.partition({"trained": rest, "frozen": optax.set_to_zero()}, groups)
 
 
 def without_eta(walk: Callable) -> Callable:

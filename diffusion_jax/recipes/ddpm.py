@@ -17,7 +17,7 @@ from diffusion_jax import (
 )
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.recipes import pixels
-from diffusion_jax.recipes.compose import Walk, compose, without_eta
+from diffusion_jax.recipes.compose import Walk, by_classifier, compose, without_eta
 
 
 def default_config() -> ConfigDict:
@@ -51,11 +51,6 @@ def build(
     num = config.diffusion.timesteps
     schedule = schedules.from_betas(schedules.linear_betas(num) if betas is None else betas)
 
-    def ancestral(request: SampleRequest) -> Walk:
-        times = timesteps.uniform(num if request.steps is None else request.steps, num)
-        process = processes.gaussian(schedule)
-        return Walk(samplers.ancestral(process), times, (guidance.clip(), variance(schedule)))
-
     return compose(
         config,
         pixels.data(config, source),
@@ -64,9 +59,21 @@ def build(
         parameterization=parameterizations.eps(schedule, parameterizations.table_index(num)),
         loss=losses.simple,
         times=training_times.independent(training_times.table(num)),
-        walks={"ancestral": without_eta(ancestral), "ddim": ddim(schedule, num)},
+        walks={"ancestral": without_eta(ancestral(schedule, num, variance)), "ddim": ddim(schedule, num)},
         preview="ddim",
     )
+
+
+def ancestral(schedule: schedules.Schedule, num: int, variance: Callable = variances.fixed_large) -> Callable:
+    """DDPM's own walk down a table of `num` betas."""
+
+    def walk(request: SampleRequest) -> Walk:
+        times = timesteps.uniform(num if request.steps is None else request.steps, num)
+        sampler = samplers.ancestral(processes.gaussian(schedule))
+        transforms = (guidance.clip(), variance(schedule))
+        return Walk(sampler, times, transforms, by_classifier(schedule, request))
+
+    return walk
 
 
 def ddim(schedule: schedules.Schedule, num: int) -> Callable:
@@ -75,6 +82,6 @@ def ddim(schedule: schedules.Schedule, num: int) -> Callable:
     def walk(request: SampleRequest) -> Walk:
         times = timesteps.leading(min(50, num) if request.steps is None else request.steps, num)
         process = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
-        return Walk(samplers.ancestral(process), times, (guidance.clip(),))
+        return Walk(samplers.ancestral(process), times, (guidance.clip(),), by_classifier(schedule, request))
 
     return walk

@@ -18,6 +18,7 @@ from diffusion_jax import (
     training_times,
 )
 from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.recipes import pixels
 from diffusion_jax.recipes.compose import Walk, compose, without_eta
 from diffusion_jax.recipes.ddpm import ddim
@@ -31,6 +32,14 @@ def l_hybrid(base, learned, process, num: int) -> Callable:
 def l_vlb(base, learned, process, num: int) -> Callable:
     """L_vlb alone, for the best likelihood; draw its times with `training_times.loss_aware`."""
     return losses_bound.bound(learned, process, num)
+
+
+def said(schedule: schedules.Schedule, num: int) -> tuple[Parameterization, Parameterization]:
+    """The noise, and the noise and the variance: what its networks say, on a table of `num` betas."""
+    # The posterior variance of the second step, as in the official code.
+    narrowest = float(gaussian.refreshed(schedule, 2 / num, 1 / num) * schedule.sigma(1 / num) ** 2)
+    base = parameterizations.eps(schedule, parameterizations.table_index(num))
+    return base, parameterizations.learned_range(base, schedule, narrowest)
 
 
 def build(
@@ -47,10 +56,7 @@ def build(
     num = config.diffusion.timesteps
     schedule = schedules.from_betas(schedules.cosine_betas(num))
     process = processes.gaussian(schedule)
-    # The posterior variance of the second step, as in the official code.
-    narrowest = float(gaussian.refreshed(schedule, 2 / num, 1 / num) * schedule.sigma(1 / num) ** 2)
-    base = parameterizations.eps(schedule, parameterizations.table_index(num))
-    learned = parameterizations.learned_range(base, schedule, narrowest)
+    base, learned = said(schedule, num)
 
     def ancestral(request: SampleRequest) -> Walk:
         grid = timesteps.respaced(min(100, num) if request.steps is None else request.steps, num)

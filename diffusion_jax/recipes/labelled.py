@@ -51,7 +51,7 @@ def build(config: ConfigDict, source: Callable, classes: int, label_weight: floa
     )
     judge = losses.joint(
         image=losses.squared_error(image),
-        label=losses.weighted(losses_discrete.surprise(label), lambda t: label_weight * jnp.ones_like(t)),
+        label=losses.weighted_judge(losses_discrete.surprise(label), lambda t: label_weight * jnp.ones_like(t)),
     )
 
     def ancestral(request: SampleRequest) -> Walk:

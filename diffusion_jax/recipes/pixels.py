@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax import images, views
+from diffusion_jax import conditions, hints, images, views
 from diffusion_jax.data import toys
 from diffusion_jax.data.pipeline import random_flip
+from diffusion_jax.models.skeleton import Skeleton
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.recipes.compose import Data, base_config
 
@@ -85,6 +87,29 @@ def data(config: ConfigDict, source: Callable) -> Data:
     )
 
 
+def told_labels(data: Data, classes: int) -> Data:
+    """`data` whose examples have a label, 0 to classes - 1, of which the network is told."""
+    return data._replace(
+        example=data.example | {"label": jax.ShapeDtypeStruct((), jnp.int32)},
+        told=lambda batch: ({"label": batch["label"]},),
+        ask=conditions.labels(classes),
+    )
+
+
+def told_edges(data: Data, test: Callable) -> Data:
+    """`data` of images, of whose edges the network is told; samples are told those of the images of `test()`."""
+
+    def default(num):
+        source = test()
+        some = np.stack([source[i]["image"] for i in range(min(num, len(source)))])
+        return {"hint": np.asarray(hints.edges(images.to_float(some)))}
+
+    return data._replace(
+        told=lambda batch: ({"hint": hints.edges(data.clean(batch))},),
+        ask=conditions.arrays(default, hint=(*data.shape[:2], 1)),
+    )
+
+
 def levels(config: ConfigDict, source: Callable, num: int) -> Data:
     """Images of `config.data.shape` as tokens, each entry one of `num` levels of grey (`toys.levels`)."""
     shape = tuple(config.data.shape)
@@ -97,9 +122,12 @@ def levels(config: ConfigDict, source: Callable, num: int) -> Data:
     )
 
 
-def unet(config: ConfigDict, outputs: int = 1) -> UNet:
-    """DDPM's U-Net with the values of `config.model`; it says `outputs` numbers of each of an image's entries."""
-    return UNet(
+def unet(config: ConfigDict, outputs: int = 1, kind: type[Skeleton] = UNet, **fields) -> Skeleton:
+    """DDPM's U-Net with the values of `config.model`; it says `outputs` numbers of each of an image's entries.
+
+    `kind` is another U-Net (`models.ADMUNet`), and `fields` are more of its fields.
+    """
+    return kind(
         channels=config.model.channels,
         multipliers=tuple(config.model.multipliers),
         blocks=config.model.blocks,
@@ -108,4 +136,5 @@ def unet(config: ConfigDict, outputs: int = 1) -> UNet:
         dropout=config.model.dropout,
         groups=config.model.groups,
         dtype=jnp.bfloat16 if config.model.bfloat16 else jnp.float32,
+        **fields,
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from diffusion_jax import rng
 from diffusion_jax.errors import InputError
+from diffusion_jax.guidance import given
 from diffusion_jax.parameterizations import Parameterization, denoiser
 from diffusion_jax.processes import Process
 from diffusion_jax.timesteps import check_grid
@@ -120,13 +121,14 @@ def make_sample_fn(
     shape,
     transforms: Sequence[Callable] = (),
     run: Callable = solve,
+    guide: Callable = given,
 ) -> Callable:
-    """`sample_fn(params, rng)`: data [B, ...] drawn by the whole reverse chain, as one pure function.
+    """`sample_fn(params, rng, *cond)`: data [B, ...] drawn by the whole reverse chain, as one pure function.
 
     It may be compiled, mapped, differentiated, or put inside a larger program.
 
     Args:
-      apply: `(params, input [B, ...], time [B]) -> output`, the network.
+      apply: `(params, input [B, ...], time [B], *cond) -> output`, the network.
       parameterization: what the network's input and output mean.
       process: gives the prior at t = 1.
       sampler: how to step.
@@ -135,19 +137,22 @@ def make_sample_fn(
       shape: of one example, as `process.prior` takes it: (H, W, C), or a dictionary of shapes.
       transforms: `Denoiser -> Denoiser`, applied from first to last (clipping, variances, guidance).
       run: `solve`, or `functools.partial(film, frames=F)` for the pictures on the way as well.
+      guide: `(conditional denoiser, *cond) -> Denoiser`: what is made of the condition (`guidance.given`,
+        `guidance.classifier_free`).
 
     Returns:
-      `sample_fn(params, rng)`, where `rng` is one key. Example i uses `fold_in(rng, i)` and nothing else: it
-      does not change with B. `rng` may also be keys [B], one an example, in place of that.
+      `sample_fn(params, rng, *cond)`, where `rng` is one key. Example i uses `fold_in(rng, i)` and nothing else: it
+      does not change with B. `rng` may also be keys [B], one an example, in place of that. `cond` is nothing for
+      a network that is told nothing, or else a dictionary of arrays [B, ...] (`models.conditioning`).
     """
     times = check_grid(times)
 
-    def sample_fn(params, key):
+    def sample_fn(params, key, *cond):
         key = rng.typed(key)
         keys = key if key.ndim else rng.per_example(key, jnp.arange(batch))
         if keys.shape != (batch,):
             raise InputError(f"sample_fn takes one key, or one for each of {batch} examples, not {keys.shape}")
-        denoise = denoiser(lambda x, time: apply(params, x, time), parameterization)
+        denoise = guide(denoiser(lambda *told: apply(params, *told), parameterization), *cond)
         for transform in transforms:
             denoise = transform(denoise)
         x = jax.vmap(lambda key: process.prior(key, shape))(rng.each(keys, 0))

@@ -77,9 +77,11 @@ def _begin(experiment: Experiment, config: ConfigDict, checkpoints: Checkpoints,
     key = rng.stream(jax.random.key(config.seed), "init")
     state = init_state(experiment.init, experiment.optimizer, experiment.times, key)
     saved = checkpoints.restore_latest(state)
-    if saved is not None:
-        state, position = saved
-        stream.set_state(position)
+    if saved is None:
+        params = experiment.start(state.params)
+        return state._replace(params=params, ema=params), stream
+    state, position = saved
+    stream.set_state(position)
     return state, stream
 
 
@@ -91,7 +93,7 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream) -> T
             experiment.loss, experiment.times, experiment.optimizer, experiment.ema_decay, config.seed
         )
     )
-    preview = _Preview(experiment, config, workdir) if config.log.sample_every and lead else None
+    preview = _Preview(experiment, config, workdir) if config.log.sample_every and experiment.preview and lead else None
     batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.example}))
     with (
         interrupt.listening() as stop,
@@ -135,11 +137,12 @@ class _Preview:
         each = math.ceil(config.log.samples / count)
         self._keys = rng.per_example(rng.stream(jax.random.key(config.seed), "preview"), jnp.arange(each * count))
         self._num, self._view = config.log.samples, experiment.view
+        self._cond = experiment.ask(each * count, {})
         self._sample = self._parallel.sample(experiment.preview(each))
 
     def draw(self, params, step: int):
         """The picture, uint8 [H, W, C]; also written to `directory`."""
-        samples = self._sample(params, self._keys)
+        samples = self._sample(params, self._keys, *self._cond)
         picture = self._view.picture(jax.tree.map(lambda x: x[: self._num], samples))
         images.save_png(self.directory / f"step_{step:08d}.png", picture)
         return picture

@@ -4,6 +4,7 @@ The training step is written for one device's share of the batch, with `axis_nam
 replicated (`in_axes=None`) and has no device axis, so a checkpoint does not know how many devices wrote it.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -73,16 +74,22 @@ class DataParallel:
         )
 
     def sample(self, sample_fn: Callable) -> Callable:
-        """Compile `(params, keys [B]) -> images [B, ...]`, each device drawing its share of the keys.
+        """Compile `(params, keys [B], *cond [B, ...]) -> images [B, ...]`, each device drawing its share of the keys.
 
         Args:
-          sample_fn: `(params, keys [B / D]) -> pytree` whose arrays lead with the batch axis.
+          sample_fn: `(params, keys [B / D], *cond) -> pytree` whose arrays lead with the batch axis.
         """
-        mapped = jax.pmap(sample_fn, AXIS, in_axes=(None, 0), devices=self._subset)
         count = len(self.devices)
 
-        def sample(params, keys):
-            shards = mapped(params, keys.reshape(count, -1))
+        def split(x):
+            return x.reshape(count, -1, *x.shape[1:])
+
+        @functools.partial(jax.pmap, axis_name=AXIS, in_axes=(None, 0), devices=self._subset)
+        def mapped(params, shares):
+            return sample_fn(params, *shares)
+
+        def sample(params, keys, *cond):
+            shards = mapped(params, jax.tree.map(split, (keys, *cond)))
             return jax.tree.map(lambda x: np.reshape(x, (-1, *x.shape[2:])), jax.device_get(shards))
 
         return sample

@@ -43,5 +43,7 @@ def update_ema(ema, params, step, decay: float):
 
     The random start is then never a part of the average (DDPM's appendix B takes decay = 0.9999).
     """
-    kept = jnp.where(step == 0, 0.0, decay)
-    return jax.tree.map(lambda average, value: kept * average + (1 - kept) * value, ema, params)
+    # As a move toward `value`: what does not change is then its own average, exactly.
+    return jax.tree.map(
+        lambda average, value: jnp.where(step == 0, value, average + (1 - decay) * (value - average)), ema, params
+    )

@@ -1,0 +1,23 @@
+"""A classifier of noisy digits, to guide configs/digits.py, which was never told a label.
+
+  python -m diffusion_jax.train --config configs/classifier.py --workdir runs/classifier
+  python -m diffusion_jax.sample --workdir runs/digits --classifier runs/classifier --guidance 2 --num 100 --label 3,8
+"""
+
+from diffusion_jax.data import sources
+from diffusion_jax.models.classifier import Classifier
+from diffusion_jax.recipes import classifier, ddpm, pixels
+
+CLASSES = 10
+
+
+def get_config():
+    config = ddpm.with_table(pixels.config_digits())
+    config.train.steps = 1500
+    config.model.dropout = 0.1
+    return config
+
+
+def build(config):
+    data = pixels.told_labels(pixels.data(config, source=lambda: sources.digits("train")), CLASSES)
+    return classifier.build(config, data, Classifier(pixels.unet(config), CLASSES))

@@ -1,0 +1,177 @@
+"""What all U-Nets share: how blocks are wired. What the blocks are is up to each (`Skeleton.parts`).
+
+Levels are counted from 0, the full resolution; each halves the one before it. The way down has `blocks` residual
+blocks a level and the way up one more. Every map of the way down, the first convolution and the downsampled maps
+included, is concatenated to the input of one block of the way up.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffusion_jax.errors import InputError
+from diffusion_jax.models.conditioning import check_names, embedded
+from diffusion_jax.models.layers import TimeEmbedding, Told, conv3x3, group_norm, sinusoid, zero_init
+
+
+class Parts(NamedTuple):
+    """Constructors of a U-Net's layers, each of which is called with (h [B, H, W, C], `Told`).
+
+    Attributes:
+      block: `(features, name) -> layer`, to [B, H, W, features].
+      attention: `(features, name) -> layer`, to the same shape.
+      down: `(features, name) -> layer`, to [B, H / 2, W / 2, features].
+      up: `(features, name) -> layer`, to [B, 2 H, 2 W, features].
+    """
+
+    block: Callable
+    attention: Callable
+    down: Callable
+    up: Callable
+
+
+class Skeleton(nn.Module):
+    """A U-Net but for its `parts`.
+
+    Attributes:
+      channels: channels at level 0 is channels * multipliers[0]; the time embedding has 4 * channels.
+      multipliers: channels of each level, as multiples of `channels`.
+      blocks: residual blocks a level on the way down.
+      attention_levels: levels where attention stands after every residual block, down and up. The middle always
+        has it.
+      out_channels: channels of the result.
+      dropout: rate in [0, 1) within each residual block; active only when keys are given.
+      groups: groups of every group normalisation.
+      embed: name of a condition -> module that makes a vector of it (`conditioning`), added to the time embedding.
+      wrap: module class -> module class, around residual and attention blocks: `nn.remat` recomputes what is inside
+        them in the backward pass, which takes less memory and more time, and changes no number.
+      dtype: of convolutions, dense layers and attention products. Parameters, statistics of normalisation,
+        softmax, time embedding, last convolution and result are float32 whatever it is.
+    """
+
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    blocks: int = 2
+    attention_levels: tuple[int, ...] = (1,)
+    out_channels: int = 3
+    dropout: float = 0.0
+    groups: int = 32
+    embed: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
+    wrap: Callable = lambda module: module
+    dtype: Any = jnp.float32
+
+    # What kinds of U-Net choose for all their layers; not fields, for no user does.
+    encode_time = staticmethod(sinusoid)
+    epsilon = 1e-6
+    sequences = ()  # conditions that layers attend to
+
+    def parts(self) -> Parts:
+        """The layers of this kind of U-Net."""
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        time: jax.Array,
+        cond: Mapping[str, jax.Array] | None = None,
+        dropout_keys: jax.Array | None = None,
+        residuals: Sequence[jax.Array] | None = None,
+    ) -> jax.Array:
+        """The network's raw output for noisy images (in DDPM, its estimate of the noise).
+
+        Args:
+          x: [B, H, W, C], H and W multiples of 2^(levels - 1), equal or not; of any float type.
+          time: [B], integer or float, in steps: 0 to 999 for DDPM's published weights.
+          cond: what the network is told (`conditioning`), with exactly the names that it listens to.
+          dropout_keys: None for evaluation, or one typed threefry key an example, [B]. The masks of an
+            example depend only on its own key.
+          residuals: None, or what to add to every skip connection, in the order of the way down, and at last to
+            the middle's result (`controlnet`).
+
+        Returns:
+          float32 [B, H, W, out_channels].
+
+        Raises:
+          InputError: H or W cannot be halved that often, channels do not divide into groups, a level does not
+            exist, a condition is missing or unknown, or the dropout's rate or keys are unfit.
+        """
+        h, skips, told = self.encode(x, time, cond, dropout_keys)
+        if residuals is not None:
+            *beside, middle = residuals
+            skips = [skip + residual for skip, residual in zip(skips, beside, strict=True)]
+            h = h + middle
+        return self.decode(h, skips, told)
+
+    # `encode` and `decode` are plain functions within the caller's scope: another module may borrow a half.
+
+    @nn.nowrap
+    def encode(self, x, time, cond=None, dropout_keys=None, inward: Callable = lambda h: h):
+        """The way down and the middle: (its result, the skip connections, `Told`); `inward` acts on the first map."""
+        self.check(x)
+        check_names(cond, (*self.embed, *self.sequences))
+        parts, levels = self.parts(), range(len(self.multipliers))
+        embedding = TimeEmbedding(self.channels, self.encode_time, name="time_embedding")(time)
+        embedding = embedding + embedded(self.embed, cond, 4 * self.channels)
+        told = Told(embedding, *(cond[name] for name in self.sequences), dropout_keys=dropout_keys)
+
+        h = inward(conv3x3(self.channels, self.dtype, "input_conv")(x))
+        skips = [h]
+        for level in levels:
+            features = self.channels * self.multipliers[level]
+            for i in range(self.blocks):
+                h = parts.block(features, f"down_{level}_block_{i}")(h, told)
+                if level in self.attention_levels:
+                    h = parts.attention(features, f"down_{level}_attention_{i}")(h, told)
+                skips.append(h)
+            if level != levels[-1]:
+                h = parts.down(features, f"down_{level}_downsample")(h, told)
+                skips.append(h)
+
+        h = parts.block(features, "middle_block_0")(h, told)
+        h = parts.attention(features, "middle_attention")(h, told)
+        h = parts.block(features, "middle_block_1")(h, told)
+        return h, skips, told
+
+    @nn.nowrap
+    def decode(self, h, skips, told):
+        """The way up, to the network's result."""
+        parts, skips = self.parts(), list(skips)
+        for level in reversed(range(len(self.multipliers))):
+            features = self.channels * self.multipliers[level]
+            for i in range(self.blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = parts.block(features, f"up_{level}_block_{i}")(h, told)
+                if level in self.attention_levels:
+                    h = parts.attention(features, f"up_{level}_attention_{i}")(h, told)
+            if level != 0:
+                h = parts.up(features, f"up_{level}_upsample")(h, told)
+
+        h = nn.swish(group_norm(self.groups, jnp.float32, "output_norm", self.epsilon)(h))
+        return conv3x3(self.out_channels, jnp.float32, "output_conv", kernel_init=zero_init)(h)
+
+    @nn.nowrap
+    def check(self, x: jax.Array) -> None:
+        """Raise `InputError` unless the network can have images of the shape of `x`."""
+        height, width = x.shape[1:3]
+        multiple = 2 ** (len(self.multipliers) - 1)
+        if height % multiple or width % multiple:
+            raise InputError(
+                f"images of {height}x{width}: height and width must be multiples of {multiple} "
+                f"for {len(self.multipliers)} levels; resize, crop or pad them"
+            )
+        for channels in (self.channels, *(self.channels * m for m in self.multipliers)):
+            if channels % self.groups:
+                raise InputError(
+                    f"{channels} channels do not divide into {self.groups} groups; "
+                    f"take channels as a multiple of {self.groups}, or other groups"
+                )
+        for level in self.attention_levels:
+            if not 0 <= level < len(self.multipliers):
+                raise InputError(
+                    f"attention at level {level}: levels run from 0 to {len(self.multipliers) - 1}"
+                )

@@ -1,0 +1,48 @@
+"""A classifier of noisy images, to guide a model that was never told a label (Dhariwal & Nichol 2021, section 4)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from diffusion_jax import losses, parameterizations, processes, schedules, training_times, views
+from diffusion_jax.experiment import Experiment
+from diffusion_jax.recipes.compose import Data, optimizer
+
+
+def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Experiment:
+    """A classifier as an experiment: it is trained like the others, and draws nothing.
+
+    Args:
+      config: values, as `ddpm.default_config` names them.
+      data: with labels (`pixels.told_labels`).
+      model: from noisy images and the time to logits (`models.Classifier`).
+      betas: the table of the model that it is to guide, [config.diffusion.timesteps]; by default DDPM's linear one.
+    """
+    num = config.diffusion.timesteps
+    schedule = schedules.from_betas(schedules.linear_betas(num) if betas is None else betas)
+    time = parameterizations.table_index(num)
+
+    def apply(params, x, t, **dropout_keys):
+        return model.apply({"params": params}, x, jnp.broadcast_to(time(t), x.shape[:1]), **dropout_keys)
+
+    def log_prob(params, x_t, t, label):
+        return jnp.take_along_axis(jax.nn.log_softmax(apply(params, x_t, t)), label[:, None], axis=1)[:, 0]
+
+    criterion = losses.classifying(apply, processes.gaussian(schedule))
+    image = jnp.zeros((1, *data.shape))
+    return Experiment(
+        example=data.example,
+        init=lambda key: model.init(key, image, jnp.zeros(1))["params"],
+        loss=lambda keys, params, batch, t: criterion(keys, params, data.clean(batch), t, *data.told(batch)),
+        times=training_times.independent(training_times.table(num)),
+        optimizer=optimizer(config.train),
+        ema_decay=config.train.ema_decay,
+        source=data.source,
+        transforms=data.transforms,
+        samplers={},
+        preview=None,
+        view=views.pictures(),
+        ask=data.ask,
+        log_prob=log_prob,
+    )

@@ -1,0 +1,69 @@
+"""ControlNet (Zhang, Rao & Agrawala 2023) on a trained DDPM: samples follow a hint, and the model stays as it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from diffusion_jax import losses, parameterizations, processes, schedules, training_times
+from diffusion_jax.errors import InputError
+from diffusion_jax.experiment import Experiment
+from diffusion_jax.models.controlnet import Controlled, HintEncoder, from_base
+from diffusion_jax.models.skeleton import Skeleton
+from diffusion_jax.recipes import ddpm
+from diffusion_jax.recipes.compose import Data, compose, without_eta
+from diffusion_jax.training.checkpoint import Checkpoints
+
+
+def with_base(config: ConfigDict) -> ConfigDict:
+    """`config` with the work directory of the trained model, and the widths of the hint's encoder."""
+    config.control = ConfigDict({"base": "", "channels": (16,)})
+    return ddpm.with_table(config)
+
+
+def build(config: ConfigDict, data: Data, unet: Skeleton) -> Experiment:
+    """A ControlNet as an experiment; the base of `config.control.base` is frozen.
+
+    Args:
+      config: values, as `with_base` names them, those of the model and the table equal to the base's.
+      data: that tells {"hint": float [B, s H, s W, C]} (`Data.told`), s as the encoder shrinks.
+      unet: the base's network.
+    """
+    num = config.diffusion.timesteps
+    schedule = schedules.from_betas(schedules.linear_betas(num))
+    model = Controlled(unet, HintEncoder(tuple(config.control.channels), unet.dtype))
+    return compose(
+        config,
+        data,
+        model=model,
+        process=processes.gaussian(schedule),
+        parameterization=parameterizations.eps(schedule, parameterizations.table_index(num)),
+        loss=losses.simple,
+        times=training_times.independent(training_times.table(num)),
+        walks={"ddim": ddpm.ddim(schedule, num), "ancestral": without_eta(ddpm.ancestral(schedule, num))},
+        preview="ddim",
+        start=start_from(config.control.base),
+        frozen=("unet",),
+    )
+
+
+def start_from(base: str) -> Callable:
+    """`params -> params` of a `Controlled`: the averaged parameters of the run at `base`, and a copy of its way down.
+
+    Raises:
+      InputError: no base is given, or the run there has another network.
+    """
+
+    def start(params):
+        if not base:
+            raise InputError("no model to control; give the run of one: --config.control.base=runs/digits")
+        folder = Path(base) / "checkpoints"
+        if not folder.is_dir():
+            raise InputError(f"there is no trained model in {base}; train it first")
+        template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params["unet"])
+        with Checkpoints(folder) as checkpoints:
+            _, trained = checkpoints.restore("ema", template)
+        return from_base(params | {"unet": jax.tree.map(jax.numpy.asarray, trained)})
+
+    return start

@@ -1,0 +1,80 @@
+"""Images of a class, with guidance: a network that is told a label, and at times is not (Ho & Salimans 2022)."""
+
+from collections.abc import Callable, Sequence
+
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from diffusion_jax import (
+    guidance,
+    losses,
+    processes,
+    samplers,
+    schedules,
+    timesteps,
+    training_times,
+)
+from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.recipes.compose import Data, Walk, compose, without_eta
+from diffusion_jax.recipes.improved import l_hybrid, said
+
+
+def with_guidance(config: ConfigDict) -> ConfigDict:
+    """`config` with a table of betas, the share of examples that are not told their label, and a usual guidance."""
+    config.diffusion = ConfigDict({"timesteps": 1000, "withheld": 0.1, "guidance": 2.0})
+    return config
+
+
+def build(
+    config: ConfigDict,
+    data: Data,
+    classes: int,
+    model: nn.Module,
+    betas: Callable = schedules.cosine_betas,
+    transforms: Sequence[Callable] = (guidance.clip(),),
+) -> Experiment:
+    """A class-conditional model with a learned variance, trained for classifier-free guidance.
+
+    Args:
+      config: values, as `with_guidance` names them.
+      data: with labels (`pixels.told_labels`); `classes` is the one that tells nothing.
+      classes: how many.
+      model: network of twice the data's channels, told {"label": int [B]} of 0, ..., classes.
+      betas: `num -> [num]`.
+      transforms: of the guided denoiser; none for latents, which have no range.
+    """
+    num = config.diffusion.timesteps
+    schedule = schedules.from_betas(betas(num))
+    process = processes.gaussian(schedule)
+    base, learned = said(schedule, num)
+    null = guidance.replacing(label=classes)
+
+    def loss(*parts):
+        judged = losses.judged(l_hybrid(base, learned, process, num), *parts)
+        return losses.withholding(judged, null, config.diffusion.withheld)
+
+    def guide(request: SampleRequest) -> Callable:
+        scale = config.diffusion.guidance if request.guidance is None else request.guidance
+        # Told alone where nothing is added: half the work.
+        return guidance.given if scale == 1 else guidance.classifier_free(null, scale)
+
+    def ancestral(request: SampleRequest) -> Walk:
+        grid = timesteps.respaced(min(100, num) if request.steps is None else request.steps, num)
+        return Walk(samplers.ancestral(process), grid, transforms, guide(request))
+
+    def ddim(request: SampleRequest) -> Walk:
+        grid = timesteps.leading(min(50, num) if request.steps is None else request.steps, num)
+        deterministic = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
+        return Walk(samplers.ancestral(deterministic), grid, transforms, guide(request))
+
+    return compose(
+        config,
+        data,
+        model=model,
+        process=process,
+        parameterization=learned,
+        loss=loss,
+        times=training_times.independent(training_times.table(num)),
+        walks={"ancestral": without_eta(ancestral), "ddim": ddim},
+        preview="ddim",
+    )
