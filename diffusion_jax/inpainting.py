@@ -34,8 +34,13 @@ def replacement(process: Process, known, mask) -> Callable:
       InputError: for a mask that does not broadcast. The run: for data of another shape than `known`, and for a
         sampler that keeps more than x from step to step, such as a multistep one.
     """
-    once = lambda steps: (np.arange(steps, 0, -1),) * 2  # noqa: E731
-    return _run(process, known, mask, once, lambda s, t: Partial(lambda keys, x: x))
+    return _run(
+        process,
+        known,
+        mask,
+        walk=lambda steps: (np.arange(steps, 0, -1),) * 2,
+        undo=lambda s, t: Partial(lambda keys, x: x),
+    )
 
 
 def repaint(schedule: Schedule, known, mask, jump: int = 10, resamplings: int = 10) -> Callable:
@@ -63,7 +68,8 @@ def repaint(schedule: Schedule, known, mask, jump: int = 10, resamplings: int = 
         fresh = np.where(moved, schedule.sigma(t) ** 2 - (keep * schedule.sigma(s)) ** 2, 0.0)
         return Partial(_renoised, keep, np.sqrt(np.maximum(fresh, 0.0)))
 
-    return _run(processes.gaussian(schedule), known, mask, lambda steps: route(steps, jump, resamplings), undo)
+    process = processes.gaussian(schedule)
+    return _run(process, known, mask, walk=lambda steps: route(steps, jump, resamplings), undo=undo)
 
 
 def route(steps: int, jump: int, resamplings: int):

@@ -23,8 +23,9 @@ def main(arguments: list[str]):
     module = config.load(options.config)
     values = config.override(module.get_config(), overrides)
     _start_hosts(options)
-    fit(module.build(values), values, options.workdir, config_file=options.config)
-    if jax.process_index() == 0:
+    experiment = module.build(values)
+    fit(experiment, values, options.workdir, config_file=options.config)
+    if jax.process_index() == 0 and experiment.samplers:
         config.line(f"draw from it with: python -m diffusion_jax.sample --workdir {options.workdir}")
 
 

@@ -52,6 +52,23 @@ def pictures() -> View:
     )
 
 
+def latents() -> View:
+    """What a decoder is to make images of, float [N, H, W, C]; kept as "latents", float32 [N, H, W, C].
+
+    Shown without it: the first three channels as red, green and blue (one, as grey), -2..2 as dark to light.
+    """
+
+    def colours(x):
+        shown = 3 if x.shape[-1] >= 3 else 1
+        return images.to_uint8(np.asarray(x)[..., :shown] / 2)
+
+    return View(
+        files=lambda samples: _npz(latents=np.asarray(samples, np.float32)),
+        picture=lambda samples: images.grid(colours(samples)),
+        strip=lambda frames: images.strip(colours(frames)),
+    )
+
+
 def levels(num: int) -> View:
     """Levels of grey, integer [N, H, W, C] in 0..num - 1 (`toys.levels`); kept as "images", uint8 [N, H, W, C].
 

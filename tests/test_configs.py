@@ -19,6 +19,10 @@ PUBLISHED = {
     "lsun_bedroom": 113_673_219,
     "lsun_church": 113_673_219,
     "lsun_cat": 113_673_219,
+    # Improved DDPM's and a table of 11 labels; ADM's and one label more.
+    "guided_cifar": 52_546_438 + 11 * 512,
+    "imagenet64": 295_904_454 + 768,
+    "imagenet256_dit": 674_834_720,
 }
 
 
@@ -38,7 +42,7 @@ def test_a_config_builds_and_says_how_to_run_it(path):
     losses = jax.eval_shape(experiment.loss, keys, params, batch, jax.ShapeDtypeStruct((2,), jnp.float32))
     assert losses.shape == (2,)
     for make in experiment.samplers.values():
-        drawn = jax.eval_shape(make(SampleRequest(batch=2)), params, keys)
+        drawn = jax.eval_shape(make(SampleRequest(batch=2)), params, keys, *experiment.ask(2, {}))
         assert {leaf.shape[0] for leaf in jax.tree.leaves(drawn)} == {2}
     # What a work directory stores gives the same values back.
     assert config.from_json(module.get_config(), config.to_json(values)).to_dict() == values.to_dict()

@@ -185,6 +185,36 @@ def tfds_images(name, split, data_dir=None, size=None, transform=lambda picture:
     return Mapped(records, read)
 
 
+def latents(path):
+    """What an autoencoder made of images, as two NumPy files in a folder, read from disk as they are needed.
+
+    Args:
+      path: the folder, with latents.npy, float16 or float32 [N, H, W, C] (scaled to about unit variance), and
+        labels.npy, integer [N].
+
+    Returns:
+      A source of {"latent": float32 [H, W, C], "label": int}.
+
+    Raises:
+      InputError: a file is missing, holds something else, or they are not of one length.
+    """
+    root = Path(path).expanduser()
+    arrays = []
+    for name, kind, dims in (("latents.npy", np.floating, 4), ("labels.npy", np.integer, 1)):
+        try:
+            array = np.load(root / name, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {root / name} ({error}); save it there with numpy.save") from error
+        if not np.issubdtype(array.dtype, kind) or array.ndim != dims:
+            raise InputError(f"{root / name} holds {array.dtype} {list(array.shape)}; see data.sources.latents")
+        arrays.append(array)
+    values, labels = arrays
+    if len(values) != len(labels):
+        raise InputError(f"{root} has {len(values)} latents and {len(labels)} labels; give one label for each")
+    # Only rows that are asked for leave the disk.
+    return Mapped(range(len(labels)), lambda i: {"latent": np.asarray(values[i], np.float32), "label": labels[i]})
+
+
 def _height_width(size):
     """(height, width) of a size given as an int, for a square, or as a pair."""
     height, width = np.broadcast_to(size, 2).tolist()

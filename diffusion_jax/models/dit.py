@@ -68,7 +68,7 @@ class DiT(nn.Module):
     The defaults are DiT-XL/2, for latents of 4 channels, the mean and the variance of each being said
     (`parameterizations.learned_range`). As published it is told the class, or that there is none (1000):
 
-      DiT(embed={"label": LabelEmbedding(1001)})
+      DiT(embed={"label": LabelEmbedding(1001, nn.initializers.normal(0.02))})
 
     which has 674,834,720 parameters; with the table of positions, which is not trained, the official network counts
     675,129,632. `S`, `B`, `L` and `XL` are the sizes of the paper's table 1, as constructors: DiT-B/4 for pixels is

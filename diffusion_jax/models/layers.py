@@ -216,7 +216,7 @@ class AttentionBlock(nn.Module):
 def attention(query: jax.Array, key: jax.Array, value: jax.Array, heads: int) -> jax.Array:
     """softmax(q k^T / sqrt(d)) v in each of `heads` slices of d features: [B, N, C], twice [B, L, C] -> [B, N, C].
 
-    The softmax is float32, and the whole is one fused kernel where the backend has one.
+    The softmax is float32. The kernel is the one that `jax.nn.dot_product_attention` chooses.
 
     Raises:
       InputError: `heads` does not divide C.

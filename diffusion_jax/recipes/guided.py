@@ -14,6 +14,7 @@ from diffusion_jax import (
     timesteps,
     training_times,
 )
+from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.recipes.compose import Data, Walk, compose, without_eta
 from diffusion_jax.recipes.improved import l_hybrid, said
@@ -54,6 +55,8 @@ def build(
         return losses.withholding(judged, null, config.diffusion.withheld)
 
     def guide(request: SampleRequest) -> Callable:
+        if request.classifier is not None:
+            raise InputError("a model of labels cannot be guided by a classifier; leave --classifier out")
         scale = config.diffusion.guidance if request.guidance is None else request.guidance
         # Told alone where nothing is added: half the work.
         return guidance.given if scale == 1 else guidance.classifier_free(null, scale)

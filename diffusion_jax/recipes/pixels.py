@@ -87,6 +87,18 @@ def data(config: ConfigDict, source: Callable) -> Data:
     )
 
 
+def latents(config: ConfigDict, source: Callable) -> Data:
+    """Latents of `config.data.shape` as they are (`sources.latents`)."""
+    shape = tuple(config.data.shape)
+    return Data(
+        source,
+        example={"latent": jax.ShapeDtypeStruct(shape, jnp.float32)},
+        clean=lambda batch: batch["latent"],
+        shape=shape,
+        view=views.latents(),
+    )
+
+
 def told_labels(data: Data, classes: int) -> Data:
     """`data` whose examples have a label, 0 to classes - 1, of which the network is told."""
     return data._replace(

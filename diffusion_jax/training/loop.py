@@ -93,7 +93,8 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream) -> T
             experiment.loss, experiment.times, experiment.optimizer, experiment.ema_decay, config.seed
         )
     )
-    preview = _Preview(experiment, config, workdir) if config.log.sample_every and experiment.preview and lead else None
+    shown = config.log.sample_every and experiment.preview and lead
+    preview = _Preview(experiment, config, workdir) if shown else None
     batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.example}))
     with (
         interrupt.listening() as stop,
