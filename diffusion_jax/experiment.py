@@ -33,6 +33,23 @@ class SampleRequest(NamedTuple):
     report: Callable | None = None
 
 
+class Drawable(NamedTuple):
+    """A trained model, to draw from.
+
+    Attributes:
+      samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`). The first is the default.
+      ask: what samples are told (`Experiment.ask`).
+      view: how they are kept and shown.
+      load: `() -> (params, about, folder)`: reads the parameters from their files, says for a person which they are,
+        and where the samples of a sampler go by default, `name -> Path`.
+    """
+
+    samplers: Mapping[str, Callable]
+    ask: Callable
+    view: View
+    load: Callable
+
+
 class Experiment(NamedTuple):
     """The parts of one experiment.
 

@@ -1,15 +1,19 @@
-"""Draw samples from a trained model.
+"""Draw samples from a trained model, one of your own or a published one.
 
   python -m diffusion_jax.sample --workdir runs/digits --num 64
   python -m diffusion_jax.sample --workdir runs/cifar --num 50000 --sampler ddim --steps 100 --eta 0
   python -m diffusion_jax.sample --workdir runs/guided --num 100 --label 3,8 --guidance 2
+  python -m diffusion_jax.sample --pretrained google/ddpm-cifar10-32 --num 16
+  python -m diffusion_jax.sample --pretrained 64x64_diffusion.pt --flags "--image_size 64 --class_cond True ..."
 
 Writes samples.npz (of images: the array "images", uint8 [num, H, W, C]) and grid.png, with --film the way from noise
 to data, film.gif and strip.png, and in condition.npz what the samples were told. Sample i depends on the seed and on
 i, not on --batch or on the devices.
+
+A published model is a folder as diffusers lays it out, a name on the Hugging Face hub, or a file of OpenAI's with the
+flags that its page gives. Nothing in it is executed. Noise, parameterisation and sampler are those of its files.
 """
 
-import math
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -19,17 +23,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-from diffusion_jax import cli, files, images, rng, samplers
+from diffusion_jax import cli, drawing, rng
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError
-from diffusion_jax.experiment import SampleRequest
+from diffusion_jax.experiment import Drawable, SampleRequest
+from diffusion_jax.recipes import published
 from diffusion_jax.training import workdir
 from diffusion_jax.training.checkpoint import Checkpoints
-from diffusion_jax.training.parallel import DataParallel
-
-FRAMES = 50  # pictures in a film
 
 
 def main(arguments: list[str]):
@@ -37,76 +38,47 @@ def main(arguments: list[str]):
     options = _parser().parse_args(arguments)
     if options.num < 1 or options.batch < 1:
         raise InputError(f"--num {options.num} and --batch {options.batch} must be at least 1")
-    module, config = workdir.open_existing(options.workdir, options.config)
-    experiment = module.build(config)
-    if not experiment.samplers:
-        raise InputError(f"{options.workdir} holds a classifier, which draws nothing; give it as --classifier")
-    name = options.sampler or next(iter(experiment.samplers))
-    if name not in experiment.samplers:
-        raise InputError(f"no sampler {name} for this model; choose from {', '.join(experiment.samplers)}")
-    make = experiment.samplers[name]
+    model = _published(options) if options.pretrained else _trained(options)
+    name = options.sampler or next(iter(model.samplers))
+    if name not in model.samplers:
+        raise InputError(f"no sampler {name} for this model; choose from {', '.join(model.samplers)}")
+    make = model.samplers[name]
     # A request the sampler cannot meet is refused here, before anything is read or compiled.
     classifier = _classifier(options.classifier)
     request = SampleRequest(
         1, options.steps, options.eta, options.guidance, classifier=classifier and classifier.log_prob
     )
     make(request)
-    cond = _told(options, experiment, classifier)
-    step, params = _parameters(options.workdir, experiment, "params" if options.raw else "ema", options.step)
-    out = options.out or options.workdir / "samples" / f"{name}_{step:08d}"
+    cond = _told(options, model, classifier)
+    params, about, folder = model.load()
     keys = rng.per_example(rng.stream(jax.random.key(options.seed), "sample"), jnp.arange(options.num))
 
-    view = experiment.view
-    drawn = draw(make, params, keys, cond, request, options.batch)
-    written = view.files(drawn)
-    if cond:
-        written |= {"condition.npz": lambda file: np.savez_compressed(file, **cond[0])}
-    for file_name, save in written.items():
-        files.write(out / file_name, save)
-    images.save_png(out / "grid.png", view.picture(jax.tree.map(lambda x: x[: view.shown], drawn)))
-    if options.film:
-        few = min(options.num, view.filmed)
-        frames = film(make, params, keys[:few], jax.tree.map(lambda x: x[:few], cond), request)
-        pictures = [view.picture(frame) for frame in _each(frames)]
-        images.save_film(out / "film.gif", pictures)
-        images.save_png(out / "strip.png", view.strip(frames))
-    names = ["grid.png", *written, *(["film.gif", "strip.png"] if options.film else [])]
-    line(
-        f"{options.num} samples ({name}, {'raw' if options.raw else 'averaged'} parameters of step {step}): "
-        + ", ".join(str(out / file_name) for file_name in names)
-    )
+    drawn = drawing.draw(make, params, keys, cond, request, options.batch)
+    frames = drawing.film(make, params, keys[: model.view.filmed], cond, request) if options.film else None
+    kept = drawing.keep(options.out or folder(name), model.view, drawn, cond, frames)
+    line(f"{options.num} samples ({name}, {about}): {', '.join(map(str, kept))}")
 
 
-def draw(make, params, keys, cond, request, batch):
-    """NumPy samples, [num, ...], in batches over all devices, with a bar that moves with the chain's steps.
+def _trained(options) -> Drawable:
+    """The run in a work directory."""
+    module, config = workdir.open_existing(options.workdir, options.config)
+    experiment = module.build(config)
+    if not experiment.samplers:
+        raise InputError(f"{options.workdir} holds a classifier, which draws nothing; give it as --classifier")
+    item, kind = ("params", "raw") if options.raw else ("ema", "averaged")
 
-    `cond` is () or (what they are told,), NumPy arrays [num, ...].
-    """
-    parallel = DataParallel()
-    count, num = len(parallel.devices), len(keys)
-    batch = math.ceil(min(batch, num) / count) * count
-    drawn = []
-    with tqdm(total=num, unit="sample", dynamic_ncols=True) as bar:
+    def load():
+        step, params = _parameters(options.workdir, experiment, item, options.step)
+        folder = options.workdir / "samples"
+        return params, f"{kind} parameters of step {step}", lambda sampler: folder / f"{sampler}_{step:08d}"
 
-        def report(share):
-            bar.n = min(num, int((len(drawn) + float(share)) * batch))
-            bar.refresh()
-
-        sample = parallel.sample(make(request._replace(batch=batch // count, report=report)))
-        params = parallel.replicate(params)
-        for start in range(0, num, batch):
-            # The last batch is as large as the others, so that nothing is compiled twice; the rest is cut off.
-            some = np.arange(start, start + batch) % num
-            drawn.append(sample(params, keys[some], *jax.tree.map(lambda x: x[some], cond)))  # noqa: B023 (used at once)
-        bar.n = num
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:num], *drawn)
+    return Drawable(experiment.samplers, experiment.ask, experiment.view, load)
 
 
-def film(make, params, keys, cond, request):
-    """The way of a few samples from noise to data, NumPy [F + 1, n, ...], on one device."""
-    run = partial(samplers.film, frames=FRAMES)
-    sample = jax.jit(make(request._replace(batch=len(keys), run=run)))
-    return jax.device_get(sample(params, keys, *cond)[1])
+def _published(options) -> Drawable:
+    if options.flags is not None:
+        return published.openai(options.pretrained, options.flags)
+    return published.diffusers(options.pretrained, options.variant, options.controlnet, options.size)
 
 
 def _parameters(folder: Path, experiment, item: str = "ema", step: int | None = None):
@@ -161,16 +133,12 @@ def _given(options) -> dict[str, np.ndarray]:
     return given
 
 
-def _each(frames):
-    """The pytrees along the leading axis of one."""
-    for i in range(len(jax.tree.leaves(frames)[0])):
-        yield jax.tree.map(lambda x: x[i], frames)  # noqa: B023 (used at once)
-
-
 def _parser():
     parser = cli.parser("diffusion_jax.sample", __doc__)
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, metavar="DIR", help="the trained run")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--workdir", type=Path, metavar="DIR", help="a trained run")
+    model.add_argument("--pretrained", metavar="PATH", help="a published model: folder, hub name or OpenAI's file")
     add("--num", type=int, default=64, metavar="N", help="how many (%(default)s)")
     add("--sampler", metavar="NAME", help="one of the config's (its first: ancestral for DDPM)")
     add("--steps", type=int, metavar="N", help="steps of the chain (for DDPM all, for ddim 50)")
@@ -184,8 +152,14 @@ def _parser():
     add("--film", action="store_true", help="also the way from noise to data, of the first few")
     add("--raw", action="store_true", help="the last parameters instead of their moving average")
     add("--step", type=int, metavar="N", help="which checkpoint (the newest)")
-    add("--out", type=Path, metavar="DIR", help="where to write (DIR/samples/SAMPLER_STEP in the work directory)")
+    add("--out", type=Path, metavar="DIR", help="where to write (samples/SAMPLER_STEP in the work directory)")
     add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")
+    files = parser.add_argument_group("published models")
+    add = files.add_argument
+    add("--size", metavar="HxW", help="of the images or latents, such as 64x96 (the published one)")
+    add("--variant", default="", metavar="NAME", help="of the weights, such as fp16 or ema")
+    add("--controlnet", metavar="PATH", help="a published ControlNet for it; hints come with --condition")
+    add("--flags", metavar="TEXT", help="for a file of OpenAI's: the flags that its page gives, in quotes")
     return parser
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from diffusion_jax import rng
 from diffusion_jax.arrays import expand
-from diffusion_jax.distributions import mean_over_entries
+from diffusion_jax.distributions import Gaussian, mean_over_entries
 from diffusion_jax.gaussian import eps_from_x0
 from diffusion_jax.processes import Process
 from diffusion_jax.schedules import Schedule
@@ -38,10 +38,11 @@ def fixed_large(schedule: Schedule) -> Callable:
 def posterior(schedule: Schedule) -> Callable:
     """Var[x0 | x_t] = 0: the kernel keeps the posterior variance beta-tilde.
 
-    DDPM section 3.2, second choice, "fixed small", optimal for data that is a single point. The identity.
+    DDPM section 3.2, second choice, "fixed small", optimal for data that is a single point. Plain estimates have no
+    variance anyway; a learned one is left out, which DDIM takes: its steps have no noise but what eta says.
     """
     del schedule
-    return lambda denoise: denoise
+    return lambda denoise: lambda x_t, t: Gaussian(denoise(x_t, t).mean)
 
 
 def analytic(schedule: Schedule, times, power) -> Callable:

@@ -132,30 +132,7 @@ def compose(
     shapes = jax.eval_shape(network_input, jax.random.key(0), one)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-    def sampler(walk: Callable) -> Callable:
-        def make(request: SampleRequest) -> Callable:
-            way = walk(request)
-            if way.guide is None and not (request.guidance is None and request.classifier is None):
-                raise InputError("this model cannot be guided; leave --guidance and --classifier out")
-            stepper = way.sampler
-            if request.report is not None:
-                stepper = samplers.reporting(stepper, request.report)
-            return samplers.make_sample_fn(
-                apply,
-                parameterization,
-                process,
-                stepper,
-                way.times,
-                request.batch,
-                data.shape,
-                way.transforms,
-                request.run or samplers.solve,
-                way.guide or guidance.given,
-            )
-
-        return make
-
-    made = {name: sampler(walk) for name, walk in walks.items()}
+    made = drawn_by(walks, apply, parameterization, process, data.shape)
     return Experiment(
         example=data.example,
         init=lambda key: model.init(key, *zeros)["params"],
@@ -171,6 +148,40 @@ def compose(
         ask=data.ask,
         start=start,
     )
+
+
+def drawn_by(
+    walks: Mapping[str, Callable], apply: Callable, parameterization: Parameterization, process: Process, shape
+) -> dict[str, Callable]:
+    """Walks as samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`).
+
+    Arguments as of `compose`, and `shape` as `process.prior` takes it.
+    """
+
+    def sampler(walk: Callable) -> Callable:
+        def make(request: SampleRequest) -> Callable:
+            way = walk(request)
+            if way.guide is None and not (request.guidance is None and request.classifier is None):
+                raise InputError("this model cannot be guided; leave --guidance and --classifier out")
+            stepper = way.sampler
+            if request.report is not None:
+                stepper = samplers.reporting(stepper, request.report)
+            return samplers.make_sample_fn(
+                apply,
+                parameterization,
+                process,
+                stepper,
+                way.times,
+                request.batch,
+                shape,
+                way.transforms,
+                request.run or samplers.solve,
+                way.guide or guidance.given,
+            )
+
+        return make
+
+    return {name: sampler(walk) for name, walk in walks.items()}
 
 
 def by_classifier(schedule: Schedule, request: SampleRequest) -> Callable | None:

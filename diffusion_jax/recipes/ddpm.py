@@ -82,6 +82,7 @@ def ddim(schedule: schedules.Schedule, num: int) -> Callable:
     def walk(request: SampleRequest) -> Walk:
         times = timesteps.leading(min(50, num) if request.steps is None else request.steps, num)
         process = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
-        return Walk(samplers.ancestral(process), times, (guidance.clip(),), by_classifier(schedule, request))
+        transforms = (guidance.clip(), variances.posterior(schedule))
+        return Walk(samplers.ancestral(process), times, transforms, by_classifier(schedule, request))
 
     return walk

@@ -13,6 +13,7 @@ from diffusion_jax import (
     schedules,
     timesteps,
     training_times,
+    variances,
 )
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Experiment, SampleRequest
@@ -68,7 +69,8 @@ def build(
     def ddim(request: SampleRequest) -> Walk:
         grid = timesteps.leading(min(50, num) if request.steps is None else request.steps, num)
         deterministic = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
-        return Walk(samplers.ancestral(deterministic), grid, transforms, guide(request))
+        certain = (*transforms, variances.posterior(schedule))
+        return Walk(samplers.ancestral(deterministic), grid, certain, guide(request))
 
     return compose(
         config,

@@ -58,6 +58,10 @@ class DataParallel:
         """Copies of `tree` on every device, ready to be donated: no buffer is shared with the original."""
         return jax.device_put(jax.tree.map(np.asarray, tree), self._replicated)
 
+    def place(self, tree):
+        """`tree` on every device, for reading: what is there already is not copied."""
+        return jax.device_put(tree, self._replicated)
+
     def shard(self, batch):
         """Split the leading axis of every array of `batch` over the devices: [b, ...] -> [D, b / D, ...].
 

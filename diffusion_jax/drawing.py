@@ -1,0 +1,79 @@
+"""Samples from a model: drawn over all devices, filmed, and kept."""
+
+import math
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from diffusion_jax import files, images, samplers
+from diffusion_jax.experiment import SampleRequest
+from diffusion_jax.training.parallel import DataParallel
+from diffusion_jax.views import View
+
+FRAMES = 50  # pictures in a film
+
+
+def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int):
+    """NumPy samples, [num, ...], in batches over all devices, with a bar that moves with the chain's steps.
+
+    Args:
+      make: `SampleRequest -> sample_fn(params, keys, *cond)`.
+      params: the network's.
+      keys: one an example, [num].
+      cond: () or (what they are told,), NumPy arrays [num, ...].
+      request: what is asked; its batch is set here.
+      batch: how many are drawn at a time, over all devices.
+    """
+    parallel = DataParallel()
+    count, num = len(parallel.devices), len(keys)
+    batch = math.ceil(min(batch, num) / count) * count
+    drawn = []
+    with tqdm(total=num, unit="sample", dynamic_ncols=True) as bar:
+
+        def report(share):
+            bar.n = min(num, int((len(drawn) + float(share)) * batch))
+            bar.refresh()
+
+        sample = parallel.sample(make(request._replace(batch=batch // count, report=report)))
+        params = parallel.place(params)
+        for start in range(0, num, batch):
+            # The last batch is as large as the others, so that nothing is compiled twice; the rest is cut off.
+            some = np.arange(start, start + batch) % num
+            drawn.append(sample(params, keys[some], *_rows(cond, some)))
+        bar.n = num
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:num], *drawn)
+
+
+def film(make, params, keys, cond: tuple, request: SampleRequest):
+    """The way of a few samples from noise to data, NumPy [F + 1, n, ...], on one device; arguments as of `draw`."""
+    run = partial(samplers.film, frames=FRAMES)
+    sample = jax.jit(make(request._replace(batch=len(keys), run=run)))
+    return jax.device_get(sample(params, keys, *_rows(cond, np.arange(len(keys))))[1])
+
+
+def keep(folder: Path, view: View, drawn, cond: tuple, frames=None) -> list[Path]:
+    """Write samples, what they were told, their picture, and a film of `frames` where there are some.
+
+    Returns:
+      The files, the picture first.
+    """
+    written = view.files(drawn)
+    if cond:
+        written |= {"condition.npz": lambda file: np.savez_compressed(file, **cond[0])}
+    for name, save in written.items():
+        files.write(folder / name, save)
+    images.save_png(folder / "grid.png", view.picture(_rows(drawn, np.s_[: view.shown])))
+    names = ["grid.png", *written]
+    if frames is not None:
+        moments = range(len(jax.tree.leaves(frames)[0]))
+        images.save_film(folder / "film.gif", [view.picture(_rows(frames, f)) for f in moments])
+        images.save_png(folder / "strip.png", view.strip(frames))
+        names += ["film.gif", "strip.png"]
+    return [folder / name for name in names]
+
+
+def _rows(tree, some):
+    return jax.tree.map(lambda x: x[some], tree)

@@ -1,0 +1,151 @@
+"""Parameters from published weights and back, by a table of entries: which of theirs is which of ours, and how."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from diffusion_jax import files
+from diffusion_jax.errors import InputError
+from diffusion_jax.pretrained import safetensors_file
+from diffusion_jax.pretrained.files import WEIGHTS
+from diffusion_jax.pretrained.layouts import Layout, same
+
+
+class Entry(NamedTuple):
+    """One array of published weights.
+
+    Attributes:
+      theirs: its name.
+      ours: paths of the parameters that are made of it, "down_0_block_0/conv_0/kernel"; in the layout's order.
+      layout: how.
+      copies: further names under which the file holds the same values: checked when read, repeated when written.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]
+    layout: Layout = same
+    copies: tuple[str, ...] = ()
+
+
+def read(template: Mapping[str, Any], entries: Sequence[Entry], weights: Mapping[str, Any]) -> dict:
+    """Parameters of a network from published weights, array by array: no second copy of all is in memory.
+
+    Args:
+      template: the network's parameters as shapes and dtypes, `jax.eval_shape(model.init, ...)["params"]`.
+      entries: the table, for every array of `weights` and every parameter.
+      weights: name -> array, or what `np.asarray` makes one of (`stored.Stored`); of any float type.
+
+    Returns:
+      Nested dictionaries like `template`, of JAX arrays of its dtypes.
+
+    Raises:
+      InputError: arrays are missing, unknown, of another shape, no floats or not finite, or copies differ; or the
+        table is not that of this network.
+    """
+    leaves = traverse_util.flatten_dict(template, sep="/")
+    _check_weights({name: shape for name, (_, shape) in kinds(template, entries).items()}, weights)
+    params, broken = {}, []
+    for entry in entries:
+        array = np.asarray(weights[entry.theirs])
+        for copy in entry.copies:
+            if not np.array_equal(array, np.asarray(weights[copy])):
+                raise InputError(f"{copy} differs from {entry.theirs}; in this network they must be the same")
+        for name, part in zip(entry.ours, entry.layout.read(array), strict=True):
+            with np.errstate(over="ignore"):
+                part = part.astype(leaves[name].dtype)
+            if not np.isfinite(part).all():
+                broken.append(entry.theirs)
+            params[name] = jnp.array(part)
+    if broken:
+        raise InputError(f"weights that are not finite: {_listed(broken)}; get the file again")
+    return traverse_util.unflatten_dict(params, sep="/")
+
+
+def write(params: Mapping[str, Any], entries: Sequence[Entry], path, config: Mapping[str, Any]) -> None:
+    """The inverse of `read`: a folder with weights and config.json as diffusers keeps them; bit for bit.
+
+    Args:
+      params: nested dictionaries of arrays.
+      entries: the table.
+      path: of the folder, made if there is none. Each of the two files appears whole or not at all, the config last.
+      config: what config.json shall hold.
+
+    Raises:
+      InputError: files cannot be written there, or the table is not that of these parameters.
+    """
+    path, leaves = Path(path), traverse_util.flatten_dict(params, sep="/")
+
+    def arrays() -> Iterable[np.ndarray]:
+        for entry in entries:
+            array = entry.layout.write(*(np.asarray(leaves[name]) for name in entry.ours))
+            yield from [array] * (1 + len(entry.copies))
+
+    safetensors_file.write(path / f"{WEIGHTS}.safetensors", kinds(params, entries), arrays())
+    files.write(path / "config.json", lambda file: file.write(json.dumps(config, indent=2).encode() + b"\n"))
+
+
+def kinds(template: Mapping[str, Any], entries: Sequence[Entry]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    """Name -> dtype and shape of every array that a file must have, in the table's order.
+
+    Arguments as of `read`.
+
+    Raises:
+      InputError: the table is not that of this network.
+    """
+    leaves = traverse_util.flatten_dict(template, sep="/")
+    ours = Counter(name for entry in entries for name in entry.ours)
+    _refuse(
+        "the table of names is not that of this network",
+        {
+            "not in the network": [name for name in ours if name not in leaves],
+            "not in the table": [name for name in leaves if name not in ours],
+            "twice in the table": [name for name, count in ours.items() if count > 1],
+        },
+    )
+    # One zero, repeated by strides of 0: rearranging it says the shape, and takes next to no memory.
+    zeros = {name: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for name, leaf in leaves.items()}
+    found = {}
+    for entry in entries:
+        array = entry.layout.write(*(zeros[name] for name in entry.ours))
+        found |= dict.fromkeys((entry.theirs, *entry.copies), (array.dtype, array.shape))
+    return found
+
+
+def _check_weights(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Any]) -> None:
+    both = [name for name in shapes if name in weights]
+    _refuse(
+        "these are not the weights of this network",
+        {
+            "missing": [name for name in shapes if name not in weights],
+            "unknown": [name for name in weights if name not in shapes],
+            "of another shape": [
+                f"{name} {tuple(weights[name].shape)} instead of {shapes[name]}"
+                for name in both
+                if tuple(weights[name].shape) != shapes[name]
+            ],
+            "no floats": [
+                f"{name} {weights[name].dtype}"
+                for name in both
+                if not jnp.issubdtype(weights[name].dtype, jnp.floating)
+            ],
+        },
+    )
+
+
+def _refuse(what: str, faults: Mapping[str, Iterable[str]]) -> None:
+    found = [f"{fault}: {_listed(names)}" for fault, names in faults.items() if names]
+    if found:
+        raise InputError(f"{what}; {'; '.join(found)}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first ten, and how many more."""
+    names = list(dict.fromkeys(names))
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more

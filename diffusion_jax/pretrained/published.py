@@ -1,0 +1,93 @@
+"""A published network: the module, what it is initialised with, and the table of its weights; values of configs."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from diffusion_jax.errors import InputError
+from diffusion_jax.pretrained import entries
+from diffusion_jax.pretrained.entries import Entry
+
+
+class Network(NamedTuple):
+    """A published architecture.
+
+    Attributes:
+      model: the module.
+      example: shapes of x, time and cond, as its call takes them (the smallest; others work as well).
+      entries: which of the published arrays is which parameter.
+    """
+
+    model: nn.Module
+    example: tuple
+    entries: list[Entry]
+
+    def template(self) -> dict[str, Any]:
+        """Shapes and dtypes of its parameters; nothing is computed."""
+        return jax.eval_shape(self.model.init, jax.random.key(0), *self.example)["params"]
+
+    def read(self, weights: Mapping[str, Any]) -> dict[str, Any]:
+        """Its parameters, of published weights (`entries.read`)."""
+        return entries.read(self.template(), self.entries, weights)
+
+
+def shape(*sizes: int, dtype=np.float32) -> jax.ShapeDtypeStruct:
+    """An array of a `Network.example`."""
+    return jax.ShapeDtypeStruct(sizes, dtype)
+
+
+class Values:
+    """The values of a config, with defaults; what the network here cannot do is refused by name and value.
+
+    Args:
+      given: the config; names that begin with "_" are notes.
+      defaults: all that are known, with what holds where they are absent. Of other names,
+        None and False are taken as off.
+      what: begins the messages of errors.
+    """
+
+    def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any], what: str):
+        self.values, self.what = {**defaults}, what
+        for name, value in given.items():
+            if name in defaults:
+                self.values[name] = value
+            elif not name.startswith("_") and value is not None and value is not False:
+                self.refuse(name, value)
+
+    def __getitem__(self, name: str):
+        return self.values[name]
+
+    def only(self, name: str, *allowed):
+        """The value, which must be one of `allowed`."""
+        value = self[name]
+        # True is not 1 here, but 1.0 is.
+        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
+            self.refuse(name, value, f"only {' or '.join(map(repr, dict.fromkeys(allowed)))}")
+        return value
+
+    def integer(self, name: str, least: int = 1) -> int:
+        """The value, an integer from `least`."""
+        if type(self[name]) is not int or self[name] < least:
+            self.refuse(name, self[name], f"an integer from {least} is expected")
+        return self[name]
+
+    def integers(self, name: str) -> tuple[int, ...]:
+        """The value, a list of positive integers."""
+        value = self[name]
+        if type(value) not in (list, tuple) or not value or not all(type(n) is int and n > 0 for n in value):
+            self.refuse(name, value, "a list of positive integers is expected")
+        return tuple(value)
+
+    def number(self, name: str, low: float, high: float) -> float:
+        """The value, a number in [low, high]."""
+        value = self[name]
+        if type(value) not in (int, float) or not low <= value <= high:
+            self.refuse(name, value, f"a number from {low:g} to {high:g} is expected")
+        return value
+
+    def refuse(self, name: str, value, remedy: str = "it is not known here"):
+        """Raise `InputError` for a value."""
+        raise InputError(f"{self.what}: {name} = {repr(value)[:100]} is not supported; {remedy}")

@@ -1,0 +1,244 @@
+"""Published models, to draw from: their networks, their weights, and the noise and sampler that their files name."""
+
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from diffusion_jax import conditions, guidance, processes, samplers, timesteps, variances, views
+from diffusion_jax.errors import InputError
+from diffusion_jax.experiment import Drawable, SampleRequest
+from diffusion_jax.models.controlnet import Controlled
+from diffusion_jax.pretrained import files, loading, openai_flags
+from diffusion_jax.pretrained.published import Network
+from diffusion_jax.pretrained.scheduler import Sampling, sampling
+from diffusion_jax.recipes import improved
+from diffusion_jax.recipes.compose import Walk, drawn_by, without_eta
+
+OFFICIAL_DIT = 4.0  # the guidance of its own script
+
+
+def diffusers(name: str, variant: str = "", controlnet: str | None = None, size: str | None = None) -> Drawable:
+    """A model as diffusers keeps it, to draw from.
+
+    Args:
+      name: a folder, or a name on the hub (`files.component`).
+      variant: of the weights.
+      controlnet: likewise, a ControlNet for it.
+      size: "HxW" of the images or latents, in place of the published one.
+
+    Raises:
+      InputError: files that are missing, damaged or of another kind, or values that are not implemented.
+    """
+    component = files.component(name, variant)
+    if component.scheduler is None:
+        raise InputError(f"{name} has no scheduler_config.json, which says how to draw from it; put it there")
+    kinds = {
+        "UNet2DModel": _image,
+        "UNet2DConditionModel": _text,
+        "DiTTransformer2DModel": _dit,
+        "Transformer2DModel": _dit,
+    }
+    kind = component.config.get("_class_name")
+    if kind not in kinds:
+        raise InputError(f"{name} is a {str(kind)[:60]!r}; of use are {', '.join(kinds)}")
+    network = loading.build(component.config, component.weights)
+    ask, guide, view = kinds[kind](component.config, network)
+    how = _with_variance(sampling(component.scheduler), network, component.scheduler)
+    height, width = _size(size, component.config.get("sample_size"))
+    shape = (height, width, network.example[0].shape[-1])
+    model, read = network.model, lambda: network.read(component.weights)
+    if controlnet is not None:
+        model, read, ask = _controlled(network, component, controlnet, variant, ask, shape)
+
+    def load():
+        return read(), f"published {kind} of {name}", lambda sampler: Path("samples") / Path(name).name / sampler
+
+    return Drawable(_samplers(model, how, guide, shape, component.scheduler), ask, view, load)
+
+
+def openai(path: str, text: str) -> Drawable:
+    """A file of improved-diffusion's or guided-diffusion's, to draw from.
+
+    Args:
+      path: the file (.pt).
+      text: the flags that its page gives, of network and diffusion: "--image_size 64 --learn_sigma True ...".
+
+    Raises:
+      InputError: a flag or a value that is not known, or a file that is damaged or of another network.
+    """
+    flags = _flags(text)
+    num = int(flags.pop("diffusion_steps", 1000))
+    betas = flags.pop("noise_schedule", "linear")
+    respacing, said = flags.pop("timestep_respacing", ""), flags.pop("predict_xstart", False)
+    learned = flags.get("learn_sigma", False)
+    small = flags.pop("sigma_small", False)
+    for name in ("rescale_timesteps", "rescale_learned_sigmas", "use_kl", "use_ddim", "num_samples", "batch_size"):
+        flags.pop(name, None)  # of training, of other times of the same network, or asked for here in other words
+    network = openai_flags.unet(flags)
+    scheduler = {
+        "_class_name": "DDPMScheduler",
+        "num_train_timesteps": num,
+        "beta_schedule": {"cosine": "squaredcos_cap_v2"}.get(betas, betas),
+        # Their linear tables keep the total noise whatever the number of steps.
+        "beta_start": 0.0001 * 1000 / num,
+        "beta_end": 0.02 * 1000 / num,
+        "variance_type": "learned_range" if learned else "fixed_small" if small else "fixed_large",
+        "prediction_type": "sample" if said else "epsilon",
+    }
+    how = sampling(scheduler)._replace(grid=lambda steps: timesteps.respaced(steps, num))
+    side = int(flags.get("image_size", openai_flags.FLAGS["image_size"]))
+    shape = (side, side, network.example[0].shape[-1])
+    ask = conditions.labels(openai_flags.CLASSES) if network.example[2] else conditions.nothing
+    usual = scheduler | ({"steps": int(respacing)} if str(respacing).isdigit() else {})
+
+    def load():
+        params = network.read(files.weights(path))
+        return params, f"published weights of {path}", lambda sampler: Path("samples") / Path(path).stem / sampler
+
+    return Drawable(_samplers(network.model, how, None, shape, usual), ask, views.pictures(), load)
+
+
+# ---- What is told, how it guides, and how it is shown, by the kind of network.
+
+
+def _image(config: Mapping, network: Network) -> tuple:
+    classes = config.get("num_class_embeds")
+    ask = conditions.labels(classes) if classes else conditions.nothing
+    # 1 or 3 channels are pixels; anything else waits for a decoder.
+    view = views.pictures() if network.example[0].shape[-1] in (1, 3) else views.latents()
+    return ask, None, view
+
+
+def _dit(config: Mapping, network: Network) -> tuple:
+    classes = config.get("num_embeds_ada_norm", 1000)
+    channels = network.example[0].shape[-1]
+
+    def guide(request: SampleRequest) -> Callable:
+        scale = OFFICIAL_DIT if request.guidance is None else request.guidance
+        # As in the official script, the last channel of latents is not guided.
+        kept = guidance.channels(scale, 3, channels) if channels > 3 else scale
+        return guidance.classifier_free(guidance.replacing(label=classes), kept)
+
+    return conditions.labels(classes), guide, views.latents()
+
+
+def _text(config: Mapping, network: Network) -> tuple:
+    features = network.example[2]["tokens"].shape[-1]
+
+    def missing(num):
+        raise InputError(
+            f"this model is told an encoded text: --condition FILE.npz with tokens, float [N, L, {features}], and "
+            "null_tokens of the same shape, of the empty text, for its guidance"
+        )
+
+    def guide(request: SampleRequest) -> Callable:
+        scale = 7.5 if request.guidance is None else request.guidance
+
+        def guided(denoise, cond):
+            told, null = {**cond}, cond["null_tokens"]
+            del told["null_tokens"]
+            return guidance.classifier_free(guidance.replacing(tokens=null), scale)(denoise, told)
+
+        return guided
+
+    ask = conditions.arrays(missing, tokens=(None, features), null_tokens=(None, features))
+    return ask, guide, views.latents()
+
+
+def _controlled(network: Network, component, name: str, variant: str, ask: Callable, shape) -> tuple:
+    """The network with a ControlNet, how to read both, and what they are told."""
+    steering = files.component(name, variant)
+    other = loading.build(steering.config, steering.weights)
+    hint = other.model.hint
+    factor = 2 ** (len(hint.channels) - 1)
+    wanted = (shape[0] * factor, shape[1] * factor, other.example[2]["hint"].shape[-1])
+
+    def told(num, given):
+        if "hint" not in given:
+            raise InputError(f"a ControlNet is told a hint: --condition FILE.npz with hint, float [N, {wanted}]")
+        (seen,) = conditions.arrays(lambda num: {}, hint=wanted)(num, {"hint": given["hint"]})
+        rest = ask(num, {key: value for key, value in given.items() if key != "hint"})
+        return (seen | (rest[0] if rest else {}),)
+
+    def read():
+        return {"unet": network.read(component.weights), "control": other.read(steering.weights)}
+
+    return Controlled(network.model, hint), read, told
+
+
+# ---- How it is drawn.
+
+
+def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Mapping) -> dict[str, Callable]:
+    """The scheduler's own sampler first, and others on the same noise."""
+    num = scheduler.get("num_train_timesteps", 1000)
+    single = scheduler["_class_name"] == "CMStochasticIterativeScheduler"
+    usual = scheduler.get("steps", {"DDPMScheduler": num}.get(scheduler["_class_name"], 1 if single else 50))
+
+    def apply(params, *told):
+        return model.apply({"params": params}, *told)
+
+    # Only DDPM's own scheduler knows of variances; where a network learned one, ancestral steps take that.
+    certain = variances.posterior(how.schedule)
+    own = how.variance if scheduler["_class_name"] == "DDPMScheduler" else certain
+
+    def walk(sampler: Callable, variance: Callable = certain, steps: int = usual) -> Callable:
+        def down(request: SampleRequest) -> Walk:
+            times = how.grid(steps if request.steps is None else request.steps)
+            return Walk(sampler(request), times, (*how.transforms, variance), guide and guide(request))
+
+        return down
+
+    walks = {"published": without_eta(walk(lambda request: how.sampler, own))}
+    if not single:
+        eta = lambda request: processes.ddim(request.eta or 0.0)  # noqa: E731
+        walks["ddim"] = walk(
+            lambda request: samplers.ancestral(processes.gaussian(how.schedule, eta(request))), steps=min(50, num)
+        )
+        walks["dpmpp_2m"] = without_eta(walk(lambda request: samplers.dpmpp_2m(how.schedule), steps=min(20, num)))
+        ancestral = samplers.ancestral(processes.gaussian(how.schedule))
+        walks["ancestral"] = without_eta(walk(lambda request: ancestral, how.variance, num))
+    return drawn_by(walks, apply, how.parameterization, how.process, shape)
+
+
+def _with_variance(how: Sampling, network: Network, scheduler: Mapping) -> Sampling:
+    """`how`, for networks that say a variance of which their scheduler does not know, as DiT's."""
+    x = network.example[0]
+    said = jax.eval_shape(network.model.apply, {"params": network.template()}, *network.example)
+    if said.shape[-1] == x.shape[-1] or scheduler.get("variance_type") == "learned_range":
+        return how
+    if said.shape[-1] != 2 * x.shape[-1] or scheduler.get("prediction_type", "epsilon") != "epsilon":
+        raise InputError(f"a network that says {said.shape[-1]} channels of {x.shape[-1]} is not known")
+    _, learned = improved.said(how.schedule, scheduler.get("num_train_timesteps", 1000))
+    return how._replace(parameterization=learned)
+
+
+def _size(text: str | None, published) -> tuple[int, int]:
+    if text is None:
+        if published is None:
+            raise InputError("the model's files do not say how large its images are; give --size HxW")
+        return tuple(np.broadcast_to(published, 2).tolist())
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
+        raise InputError(f"--size {text}: give height and width, such as 32x32")
+    return int(parts[0]), int(parts[1])
+
+
+def _flags(text: str) -> dict:
+    """"--a 1 --b True" as {"a": 1, "b": True}."""
+    words = shlex.split(text.replace("=", " "))
+    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
+        raise InputError(f"--flags {text}: give pairs of --name value")
+    return {name[2:]: _value(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
+def _value(word: str):
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(word.lower(), word)

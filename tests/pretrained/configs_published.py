@@ -1,0 +1,126 @@
+"""What is in the config.json of well-known published networks."""
+
+
+def _up(down):
+    return [block.replace("Downsample", "Upsample").replace("Down", "Up") for block in reversed(down)]
+
+
+def _unet2d(down, **values):
+    return {"down_block_types": down, "up_block_types": _up(down), "in_channels": 3, "out_channels": 3, **values}
+
+
+DDPM = {
+    "_class_name": "UNet2DModel",
+    "_diffusers_version": "0.0.4",
+    "act_fn": "silu",
+    "attention_head_dim": None,
+    "center_input_sample": False,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-06,
+    "norm_num_groups": 32,
+    "time_embedding_type": "positional",
+}
+DDPM_CIFAR10 = _unet2d(
+    ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+    block_out_channels=[128, 256, 256, 256],
+    sample_size=32,
+    **DDPM,
+)
+DDPM_256 = _unet2d(
+    ["DownBlock2D"] * 4 + ["AttnDownBlock2D", "DownBlock2D"],
+    block_out_channels=[128, 128, 256, 256, 512, 512],
+    sample_size=256,
+    **DDPM,
+)
+# The tutorial of diffusers; attention_head_dim and what else is absent has its default.
+TUTORIAL = _unet2d(
+    ["DownBlock2D"] * 4 + ["AttnDownBlock2D", "DownBlock2D"],
+    block_out_channels=[128, 128, 256, 256, 512, 512],
+    layers_per_block=2,
+    sample_size=128,
+)
+CONSISTENCY_IMAGENET64 = _unet2d(
+    ["ResnetDownsampleBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
+    _class_name="UNet2DModel",
+    act_fn="silu",
+    add_attention=True,
+    attention_head_dim=64,
+    attn_norm_num_groups=32,
+    block_out_channels=[192, 384, 576, 768],
+    center_input_sample=False,
+    class_embed_type=None,
+    downsample_padding=1,
+    downsample_type="resnet",
+    dropout=0.0,
+    flip_sin_to_cos=True,
+    freq_shift=0,
+    layers_per_block=3,
+    mid_block_scale_factor=1,
+    norm_eps=1e-05,
+    norm_num_groups=32,
+    num_class_embeds=1000,
+    resnet_time_scale_shift="scale_shift",
+    sample_size=64,
+    time_embedding_type="positional",
+    upsample_type="resnet",
+)
+
+STABLE_DIFFUSION = {
+    "_class_name": "UNet2DConditionModel",
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "center_input_sample": False,
+    "cross_attention_dim": 768,
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-05,
+    "norm_num_groups": 32,
+    "out_channels": 4,
+    "sample_size": 64,
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+}
+STABLE_DIFFUSION_2 = STABLE_DIFFUSION | {
+    "attention_head_dim": [5, 10, 20, 20],
+    "cross_attention_dim": 1024,
+    "dual_cross_attention": False,
+    "num_class_embeds": None,
+    "only_cross_attention": False,
+    "sample_size": 96,
+    "upcast_attention": True,
+    "use_linear_projection": True,
+}
+CONTROLNET = {
+    "_class_name": "ControlNetModel",
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "class_embed_type": None,
+    "conditioning_embedding_out_channels": [16, 32, 96, 256],
+    "controlnet_conditioning_channel_order": "rgb",
+    "cross_attention_dim": 768,
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-05,
+    "norm_num_groups": 32,
+    "num_class_embeds": None,
+    "only_cross_attention": False,
+    "projection_class_embeddings_input_dim": None,
+    "resnet_time_scale_shift": "default",
+    "upcast_attention": False,
+    "use_linear_projection": False,
+}

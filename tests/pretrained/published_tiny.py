@@ -1,0 +1,69 @@
+"""Tiny folders in the layout of published models, written by this package: weights at random."""
+
+import json
+
+import jax
+import numpy as np
+from configs_published import CONSISTENCY_IMAGENET64, CONTROLNET, DDPM_CIFAR10, STABLE_DIFFUSION
+
+from diffusion_jax.pretrained import entries, loading
+
+SMALL = {"norm_num_groups": 8, "layers_per_block": 1, "block_out_channels": [16, 32], "sample_size": 8}
+READING = {
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "cross_attention_dim": 12,
+    "attention_head_dim": 4,
+}
+CONFIGS = {
+    "ddpm": DDPM_CIFAR10
+    | SMALL
+    | {"down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]},
+    "consistency": CONSISTENCY_IMAGENET64
+    | SMALL
+    | {
+        "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D"],
+        "up_block_types": ["AttnUpBlock2D", "ResnetUpsampleBlock2D"],
+        "attention_head_dim": 16,
+        "attn_norm_num_groups": 8,
+        "num_class_embeds": 5,
+    },
+    "text": STABLE_DIFFUSION | SMALL | READING | {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]},
+    "controlnet": {name: value for name, value in (CONTROLNET | SMALL | READING).items() if name != "sample_size"}
+    | {"conditioning_embedding_out_channels": [8, 16]},
+    "dit": {
+        "_class_name": "DiTTransformer2DModel",
+        "num_attention_heads": 2,
+        "attention_head_dim": 12,
+        "num_layers": 2,
+        "in_channels": 4,
+        "out_channels": 8,
+        "sample_size": 8,
+        "num_embeds_ada_norm": 5,
+    },
+}
+DDPM = {"_class_name": "DDPMScheduler", "variance_type": "fixed_large"}
+DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False}
+SCHEDULERS = {
+    "ddpm": DDPM,
+    "consistency": {"_class_name": "CMStochasticIterativeScheduler"},
+    "text": DDIM | {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1},
+    "controlnet": None,
+    "dit": DDIM,
+}
+
+
+def make(root, name: str, **scheduler):
+    """The folder of a tiny model of this kind; `scheduler` are other values of its scheduler's config."""
+    config = CONFIGS[name]
+    network = loading.build(config)
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        fan = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 25
+        return (rng.normal(size=leaf.shape) / np.sqrt(fan)).astype(np.float32)
+
+    folder = root / name
+    entries.write(jax.tree.map(draw, network.template()), network.entries, folder, config)
+    if SCHEDULERS[name] is not None:
+        (folder / "scheduler_config.json").write_text(json.dumps(SCHEDULERS[name] | scheduler))
+    return folder

@@ -1,0 +1,145 @@
+"""What of a config.json is refused, by name and value; the wiring; a model to a folder and back. No torch."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from configs_published import CONSISTENCY_IMAGENET64, CONTROLNET, DDPM_CIFAR10, STABLE_DIFFUSION, STABLE_DIFFUSION_2
+from flax import traverse_util
+
+from diffusion_jax import pretrained
+from diffusion_jax.errors import InputError
+from diffusion_jax.models.layers import sinusoid
+from diffusion_jax.pretrained import entries, loading
+from diffusion_jax.pretrained.wiring import Wiring
+
+DIT = {
+    "_class_name": "Transformer2DModel",
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "attention_head_dim": 72,
+    "cross_attention_dim": None,
+    "in_channels": 4,
+    "norm_elementwise_affine": False,
+    "norm_type": "ada_norm_zero",
+    "num_attention_heads": 16,
+    "num_embeds_ada_norm": 1000,
+    "num_layers": 28,
+    "out_channels": 8,
+    "patch_size": 2,
+    "sample_size": 32,
+}
+REFUSED = [
+    (DDPM_CIFAR10, {"center_input_sample": True}, "only False"),
+    (DDPM_CIFAR10, {"time_embedding_type": "fourier"}, "only 'positional'"),
+    (DDPM_CIFAR10, {"time_embedding_dim": 100}, "only None or 512"),
+    (DDPM_CIFAR10, {"mid_block_type": None}, "only 'UNetMidBlock2D'"),
+    (DDPM_CIFAR10, {"mid_block_scale_factor": 1.4}, "only 1"),
+    (DDPM_CIFAR10, {"add_attention": False}, "only True"),
+    (DDPM_CIFAR10, {"act_fn": "gelu"}, "only 'silu'"),
+    (DDPM_CIFAR10, {"class_embed_type": "timestep"}, "only None"),
+    (DDPM_CIFAR10, {"block_out_channels": [64, 96, 96, 96]}, "multiples of the first"),
+    (DDPM_CIFAR10, {"block_out_channels": "64"}, "a list of positive integers"),
+    (DDPM_CIFAR10, {"block_out_channels": []}, "a list of positive integers"),
+    (DDPM_CIFAR10, {"down_block_types": ["DownBlock2D"] * 3}, "for each of block_out_channels"),
+    (DDPM_CIFAR10, {"down_block_types": ["SkipDownBlock2D"] * 4}, "one of DownBlock2D, "),
+    (DDPM_CIFAR10, {"down_block_types": [["DownBlock2D"]] * 4}, "one of DownBlock2D, "),
+    (DDPM_CIFAR10, {"up_block_types": ["UpBlock2D"] * 4}, "the levels of down_block_types"),
+    (DDPM_CIFAR10, {"flip_sin_to_cos": True}, "freq_shift = 1 is not supported; with flip_sin_to_cos = True only"),
+    (DDPM_CIFAR10, {"downsample_padding": 2}, "only 0 or 1"),
+    (DDPM_CIFAR10, {"attn_norm_num_groups": 16}, "only None or 32"),
+    (DDPM_CIFAR10, {"downsample_type": "resnet"}, "the same between all levels"),
+    (DDPM_CIFAR10, {"layers_per_block": [1, 2, 2, 2]}, "the same for every level"),
+    (DDPM_CIFAR10, {"layers_per_block": True}, "an integer from 1"),
+    (DDPM_CIFAR10, {"dropout": "0"}, "a number from 0 to 1"),
+    (DDPM_CIFAR10, {"something_new": 3}, "not known here"),
+    (CONSISTENCY_IMAGENET64, {"attn_norm_num_groups": None}, "only 32"),
+    (CONSISTENCY_IMAGENET64, {"norm_eps": 1e-6}, "only 1e-05"),
+    (CONSISTENCY_IMAGENET64, {"resnet_time_scale_shift": "default"}, "only 'conv'"),
+    (CONSISTENCY_IMAGENET64, {"resnet_time_scale_shift": "spatial"}, "only 'default' or 'scale_shift'"),
+    (STABLE_DIFFUSION, {"addition_embed_type": "text_time"}, "not known here"),
+    (STABLE_DIFFUSION, {"time_cond_proj_dim": 256}, "not known here"),
+    (STABLE_DIFFUSION, {"only_cross_attention": [True, True, True, False]}, "only False"),
+    (STABLE_DIFFUSION, {"transformer_layers_per_block": [1, 2, 10, 10]}, "the same for every level"),
+    (STABLE_DIFFUSION, {"cross_attention_dim": [768, 768, 768, 1280]}, "the same for every level"),
+    (STABLE_DIFFUSION, {"conv_in_kernel": 5}, "only 3"),
+    (STABLE_DIFFUSION_2, {"attention_head_dim": [5, 10, 20, 10]}, "heads as wide everywhere"),
+    (STABLE_DIFFUSION_2, {"attention_head_dim": [5, 10]}, "heads as wide everywhere"),
+    (CONTROLNET, {"controlnet_conditioning_channel_order": "bgr"}, "only 'rgb'"),
+    (CONTROLNET, {"global_pool_conditions": True}, "not known here"),
+    (DIT, {"norm_type": "ada_norm"}, "only 'ada_norm_zero'"),
+    (DIT, {"dropout": 0.1}, "only 0.0"),
+    (DIT, {"patch_size": None}, "an integer from 1"),
+]
+
+
+@pytest.mark.parametrize(("config", "change", "message"), REFUSED, ids=[str(change) for _, change, _ in REFUSED])
+def test_values_that_are_not_implemented_are_named(config, change, message):
+    loading.build(config)
+    with pytest.raises(InputError) as raised:
+        loading.build(config | change)
+    assert message in str(raised.value)
+    assert next(iter(change)) in str(raised.value) or "freq_shift" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [None, "AutoencoderKL", ["UNet2DModel"]])
+def test_other_classes_are_refused(name):
+    with pytest.raises(InputError, match="is not known; of use are UNet2DModel, UNet2DConditionModel"):
+        loading.build({"_class_name": name})
+
+
+def test_shortcuts_are_where_channels_change():
+    """By hand. Down: 8 -> 8, 8 -> 16. Up: 16 + 16 -> 16, 16 + 8 -> 16; 16 + 8 -> 8, 8 + 8 -> 8."""
+    up = {"up_1_block_0", "up_1_block_1", "up_0_block_0", "up_0_block_1"}
+    assert Wiring((8, 16), 1, ()).shortcuts() == {"down_1_block_0"} | up
+    assert Wiring((8, 8), 1, ()).shortcuts() == up
+
+
+def random_params(template):
+    leaves = traverse_util.flatten_dict(template, sep="/")
+    rng = np.random.default_rng(0)
+    return traverse_util.unflatten_dict(
+        {name: rng.normal(size=leaf.shape).astype(leaf.dtype) for name, leaf in leaves.items()}, sep="/"
+    )
+
+
+TINY = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+}
+
+
+def test_a_model_to_a_folder_and_back(tmp_path):
+    config = DDPM_CIFAR10 | TINY
+    network = loading.build(config)
+    params = random_params(network.template())
+    entries.write(params, network.entries, tmp_path, config)
+    with pytest.raises(InputError, match=r"no scheduler_config.json"):
+        pretrained.load(tmp_path).sampling()
+    (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDPMScheduler"}))
+
+    loaded = pretrained.load(tmp_path)
+    assert loaded.config == config
+    assert loaded.network.model.encode_time is sinusoid
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
+    assert loaded.sampling().grid(10)[-1] == 0
+    x, time, _ = loaded.network.example
+    out = loaded.network.model.apply({"params": loaded.params}, np.ones(x.shape, x.dtype), np.ones(time.shape))
+    assert np.isfinite(out).all()
+
+    loaded.save(tmp_path / "again")
+    for name in ("config.json", "diffusion_pytorch_model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    config = DDPM_CIFAR10 | TINY
+    network = loading.build(config)
+    entries.write(random_params(network.template()), network.entries, tmp_path, config | {"layers_per_block": 2})
+    with pytest.raises(InputError, match=r"not the weights of this network; missing: down_blocks.0.resnets.1.norm1"):
+        pretrained.load(tmp_path)

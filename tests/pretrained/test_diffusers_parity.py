@@ -1,0 +1,291 @@
+"""Networks and tables that come of diffusers' configs, against diffusers: names, shapes, outputs, gradients.
+
+Every weight is drawn at random first, since layers that start at zero or one would hide mistakes. In float32 both
+differ by rounding only: 1e-6 or so, asserted below 1e-4.
+"""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from configs_published import (
+    CONSISTENCY_IMAGENET64,
+    CONTROLNET,
+    DDPM_256,
+    DDPM_CIFAR10,
+    STABLE_DIFFUSION,
+    STABLE_DIFFUSION_2,
+    TUTORIAL,
+)
+from flax import traverse_util
+
+from diffusion_jax.errors import InputError
+from diffusion_jax.models.adm import ADMUNet, ImprovedUNet
+from diffusion_jax.pretrained import diffusers_configs as configs
+from diffusion_jax.pretrained import entries, loading
+from diffusion_jax.pretrained.dit_config import DIT
+
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
+diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
+
+TOLERANCE = 1e-4
+BATCH = 2
+# Keys that share a constant shift leave the softmax as it is: this gradient is zero but for rounding.
+ZERO_GRADIENT = "key/bias"
+
+
+def build(config):
+    """diffusers' model and our `Network` of the same config."""
+    arguments = {name: value for name, value in config.items() if not name.startswith("_")}
+    return getattr(diffusers, config["_class_name"])(**arguments).eval(), loading.build(config)
+
+
+# ---- Full size: names and shapes; no number is made.
+
+FULL = {
+    "ddpm-cifar10-32": (DDPM_CIFAR10, 35_746_307),
+    "ddpm-celebahq-256": (DDPM_256, 113_673_219),
+    "tutorial": (TUTORIAL | {"_class_name": "UNet2DModel"}, 113_673_219),
+    "cd_imagenet64": (CONSISTENCY_IMAGENET64, 295_899_267),
+    "stable-diffusion-v1-5": (STABLE_DIFFUSION, 859_520_964),
+    "stable-diffusion-2": (STABLE_DIFFUSION_2, 865_910_724),
+    "controlnet": (CONTROLNET, 361_279_120),
+    # Its embeddings of time and label stand in each of 28 blocks.
+    "DiT-XL-2-256": (
+        {"_class_name": "DiTTransformer2DModel", "out_channels": 8},
+        674_834_720 + 27 * (1001 * 1152 + 257 * 1152 + 1153 * 1152),
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "parameters"), FULL.values(), ids=FULL)
+def test_names_and_shapes_are_the_published_ones(config, parameters):
+    with torch.device("meta"):
+        model, network = build(config)
+    found = entries.kinds(network.template(), network.entries)
+    assert {name: shape for name, (_, shape) in found.items()} == {
+        name: tuple(tensor.shape) for name, tensor in model.state_dict().items()
+    }
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+# ---- Tiny: numbers.
+
+SMALL = {"norm_num_groups": 8, "layers_per_block": 1}
+# The test compiles more than it computes.
+HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+LEVELS = {
+    "block_out_channels": [16, 32, 48],
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+}
+RESNETS = {
+    "block_out_channels": [16, 32],
+    "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "ResnetUpsampleBlock2D"],
+}
+READING = {
+    "block_out_channels": [16, 32],
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "cross_attention_dim": 12,
+    "attention_head_dim": 4,
+}
+UP = {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}
+TINY = {
+    "DDPM": DDPM_CIFAR10 | LEVELS | SMALL,
+    "diffusers' defaults": {"_class_name": "UNet2DModel"} | LEVELS | SMALL | {"block_out_channels": [16, 16, 16]},
+    "consistency": CONSISTENCY_IMAGENET64
+    | RESNETS
+    | SMALL
+    | {"attention_head_dim": 16, "attn_norm_num_groups": 8, "num_class_embeds": 5},
+    "Improved DDPM": CONSISTENCY_IMAGENET64
+    | LEVELS
+    | SMALL
+    | {"downsample_type": "conv", "upsample_type": "conv", "num_class_embeds": None}
+    | {"attention_head_dim": 16, "attn_norm_num_groups": 8},
+    "Stable Diffusion 2": STABLE_DIFFUSION_2
+    | READING
+    | UP
+    | SMALL
+    | {"attention_head_dim": [2, 4], "transformer_layers_per_block": 2},
+    "ControlNet": CONTROLNET | READING | SMALL | {"conditioning_embedding_out_channels": [8, 16]},
+}
+
+
+def randomise(model):
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            if p.ndim > 1:
+                p.copy_(noise / p[0].numel() ** 0.5)
+            else:
+                p.copy_(0.2 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
+
+
+def inputs(network):
+    """x [B, 8, 16, C], float times, and what the network is told; NumPy."""
+    rng = np.random.default_rng(0)
+    x, _, cond = network.example
+    image = {"x": (BATCH, 8, 16, x.shape[-1]), "tokens": (BATCH, 5), "hint": (BATCH, 16, 32)}
+    told = {}
+    for name, array in (cond or {}).items():
+        shape = image.get(name, (BATCH,)) + (array.shape[-1:] if name != "label" else ())
+        told[name] = rng.normal(size=shape).astype(np.float32) if name != "label" else np.array([4, 0])
+    return rng.normal(size=image["x"]).astype(np.float32), np.array([3.5, 977.0], np.float32), told or None
+
+
+def state(model):
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def to_torch(images):
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+
+
+def to_numpy(tensor):
+    return tensor.detach().numpy().transpose(0, 2, 3, 1)
+
+
+NAMES = {"label": "class_labels", "tokens": "encoder_hidden_states", "hint": "controlnet_cond"}
+
+
+def run_theirs(model, x, time, cond):
+    """Outputs, a list of NHWC arrays, and the gradient of their mean squares, name -> array."""
+    told = {
+        NAMES[name]: to_torch(value) if value.ndim == 4 else torch.from_numpy(value)
+        for name, value in (cond or {}).items()
+    }
+    out = model(to_torch(x), torch.from_numpy(time), **told, return_dict=False)
+    out = [*out[0], out[1]] if len(out) == 2 else list(out)
+    sum((o**2).mean() for o in out).backward()
+    return [to_numpy(o) for o in out], {name: p.grad.numpy() for name, p in model.named_parameters()}
+
+
+def flat(params):
+    return traverse_util.flatten_dict(jax.device_get(params), sep="/")
+
+
+def run_ours(network, params, x, time, cond):
+    def loss(params):
+        out = network.model.apply({"params": params}, x, time, cond)
+        out = out if type(out) is list else [out]
+        return sum(jnp.mean(o**2) for o in out), out
+
+    with jax.default_matmul_precision("highest"):
+        gradients, out = jax.jit(jax.grad(loss, has_aux=True)).lower(params).compile(HASTY)(params)
+    return jax.device_get(out), flat(gradients)
+
+
+def distance(ours, theirs):
+    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+
+
+def worst(ours, theirs):
+    assert [o.shape for o in ours] == [o.shape for o in theirs]
+    return max(distance(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def swapped(params):
+    """Queries taken for keys: the kind of mistake that shapes do not show."""
+    names = flat(params)
+    moved = {"query": "key", "key": "query", "self_query": "self_key", "self_key": "self_query"}
+    return traverse_util.unflatten_dict(
+        {"/".join(moved.get(part, part) for part in name.split("/")): value for name, value in names.items()}, sep="/"
+    )
+
+
+@pytest.mark.parametrize("key", ["DDPM", "diffusers' defaults", "Improved DDPM", "Stable Diffusion 2"])
+def test_outputs_equal_diffusers(key):
+    model, network = build(TINY[key])
+    randomise(model)
+    problem = inputs(network)
+    out, _ = run_theirs(model, *problem)
+    params = network.read(state(model))
+    with jax.default_matmul_precision("highest"):
+        apply = jax.jit(network.model.apply).lower({"params": params}, *problem).compile(HASTY)
+        error = worst([apply({"params": params}, *problem)], out)
+        control = worst([apply({"params": swapped(params)}, *problem)], out)
+    print(f"outputs {error:.1e}, control {control:.1e}")
+    assert error < TOLERANCE
+    assert control > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("key", ["consistency", "ControlNet"])
+def test_outputs_and_gradients_equal_diffusers(key):
+    model, network = build(TINY[key])
+    randomise(model)
+    problem = inputs(network)
+    out, gradients = run_theirs(model, *problem)
+    our_out, our_gradients = run_ours(network, network.read(state(model)), *problem)
+    error = worst(our_out, out)
+    assert error < TOLERANCE
+
+    gradients = flat(network.read(gradients))
+    for name in [name for name in our_gradients if name.endswith(ZERO_GRADIENT)]:
+        scale = np.linalg.norm(gradients[name.replace("key", "query")])
+        assert np.linalg.norm(our_gradients.pop(name)) < TOLERANCE * scale
+    last = max((distance(g, gradients[name]), name) for name, g in our_gradients.items())
+    print(f"outputs {error:.1e}; worst gradient {last}")
+    assert last[0] < TOLERANCE, last
+
+
+@pytest.mark.parametrize("config", [TINY["consistency"], TINY["Stable Diffusion 2"], TINY["ControlNet"]])
+def test_diffusers_loads_what_is_written(tmp_path, config):
+    """Bit for bit, through files: ours written, theirs read; and theirs written, ours read."""
+    model, network = build(config)
+    randomise(model)
+    entries.write(network.read(state(model)), network.entries, tmp_path, config)
+    loaded = state(type(model).from_pretrained(tmp_path))
+    for name, array in state(model).items():
+        np.testing.assert_array_equal(loaded[name], array, err_msg=name)
+
+
+def old_name(name):
+    for new, old in (("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")):
+        name = name.replace(f".{new}.", f".{old}.")
+    return name
+
+
+def test_older_names_of_attention(tmp_path):
+    """As in the files of google/ddpm-cifar10-32; diffusers itself still reads them."""
+    config = TINY["DDPM"]
+    model, network = build(config)
+    randomise(model)
+    old = {old_name(name): array for name, array in state(model).items()}
+    with pytest.raises(InputError, match=r"missing: .*to_q"):
+        network.read(old)
+    older = configs.unet2d(config, old)
+    params = older.read(old)
+    jax.tree.map(np.testing.assert_array_equal, params, network.read(state(model)))
+    entries.write(params, older.entries, tmp_path, config)
+    loaded = state(diffusers.UNet2DModel.from_pretrained(tmp_path))
+    for name, array in state(model).items():
+        np.testing.assert_array_equal(loaded[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("model", "defaults"),
+    [
+        ("UNet2DModel", configs.UNET2D),
+        ("UNet2DConditionModel", configs.UNET2D_CONDITION),
+        ("ControlNetModel", configs.CONTROLNET),
+        ("DiTTransformer2DModel", DIT),
+    ],
+)
+def test_absent_values_are_those_of_diffusers(model, defaults):
+    arguments = inspect.signature(getattr(diffusers, model).__init__).parameters
+    theirs = {name: argument.default for name, argument in arguments.items() if name != "self"}
+    # What one of the three does not have is None or False, and then ours has it as if it were off.
+    assert {name: value for name, value in defaults.items() if name in theirs} == {
+        name: value for name, value in theirs.items() if name in defaults
+    }
+    off = {name: value for name, value in theirs.items() if name not in defaults}
+    assert all(value is None or value is False for value in off.values()), off
+
+
+def test_the_modules_are_those_of_the_papers():
+    assert type(configs.unet2d(CONSISTENCY_IMAGENET64).model) is ADMUNet
+    assert type(configs.unet2d(TINY["Improved DDPM"]).model) is ImprovedUNet

@@ -1,0 +1,234 @@
+"""Folders and the hub: which files are taken, and what is said when they are not there."""
+
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+from crafted import dictionary, storage, tensor, zipped
+
+from diffusion_jax.errors import InputError
+from diffusion_jax.pretrained import files, safetensors_file
+
+
+def save(path, **arrays):
+    """A file of safetensors, or of torch.save with one tensor of floats, with zeros or the given value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".safetensors":
+        arrays = {name: np.full(2, value, np.float32) for name, value in arrays.items()}
+        safetensors_file.write(path, {n: (a.dtype, a.shape) for n, a in arrays.items()}, iter(arrays.values()))
+    else:
+        ((name, value),) = arrays.items()
+        path.write_bytes(
+            zipped(dictionary({name: tensor(storage("0", 2), (2,))}), {"0": np.full(2, value, "<f4").tobytes()})
+        )
+
+
+def write_json(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def values(weights):
+    return {name: float(np.asarray(array)[0]) for name, array in weights.items()}
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.bin", "a.pt", "a.pth", "a.ckpt"])
+def test_the_ending_says_how_to_read(tmp_path, name):
+    save(tmp_path / name, w=3)
+    assert values(files.weights(tmp_path / name)) == {"w": 3}
+
+
+def test_another_ending_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"a.onnx: weights are read from files named"):
+        files.weights(tmp_path / "a.onnx")
+
+
+def test_a_key_of_a_file_of_torch(tmp_path):
+    value = dictionary({"ema": dictionary({"w": tensor(storage("0", 1), (1,))})})
+    (tmp_path / "a.pt").write_bytes(zipped(value, {"0": np.ones(1, "<f4").tobytes()}))
+    assert values(files.weights(tmp_path / "a.pt", key="ema")) == {"w": 1}
+
+
+# ---- Folders.
+
+
+@pytest.mark.parametrize("at", ["", "unet", "transformer", "controlnet"])
+@pytest.mark.parametrize("scheduler", ["", "scheduler"])
+def test_a_pipeline(tmp_path, at, scheduler):
+    write_json(tmp_path / "model_index.json", {"unet": []})
+    write_json(tmp_path / at / "config.json", {"channels": 3})
+    write_json(tmp_path / scheduler / "scheduler_config.json", {"steps": 1000})
+    save(tmp_path / at / "diffusion_pytorch_model.safetensors", w=1)
+    save(tmp_path / at / "diffusion_pytorch_model.bin", w=2)  # the other is taken where both are
+    config, weights, found = files.component(tmp_path)
+    assert (config, values(weights), found) == ({"channels": 3}, {"w": 1}, {"steps": 1000})
+
+
+def test_a_models_own_folder(tmp_path):
+    write_json(tmp_path / "unet" / "config.json", {"channels": 3})
+    save(tmp_path / "unet" / "diffusion_pytorch_model.bin", w=2)
+    assert files.component(tmp_path / "unet").scheduler is None
+    write_json(tmp_path / "scheduler" / "scheduler_config.json", {"steps": 1000})
+    config, weights, scheduler = files.component(str(tmp_path / "unet"))
+    assert (config, values(weights), scheduler) == ({"channels": 3}, {"w": 2}, {"steps": 1000})
+
+
+@pytest.mark.parametrize("ending", [".fp16.safetensors", ".fp16.bin"])
+def test_a_variant(tmp_path, ending):
+    write_json(tmp_path / "config.json", {})
+    save(tmp_path / "diffusion_pytorch_model.safetensors", w=1)
+    with pytest.raises(InputError, match=r"no diffusion_pytorch_model.fp16.safetensors or .bin; it has diffusion_py"):
+        files.component(tmp_path, variant="fp16")
+    save(tmp_path / f"diffusion_pytorch_model{ending}", w=2)
+    assert values(files.component(tmp_path, variant="fp16").weights) == {"w": 2}
+    assert values(files.component(tmp_path).weights) == {"w": 1}
+
+
+SHARDS = {
+    "weight_map": {
+        "b": "diffusion_pytorch_model-00002-of-00002.safetensors",
+        "a": "diffusion_pytorch_model-00001-of-00002.safetensors",
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [(".safetensors.index.json", ""), (".safetensors.index.fp16.json", "fp16")], ids=["", "fp16"]
+)
+def test_parts(tmp_path, name, variant):
+    write_json(tmp_path / "config.json", {})
+    write_json(tmp_path / f"diffusion_pytorch_model{name}", SHARDS)
+    save(tmp_path / SHARDS["weight_map"]["a"], a=1)
+    save(tmp_path / SHARDS["weight_map"]["b"], b=2)
+    weights = files.component(tmp_path, variant).weights
+    assert list(weights) == ["b", "a"]
+    assert values(weights) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        ({}, "no weight_map"),
+        ({"weight_map": ["a"]}, "no weight_map"),
+        ({"weight_map": {"a": 3}}, "no weight_map"),
+        ({"weight_map": {"a": "../secret.safetensors"}}, "points to '../secret.safetensors'"),
+        ({"weight_map": {"a": "/secret.safetensors"}}, "points to"),
+        ({"weight_map": {"a": "..\\secret.safetensors"}}, "points to"),
+        ({"weight_map": {"a": "inner/secret.safetensors"}}, "points to"),
+        ({"weight_map": {"a": "part.bin"}}, "points to"),
+        ({"weight_map": {"a": "none.safetensors"}}, "cannot read"),
+        ({"weight_map": {"other": "part.safetensors"}}, "'other' is not in part.safetensors"),
+    ],
+)
+def test_parts_that_are_missing_or_outside_are_refused(tmp_path, shards, message):
+    folder = tmp_path / "model"
+    for path in (tmp_path / "secret", folder / "inner" / "secret", folder / "part"):
+        save(path.with_suffix(".safetensors"), a=1)
+    save(folder / "part.bin", a=1)
+    write_json(folder / "index.json", shards)
+    with pytest.raises(InputError, match=message):
+        files.weights(folder / "index.json")
+
+
+def test_folders_without_a_model_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"holds no config.json, nor do unet/, transformer/, controlnet/ in it"):
+        files.component(tmp_path)
+    write_json(tmp_path / "config.json", {})
+    with pytest.raises(InputError, match="it has no weights"):
+        files.component(tmp_path)
+    save(tmp_path / "model.safetensors", w=1)
+    with pytest.raises(InputError, match=r"it has model.safetensors"):
+        files.component(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"[1]", "holds a list"), (b"{", "is not JSON"), (b"\xff", "is not JSON"), (b"[" * 100_000, "is not JSON")],
+)
+def test_json_that_is_no_object_is_refused(tmp_path, content, message):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        files.json_object(tmp_path / "config.json")
+
+
+# ---- The hub, of which only our side is tested: `snapshot_download` is replaced.
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub with one repository, and the calls it got."""
+    import fnmatch
+    import shutil
+
+    repository, cache, calls = tmp_path / "hub", tmp_path / "cache", []
+    repository.mkdir()
+
+    def snapshot_download(name, revision, allow_patterns):
+        calls.append((name, revision))
+        if name != "google/model":
+            raise FileNotFoundError(f"404: {name}\nand more lines")
+        for path in repository.rglob("*.*"):
+            relative = str(path.relative_to(repository))
+            if any(fnmatch.fnmatch(relative, pattern) for pattern in allow_patterns):
+                (cache / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, cache / relative)
+        return str(cache)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
+    return repository, cache, calls
+
+
+def fill(repository, ending, at="unet"):
+    write_json(repository / at / "config.json", {"channels": 3})
+    write_json(repository / "scheduler" / "scheduler_config.json", {"steps": 1000})
+    save(repository / at / f"diffusion_pytorch_model{ending}", w=1)
+    save(repository / "vae" / f"diffusion_pytorch_model{ending}", w=2)
+    save(repository / f"v1-5-pruned{ending}", w=3)
+
+
+def downloaded(cache):
+    return sorted(str(path.relative_to(cache)) for path in cache.rglob("*.*") if path.suffix != ".json")
+
+
+@pytest.mark.parametrize("at", ["", "unet"])
+@pytest.mark.parametrize("ending", [".safetensors", ".bin"])
+def test_a_model_of_the_hub(hub, ending, at):
+    repository, cache, calls = hub
+    fill(repository, ending, at)
+    if ending == ".safetensors":
+        save(repository / at / "diffusion_pytorch_model.bin", w=4)
+        save(repository / at / "diffusion_pytorch_model.fp16.safetensors", w=5)
+    config, weights, scheduler = files.component("google/model", revision="main")
+    assert (config, values(weights), scheduler) == ({"channels": 3}, {"w": 1}, {"steps": 1000})
+    assert set(calls) == {("google/model", "main")}
+    # Other weights of the pipeline, which may be large, are left there.
+    assert downloaded(cache) == [f"{at}/diffusion_pytorch_model{ending}".lstrip("/")]
+
+
+def test_parts_from_the_hub(hub):
+    repository, _, _ = hub
+    write_json(repository / "transformer" / "config.json", {})
+    write_json(repository / "transformer" / "diffusion_pytorch_model.safetensors.index.json", SHARDS)
+    for name, file in SHARDS["weight_map"].items():
+        save(repository / "transformer" / file, **{name: 1})
+    assert values(files.component("google/model").weights) == {"a": 1, "b": 1}
+
+
+def test_what_the_hub_says_is_told_in_one_line(hub):
+    with pytest.raises(InputError, match=r"^cannot download google/none .*FileNotFoundError: 404: google/none\)$"):
+        files.component("google/none")
+
+
+def test_without_the_hubs_library_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InputError, match=r"no folder google/model; .* pip install 'diffusion_jax\[hub\]'"):
+        files.component("google/model")
+
+
+@pytest.mark.parametrize("name", ["model", "a/b/c", "../model", "./model", "/model", "a/", "google/..", "a\\b/c"])
+def test_names_that_are_neither_folder_nor_of_the_hub(hub, name):
+    with pytest.raises(InputError, match="neither a folder nor a name on the hub"):
+        files.component(name)
+    assert not hub[2]

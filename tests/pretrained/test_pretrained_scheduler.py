@@ -1,0 +1,78 @@
+"""What of a scheduler_config.json is refused, and that nothing is passed over."""
+
+import numpy as np
+import pytest
+
+from diffusion_jax.errors import InputError
+from diffusion_jax.pretrained import scheduler
+from diffusion_jax.timesteps import check_grid
+
+DDPM = {"_class_name": "DDPMScheduler"}
+
+REFUSED = {
+    "no name": ({}, "scheduler 'None' is not known; of use are DDPMScheduler, "),
+    "another scheduler": ({"_class_name": "LCMScheduler"}, "scheduler 'LCMScheduler' is not known"),
+    "betas": (DDPM | {"beta_schedule": "laplace"}, "beta_schedule = 'laplace' is not supported; only 'linear' or"),
+    "a prediction": (DDPM | {"prediction_type": "flow"}, "prediction_type = 'flow' is not supported; only 'epsilon'"),
+    "a variance": (DDPM | {"variance_type": "fixed_large_log"}, "variance_type = 'fixed_large_log' is not supported"),
+    "a spacing": (DDPM | {"timestep_spacing": "random"}, "timestep_spacing = 'random' is not supported"),
+    "an offset of text": (DDPM | {"steps_offset": "1"}, "steps_offset = '1' is not supported; an integer from 0"),
+    "no number": (DDPM | {"beta_end": None}, "beta_end = None is not supported; a number from 0 to 1"),
+    "short betas": (DDPM | {"trained_betas": [0.1]}, "trained_betas = [0.1] is not supported; a list of num_train"),
+    "betas of text": (DDPM | {"trained_betas": "0.1"}, "trained_betas = '0.1' is not supported"),
+    "an unknown value": (DDPM | {"use_magic": True}, "DDPMScheduler: use_magic = True is not supported"),
+    "no boolean": (DDPM | {"clip_sample": 1}, "clip_sample = 1 is not supported; only False or True"),
+    "Karras": (
+        {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True},
+        "EulerDiscreteScheduler: use_karras_sigmas = True is not supported",
+    ),
+    "third order": (
+        {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3},
+        "solver_order = 3 is not supported; only 2",
+    ),
+    "levels upside down": (
+        {"_class_name": "CMStochasticIterativeScheduler", "sigma_min": 90.0},
+        "sigma_min = 90.0 is not supported; a number between 0 and sigma_max = 80.0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "message"), REFUSED.values(), ids=REFUSED)
+def test_values_that_are_not_implemented_are_named(config, message):
+    with pytest.raises(InputError) as raised:
+        scheduler.sampling(config)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_notes_and_values_that_are_off_do_not_matter():
+    config = DDPM | {"_diffusers_version": "0.1", "tensor_format": None, "new": False, "skip_prk_steps": True}
+    assert scheduler.sampling(config).grid(1000)[0] == 1
+
+
+@pytest.mark.parametrize("steps", [0, 1001])
+@pytest.mark.parametrize("name", ["DDPMScheduler", "DPMSolverMultistepScheduler", "CMStochasticIterativeScheduler"])
+def test_numbers_of_steps_are_checked(name, steps):
+    with pytest.raises(InputError, match="number of sampling steps"):
+        scheduler.sampling({"_class_name": name}).grid(steps)
+
+
+def test_an_offset_beyond_the_table_is_refused():
+    with pytest.raises(InputError, match="first index is 1000 of 1000; take fewer than 1000 steps"):
+        scheduler.sampling(DDPM | {"steps_offset": 1}).grid(1000)
+
+
+def test_trained_betas_are_taken_as_they_are():
+    given = np.linspace(0.1, 0.2, 10)
+    found = scheduler.betas(DDPM | {"num_train_timesteps": 10, "trained_betas": list(given)})
+    np.testing.assert_array_equal(found, given)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 39, 40])
+def test_consistency_models_walk_down_from_the_largest_level(steps):
+    """All 40 steps would look at sigma_min, where a consistency model returns its input: one less is walked."""
+    parts = scheduler.sampling({"_class_name": "CMStochasticIterativeScheduler"})
+    times = check_grid(parts.grid(steps))
+    assert len(times) == min(steps, 39) + 1
+    np.testing.assert_allclose(parts.schedule.sigma(times[:1]), (80**2 - 0.002**2) ** 0.5)
+    assert parts.schedule.sigma(times[-1]) == 0

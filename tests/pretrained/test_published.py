@@ -1,0 +1,137 @@
+"""Published models from the command line: every kind draws, is told what it should be, and refuses the rest."""
+
+import jax
+import numpy as np
+import published_tiny as tiny
+import pytest
+from flax import traverse_util
+
+from diffusion_jax import cli, sample
+from diffusion_jax.pretrained import files, openai_flags
+from diffusion_jax.recipes import published
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("published")
+    for name in tiny.CONFIGS:
+        tiny.make(root, name)
+    np.savez(root / "text.npz", tokens=RNG.normal(size=(2, 3, 12)), null_tokens=np.zeros((1, 3, 12)))
+    np.savez(
+        root / "hint.npz",
+        tokens=RNG.normal(size=(2, 3, 12)),
+        null_tokens=np.zeros((1, 3, 12)),
+        hint=RNG.uniform(size=(2, 16, 16, 3)),
+    )
+    return root
+
+
+def run(*arguments):
+    try:
+        cli.run(sample.main, [str(a) for a in arguments])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def draw(folder, out, *options):
+    assert run("--pretrained", folder, "--num", 2, "--steps", 2, "--out", out, *options) == 0
+    return np.load(out / "samples.npz")
+
+
+KINDS = {
+    "ddpm": ([], "images", (2, 8, 8, 3)),
+    "consistency": (["--label", "3,4"], "images", (2, 8, 8, 3)),
+    "dit": (["--label", "1", "--guidance", "2"], "latents", (2, 8, 8, 4)),
+    "text": (["--condition", "{root}/text.npz", "--size", "4x8"], "latents", (2, 4, 8, 4)),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_draws(root, name, tmp_path):
+    options, array, shape = KINDS[name]
+    found = draw(root / name, tmp_path, *(option.format(root=root) for option in options))[array]
+    assert found.shape == shape
+    assert len(np.unique(found)) > 10
+    assert (tmp_path / "grid.png").exists()
+    if array == "latents":
+        assert np.isfinite(found).all()
+
+
+def test_a_controlnet_steers(root, tmp_path):
+    plain = draw(root / "text", tmp_path / "a", "--condition", root / "text.npz")["latents"]
+    both = ("--controlnet", root / "controlnet", "--condition", root / "hint.npz")
+    steered = draw(root / "text", tmp_path / "b", *both)["latents"]
+    assert steered.shape == plain.shape
+    assert np.abs(steered - plain).max() > 1e-2
+
+
+def test_samplers_are_the_schedulers_and_others(root, tmp_path):
+    ddim = draw(root / "ddpm", tmp_path / "a", "--sampler", "ddim")["images"]
+    same = draw(root / "ddpm", tmp_path / "b", "--sampler", "ddim", "--eta", 0)["images"]
+    np.testing.assert_array_equal(ddim, same)
+    published_ = draw(root / "ddpm", tmp_path / "c")["images"]
+    assert (published_ != ddim).any()  # DDPM's, with noise
+
+
+def test_the_default_folder_and_steps(root, tmp_path, monkeypatch):
+    """A consistency model takes one step by itself; samples go to samples/MODEL/SAMPLER."""
+    monkeypatch.chdir(tmp_path)
+    assert run("--pretrained", root / "consistency", "--num", 2) == 0
+    assert (tmp_path / "samples" / "consistency" / "published" / "grid.png").exists()
+
+
+MISTAKES = {
+    "no folder": (["--pretrained", "nowhere"], "neither a folder nor a name on the hub"),
+    "a label beyond": (["--pretrained", "{root}/dit", "--label", "6"], "there is no label 6"),
+    "no text": (["--pretrained", "{root}/text"], "is told an encoded text: --condition FILE.npz with tokens"),
+    "no hint": (
+        ["--pretrained", "{root}/text", "--controlnet", "{root}/controlnet", "--condition", "{root}/text.npz"],
+        "is told a hint",
+    ),
+    "a controlnet alone": (["--pretrained", "{root}/controlnet"], "no scheduler_config.json"),
+    "guidance without labels": (["--pretrained", "{root}/ddpm", "--guidance", "2"], "cannot be guided"),
+    "size": (["--pretrained", "{root}/ddpm", "--size", "8"], "give height and width, such as 32x32"),
+    "odd size": (["--pretrained", "{root}/ddpm", "--size", "9x8"], "must be multiples of 2"),
+    "sampler": (["--pretrained", "{root}/ddpm", "--sampler", "heun"], "choose from published, ddim"),
+    "both": (["--pretrained", "{root}/ddpm", "--workdir", "x"], "not allowed with"),
+}
+
+
+@pytest.mark.parametrize(("options", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_gets_one_line(root, options, said, capsys):
+    assert run(*(option.format(root=root) for option in options), "--steps", 2) == 2
+    output = capsys.readouterr().err.strip()
+    assert said in output.splitlines()[-1]
+
+
+def test_a_file_of_openai(tmp_path, monkeypatch):
+    """Its flags choose network, table and variance; the file's reading is tested in test_torch_file."""
+    named = {"image_size": 32, "num_channels": 32, "num_res_blocks": 1, "learn_sigma": True, "class_cond": True}
+    named |= {"channel_mult": "1,2", "attention_resolutions": "16"}
+    flags = " ".join(f"--{name} {value}" for name, value in named.items())
+    flags += " --diffusion_steps 100 --noise_schedule cosine --timestep_respacing 4"
+    network = openai_flags.unet(named)
+    params = jax.tree.map(lambda leaf: (0.05 * RNG.normal(size=leaf.shape)).astype(np.float32), network.template())
+    flat = traverse_util.flatten_dict(params, sep="/")
+    theirs = {entry.theirs: entry.layout.write(*(flat[name] for name in entry.ours)) for entry in network.entries}
+    monkeypatch.setattr(files, "weights", lambda path, key=None: theirs)
+    model = published.openai("64x64_diffusion.pt", flags)
+    read, about, folder = model.load()
+    assert "64x64_diffusion.pt" in about
+    assert folder("ddim").as_posix() == "samples/64x64_diffusion/ddim"
+    for a, b in zip(jax.tree.leaves(read), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert run("--pretrained", "64x64_diffusion.pt", "--flags", flags, "--num", 2, "--out", tmp_path) == 0
+    assert np.load(tmp_path / "samples.npz")["images"].shape == (2, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [("image_size 64", "give pairs of --name value"), ("--image_sise 64", "image_sise"), ("--image_size 50", "50")],
+)
+def test_wrong_flags(flags, said, capsys):
+    assert run("--pretrained", "x.pt", "--flags", flags) == 2
+    assert said in capsys.readouterr().err
