@@ -7,7 +7,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 def test_the_python_example_draws_images():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "sample_fn" in code]
     # Ten steps instead of a thousand; all else is what a reader pastes.
     shorter = code.replace("timesteps.uniform(1000, 1000)", "timesteps.uniform(10, 1000)")
     assert shorter != code

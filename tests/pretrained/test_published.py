@@ -1,12 +1,15 @@
 """Published models from the command line: every kind draws, is told what it should be, and refuses the rest."""
 
+import re
+from pathlib import Path
+
 import jax
 import numpy as np
 import published_tiny as tiny
 import pytest
 from flax import traverse_util
 
-from diffusion_jax import cli, sample
+from diffusion_jax import cli, pretrained, sample
 from diffusion_jax.pretrained import files, openai_flags
 from diffusion_jax.recipes import published
 
@@ -81,6 +84,18 @@ def test_the_default_folder_and_steps(root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("--pretrained", root / "consistency", "--num", 2) == 0
     assert (tmp_path / "samples" / "consistency" / "published" / "grid.png").exists()
+
+
+def test_the_readmes_python(root, tmp_path, monkeypatch):
+    """Its lines on published models, with this folder for theirs: what is saved is what was read, bit for bit."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "pretrained.load" in code]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code.replace("google/ddpm-cifar10-32", str(root / "ddpm")), names)
+    again = pretrained.load("copy")
+    for a, b in zip(jax.tree.leaves(again.params), jax.tree.leaves(names["model"].params), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 MISTAKES = {
