@@ -160,8 +160,8 @@ def _euler(config) -> Sampling:
 def _deterministic(values: Values, bounds: tuple, last: int) -> Sampling:
     schedule, num = _table(values)
     process = processes.gaussian(schedule, processes.ddim(0.0))
-    said, grid = _said(values, schedule, num), _grid(values, num, last)
-    return Sampling(schedule, said, process, bounds, _as_it_is, samplers.ancestral(process), grid)
+    said, grid, variance = _said(values, schedule, num), _grid(values, num, last), variances.posterior(schedule)
+    return Sampling(schedule, said, process, bounds, variance, samplers.ancestral(process), grid)
 
 
 def _dpm(config) -> Sampling:

@@ -74,6 +74,7 @@ def test_what_is_written_is_read(tmp_path):
     safetensors_file.write(path, shapes(ARRAYS), iter(ARRAYS.values()))
     found = safetensors_file.load(path)
     assert list(found) == list(ARRAYS)
+    assert found["f32"].offset % 8 == 0
     for name, array in ARRAYS.items():
         assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(np.asarray(found[name]), array)
