@@ -18,4 +18,4 @@ def get_config():
 
 
 def build(config):
-    return bits.build(config, pixels.levels(config, lambda: sources.digits("train"), LEVELS), BITS)
+    return bits.build(config, pixels.levels(config, sources.digits, LEVELS), BITS)

@@ -22,7 +22,7 @@ def build(config):
     # was 10.8 in 200 steps and 9.0 in 60; with 0.15, 7.2 in 100 steps and 6.3 in 60; with 0.2, 9.3.
     return blur.build(
         config,
-        source=lambda: digits,
+        source=sources.digits,
         widest=8.0,
         colours=blur.mean_colours(digits),
         training_noise=0.1,

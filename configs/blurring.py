@@ -16,4 +16,4 @@ def get_config():
 
 
 def build(config):
-    return blurring.build(config, source=lambda: sources.digits("train"), widest=4.0)
+    return blurring.build(config, source=sources.digits, widest=4.0)

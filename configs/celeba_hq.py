@@ -21,6 +21,6 @@ def get_config():
 def build(config):
     return ddpm.build(
         config,
-        source=lambda: sources.tfds_images("celeb_a_hq/256", "train", config.data.dir or None, size=256),
+        source=lambda split: sources.tfds_images("celeb_a_hq/256", split, config.data.dir or None, size=256),
         variance=variances.posterior,
     )

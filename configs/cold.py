@@ -19,4 +19,4 @@ def get_config():
 
 def build(config):
     digits = sources.digits("train")
-    return cold.build(config, source=lambda: digits, colours=mean_colours(digits))
+    return cold.build(config, source=sources.digits, colours=mean_colours(digits))

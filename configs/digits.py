@@ -27,4 +27,4 @@ def get_config():
 
 
 def build(config):
-    return ddpm.build(config, source=lambda: sources.digits("train"))
+    return ddpm.build(config, source=sources.digits)

@@ -19,4 +19,4 @@ def get_config():
 
 
 def build(config):
-    return edm.build(config, source=lambda: sources.digits("train"), sigma_data=SIGMA_DATA)
+    return edm.build(config, source=sources.digits, sigma_data=SIGMA_DATA)

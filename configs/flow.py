@@ -16,4 +16,4 @@ def get_config():
 
 
 def build(config):
-    return flow.build(config, source=lambda: sources.digits("train"))
+    return flow.build(config, source=sources.digits)

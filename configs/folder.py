@@ -26,9 +26,11 @@ def get_config():
 
 
 def build(config):
-    def source():
+    def source(split):
         if not config.data.dir:
             raise InputError("no folder of images is given; add --config.data.dir=PATH")
+        if split != "train":
+            raise InputError(f"a folder of images has no {split} split; give other images as a folder of their own")
         return sources.folder(config.data.dir, config.data.shape[:2], config.data.shape[2])
 
     return ddpm.build(config, source)

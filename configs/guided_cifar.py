@@ -30,7 +30,9 @@ def get_config():
 
 
 def build(config):
-    source = lambda: sources.tfds_images("cifar10", "train", config.data.dir or None)  # noqa: E731
+    def source(split):
+        return sources.tfds_images("cifar10", split, config.data.dir or None)
+
     data = pixels.told_labels(pixels.data(config, source), CLASSES)
     embed = {"label": LabelEmbedding(CLASSES + 1)}
     return guided.build(config, data, CLASSES, pixels.unet(config, outputs=2, kind=ImprovedUNet, embed=embed))

@@ -3,8 +3,9 @@
   python -m diffusion_jax.train --config configs/imagenet256_dit.py --workdir runs/dit --config.data.dir=LATENTS
   python -m diffusion_jax.sample --workdir runs/dit --num 16 --label 207 --guidance 4
 
-LATENTS is a folder of latents.npy, float16 [N, 32, 32, 4], what Stable Diffusion's autoencoder makes of the images
-times 0.18215, and labels.npy, integers [N] from 0 to 999. Samples are latents too (samples.npz), to be decoded by it.
+LATENTS is a folder with the folders train and, to evaluate, test, of two files each: latents.npy, float16
+[N, 32, 32, 4], what Stable Diffusion's autoencoder makes of the images times 0.18215, and labels.npy, integers [N]
+from 0 to 999. Samples are latents too (samples.npz), to be decoded by it.
 
 674.8 million parameters, the paper's values: batch 256, learning rate 1e-4, no warm-up, no flips of latents, DDPM's
 linear table, learned variance, 7M steps for its best model: an FID of 2.27 at guidance 1.5, 9.62 without. Guidance is
@@ -40,7 +41,8 @@ def get_config():
 
 
 def build(config):
-    data = pixels.told_labels(pixels.latents(config, lambda: sources.latents(config.data.dir)), CLASSES)
+    data = pixels.latents(config, lambda split: sources.latents(f"{config.data.dir}/{split}"))
+    data = pixels.told_labels(data, CLASSES)
     model = dit.DiT(
         patch=config.model.patch,
         features=config.model.features,

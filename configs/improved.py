@@ -16,4 +16,4 @@ def get_config():
 
 
 def build(config):
-    return improved.build(config, source=lambda: sources.digits("train"))
+    return improved.build(config, source=sources.digits)

@@ -19,5 +19,5 @@ def get_config():
 
 def build(config):
     return improved.build(
-        config, source=lambda: sources.digits("train"), judge=improved.l_vlb, times=training_times.loss_aware
+        config, source=sources.digits, judge=improved.l_vlb, times=training_times.loss_aware
     )

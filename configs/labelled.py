@@ -17,4 +17,4 @@ def get_config():
 
 
 def build(config):
-    return labelled.build(config, source=lambda: sources.digits("train"), classes=10)
+    return labelled.build(config, source=sources.digits, classes=10)

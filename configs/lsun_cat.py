@@ -10,6 +10,8 @@ from diffusion_jax import variances
 from diffusion_jax.data import sources
 from diffusion_jax.recipes import ddpm, pixels
 
+SPLITS = {"train": "train", "test": "validation"}  # these sets call it so
+
 
 def get_config():
     config = ddpm.with_table(pixels.config_256())
@@ -21,6 +23,6 @@ def get_config():
 def build(config):
     return ddpm.build(
         config,
-        source=lambda: sources.tfds_images("lsun/cat", "train", config.data.dir or None, size=256),
+        source=lambda split: sources.tfds_images("lsun/cat", SPLITS[split], config.data.dir or None, size=256),
         variance=variances.posterior,
     )

@@ -21,5 +21,5 @@ def get_config():
 
 
 def build(config):
-    data = pixels.levels(config, lambda: sources.digits("train"), LEVELS)
+    data = pixels.levels(config, sources.digits, LEVELS)
     return masked.build(config, data, TokenUNet(pixels.unet(config), LEVELS + 1), LEVELS)

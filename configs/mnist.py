@@ -27,5 +27,5 @@ def build(config):
         return ImageOps.expand(picture, border=2)  # 28 cannot be halved three times; 32 can
 
     return ddpm.build(
-        config, source=lambda: sources.tfds_images("mnist", "train", config.data.dir or None, transform=pad)
+        config, source=lambda split: sources.tfds_images("mnist", split, config.data.dir or None, transform=pad)
     )

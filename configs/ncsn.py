@@ -20,5 +20,5 @@ def get_config():
 
 def build(config):
     return ncsn.build(
-        config, source=lambda: sources.digits("train"), sigma_min=0.02, sigma_max=SIGMA_MAX, levels=50
+        config, source=sources.digits, sigma_min=0.02, sigma_max=SIGMA_MAX, levels=50
     )

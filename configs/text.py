@@ -41,7 +41,7 @@ def build(config):
     path = config.data.dir or None
     alphabet, shape = text.alphabet(path), (config.data.length,)
     data = Data(
-        source=lambda: text.characters(path, config.data.length),
+        source=lambda split: text.characters(path, config.data.length, split),
         example={"tokens": jax.ShapeDtypeStruct(shape, jnp.int32)},
         clean=lambda batch: batch["tokens"],
         shape=shape,

@@ -60,7 +60,7 @@ class Experiment(NamedTuple):
       times: how the times t are drawn (`training_times`).
       optimizer: an optax transformation.
       ema_decay: of the moving average of the parameters.
-      source: `() -> random-access source` (`data.sources`); called by training only.
+      source: `split -> random-access source` (`data.sources`) of "train" or "test"; the first is trained on.
       transforms: per-example transforms of the data (`data.pipeline`).
       samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`). The first is the default.
         There is none where nothing can be drawn.

@@ -19,7 +19,7 @@ def get_config():
     return guided.with_guidance(tiny.get_config())
 
 def build(config):
-    data = pixels.told_labels(pixels.data(config, lambda: sources.digits("train")), 10)
+    data = pixels.told_labels(pixels.data(config, sources.digits), 10)
     return guided.build(config, data, 10, pixels.unet(config, 2, embed={"label": LabelEmbedding(11)}))
 """,
     "classifier": """
@@ -27,7 +27,7 @@ def get_config():
     return tiny.get_config()
 
 def build(config):
-    data = pixels.told_labels(pixels.data(config, lambda: sources.digits("train")), 10)
+    data = pixels.told_labels(pixels.data(config, sources.digits), 10)
     return classifier.build(config, data, Classifier(pixels.unet(config), 10))
 """,
     "control": """
@@ -35,8 +35,7 @@ def get_config():
     return control.with_base(tiny.get_config())
 
 def build(config):
-    data = pixels.data(config, lambda: sources.digits("train"))
-    data = pixels.told_edges(data, lambda: sources.digits("test"))
+    data = pixels.told_edges(pixels.data(config, sources.digits))
     return control.build(config, data, pixels.unet(config))
 """,
 }

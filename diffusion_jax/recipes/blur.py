@@ -26,7 +26,7 @@ def build(
 
     Args:
       config: values, as `pixels.default_config` names them.
-      source: `() -> source` of the training images.
+      source: `split -> source` of images, "train" or "test".
       widest: blur at t = 1, in pixels; about the side of the images, which leaves their mean colour only.
       colours: [N, C], mean colours of training images in [-1, 1] (`mean_colours`): where chains start.
       training_noise: on blurred images in training, in units of pixels in [-1, 1]; the paper's 0.01 is for [0, 1].

@@ -24,7 +24,7 @@ def build(config: ConfigDict, source: Callable, widest: float) -> Experiment:
 
     Args:
       config: values, as `pixels.default_config` names them.
-      source: `() -> source` of the training images.
+      source: `split -> source` of images, "train" or "test".
       widest: blur at t = 1, in pixels; the paper takes 20 for CIFAR-10.
     """
     shape, schedule, width = tuple(config.data.shape), schedules.cosine(), processes.sin_squared(widest)

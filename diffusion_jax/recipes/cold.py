@@ -22,7 +22,7 @@ def build(config: ConfigDict, source: Callable, colours: np.ndarray, sigma: floa
 
     Args:
       config: values, as `pixels.default_config` names them.
-      source: `() -> source` of the training images.
+      source: `split -> source` of images, "train" or "test".
       colours: [N, C], mean colours of training images in [-1, 1] (`blur.mean_colours`): where chains start.
       sigma: of the noise, in units of pixels in [-1, 1].
     """

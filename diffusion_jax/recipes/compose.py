@@ -36,7 +36,7 @@ class Data(NamedTuple):
     """What is learned.
 
     Attributes:
-      source: `() -> source` of training examples (`data.sources`).
+      source: `split -> source` of examples, "train" or "test" (`data.sources`).
       example: name -> shape and dtype, of what is used of an example.
       clean: `batch -> x0 [B, ...]`, the data as the process takes it.
       shape: of one x0, as `process.prior` takes it.

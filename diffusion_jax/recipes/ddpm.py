@@ -41,7 +41,7 @@ def build(
 
     Args:
       config: values, as `default_config` names them.
-      source: `() -> source` of the training images.
+      source: `split -> source` of images, "train" or "test".
       betas: the noise table, [config.diffusion.timesteps]; by default the paper's linear one.
       variance: of the ancestral sampler (`variances`): `fixed_large` for CIFAR-10, `posterior` for 256x256.
 

@@ -15,7 +15,7 @@ def build(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_m
 
     Args:
       config: values, as `pixels.default_config` names them.
-      source: `() -> source` of the training images.
+      source: `split -> source` of images, "train" or "test".
       sigma_data: standard deviation of the pixels in [-1, 1]; 0.5 for photographs.
       sigma_max: the largest noise level.
     """

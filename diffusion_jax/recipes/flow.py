@@ -15,7 +15,7 @@ def build(config: ConfigDict, source: Callable, shift: float = 1.0) -> Experimen
 
     Args:
       config: values, as `pixels.default_config` names them.
-      source: `() -> source` of the training images.
+      source: `split -> source` of images, "train" or "test".
       shift: above 1 for larger images, see `schedules.shifted_flow`.
     """
     schedule = schedules.shifted_flow(schedules.flow(), shift)

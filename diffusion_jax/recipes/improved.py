@@ -49,7 +49,7 @@ def build(
 
     Args:
       config: values, as `ddpm.default_config` names them.
-      source: `() -> source` of the training images.
+      source: `split -> source` of images, "train" or "test".
       judge: `l_hybrid` or `l_vlb`.
       times: `num -> Times`; by default uniform over the table.
     """

@@ -37,7 +37,7 @@ def build(config: ConfigDict, source: Callable, classes: int, label_weight: floa
 
     Args:
       config: values, as `pixels.default_config` names them; images are not mirrored.
-      source: `() -> source` of {"image", "label"}, labels 0, ..., classes - 1.
+      source: `split -> source` of {"image", "label"}, labels 0, ..., classes - 1.
       classes: how many.
       label_weight: of the label's cross-entropy in nats beside the image's squared error.
     """

@@ -21,7 +21,7 @@ def build(config: ConfigDict, source: Callable, sigma_min: float, sigma_max: flo
 
     Args:
       config: values, as `pixels.default_config` names them.
-      source: `() -> source` of the training images.
+      source: `split -> source` of images, "train" or "test".
       sigma_min: lowest noise level, in units of pixels in [-1, 1]; 0.01 is a level of an image of 256.
       sigma_max: highest; about the largest distance between two training images (technique 1 of the second paper).
       levels: how many there are, geometrically spaced; sigma_max / sigma_min < 1.3^levels (technique 2) or so.

@@ -108,11 +108,11 @@ def told_labels(data: Data, classes: int) -> Data:
     )
 
 
-def told_edges(data: Data, test: Callable) -> Data:
-    """`data` of images, of whose edges the network is told; samples are told those of the images of `test()`."""
+def told_edges(data: Data) -> Data:
+    """`data` of images, of whose edges the network is told; samples are told those of the test images."""
 
     def default(num):
-        source = test()
+        source = data.source("test")
         some = np.stack([source[i]["image"] for i in range(min(num, len(source)))])
         return {"hint": np.asarray(hints.edges(images.to_float(some)))}
 
@@ -126,7 +126,7 @@ def levels(config: ConfigDict, source: Callable, num: int) -> Data:
     """Images of `config.data.shape` as tokens, each entry one of `num` levels of grey (`toys.levels`)."""
     shape = tuple(config.data.shape)
     return Data(
-        source=lambda: toys.levels(source(), num),
+        source=lambda split: toys.levels(source(split), num),
         example={"tokens": jax.ShapeDtypeStruct(shape, jnp.int32)},
         clean=lambda batch: batch["tokens"],
         shape=shape,

@@ -33,7 +33,7 @@ def build(config: ConfigDict, source: Callable) -> Experiment:
 
     Args:
       config: values, as `default_config` names them.
-      source: `() -> source` of {"point": float32 [2]}.
+      source: `split -> source` of {"point": float32 [2]}.
     """
     schedule = schedules.cosine()
     process = processes.gaussian(schedule)

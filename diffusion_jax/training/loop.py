@@ -47,7 +47,7 @@ def fit(
     """
     parallel = DataParallel(devices)
     parallel.check_batch_size(config.train.batch_size)
-    source = experiment.source()
+    source = experiment.source("train")
     _check_example(source, experiment.example)
     stream = pipeline.batches(
         source,

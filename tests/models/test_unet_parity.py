@@ -11,14 +11,12 @@ import pytest
 from flax import traverse_util
 
 from diffusion_jax.models import UNet
+from diffusion_jax.pretrained import diffusers_configs
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
 
-from convert import convert  # noqa: E402
-
 TOLERANCE = 1e-4
-LEVELS = 4
 BATCH, HEIGHT, WIDTH = 2, 16, 32
 # Keys that share a constant shift leave the softmax as it is: this gradient is zero but for rounding.
 ZERO_GRADIENT = "key/bias"
@@ -84,10 +82,15 @@ def theirs(problem):
     randomise(model)
     out = model(to_torch(problem["x"]), torch.from_numpy(problem["time"])).sample
     ((out - to_torch(problem["target"])) ** 2).mean().backward()
+    network = diffusers_configs.unet2d(model.config)
+
+    def converted(tensors):
+        return traverse_util.flatten_dict(network.read(numpy_state(tensors)), sep="/")
+
     return {
-        "params": convert(numpy_state(model.named_parameters()), LEVELS),
+        "params": converted(model.named_parameters()),
         "out": out.detach().numpy().transpose(0, 2, 3, 1),
-        "gradients": convert(numpy_state((n, p.grad) for n, p in model.named_parameters()), LEVELS),
+        "gradients": converted((n, p.grad) for n, p in model.named_parameters()),
     }
 
 

@@ -36,6 +36,15 @@ BATCH = 2
 ZERO_GRADIENT = "key/bias"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks as small as these are slower on several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def build(config):
     """diffusers' model and our `Network` of the same config."""
     arguments = {name: value for name, value in config.items() if not name.startswith("_")}

@@ -17,6 +17,15 @@ GROUPS = 32
 HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks as small as these are slower on several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Residual(nn.Module):
     """GroupNorm, swish, change of resolution, 3x3; GroupNorm (modulated or not), swish, 3x3; plus the input."""
 

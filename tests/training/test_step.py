@@ -23,7 +23,7 @@ def experiment():
 
 @pytest.fixture(scope="module")
 def batches(experiment):
-    source = experiment.source()
+    source = experiment.source("train")
     images = np.stack([source[i]["image"] for i in range(STEPS * BATCH)])
     return images.reshape(STEPS, BATCH, 8, 8, 1)
 
