@@ -120,15 +120,21 @@ def untrained_run(name: str):
 
 
 @pytest.fixture(scope="module")
-def steered(tmp_path_factory):
+def compiled_quickly():
+    """Compiling takes longer here than all else."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def steered(tmp_path_factory, compiled_quickly):
     """What the names of the page's program stand for at its end, and the folder where its pictures are."""
     folder = tmp_path_factory.mktemp("steering")
     (folder / "configs").symlink_to(DOCS.parent / "configs")
     names = {"__name__": "guidance"}
-    before = Path.cwd()
-    os.chdir(folder)
-    jax.config.update("jax_disable_most_optimizations", True)  # compiling takes longer here than all else
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
         for name in ("guided", "digits", "classifier", "control"):
             untrained_run(name)
         for block in BLOCK.finditer(GUIDANCE):
@@ -138,10 +144,7 @@ def steered(tmp_path_factory):
                     code = code.replace(long, short)
                 line = GUIDANCE.count("\n", 0, block.start()) + 1
                 exec(compile("\n" * line + code, "docs/guidance.md", "exec"), names)
-    finally:
-        os.chdir(before)
-    yield names, folder
-    jax.config.update("jax_disable_most_optimizations", False)
+    return names, folder
 
 
 def test_the_steering_page_runs_and_draws_its_pictures(steered):
@@ -199,7 +202,7 @@ def test_its_commands_are_the_ones_that_are(line):
     assert (python, dash_m) == ("python", "-m")
     if MAINS[module] is train.main:
         file = arguments[arguments.index("--config") + 1]
-        assert line in (DOCS.parent / file).read_text()
+        assert f"\n  {line}\n" in (DOCS.parent / file).read_text()
     else:
         options = sample._parser().parse_args(arguments)
         for folder in filter(None, (options.workdir, options.classifier)):
