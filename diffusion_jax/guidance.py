@@ -102,7 +102,8 @@ def autoguidance(weaker: Callable, scale, rescale: Callable = as_it_is) -> Calla
 def within(scale, low: float, high: float) -> Callable:
     """The scale at low < t <= high, and 1, no guidance, elsewhere (Kynkäänniemi et al. 2024).
 
-    The paper's interval is one of noise levels: `schedules.inverse_log_snr(schedule, -2 log(level))` is their time.
+    The paper's interval is one of noise levels: for continuous schedules
+    `schedules.inverse_log_snr(schedule, -2 log(level))` is their time, for tables their entries are.
 
     Args:
       scale: any scale, see above.

@@ -91,7 +91,7 @@ def test_what_the_drawing_of_times_remembers_is_the_same_on_every_number_of_devi
 
     one, many = memory(1), memory(8)
     np.testing.assert_array_equal(one.count, many.count)
-    np.testing.assert_allclose(one.losses, many.losses, rtol=1e-6)
+    np.testing.assert_allclose(one.losses, many.losses, rtol=5e-6)
     assert one.count.sum() == 6 * 16
     assert (one.losses != 0).all()
 
