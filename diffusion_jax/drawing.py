@@ -17,7 +17,14 @@ FRAMES = 50  # pictures in a film
 
 
 def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int):
-    """NumPy samples, [num, ...], in batches over all devices, with a bar that moves with the chain's steps.
+    """NumPy samples, [num, ...]; arguments as of `batches`."""
+    starts = range(0, len(keys), batch)
+    drawn = [part for _, part in batches(make, params, keys, cond, request, batch, starts)]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *drawn)
+
+
+def batches(make, params, keys, cond: tuple, request: SampleRequest, batch: int, starts):
+    """Samples batch by batch, over all devices, with a bar that moves with the chain's steps.
 
     Args:
       make: `SampleRequest -> sample_fn(params, keys, *cond)`.
@@ -26,25 +33,34 @@ def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int):
       cond: () or (what they are told,), NumPy arrays [num, ...].
       request: what is asked; its batch is set here.
       batch: how many are drawn at a time, over all devices.
+      starts: the first of each batch that is wanted: multiples of `batch`, below num. The others are there already.
+
+    Yields:
+      (start, NumPy samples from there on, [batch, ...]; fewer at the end).
     """
     parallel = DataParallel()
     count, num = len(parallel.devices), len(keys)
-    batch = math.ceil(min(batch, num) / count) * count
-    drawn = []
-    with tqdm(total=num, unit="sample", dynamic_ncols=True) as bar:
+    size = math.ceil(min(batch, num) / count) * count
+    starts = list(starts)
+    missing = sum(min(batch, num - start) for start in starts)
+    with tqdm(total=num, initial=num - missing, unit="sample", dynamic_ncols=True) as bar:
+        done = num - missing
 
         def report(share):
-            bar.n = min(num, int((len(drawn) + float(share)) * batch))
+            bar.n = min(num, int(done + float(share) * batch))
             bar.refresh()
 
-        sample = parallel.sample(make(request._replace(batch=batch // count, report=report)))
+        sample = parallel.sample(make(request._replace(batch=size // count, report=report)))
         params = parallel.place(params)
-        for start in range(0, num, batch):
+        for start in starts:
             # The last batch is as large as the others, so that nothing is compiled twice; the rest is cut off.
-            some = np.arange(start, start + batch) % num
-            drawn.append(sample(params, keys[some], *_rows(cond, some)))
-        bar.n = num
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:num], *drawn)
+            wanted = min(batch, num - start)
+            some = np.arange(start, start + size) % num
+            drawn = sample(params, keys[some], *_rows(cond, some))
+            yield start, _rows(drawn, np.s_[:wanted])
+            done += wanted
+            bar.n = done
+            bar.refresh()
 
 
 def film(make, params, keys, cond: tuple, request: SampleRequest):

@@ -1,6 +1,7 @@
 """An experiment: everything that a run needs, composed. A config's `build` makes one; the loops only call it."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -70,6 +71,10 @@ class Experiment(NamedTuple):
         name -> array, possibly nothing (`conditions`).
       start: `params -> params`, what a new run starts from, given random parameters; outside of any compiled
         function, so that it may read files.
+      clean: `batch -> x0 [B, ...]`, the data as the process takes it.
+      told: `batch -> ()` or `batch -> (cond,)`: what the network is told of each example.
+      likelihoods: name -> (`steps or None -> likelihood_fn(params, keys [B], x0, *cond)`), which returns a NamedTuple
+        with `total` [B], bits an entry, and more (`likelihood.Bound`).
       log_prob: of a classifier, `(params, x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`; None otherwise.
     """
 
@@ -86,4 +91,7 @@ class Experiment(NamedTuple):
     view: View
     ask: Callable = conditions.nothing
     start: Callable = lambda params: params
+    clean: Callable = lambda batch: batch
+    told: Callable = lambda batch: ()
+    likelihoods: Mapping[str, Callable] = MappingProxyType({})
     log_prob: Callable | None = None

@@ -72,7 +72,7 @@ def save_png(path, image):
     Raises:
       InputError: the file cannot be written there.
     """
-    files.write(path, lambda file: _picture(image).save(file, format="PNG"))
+    files.write(path, lambda file: to_pil(image).save(file, format="PNG"))
 
 
 def save_film(path, pictures, seconds=3.0, hold=1.5):
@@ -85,7 +85,7 @@ def save_film(path, pictures, seconds=3.0, hold=1.5):
     Raises:
       InputError: the file cannot be written there.
     """
-    pictures = [_picture(picture) for picture in pictures]
+    pictures = [to_pil(picture) for picture in pictures]
     # GIF counts in hundredths of a second, and viewers slow down what is shorter than two of them.
     each = max(20, round(100 * seconds / len(pictures)) * 10)
     durations = [each] * (len(pictures) - 1) + [each + round(1000 * hold)]
@@ -94,5 +94,6 @@ def save_film(path, pictures, seconds=3.0, hold=1.5):
     files.write(path, lambda file: first.save(file, **options))
 
 
-def _picture(image):
+def to_pil(image):
+    """uint8 [H, W, 1] or [H, W, 3] as a `PIL.Image.Image`."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

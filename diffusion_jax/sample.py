@@ -24,13 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import cli, drawing, rng
+from diffusion_jax import cli, drawing, opened, rng
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError
-from diffusion_jax.experiment import Drawable, SampleRequest
-from diffusion_jax.recipes import published
-from diffusion_jax.training import workdir
-from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.experiment import SampleRequest
 
 
 def main(arguments: list[str]):
@@ -38,10 +35,12 @@ def main(arguments: list[str]):
     options = _parser().parse_args(arguments)
     if options.num < 1 or options.batch < 1:
         raise InputError(f"--num {options.num} and --batch {options.batch} must be at least 1")
-    model = _published(options) if options.pretrained else _trained(options)
-    name = options.sampler or next(iter(model.samplers))
-    if name not in model.samplers:
-        raise InputError(f"no sampler {name} for this model; choose from {', '.join(model.samplers)}")
+    if options.pretrained:
+        model = opened.released(options)
+    else:
+        experiment = opened.experiment(options.workdir, options.config)
+        model = opened.trained(options.workdir, experiment, options.raw, options.step)
+    name = opened.sampler(model, options.sampler)
     make = model.samplers[name]
     # A request the sampler cannot meet is refused here, before anything is read or compiled.
     classifier = _classifier(options.classifier)
@@ -59,35 +58,6 @@ def main(arguments: list[str]):
     line(f"{options.num} samples ({name}, {about}): {', '.join(map(str, kept))}")
 
 
-def _trained(options) -> Drawable:
-    """The run in a work directory."""
-    module, config = workdir.open_existing(options.workdir, options.config)
-    experiment = module.build(config)
-    if not experiment.samplers:
-        raise InputError(f"{options.workdir} holds a classifier, which draws nothing; give it as --classifier")
-    item, kind = ("params", "raw") if options.raw else ("ema", "averaged")
-
-    def load():
-        step, params = _parameters(options.workdir, experiment, item, options.step)
-        folder = options.workdir / "samples"
-        return params, f"{kind} parameters of step {step}", lambda sampler: folder / f"{sampler}_{step:08d}"
-
-    return Drawable(experiment.samplers, experiment.ask, experiment.view, load)
-
-
-def _published(options) -> Drawable:
-    if options.flags is not None:
-        return published.openai(options.pretrained, options.flags)
-    return published.diffusers(options.pretrained, options.variant, options.controlnet, options.size)
-
-
-def _parameters(folder: Path, experiment, item: str = "ema", step: int | None = None):
-    """(step, parameters) of the run in `folder`."""
-    template = jax.eval_shape(experiment.init, jax.random.key(0))
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        return checkpoints.restore(item, template, step)
-
-
 class _Classifier(NamedTuple):
     log_prob: Callable  # (x_t [B, ...], t, label [B]) -> [B]
     ask: Callable
@@ -97,11 +67,10 @@ def _classifier(folder: Path | None) -> _Classifier | None:
     """The trained classifier in the work directory `folder`."""
     if folder is None:
         return None
-    module, config = workdir.open_existing(folder)
-    experiment = module.build(config)
+    experiment = opened.experiment(folder)
     if experiment.log_prob is None:
         raise InputError(f"{folder} holds no classifier; train one, with configs/classifier.py say")
-    _, params = _parameters(folder, experiment)
+    _, params = opened.parameters(folder, experiment)
     return _Classifier(partial(experiment.log_prob, params), experiment.ask)
 
 
@@ -124,13 +93,7 @@ def _given(options) -> dict[str, np.ndarray]:
                 given |= {name: file[name] for name in file.files}
         except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
             raise InputError(f"cannot read {options.condition} ({error}); give an .npz file of arrays") from error
-    if options.label:
-        try:
-            given["label"] = np.array([int(label) for label in options.label.split(",")])
-        except ValueError as error:
-            message = f"--label {options.label}: give whole numbers with commas between, such as 3,8"
-            raise InputError(message) from error
-    return given
+    return given | opened.labels(options.label)
 
 
 def _parser():
@@ -154,12 +117,7 @@ def _parser():
     add("--step", type=int, metavar="N", help="which checkpoint (the newest)")
     add("--out", type=Path, metavar="DIR", help="where to write (samples/SAMPLER_STEP in the work directory)")
     add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")
-    files = parser.add_argument_group("published models")
-    add = files.add_argument
-    add("--size", metavar="HxW", help="of the images or latents, such as 64x96 (the published one)")
-    add("--variant", default="", metavar="NAME", help="of the weights, such as fp16 or ema")
-    add("--controlnet", metavar="PATH", help="a published ControlNet for it; hints come with --condition")
-    add("--flags", metavar="TEXT", help="for a file of OpenAI's: the flags that its page gives, in quotes")
+    opened.add_published(parser)
     return parser
 
 

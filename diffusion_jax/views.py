@@ -34,6 +34,7 @@ class View(NamedTuple):
       strip: frames -> uint8 [H, W, C], a few moments of the way, from left to right.
       shown: how many samples a picture holds; callers pass no more.
       filmed: how many a film holds.
+      images: samples -> uint8 [N, H, W, C], for metrics of images; None where samples are none.
     """
 
     files: Callable
@@ -41,6 +42,7 @@ class View(NamedTuple):
     strip: Callable
     shown: int = 100
     filmed: int = 16
+    images: Callable | None = None
 
 
 def pictures() -> View:
@@ -49,6 +51,7 @@ def pictures() -> View:
         files=lambda samples: _npz(images=images.to_uint8(samples)),
         picture=lambda samples: images.grid(images.to_uint8(samples)),
         strip=lambda frames: images.strip(images.to_uint8(frames)),
+        images=images.to_uint8,
     )
 
 
@@ -82,6 +85,7 @@ def levels(num: int) -> View:
         files=lambda samples: _npz(images=toys.to_uint8(samples, num)),
         picture=lambda samples: images.grid(colours(samples)),
         strip=lambda frames: images.strip(colours(frames)),
+        images=lambda samples: toys.to_uint8(samples, num),
     )
 
 
@@ -114,6 +118,7 @@ def labelled(classes: int) -> View:
         ),
         picture=lambda samples: images.grid(tiles(samples), scale=1),
         strip=strip,
+        images=lambda samples: images.to_uint8(samples["image"]),
     )
 
 

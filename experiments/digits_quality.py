@@ -41,7 +41,10 @@ from threadpoolctl import threadpool_limits
 
 from diffusion_jax import cli, files, images, sample
 from diffusion_jax.data import sources
-from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.errors import InputError
+from diffusion_jax.evaluation.frechet import gaussian_distance as frechet
+from diffusion_jax.evaluation.frechet import moments
+from diffusion_jax.evaluation.neighbours import memorisation
 
 SHAPE = (8, 8, 1)
 MEMORISED = 0.8
@@ -85,18 +88,13 @@ class Judge:
     def __init__(self, seed: int = 0):
         self.train, labels = _digits("train")
         self.test, test_labels = _digits("test")
-        self._classifier = MLPClassifier((128, 64), max_iter=500, random_state=seed)
-        # One thread: the products are too small to share, and sums come out in one order.
-        with warnings.catch_warnings(), threadpool_limits(1):
-            warnings.simplefilter("error", ConvergenceWarning)
-            self._classifier.fit(_vectors(self.train), labels)
+        self._classifier = classifier(self.train, labels, seed)
         self.accuracy = float(self._classifier.score(_vectors(self.test), test_labels))
-        self._reference = moments(self.features(self.test))
-        self._scale = self._to_train(self.test)
+        self._reference = moments(self.features(self.test)).gaussian()
 
     def __call__(self, pictures: np.ndarray) -> Quality:
-        distance = frechet(moments(self.features(pictures)), self._reference)
-        return Quality(len(pictures), distance, self._to_train(pictures) / self._scale)
+        distance = frechet(moments(self.features(pictures)).gaussian(), self._reference)
+        return Quality(len(pictures), distance, memorisation(pictures, self.train, self.test))
 
     def agreement(self, pictures: np.ndarray, labels: np.ndarray) -> float:
         """The share of `labels` [N] that the classifier would give to `pictures` too."""
@@ -110,39 +108,15 @@ class Judge:
             h = np.maximum(h @ weights + bias, 0.0)
         return h
 
-    def _to_train(self, pictures: np.ndarray) -> float:
-        """Mean Euclidean distance, of pixels in [-1, 1], to the nearest training image."""
-        known = _vectors(self.train)
-        return float(np.mean([np.linalg.norm(known - x, axis=1).min() for x in _vectors(pictures)]))
 
-
-def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [D] and covariance [D, D] of features [N, D]."""
-    return features.mean(0), np.cov(features, rowvar=False)
-
-
-def frechet(a, b) -> float:
-    """|m_a - m_b|^2 + tr(A + B - 2 (A B)^1/2) of two Gaussians (mean [D], covariance [D, D]), in float64.
-
-    The trace of (A B)^1/2 is the sum of the singular values of A^1/2 B^1/2. Unlike a general matrix square root
-    this stays exact for singular covariances, and nothing is added to their diagonals.
-
-    Raises:
-      RunError: a covariance has a negative eigenvalue beyond rounding, or something is not finite.
-    """
-    (mean_a, cov_a), (mean_b, cov_b) = a, b
-    cross = np.linalg.svd(_root(cov_a) @ _root(cov_b), compute_uv=False).sum()
-    return float(np.sum((mean_a - mean_b) ** 2) + np.trace(cov_a) + np.trace(cov_b) - 2.0 * cross)
-
-
-def _root(covariance: np.ndarray) -> np.ndarray:
-    covariance = np.asarray(covariance, np.float64)
-    if not np.isfinite(covariance).all():
-        raise RunError("a covariance is not finite; look at the images")
-    values, vectors = np.linalg.eigh(covariance)
-    if values[0] < -1e-10 * max(values[-1], 1.0):
-        raise RunError(f"a covariance has the eigenvalue {values[0]:.3g}; a Fréchet distance needs none below 0")
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+def classifier(pictures: np.ndarray, labels: np.ndarray, seed: int = 0) -> MLPClassifier:
+    """The judge's network, trained on uint8 images [N, 8, 8, 1] and labels [N]: some seconds."""
+    network = MLPClassifier((128, 64), max_iter=500, random_state=seed)
+    # One thread: the products are too small to share, and sums come out in one order.
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("error", ConvergenceWarning)
+        network.fit(_vectors(pictures), labels)
+    return network
 
 
 def controls(train: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:

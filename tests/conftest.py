@@ -1,8 +1,8 @@
 """Every test sees eight simulated devices; the settings must precede the first import of JAX.
 
-Tests compile more than they compute, so the compiler is told to hurry (a quarter less time in all), unless XLA_FLAGS
-say otherwise. Compiled programs are kept for the length of the test run, in a folder of its own that the processes which
-tests start share: compiling takes most of the time.
+Tests compile more than they compute: the compiler is told to hurry (a quarter less time in all), unless XLA_FLAGS say
+otherwise, and compiled programs are kept for the length of the test run, in a folder of its own that the processes
+which tests start share.
 """
 
 import atexit

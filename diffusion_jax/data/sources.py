@@ -79,7 +79,7 @@ def digits(split="train"):
     return Arrays(image, label=data.target[chosen].astype(np.int64))
 
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def folder(path, size, channels=3):
@@ -106,9 +106,9 @@ def folder(path, size, channels=3):
     root = Path(path).expanduser()
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; give one that holds images")
-    files = [p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")]
+    files = [p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
     if not files:
-        raise InputError(f"folder {root} holds no images; put {', '.join(_SUFFIXES)} files into it")
+        raise InputError(f"folder {root} holds no images; put {', '.join(SUFFIXES)} files into it")
     files.sort(key=lambda file: file.relative_to(root).as_posix())
     for file in files:
         with pictures.opened(file, file) as picture:

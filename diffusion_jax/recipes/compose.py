@@ -1,6 +1,8 @@
 """How a method's parts become an `Experiment`, whatever the data."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -98,6 +100,7 @@ def compose(
     preview: str,
     start: Callable = lambda params: params,
     frozen: Collection[str] = (),
+    likelihoods: Mapping[str, Callable] = MappingProxyType({}),
 ) -> Experiment:
     """A method as an experiment.
 
@@ -113,6 +116,7 @@ def compose(
       preview: the one of them that draws during training, in `config.log.preview_steps` steps.
       start: `params -> params`, what training starts from instead of random ones (`Experiment.start`).
       frozen: parts of the parameters that stay as they start, by their names in the tree's first level.
+      likelihoods: name -> (`(apply, parameterization, steps or None) -> likelihood_fn`), see `Experiment`.
     """
 
     def apply(params, *told, **dropout_keys):
@@ -147,6 +151,9 @@ def compose(
         view=data.view,
         ask=data.ask,
         start=start,
+        clean=data.clean,
+        told=data.told,
+        likelihoods={name: partial(make, apply, parameterization) for name, make in likelihoods.items()},
     )
 
 

@@ -16,7 +16,8 @@ from diffusion_jax import (
     variances,
 )
 from diffusion_jax.experiment import Experiment, SampleRequest
-from diffusion_jax.recipes import pixels
+from diffusion_jax.likelihood import HEUN
+from diffusion_jax.recipes import likelihoods, pixels
 from diffusion_jax.recipes.compose import Walk, by_classifier, compose, without_eta
 
 
@@ -61,6 +62,10 @@ def build(
         times=training_times.independent(training_times.table(num)),
         walks={"ancestral": without_eta(ancestral(schedule, num, variance)), "ddim": ddim(schedule, num)},
         preview="ddim",
+        likelihoods={
+            "bound": likelihoods.chain(schedule, num, (guidance.clip(), variance(schedule))),
+            "ode": likelihoods.flow(schedule, likelihoods.table_grid(num), 200, HEUN),
+        },
     )
 
 

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax import losses, parameterizations, processes, samplers, schedules, timesteps, training_times
 from diffusion_jax.experiment import Experiment, SampleRequest
-from diffusion_jax.recipes import pixels
+from diffusion_jax.recipes import likelihoods, pixels
 from diffusion_jax.recipes.compose import Walk, compose, without_eta
 
 
@@ -44,4 +44,5 @@ def build(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_m
             "ancestral": walk(samplers.ancestral(processes.gaussian(schedule)), 100),
         },
         preview="heun",
+        likelihoods={"ode": likelihoods.flow(schedule, likelihoods.level_grid(schedule, level=2e-3))},
     )

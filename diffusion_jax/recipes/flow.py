@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax import losses, parameterizations, processes, samplers, schedules, timesteps, training_times
 from diffusion_jax.experiment import Experiment, SampleRequest
-from diffusion_jax.recipes import pixels
+from diffusion_jax.recipes import likelihoods, pixels
 from diffusion_jax.recipes.compose import Walk, compose, without_eta
 
 
@@ -38,4 +38,5 @@ def build(config: ConfigDict, source: Callable, shift: float = 1.0) -> Experimen
         times=training_times.stratified(training_times.logit_normal()),
         walks={"euler": without_eta(euler), "heun": without_eta(heun)},
         preview="euler",
+        likelihoods={"ode": likelihoods.flow(schedule, likelihoods.level_grid(schedule))},
     )

@@ -17,6 +17,7 @@ from diffusion_jax import (
 )
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.recipes import likelihoods
 from diffusion_jax.recipes.compose import Data, Walk, compose, without_eta
 from diffusion_jax.recipes.improved import l_hybrid, said
 
@@ -82,4 +83,5 @@ def build(
         times=training_times.independent(training_times.table(num)),
         walks={"ancestral": without_eta(ancestral), "ddim": ddim},
         preview="ddim",
+        likelihoods={"bound": likelihoods.chain(schedule, num, transforms, learned=True)},
     )

@@ -19,7 +19,7 @@ from diffusion_jax import (
 )
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.parameterizations import Parameterization
-from diffusion_jax.recipes import pixels
+from diffusion_jax.recipes import likelihoods, pixels
 from diffusion_jax.recipes.compose import Walk, compose, without_eta
 from diffusion_jax.recipes.ddpm import ddim
 
@@ -72,4 +72,5 @@ def build(
         times=training_times.independent(training_times.table(num)) if times is None else times(num),
         walks={"ancestral": without_eta(ancestral), "ddim": ddim(schedule, num)},
         preview="ddim",
+        likelihoods={"bound": likelihoods.chain(schedule, num, (guidance.clip(),), learned=True)},
     )

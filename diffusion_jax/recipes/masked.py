@@ -9,6 +9,7 @@ from diffusion_jax import losses_discrete, parameterizations, processes, sampler
 from diffusion_jax.distributions import draw
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.processes.categorical import linear_alpha
+from diffusion_jax.recipes import likelihoods
 from diffusion_jax.recipes.compose import Data, Walk, compose, without_eta
 
 
@@ -36,4 +37,5 @@ def build(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Exper
         times=training_times.stratified(training_times.uniform(first=1e-3)),
         walks={"unmask": without_eta(unmask)},
         preview="unmask",
+        likelihoods={"bound": likelihoods.masked(process, linear_alpha)},
     )

@@ -1,0 +1,272 @@
+"""Measure a model: sample quality, likelihood, and everything that is needed to repeat the numbers.
+
+  python -m diffusion_jax.evaluate --workdir runs/digits --num 1000 --extractor digits
+  python -m diffusion_jax.evaluate --workdir runs/cifar --num 50000 --extractor pt_inception-2015-12-05-6726825d.pth
+  python -m diffusion_jax.evaluate --workdir runs/digits --num 0 --likelihood bound
+  python -m diffusion_jax.evaluate --images mine/ --reference theirs/ --extractor pt_inception-2015-12-05-6726825d.pth
+  python -m diffusion_jax.evaluate --compare a/evaluation.json b/evaluation.json
+
+Writes evaluation.json (metrics, and the protocol: reference and extractor with their hashes, numbers of images,
+sampler, seeds, weights, versions) and report.html, one page with the samples, their nearest training images and the
+bound's terms. Given again after a kill, the same command goes on from the last batch of images. Numbers compare only
+within one protocol: --compare refuses others, and says what differs.
+
+Sample quality is measured against the model's own training images, or --reference test, or a folder or samples.npz.
+The extractor is "digits" (comes with the package), the file of the FID's Inception network (--help of
+pretrained.inception says where it is; its hash is checked), or a Python file of yours with a function extractor().
+"""
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax import cli, drawing, images, opened, rng
+from diffusion_jax.config import line
+from diffusion_jax.errors import InputError
+from diffusion_jax.evaluation import extractors, kept, neighbours, protocol, quality, report
+from diffusion_jax.evaluation.kept import Images
+from diffusion_jax.experiment import SampleRequest
+
+SHOWN = 100  # samples in the report
+CLOSEST = 20  # of them with their nearest training images
+
+
+def main(arguments: list[str]):
+    """The command `python -m diffusion_jax.evaluate`."""
+    options = _parser().parse_args(arguments)
+    if options.compare:
+        return _compare(*options.compare)
+    if options.num < 0 or options.batch < 1:
+        raise InputError(f"--num {options.num} must be 0 or more and --batch {options.batch} at least 1")
+    experiment = opened.experiment(options.workdir, options.config) if options.workdir else None
+    out, result, figures = _quality(options, experiment) if options.num else _nothing(options)
+    if options.likelihood:
+        if experiment is None:
+            raise InputError("--likelihood needs --workdir, for the images and the process that it was trained with")
+        found, picture = _likelihood(options, experiment, out)
+        result["metrics"] |= found.pop("metrics")
+        result["likelihood"] = found
+        figures += picture
+    if not result["metrics"]:
+        raise InputError("nothing to measure; give --num above 0 or --likelihood")
+    protocol.write(out / "evaluation.json", result)
+    report.write(out / "report.html", result["subject"].get("model", "images"), result, figures)
+    for name, value in result["metrics"].items():
+        print(f"{name:<34}{value:>12.4f}")
+    line(f"{out / 'evaluation.json'}, {out / 'report.html'}")
+    return None
+
+
+def _compare(a: str, b: str):
+    first, second = protocol.read(a), protocol.read(b)
+    rows = protocol.compare(first, second)
+    for name, one, other in protocol.differences(first, second):
+        print(f"{name:<34}{one!s:>24}{other!s:>24}")
+    for name, one, other in rows:
+        print(f"{name:<34}{one:>24.4f}{other:>24.4f}")
+
+
+# ---- Sample quality.
+
+
+def _quality(options, experiment):
+    """(folder, report, figures) of the images' quality."""
+    extractor = _extractor(options.extractor)
+    out, subject, drawn = _generated(options, experiment)
+    reference = _reference(options, experiment)
+    line(f"{drawn.count} images of {drawn.name} against {reference.count} of {reference.name}, by {extractor.name}")
+    real = quality.features(extractor, reference)
+    made = quality.features(extractor, drawn)
+    metrics = quality.all_measures(real, made)
+    figures = [(f"The first samples of {drawn.name}", images.grid(drawn.some(SHOWN)))]
+    if experiment is not None:
+        found, picture = _memorisation(experiment, drawn)
+        metrics |= found
+        figures += picture
+    result = {
+        "protocol": {
+            "generated": drawn.count,
+            "reference": {"name": reference.name, "images": reference.count, "sha256": reference.sha256()},
+            "extractor": {"name": extractor.name, "sha256": extractor.sha256},
+            "metrics": sorted(metrics),
+            "pixels": "uint8, as saved",
+        },
+        "subject": subject | {"images_sha256": drawn.sha256()},
+        "metrics": metrics,
+        "environment": protocol.environment(),
+    }
+    return out, result, figures
+
+
+def _generated(options, experiment) -> tuple[Path, dict, Images]:
+    """(folder, what they are, the images): given ones, or drawn."""
+    if options.images:
+        found = kept.of_path(options.images)
+        name = hashlib.sha256(str(Path(options.images).resolve()).encode()).hexdigest()[:8]
+        out = options.out or Path("evaluations") / f"{Path(options.images).stem}_{name}"
+        return out, {"model": str(options.images)}, found
+    if experiment is not None:
+        model = opened.trained(options.workdir, experiment, options.raw, options.step)
+    else:
+        model = opened.released(options)
+    if model.view.images is None:
+        raise InputError("this model does not draw images; sample quality is of images (--num 0 leaves it out)")
+    name = opened.sampler(model, options.sampler)
+    request = SampleRequest(1, options.steps, options.eta, options.guidance)
+    make = model.samplers[name]
+    make(request)
+    cond = model.ask(options.num, opened.labels(options.label))
+    params, about, _ = model.load()
+    subject = {
+        "model": str(options.workdir or options.pretrained),
+        "weights": about,
+        "weights_sha256": protocol.digest(params),
+        "sampler": name,
+        "steps": options.steps,
+        "eta": options.eta,
+        "guidance": options.guidance,
+        "label": options.label,
+        "seed": options.seed,
+        "ema_decay": None if experiment is None or options.raw else experiment.ema_decay,
+    }
+    # A folder of its own for each subject: parts of another are never taken for these.
+    key = hashlib.sha256(json.dumps([subject, options.num, options.batch], sort_keys=True).encode()).hexdigest()[:8]
+    root = options.workdir or Path("samples") / Path(options.pretrained).name
+    out = options.out or root / "evaluations" / f"{name}_{options.num}_{key}"
+    parts = kept.Parts(out / f"images_{key}", options.num, options.batch)
+    keys = rng.per_example(rng.stream(jax.random.key(options.seed), "sample"), jnp.arange(options.num))
+    missing = parts.missing()
+    if missing and len(missing) < len(range(0, options.num, options.batch)):
+        line(f"going on with {out}: {options.num - len(missing) * options.batch} images are there already")
+    if missing:
+        for start, some in drawing.batches(make, params, keys, cond, request, options.batch, missing):
+            parts.add(start, model.view.images(some))
+    return out, subject, parts.images(f"{options.workdir or options.pretrained} ({name}, {about})")
+
+
+def _reference(options, experiment) -> Images:
+    name = options.reference or ("train" if experiment is not None else None)
+    if name is None:
+        raise InputError("no images to compare with; give --reference FOLDER or samples.npz")
+    if name in ("train", "test"):
+        if experiment is None:
+            raise InputError(f"--reference {name} needs --workdir; give a folder or samples.npz")
+        return kept.of_source(experiment.source(name), f"{name} images")
+    return kept.of_path(name)
+
+
+def _extractor(name: str | None) -> extractors.Extractor:
+    if name is None:
+        raise InputError(
+            "no extractor; give --extractor digits, the Inception network's file, or a Python file with extractor()"
+        )
+    if name == "digits":
+        return extractors.digits()
+    if not name.endswith(".py"):
+        return extractors.inception(name)
+    if not Path(name).is_file():
+        raise InputError(f"there is no file {name}; --extractor takes a Python file with a function extractor()")
+    spec = importlib.util.spec_from_file_location("diffusion_jax_extractor", name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "extractor", None)):
+        raise InputError(f"{name} has no function extractor(); see evaluation.extractors for what it returns")
+    found = module.extractor()
+    return found._replace(sha256=found.sha256 or hashlib.sha256(Path(name).read_bytes()).hexdigest())
+
+
+def _memorisation(experiment, drawn: Images):
+    """How near samples are to training images, and a picture of it; nothing where there are no test images."""
+    train = kept.of_source(experiment.source("train"), "train")
+    few = drawn.some(1000)
+    known = train.some(10_000)  # enough to see reciting; all would take hours for large sets
+    closest = neighbours.nearest(few[:CLOSEST], known)
+    picture = report.neighbours(few[:CLOSEST], known[closest.index])
+    figures = [("Samples, and below each its nearest training image, by pixels", picture)]
+    try:
+        test = kept.of_source(experiment.source("test"), "test").some(1000)
+        return {"nearest training image": neighbours.memorisation(few, known, test)}, figures
+    except InputError:
+        return {}, figures
+
+
+# ---- Likelihood.
+
+
+def _likelihood(options, experiment, out: Path):
+    """What the likelihood found, and the figure of its terms."""
+    name = options.likelihood
+    if name not in experiment.likelihoods:
+        known = ", ".join(experiment.likelihoods) or "none"
+        raise InputError(f"no likelihood {name} for this model; it has {known}")
+    split = options.reference if options.reference in ("train", "test") else "test"
+    source = experiment.source(split)
+    count = min(len(source), options.examples or len(source))
+    step, params = opened.parameters(options.workdir, experiment, "params" if options.raw else "ema", options.step)
+    function = experiment.likelihoods[name](options.steps)
+    found = quality.likelihood(function, params, experiment, source, count, options.batch, options.seed)
+    metrics = {f"{name}, bits an entry": found["total"]}
+    for part in ("rate", "distortion", "prior"):
+        if part in found:
+            metrics[f"{name}, {part}"] = found[part]
+    about = {
+        "metrics": metrics,
+        "name": name,
+        "split": split,
+        "examples": count,
+        "steps": options.steps,
+        "seed": options.seed,
+        "step": step,
+        "standard_error": found["standard_error"],
+    }
+    if "terms" not in found:
+        return about, []
+    about["terms"] = [float(x) for x in found["terms"]]
+    # The grid is even, from noise to data; the last step is the decoder's.
+    times = 1 - np.arange(len(found["terms"])) / (len(found["terms"]) + 1)
+    return about, [("The terms of the bound, bits an entry, from data to noise", report.curve(times, found["terms"]))]
+
+
+def _nothing(options):
+    if not options.workdir:
+        raise InputError("--num 0 leaves only the likelihood, which needs --workdir")
+    out = options.out or options.workdir / "evaluations" / "likelihood"
+    subject = {"model": str(options.workdir)}
+    return out, {"protocol": {}, "subject": subject, "metrics": {}, "environment": protocol.environment()}, []
+
+
+def _parser():
+    parser = cli.parser("diffusion_jax.evaluate", __doc__)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--workdir", type=Path, metavar="DIR", help="a trained run")
+    model.add_argument("--pretrained", metavar="PATH", help="a published model (see diffusion_jax.sample)")
+    model.add_argument("--images", metavar="PATH", help="images that are there already: a folder or samples.npz")
+    model.add_argument("--compare", nargs=2, metavar="FILE", help="two evaluation.json of one protocol, side by side")
+    add = parser.add_argument
+    add("--num", type=int, default=1000, metavar="N", help="images to draw and judge; 0 for none (%(default)s)")
+    add("--extractor", metavar="WHICH", help="digits, a file of Inception weights, or a Python file")
+    add("--reference", metavar="WHICH", help="train, test, a folder or a samples.npz (train)")
+    add("--likelihood", metavar="NAME", help="also a likelihood of held-out data: bound or ode, as the model has it")
+    add("--examples", type=int, metavar="N", help="examples for the likelihood (all)")
+    add("--sampler", metavar="NAME", help="as of diffusion_jax.sample, and so the next five")
+    add("--steps", type=int, metavar="N")
+    add("--eta", type=float, metavar="ETA")
+    add("--guidance", type=float, metavar="G")
+    add("--label", metavar="LIST")
+    add("--seed", type=int, default=0)
+    add("--batch", type=int, default=256, metavar="B", help="drawn at a time, over all devices (%(default)s)")
+    add("--raw", action="store_true", help="the last parameters instead of their moving average")
+    add("--step", type=int, metavar="N", help="which checkpoint (the newest)")
+    add("--out", type=Path, metavar="DIR", help="where to write (evaluations/... in the work directory)")
+    add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")
+    opened.add_published(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,91 @@
+"""What was measured, and how: everything that is needed to repeat a number, or to know that two do not compare."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion_jax import files
+from diffusion_jax.errors import InputError
+
+PACKAGES = ("diffusion_jax", "jax", "jaxlib", "flax", "numpy")
+
+
+def digest(tree) -> str:
+    """SHA-256 of the arrays of a pytree: their places, types, shapes and bytes."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree.flatten_with_path(tree)[0]:
+        array = np.ascontiguousarray(leaf)
+        found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        found.update(array.data if array.size else b"")
+    return found.hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """Versions and device."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return versions | {"python": platform.python_version(), "device": device}
+
+
+def write(path: Path, report: Mapping[str, Any]) -> None:
+    """Write a report as JSON, whole or not at all."""
+    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    files.write(path, lambda file: file.write(text.encode()))
+
+
+def read(path) -> dict[str, Any]:
+    """A report that `write` wrote.
+
+    Raises:
+      InputError: it is none.
+    """
+    try:
+        report = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} ({error}); give an evaluation.json") from error
+    if not isinstance(report, dict) or not {"protocol", "subject", "metrics"} <= report.keys():
+        raise InputError(f"{path} is not a report of diffusion_jax.evaluate; give an evaluation.json")
+    return report
+
+
+def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """(metric, of a, of b) of two reports with one protocol; metrics that only one of them has are left out.
+
+    Raises:
+      InputError: their protocols differ: each difference is named. Such numbers say nothing beside each other.
+    """
+    ours, theirs = _flat(a["protocol"]), _flat(b["protocol"])
+    different = [
+        f"{key}: {ours.get(key)!r} and {theirs.get(key)!r}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+    ]
+    if different:
+        raise InputError(f"these were not measured alike, {'; '.join(different)}; measure one of them again")
+    return [(name, a["metrics"][name], b["metrics"][name]) for name in a["metrics"] if name in b["metrics"]]
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, of a, of b) of what differs in what was measured: models, samplers, steps."""
+    ours, theirs = _flat(a["subject"]), _flat(b["subject"])
+    keys = sorted(ours.keys() | theirs.keys())
+    return [(key, ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

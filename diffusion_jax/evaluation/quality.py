@@ -1,0 +1,67 @@
+"""All measures of a set of images, and the mean likelihood of held-out data: what evaluations are made of."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from diffusion_jax import rng
+from diffusion_jax.evaluation import streaming
+from diffusion_jax.evaluation.extractors import Extractor
+from diffusion_jax.evaluation.kept import Images
+from diffusion_jax.evaluation.measures import MEASURES
+from diffusion_jax.training.parallel import DataParallel
+
+
+def features(extractor: Extractor, images: Images, size: int = 64) -> dict[str, np.ndarray]:
+    """Everything the extractor says of a set, name -> [N, D]; images are read part by part."""
+    return streaming.extract(extractor, images.parts(), size, images.count)
+
+
+def all_measures(real: Mapping[str, np.ndarray], generated: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Every measure that the extractor's arrays allow."""
+    return {m.name: float(m.of(real, generated)) for m in MEASURES if m.needs in generated}
+
+
+def likelihood(
+    function: Callable, params, experiment, source, count: int, batch: int, seed: int
+) -> dict[str, float | np.ndarray]:
+    """Means over the first `count` examples of a source, batch by batch over all devices.
+
+    Args:
+      function: `(params, keys [B], x0, *cond) -> NamedTuple` with `total` [B], bits an entry; also `rate`,
+        `distortion`, `prior` [B] and `terms` [B, N], where it has them.
+      params: the network's.
+      experiment: gives x0 and cond of examples.
+      source: of examples.
+      count: how many; at least 1.
+      batch: at a time, over all devices.
+      seed: of the noise; example i's depends on it and on i alone.
+
+    Returns:
+      "total" and the other means, "terms" [N], and the "standard_error" of the total.
+    """
+    parallel = DataParallel()
+    devices = len(parallel.devices)
+    size = math.ceil(min(batch, count) / devices) * devices
+
+    def one(params, keys, examples):
+        found = function(params, keys, experiment.clean(examples), *experiment.told(examples))
+        names = ("total", "rate", "distortion", "prior", "terms")
+        return {name: getattr(found, name) for name in names if hasattr(found, name) and name != "times"}
+
+    compute = parallel.sample(one)
+    params = parallel.place(params)
+    keys = rng.per_example(rng.stream(jax.random.key(seed), "likelihood"), np.arange(count))
+    parts = []
+    for start in tqdm(range(0, count, size), unit="batch", dynamic_ncols=True):
+        some = np.arange(start, start + size) % count
+        rows = [source[int(i)] for i in some]
+        examples = {name: np.stack([row[name] for row in rows]) for name in experiment.example}
+        found = compute(params, keys[some], examples)
+        parts.append({name: x[: count - start] for name, x in found.items()})
+    whole = {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
+    means = {name: x.mean(0) if x.ndim > 1 else float(x.mean()) for name, x in whole.items()}
+    return means | {"standard_error": float(whole["total"].std() / math.sqrt(count))}

@@ -1,0 +1,34 @@
+"""Likelihoods: bounds of diffusion chains, term by term, and the exact density of the probability-flow ODE."""
+
+from diffusion_jax.likelihood.chain import Bound as Bound
+from diffusion_jax.likelihood.chain import at_variance as at_variance
+from diffusion_jax.likelihood.chain import chain_bound as chain_bound
+from diffusion_jax.likelihood.chain import make_bound_fn as make_bound_fn
+from diffusion_jax.likelihood.chain import second_variance as second_variance
+from diffusion_jax.likelihood.dequantization import Dequantized as Dequantized
+from diffusion_jax.likelihood.dequantization import by_level as by_level
+from diffusion_jax.likelihood.dequantization import by_level_init as by_level_init
+from diffusion_jax.likelihood.dequantization import dequantized as dequantized
+from diffusion_jax.likelihood.dequantization import logit_normal as logit_normal
+from diffusion_jax.likelihood.dequantization import uniform as uniform
+from diffusion_jax.likelihood.flow import HEUN as HEUN
+from diffusion_jax.likelihood.flow import RK4 as RK4
+from diffusion_jax.likelihood.flow import Density as Density
+from diffusion_jax.likelihood.flow import exact as exact
+from diffusion_jax.likelihood.flow import flow_times as flow_times
+from diffusion_jax.likelihood.flow import hutchinson as hutchinson
+from diffusion_jax.likelihood.flow import make_density_fn as make_density_fn
+from diffusion_jax.likelihood.flow import ode_likelihood as ode_likelihood
+from diffusion_jax.likelihood.terms import bits as bits
+from diffusion_jax.likelihood.terms import check_levels as check_levels
+from diffusion_jax.likelihood.terms import decoder_term as decoder_term
+from diffusion_jax.likelihood.terms import density_term as density_term
+from diffusion_jax.likelihood.terms import prior_term as prior_term
+from diffusion_jax.likelihood.terms import transition_term as transition_term
+from diffusion_jax.likelihood.tokens import Stratified as Stratified
+from diffusion_jax.likelihood.tokens import continuous_bound as continuous_bound
+from diffusion_jax.likelihood.tokens import discrete_bound as discrete_bound
+from diffusion_jax.likelihood.tokens import evaluating as evaluating
+from diffusion_jax.likelihood.tokens import make_discrete_bound_fn as make_discrete_bound_fn
+from diffusion_jax.likelihood.tokens import matrix_prior as matrix_prior
+from diffusion_jax.likelihood.tokens import mixture_prior as mixture_prior

@@ -1,0 +1,86 @@
+"""Likelihoods of whole methods: `(apply, parameterization, steps or None) -> likelihood_fn` (`compose`)."""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax import likelihood, losses_discrete, processes, timesteps
+from diffusion_jax.likelihood.chain import make_denoiser
+from diffusion_jax.schedules import Schedule
+
+
+def chain(schedule: Schedule, num: int, transforms: Sequence[Callable], learned: bool = False) -> Callable:
+    """The bound of the chain that a table of `num` betas is, or of a shorter one; with clipping and variances.
+
+    A learned variance decodes by itself; fixed ones decode with that of the second step, as in DDPM's code.
+    """
+
+    def make(apply, parameterization, steps):
+        grid = timesteps.uniform(num if steps is None else steps, num)
+        fixed = likelihood.at_variance(likelihood.second_variance(schedule, grid))
+        return likelihood.make_bound_fn(
+            apply,
+            parameterization,
+            processes.gaussian(schedule),
+            schedule,
+            grid,
+            transforms,
+            decoder=likelihood.decoder_term if learned else fixed,
+        )
+
+    return make
+
+
+def flow(schedule: Schedule, grid: Callable, usual: int = 50, solver=likelihood.RK4) -> Callable:
+    """The exact density by the probability-flow ODE, of pixels with uniform noise in their bins; Hutchinson's trace.
+
+    Args:
+      schedule: the process's.
+      grid: `steps -> times`, from noise to the last time above 0.
+      usual: steps, where none are asked for.
+      solver: HEUN for tables of betas, which are known at the grid's times only.
+    """
+
+    def make(apply, parameterization, steps):
+        times = grid(usual if steps is None else steps)
+        made = make_denoiser(apply, parameterization, (), lambda denoise, *cond: lambda x, t: denoise(x, t, *cond))
+
+        def bits(params, keys, x0, *cond):
+            def density(keys, x):
+                return likelihood.ode_likelihood(
+                    made(params, *cond), schedule, times, x, keys, likelihood.hutchinson(), solver
+                ).log_prob
+
+            # Images of 256 levels in [-1, 1]; the levels themselves are what is dequantised.
+            levels = jnp.rint((x0 + 1) * 127.5).astype(jnp.int32)
+            return likelihood.dequantized(density, likelihood.uniform)(keys, levels)
+
+        return bits
+
+    return make
+
+
+def table_grid(num: int) -> Callable:
+    """`steps -> times` on a table of `num` betas, down to its first entry."""
+    return lambda steps: timesteps.uniform(min(steps, num - 1) + 1, num)[:-1]
+
+
+def level_grid(schedule: Schedule, first: float = 1.0, level: float = 1e-3) -> Callable:
+    """`steps -> times` of a continuous schedule (`likelihood.flow_times`)."""
+    return lambda steps: np.asarray(likelihood.flow_times(schedule, steps, level, first))
+
+
+def masked(process, alpha: Callable, draws: int = 64) -> Callable:
+    """MDLM's bound in continuous time, in bits a token; `steps` is the number of times of each example."""
+
+    def make(apply, parameterization, steps):
+        loss = losses_discrete.mdlm(likelihood.evaluating(apply), parameterization, process, alpha)
+
+        def bits(params, keys, x0, *cond):
+            count = draws if steps is None else steps
+            return likelihood.continuous_bound(loss, params, x0, keys, *cond, draws=count)
+
+        return bits
+
+    return make
