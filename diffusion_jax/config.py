@@ -16,6 +16,9 @@ from ml_collections import ConfigDict, config_flags
 
 from diffusion_jax.errors import InputError
 
+# These say how long a run goes on and what it tells on the way, not what it computes.
+FREE = ("train.steps", "log.", "data.dir", "data.threads")
+
 
 def load(path) -> ModuleType:
     """Execute the config file at `path`; a module with `get_config` and `build`.
@@ -90,8 +93,10 @@ def from_json(config: ConfigDict, stored: dict) -> ConfigDict:
       InputError: the stored keys are not those of `config`: the config file has changed since.
     """
     ours, theirs = flatten(config.to_dict()), flatten(stored)
-    if ours.keys() != theirs.keys():
-        differing = ", ".join(sorted(ours.keys() ^ theirs.keys()))
+    # What does not change a run's results may have come since; it has its default then.
+    differing = [key for key in sorted(ours.keys() ^ theirs.keys()) if key in theirs or not key.startswith(FREE)]
+    if differing:
+        differing = ", ".join(differing)
         raise InputError(f"the config file has other keys than the run had ({differing}); use that version of it")
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(

@@ -17,7 +17,6 @@ pretrained.inception says where it is; its hash is checked), or a Python file of
 """
 
 import hashlib
-import importlib.util
 import json
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def _compare(a: str, b: str):
 
 def _quality(options, experiment):
     """(folder, report, figures) of the images' quality."""
-    extractor = _extractor(options.extractor)
+    extractor = extractors.named(options.extractor)
     out, subject, drawn = _generated(options, experiment)
     reference = _reference(options, experiment)
     line(f"{drawn.count} images of {drawn.name} against {reference.count} of {reference.name}, by {extractor.name}")
@@ -158,26 +157,6 @@ def _reference(options, experiment) -> Images:
             raise InputError(f"--reference {name} needs --workdir; give a folder or samples.npz")
         return kept.of_source(experiment.source(name), f"{name} images")
     return kept.of_path(name)
-
-
-def _extractor(name: str | None) -> extractors.Extractor:
-    if name is None:
-        raise InputError(
-            "no extractor; give --extractor digits, the Inception network's file, or a Python file with extractor()"
-        )
-    if name == "digits":
-        return extractors.digits()
-    if not name.endswith(".py"):
-        return extractors.inception(name)
-    if not Path(name).is_file():
-        raise InputError(f"there is no file {name}; --extractor takes a Python file with a function extractor()")
-    spec = importlib.util.spec_from_file_location("diffusion_jax_extractor", name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, "extractor", None)):
-        raise InputError(f"{name} has no function extractor(); see evaluation.extractors for what it returns")
-    found = module.extractor()
-    return found._replace(sha256=found.sha256 or hashlib.sha256(Path(name).read_bytes()).hexdigest())
 
 
 def _memorisation(experiment, drawn: Images):

@@ -49,7 +49,7 @@ def test_levels_are_checked():
     every = np.arange(256, dtype=np.uint8).reshape(2, 128)
     likelihood.check_levels(images.to_float(every))
     likelihood.check_levels(np.array([-1.0, 0.0, 1.0]), half_bin=0.5)
-    for wrong in (1.01, -1.0079, 0.0, 200.0, np.nan):
+    for wrong in (1 + 1 / 127.5, -1 - 1 / 127.5, 1.01, 0.0, np.nan):
         with pytest.raises(InputError, match="256 levels"):
             likelihood.check_levels(np.array([1.0, wrong]))
     with pytest.raises(InputError, match="4 levels"):

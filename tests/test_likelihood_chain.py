@@ -137,16 +137,15 @@ def test_the_exact_kernel_loses_nothing_at_any_stride(x64):
         total = SCHEDULE.alpha(t) ** 2 * var + SCHEDULE.sigma(t) ** 2
         return Gaussian(exact_gain(var)(t) * x, var * SCHEDULE.sigma(t) ** 2 / total)
 
-    for times in (timesteps.uniform(2, T), timesteps.uniform(50, T), timesteps.leading(10, T)):
+    for times in (timesteps.uniform(2, T), timesteps.leading(10, T)):
         one = SCHEDULE.alpha(times[0]) ** 2 * var + SCHEDULE.sigma(times[0]) ** 2
         gap = 0.5 * (one - 1 - np.log(one)) / np.log(2)
         np.testing.assert_allclose(expected(exact, times, var).total, entropy + gap, rtol=1e-9)
     large, small = (f(SCHEDULE)(linear(exact_gain(var))) for f in (variances.fixed_large, variances.posterior))
-    totals = [float(expected(large, timesteps.uniform(num, T), var).total[0]) for num in (T, 200, 50, 10)]
+    totals = [float(expected(large, timesteps.uniform(num, T), var).total[0]) for num in (T, 50, 10)]
     assert totals[0] > entropy
     assert (np.diff(totals) > 0.004).all(), totals
-    for num in (T, 10):
-        assert expected(small, timesteps.uniform(num, T), var).total > entropy + 0.1
+    assert expected(small, timesteps.uniform(10, T), var).total > entropy + 0.1
 
 
 def test_learned_variances_cost_what_the_loss_says(x64):
@@ -179,14 +178,21 @@ def test_learned_variances_cost_what_the_loss_says(x64):
 
 
 def test_kernels_that_are_not_ddpms_are_bounded_by_its_forward_process(x64):
-    """DDIM with eta = 1 is DDPM; with less noise its kernels are too narrow for the same posterior."""
-    denoise, times = linear(exact_gain(0.3)), timesteps.uniform(20, T)
-    ours, full, less = (
-        expected(denoise, times, 0.3, process=process).total
-        for process in (PROCESS, *(processes.gaussian(SCHEDULE, processes.ddim(eta)) for eta in (1.0, 0.5)))
-    )
-    np.testing.assert_allclose(full, ours, rtol=1e-9)
-    assert less > ours + 0.1
+    """DDIM's, with less noise than the posterior they are held against."""
+    denoise, times = linear(exact_gain(0.3)), timesteps.uniform(5, T)
+    process = processes.gaussian(SCHEDULE, processes.ddim(0.5))
+    bound = expected(denoise, times, 0.3, process=process)
+    x0, noise = jnp.asarray(np.sqrt(0.3) * SIGNS[:1]), jnp.asarray(SIGNS[1:])
+    for n in range(4):
+        t, s = times[n], times[n + 1]
+        x_t = gaussian.q_sample(SCHEDULE, x0, t, noise)
+        kernel = process.bridge(t, s)(denoise(x_t, t), x_t)
+        want = likelihood.transition_term(SCHEDULE, x0, x_t, kernel, t, s).mean() / np.log(2)
+        np.testing.assert_allclose(bound.terms[0, n], want, rtol=1e-9)
+    full = processes.gaussian(SCHEDULE, processes.ddim(1.0))
+    ours = expected(denoise, times, 0.3)
+    np.testing.assert_allclose(expected(denoise, times, 0.3, process=full).total, ours.total, rtol=1e-9)
+    assert bound.total > ours.total + 0.1
 
 
 # ---- With its own noise.
@@ -222,6 +228,16 @@ def test_its_mean_over_data_and_noise_is_the_entropy():
 
     assert abs(gap(variances.fixed_large)) < 4.5
     assert gap(variances.posterior) > 9  # control: another variance is no entropy
+
+
+def test_every_step_has_noise_of_its_own():
+    """Entry n of example i is drawn with fold_in(keys[i], n + 1)."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    process = processes.gaussian(SHORT)._replace(corrupt=lambda key, x0, t: (jax.random.normal(key, x0.shape), None))
+    x0, denoise = jnp.zeros((3, 1)), lambda x, t: Gaussian(x)
+    bound_fn = jax.jit(lambda: chain_bound(denoise, SHORT, process, SHORT_GRID, x0, keys))
+    drawn = [[jax.random.normal(jax.random.fold_in(key, n), (1,))[0] for n in range(1, 21)] for key in keys]
+    np.testing.assert_allclose(bound_fn().mse_x0, np.square(drawn), rtol=1e-5)
 
 
 def test_a_bound_does_not_depend_on_the_batch_or_on_devices(bound_fn):

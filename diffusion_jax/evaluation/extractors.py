@@ -1,5 +1,7 @@
 """What looks at images: the network of the FID, a small judge of digits, or a function of the user's own."""
 
+import hashlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +12,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from diffusion_jax import images
+from diffusion_jax.errors import InputError
 from diffusion_jax.models.inception import Inception, resized
 from diffusion_jax.pretrained import digest, safetensors_file
 from diffusion_jax.pretrained import inception as published
@@ -72,6 +75,29 @@ def digits() -> Extractor:
     digest.check(DIGITS, DIGITS_SHA256, "install the package again")
     params = {name: np.asarray(array) for name, array in safetensors_file.load(DIGITS).items()}
     return Extractor(Partial(_digits, params), "digits classifier", DIGITS_SHA256, (8, 8, 1))
+
+
+def named(name: str | None) -> Extractor:
+    """The extractor that a person names: "digits", the file of Inception's weights, or a Python file of their own.
+
+    Raises:
+      InputError: no name, no such file, or one without a function `extractor()`.
+    """
+    if not name:
+        raise InputError("no extractor; give digits, the file of Inception's weights, or a Python file that has one")
+    if name == "digits":
+        return digits()
+    if not name.endswith(".py"):
+        return inception(name)
+    if not Path(name).is_file():
+        raise InputError(f"there is no file {name}; an extractor is a Python file with a function extractor()")
+    spec = importlib.util.spec_from_file_location("diffusion_jax_extractor", name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "extractor", None)):
+        raise InputError(f"{name} has no function extractor(); see evaluation.extractors for what it returns")
+    found = module.extractor()
+    return found._replace(sha256=found.sha256 or hashlib.sha256(Path(name).read_bytes()).hexdigest())
 
 
 def _inception(variables, x: jax.Array) -> dict[str, jax.Array]:

@@ -74,7 +74,7 @@ def stream(
       total: how many images there will be, for the bar.
 
     Yields:
-      Name -> float NumPy array [n, D], n = `size` but for the last.
+      Name -> NumPy array [n, D] of float32, or float64 where the extractor gives that; n = `size` but for the last.
 
     Raises:
       InputError: no images; images of another shape, type or range than the extractor takes, not finite, or of
@@ -94,7 +94,10 @@ def stream(
             if not done:
                 _check_promise(extractor.name, function, (size // count, *images.shape[1:]))
             rows = np.arange(size) % len(images)
-            part = {name: array[: len(images)] for name, array in compute(function, images[rows]).items()}
+            said = compute(function, images[rows])
+            # NumPy cannot do much with bfloat16.
+            wide = {name: array.astype(np.promote_types(array.dtype, np.float32)) for name, array in said.items()}
+            part = {name: array[: len(images)] for name, array in wide.items()}
             for name, array in part.items():
                 if not np.isfinite(array).all():
                     row = done + int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])

@@ -82,6 +82,9 @@ def base_config() -> ConfigDict:
                 "sample_every": 10_000,  # steps between previews; 0 for none
                 "samples": 64,  # examples in a preview
                 "preview_steps": 50,
+                "evaluate_every": 0,  # steps between quick looks at the quality of images; 0 for none
+                "evaluate_num": 500,  # images of a look
+                "extractor": "",  # what looks: digits, the file of Inception's weights, a Python file
             },
         }
     )

@@ -17,6 +17,7 @@ from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.training import interrupt
 from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.judge import Judge
 from diffusion_jax.training.metrics import Log
 from diffusion_jax.training.parallel import DataParallel
 from diffusion_jax.training.state import TrainState, init_state
@@ -60,6 +61,8 @@ def fit(
         prefetch=max(2, config.data.threads),
     )
     jax.eval_shape(experiment.init, jax.random.key(0))  # raises if the network cannot have this shape
+    looking = config.log.evaluate_every and jax.process_index() == 0
+    judge = Judge(experiment, config, workdir) if looking else None
     with locked(workdir, jax.process_index()):
         if jax.process_index() == 0:
             claim(workdir, config, config_file)
@@ -68,7 +71,7 @@ def fit(
             state = parallel.replicate(state)
             _announce(state, source, config)
             if state.step < config.train.steps:
-                state = _run(experiment, config, workdir, parallel, checkpoints, state, stream)
+                state = _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge)
     return state
 
 
@@ -85,7 +88,7 @@ def _begin(experiment: Experiment, config: ConfigDict, checkpoints: Checkpoints,
     return state, stream
 
 
-def _run(experiment, config, workdir, parallel, checkpoints, state, stream) -> TrainState:
+def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge) -> TrainState:
     lead = jax.process_index() == 0
     start, total = int(state.step), config.train.steps
     train_step = parallel.train_step(
@@ -112,6 +115,8 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream) -> T
                     checkpoints.save(state, position)
                 if preview and not stopping and (step == total or step % config.log.sample_every == 0):
                     log.picture(step, "samples", preview.draw(state.ema, step))
+                if judge and not stopping and (step == total or step % config.log.evaluate_every == 0):
+                    log.scalars(step, judge.measure(state.ema, step))
                 if stopping:
                     break
         except RunError as error:

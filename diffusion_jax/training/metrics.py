@@ -74,6 +74,15 @@ class Log:
         self.drain()  # free: what a picture is drawn of is computed; their time must not count as the next line's
         self._restart_clock()
 
+    def scalars(self, step: int, values: dict[str, float]):
+        """Write numbers that are measured now and then; their time does not count as training."""
+        self.drain()
+        if self._file is not None:
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+        self._restart_clock()
+
     def _read(self, left: int):
         while len(self._pending) > left:
             step, metrics = self._pending.popleft()

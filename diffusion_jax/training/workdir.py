@@ -19,12 +19,9 @@ from diffusion_jax import config as configs
 from diffusion_jax import files
 from diffusion_jax.errors import InputError
 
-# These say how long a run goes on and what it tells on the way, not what it computes.
-FREE = ("train.steps", "log.", "data.dir", "data.threads")
-
 
 def claim(workdir: Path, config: ConfigDict, config_file: Path | None):
-    """Make `workdir` the home of `config`, or check that it is. Keys in `FREE` may differ, and are updated.
+    """Make `workdir` the home of `config`, or check that it is. Keys in `config.FREE` may differ, and are updated.
 
     `config_file` is noted, for `open_existing` to find.
 
@@ -39,7 +36,7 @@ def claim(workdir: Path, config: ConfigDict, config_file: Path | None):
         different = [
             f"{key} = {stored.get(key)!r} there, {ours.get(key)!r} here"
             for key in sorted(stored.keys() | ours.keys())
-            if stored.get(key) != ours.get(key) and not key.startswith(FREE)
+            if stored.get(key) != ours.get(key) and not key.startswith(configs.FREE)
         ]
         if different:
             raise InputError(

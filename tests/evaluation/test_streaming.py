@@ -70,6 +70,12 @@ def test_a_function_of_the_user_s_own(images):
     np.testing.assert_allclose(found["features"], images.mean((1, 2)), rtol=1e-5)
 
 
+def test_features_of_half_precision(images):
+    found = streaming.extract(Extractor(lambda x: {"features": x.mean((1, 2), dtype=jnp.bfloat16)}, "half"), [images])
+    assert found["features"].dtype == np.float32
+    assert frechet.moments(found["features"]).count == 53
+
+
 def test_a_generator_is_read_as_it_goes(extractor, images):
     """Nothing is read ahead beyond what a batch needs."""
     read = []

@@ -1,0 +1,72 @@
+"""A quick look at quality during training: the Fréchet distance of a few images, by the averaged parameters."""
+
+import json
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from diffusion_jax import rng
+from diffusion_jax.errors import InputError
+from diffusion_jax.evaluation import extractors, frechet, kept, streaming
+from diffusion_jax.experiment import Experiment
+from diffusion_jax.training.parallel import DataParallel
+
+DISTANCE = "frechet_distance"
+SMALLEST = "frechet_distance_min_over_training"  # what papers report; chosen by itself, it is a little too good
+KNOWN = 10_000  # training images that are compared with
+BATCH = 256
+
+
+class Judge:
+    """Draws the same `log.evaluate_num` noises with the preview's sampler, and compares them with training images.
+
+    A look, not a result: few images, few steps, one host. Distances compare along one run only.
+
+    Args:
+      experiment: what is trained.
+      config: its `seed` and `log`.
+      workdir: where earlier looks are found, for the smallest so far.
+
+    Raises:
+      InputError: no extractor, or data that are no images.
+    """
+
+    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path):
+        if experiment.preview is None or experiment.view.images is None:
+            raise InputError("log.evaluate_every takes a model that draws images; leave it at 0")
+        self._extractor = extractors.named(config.log.extractor)
+        known = kept.of_source(experiment.source("train"), "training images", KNOWN)
+        self._known = streaming.moments(self._extractor, known.parts(), total=known.count)[extractors.FEATURES]
+        # On this host alone, so that the others need not wait.
+        self._parallel = DataParallel(jax.local_devices())
+        count = len(self._parallel.devices)
+        self._num = config.log.evaluate_num
+        self._size = math.ceil(min(BATCH, self._num) / count) * count
+        self._keys = rng.per_example(rng.stream(jax.random.key(config.seed), "judge"), jnp.arange(self._num))
+        self._cond = experiment.ask(self._num, {})
+        self._sample = self._parallel.sample(experiment.preview(self._size // count))
+        self._images = experiment.view.images
+        self._file = workdir / "metrics.jsonl"
+
+    def measure(self, params, step: int) -> dict[str, float]:
+        """The distance now, and the smallest so far; later steps, of a run that was resumed, do not count."""
+        drawn = []
+        for first in range(0, self._num, self._size):
+            some = np.arange(first, first + self._size) % self._num
+            samples = self._sample(params, self._keys[some], *jax.tree.map(lambda x: x[some], self._cond))  # noqa: B023
+            drawn.append(self._images(samples)[: self._num - first])
+        found = streaming.moments(self._extractor, drawn, total=self._num)[extractors.FEATURES]
+        distance = frechet.distance(self._known, found)
+        return {DISTANCE: distance, SMALLEST: min(distance, smallest(self._file, step - 1))}
+
+
+def smallest(file: Path, last: int) -> float:
+    """The smallest distance in a metrics.jsonl up to step `last`; infinite if there is none."""
+    if not file.is_file():
+        return math.inf
+    lines = [json.loads(line) for line in file.read_text().splitlines() if DISTANCE in line]
+    return min((line[DISTANCE] for line in lines if DISTANCE in line and line["step"] <= last), default=math.inf)
