@@ -147,7 +147,7 @@ def test_a_conditional_density_is_that_of_its_class(x64):
 
 
 def test_hutchinsons_estimate_is_unbiased():
-    """One point, two probes, 4096 keys, seed 0: within 4.5 standard errors of the exact trace, a false alarm in 150,000."""
+    """One point, two probes, 4096 keys, seed 0: within 4.5 standard errors of the truth, a false alarm in 150,000."""
     schedule = SCHEDULES["cosine"]
     times, x = flow_times(schedule, 12, 0.05), jnp.broadcast_to(PLANE[:1], (4096, 2)).astype(jnp.float32)
     keys = jax.random.split(jax.random.key(0), len(x))
