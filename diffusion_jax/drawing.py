@@ -16,14 +16,14 @@ from diffusion_jax.views import View
 FRAMES = 50  # pictures in a film
 
 
-def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int):
+def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int, quiet: bool = False):
     """NumPy samples, [num, ...]; arguments as of `batches`."""
     starts = range(0, len(keys), batch)
-    drawn = [part for _, part in batches(make, params, keys, cond, request, batch, starts)]
+    drawn = [part for _, part in batches(make, params, keys, cond, request, batch, starts, quiet)]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *drawn)
 
 
-def batches(make, params, keys, cond: tuple, request: SampleRequest, batch: int, starts):
+def batches(make, params, keys, cond: tuple, request: SampleRequest, batch: int, starts, quiet: bool = False):
     """Samples batch by batch, over all devices, with a bar that moves with the chain's steps.
 
     Args:
@@ -34,6 +34,8 @@ def batches(make, params, keys, cond: tuple, request: SampleRequest, batch: int,
       request: what is asked; its batch is set here.
       batch: how many are drawn at a time, over all devices.
       starts: the first of each batch that is wanted: multiples of `batch`, below num. The others are there already.
+      quiet: the bar moves after each batch only. A program that reports from within is compiled anew in every
+        process: JAX keeps no program that calls the host in its compilation cache.
 
     Yields:
       (start, NumPy samples from there on, [batch, ...]; fewer at the end).
@@ -50,7 +52,7 @@ def batches(make, params, keys, cond: tuple, request: SampleRequest, batch: int,
             bar.n = min(num, int(done + float(share) * batch))
             bar.refresh()
 
-        sample = parallel.sample(make(request._replace(batch=size // count, report=report)))
+        sample = parallel.sample(make(request._replace(batch=size // count, report=None if quiet else report)))
         params = parallel.place(params)
         for start in starts:
             # The last batch is as large as the others, so that nothing is compiled twice; the rest is cut off.

@@ -52,7 +52,7 @@ def main(arguments: list[str]):
     params, about, folder = model.load()
     keys = rng.per_example(rng.stream(jax.random.key(options.seed), "sample"), jnp.arange(options.num))
 
-    drawn = drawing.draw(make, params, keys, cond, request, options.batch)
+    drawn = drawing.draw(make, params, keys, cond, request, options.batch, options.quiet)
     frames = drawing.film(make, params, keys[: model.view.filmed], cond, request) if options.film else None
     kept = drawing.keep(options.out or folder(name), model.view, drawn, cond, frames)
     line(f"{options.num} samples ({name}, {about}): {', '.join(map(str, kept))}")
@@ -112,6 +112,7 @@ def _parser():
     add("--classifier", type=Path, metavar="DIR", help="a trained classifier, to guide a model that is told no label")
     add("--seed", type=int, default=0, help="of the noise (%(default)s)")
     add("--batch", type=int, default=256, metavar="B", help="drawn at a time, over all devices (%(default)s)")
+    add("--quiet", action="store_true", help="no progress within a batch: its program then stays in JAX's cache")
     add("--film", action="store_true", help="also the way from noise to data, of the first few")
     add("--raw", action="store_true", help="the last parameters instead of their moving average")
     add("--step", type=int, metavar="N", help="which checkpoint (the newest)")

@@ -9,7 +9,14 @@ from jax.scipy.stats import norm
 from diffusion_jax import likelihood, schedules
 from diffusion_jax.distributions import Gaussian
 from diffusion_jax.errors import InputError
-from diffusion_jax.likelihood import by_level, by_level_init, dequantized, flow_times, logit_normal, ode_likelihood
+from diffusion_jax.likelihood import (
+    by_level,
+    by_level_init,
+    dequantized,
+    flow_times,
+    logit_normal_dequantizer,
+    ode_likelihood,
+)
 
 LEVELS = 4
 WIDTH = 2 / (LEVELS - 1)
@@ -32,7 +39,8 @@ def log_probability():
 
 def test_the_uniform_law_of_all_levels_costs_8_bits():
     """Density 1 / (256 w) between the outermost edges: exactly log2 256 bits an entry, from any draw."""
-    bits_fn = dequantized(lambda keys, x: jnp.full(len(x), -12 * np.log(256 * 2 / 255)), likelihood.uniform)
+    level = -np.log(256 * 2 / 255)
+    bits_fn = dequantized(lambda keys, x: jnp.full(len(x), 12 * level), likelihood.uniform_dequantizer)
     pictures = np.random.default_rng(0).integers(0, 256, (5, 2, 6)).astype(np.uint8)
     bound = jax.jit(bits_fn)(jax.random.split(jax.random.key(0), 5), pictures)
     np.testing.assert_allclose(bound.total, 8, rtol=1e-6)
@@ -40,7 +48,7 @@ def test_the_uniform_law_of_all_levels_costs_8_bits():
 
 
 def test_uniform_points_stay_in_their_bins():
-    bits_fn = jax.jit(dequantized(lambda keys, x: x[:, 0], likelihood.uniform))
+    bits_fn = jax.jit(dequantized(lambda keys, x: x[:, 0], likelihood.uniform_dequantizer))
     pictures = np.arange(256, dtype=np.uint8).repeat(50)[:, None]
     x = np.asarray(bits_fn(jax.random.split(jax.random.key(0), len(pictures)), pictures).log_prob, np.float64)
     place = ((x[:, None] + 1) * 127.5 - pictures).reshape(256, 50)
@@ -57,9 +65,9 @@ def test_a_learned_dequantiser_tightens_the_bound():
     @jax.jit
     def costs(params, key):
         keys = jax.random.split(key, len(images))
-        return dequantized(log_density, logit_normal(by_level(params)), LEVELS)(keys, images).total.mean()
+        return dequantized(log_density, logit_normal_dequantizer(by_level(params)), LEVELS)(keys, images).total.mean()
 
-    plain_fn = jax.jit(dequantized(log_density, likelihood.uniform, LEVELS))
+    plain_fn = jax.jit(dequantized(log_density, likelihood.uniform_dequantizer, LEVELS))
     plain = plain_fn(jax.random.split(jax.random.key(1), 256), images)
     assert plain.total.mean() > want + 1
 
@@ -83,7 +91,7 @@ def test_a_learned_dequantiser_tightens_the_bound():
 def test_log_q_is_the_density_of_u(x64):
     images = jnp.asarray(np.random.default_rng(0).integers(0, LEVELS, (6, 3)))
     params = {"mean": jnp.array([0.5, -1.0, 2.0, 0.0]), "log_std": jnp.array([-1.0, 0.3, 0.0, -0.5])}
-    u, log_q = jax.jit(logit_normal(by_level(params)))(jax.random.split(jax.random.key(0), 6), images)
+    u, log_q = jax.jit(logit_normal_dequantizer(by_level(params)))(jax.random.split(jax.random.key(0), 6), images)
     assert ((u > 0) & (u < 1)).all()
     logit = jnp.log(u / (1 - u))
     law = norm.logpdf(logit, params["mean"][images], jnp.exp(params["log_std"])[images]) - jnp.log(u * (1 - u))
@@ -119,7 +127,8 @@ def test_bits_of_images_by_the_flow():
 
     rng = np.random.default_rng(0)
     pictures = np.clip(np.rint((rng.normal(0, std, (16, 20)) + 1) * 127.5), 3, 252).astype(np.uint8)
-    bound = jax.jit(dequantized(density, likelihood.uniform))(jax.random.split(jax.random.key(0), 16), pictures)
+    bits_fn = jax.jit(dequantized(density, likelihood.uniform_dequantizer))
+    bound = bits_fn(jax.random.split(jax.random.key(0), 16), pictures)
     edges = (np.arange(257) - 0.5) / 127.5 - 1
     want = -np.log2(np.diff(norm.cdf(edges, 0, std)))[pictures].mean(1)
     np.testing.assert_allclose(bound.total, want, atol=0.005)
@@ -127,7 +136,7 @@ def test_bits_of_images_by_the_flow():
 
 def test_bad_input_is_named():
     keys = jax.random.split(jax.random.key(0), 2)
-    bits_fn = dequantized(log_density, likelihood.uniform, LEVELS)
+    bits_fn = dequantized(log_density, likelihood.uniform_dequantizer, LEVELS)
     with pytest.raises(InputError, match="float32"):
         bits_fn(keys, np.zeros((2, 3), np.float32))
     with pytest.raises(InputError, match="from 0 to 3, not from 0 to 4"):
@@ -135,4 +144,4 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="one key an example"):
         bits_fn(keys, np.zeros((3, 2), np.uint8))
     with pytest.raises(InputError, match="at least 2 levels"):
-        dequantized(log_density, likelihood.uniform, 1)
+        dequantized(log_density, likelihood.uniform_dequantizer, 1)

@@ -8,7 +8,7 @@ import pytest
 from diffusion_jax import likelihood, parameterizations, schedules, timesteps
 from diffusion_jax.distributions import Gaussian
 from diffusion_jax.errors import InputError
-from diffusion_jax.likelihood import HEUN, RK4, exact, flow_times, hutchinson, ode_likelihood
+from diffusion_jax.likelihood import HEUN, RK4, exact_trace, flow_times, hutchinson, ode_likelihood
 from tests.samplers.mixture import CENTRES, WEIGHTS, WIDTH, two_modes
 
 SCHEDULES = {
@@ -43,7 +43,7 @@ def pushed_forward(schedule, times):
 
 def measured(schedule, times, solver, denoise=gaussian_data, x=X, trace=None):
     keys = jax.random.split(jax.random.key(0), len(x))
-    trace = exact() if trace is None else trace
+    trace = exact_trace() if trace is None else trace
     density = jax.jit(lambda x: ode_likelihood(denoise(schedule), schedule, times, x, keys, trace, solver))
     return density(jnp.asarray(x))
 
@@ -135,7 +135,7 @@ def test_a_conditional_density_is_that_of_its_class(x64):
 
     v = parameterizations.v(schedule, lambda t: t)
     times = flow_times(schedule, 256, LEVEL)
-    density_fn = jax.jit(likelihood.make_density_fn(apply, v, schedule, times, trace=exact()))
+    density_fn = jax.jit(likelihood.make_density_fn(apply, v, schedule, times, trace=exact_trace()))
     keys = jax.random.split(jax.random.key(0), len(PLANE))
     label = np.arange(len(PLANE)) % 2
     density = density_fn(1.0, keys, jnp.asarray(PLANE), {"label": jnp.asarray(label)})
@@ -256,7 +256,7 @@ def test_bad_input_is_named():
     with pytest.raises(InputError, match="no slope at t = 0"):
         ode_likelihood(denoise, schedule, timesteps.linear(5), x, keys)
     with pytest.raises(InputError, match="exact trace of 300 entries"):
-        ode_likelihood(denoise, schedule, flow_times(schedule, 2), jnp.zeros((2, 10, 30)), keys, exact())
+        ode_likelihood(denoise, schedule, flow_times(schedule, 2), jnp.zeros((2, 10, 30)), keys, exact_trace())
     with pytest.raises(InputError, match="uint8"):
         ode_likelihood(denoise, schedule, flow_times(schedule, 2), x.astype(jnp.uint8), keys)
     with pytest.raises(InputError, match="one key an example"):

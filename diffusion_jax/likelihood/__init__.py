@@ -9,12 +9,12 @@ from diffusion_jax.likelihood.dequantization import Dequantized as Dequantized
 from diffusion_jax.likelihood.dequantization import by_level as by_level
 from diffusion_jax.likelihood.dequantization import by_level_init as by_level_init
 from diffusion_jax.likelihood.dequantization import dequantized as dequantized
-from diffusion_jax.likelihood.dequantization import logit_normal as logit_normal
-from diffusion_jax.likelihood.dequantization import uniform as uniform
+from diffusion_jax.likelihood.dequantization import logit_normal_dequantizer as logit_normal_dequantizer
+from diffusion_jax.likelihood.dequantization import uniform_dequantizer as uniform_dequantizer
 from diffusion_jax.likelihood.flow import HEUN as HEUN
 from diffusion_jax.likelihood.flow import RK4 as RK4
 from diffusion_jax.likelihood.flow import Density as Density
-from diffusion_jax.likelihood.flow import exact as exact
+from diffusion_jax.likelihood.flow import exact_trace as exact_trace
 from diffusion_jax.likelihood.flow import flow_times as flow_times
 from diffusion_jax.likelihood.flow import hutchinson as hutchinson
 from diffusion_jax.likelihood.flow import make_density_fn as make_density_fn

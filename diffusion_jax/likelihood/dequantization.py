@@ -43,8 +43,8 @@ def dequantized(density: Callable, dequantize: Callable, levels: int = 256) -> C
     Args:
       density: `(keys [B], x float32 [B, ...]) -> log p(x) [B]` in nats:
         `lambda keys, x: ode_likelihood(denoise, schedule, times, x, keys).log_prob`.
-      dequantize: `uniform`, `logit_normal(...)`, or any dequantiser, a conditional flow's for instance. Trained by
-        the gradient of the mean of `total`.
+      dequantize: `uniform_dequantizer`, `logit_normal_dequantizer(...)`, or any dequantiser, a conditional flow's
+        for instance. Trained by the gradient of the mean of `total`.
       levels: K.
 
     Raises:
@@ -66,13 +66,13 @@ def dequantized(density: Callable, dequantize: Callable, levels: int = 256) -> C
     return bits_fn
 
 
-def uniform(keys, images):
+def uniform_dequantizer(keys, images):
     """Anywhere in the bin: q = 1."""
     u = jax.vmap(lambda key: rng.flat(jax.random.uniform, key, images.shape[1:]))(keys)
     return u, jnp.zeros(len(images), u.dtype)
 
 
-def logit_normal(conditional: Callable) -> Callable:
+def logit_normal_dequantizer(conditional: Callable) -> Callable:
     """Variational dequantisation by u = sigmoid(m + s n), n ~ N(0, 1), independent given the image.
 
     Args:
@@ -93,7 +93,7 @@ def logit_normal(conditional: Callable) -> Callable:
 
 
 def by_level(params) -> Callable:
-    """The simplest conditional of `logit_normal`: m and log s of a pixel depend on its level alone.
+    """The simplest conditional of `logit_normal_dequantizer`: m and log s of a pixel depend on its level alone.
 
     `params` has "mean" and "log_std", float [K] each; `by_level_init` gives where to start.
     """
