@@ -12,12 +12,13 @@ bound's terms. Given again after a kill, the same command goes on from the last 
 within one protocol: --compare refuses others, and says what differs.
 
 Sample quality is measured against the model's own training images, or --reference test, or a folder or samples.npz.
-The extractor is "digits" (comes with the package), the file of the FID's Inception network (--help of
-pretrained.inception says where it is; its hash is checked), or a Python file of yours with a function extractor().
+The extractor is "digits" (comes with the package), the file of the FID's Inception network, pt_inception-2015-12-05-
+6726825d.pth (pretrained.inception.URL; its hash is checked), or a Python file of yours with a function extractor().
 """
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 
 import jax
@@ -79,9 +80,11 @@ def _quality(options, experiment):
     out, subject, drawn = _generated(options, experiment)
     reference = _reference(options, experiment)
     line(f"{drawn.count} images of {drawn.name} against {reference.count} of {reference.name}, by {extractor.name}")
-    real = quality.features(extractor, reference)
-    made = quality.features(extractor, drawn)
-    metrics = quality.all_measures(real, made)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".features") as folder:
+        real = quality.features(extractor, reference, Path(folder, "real"))
+        made = quality.features(extractor, drawn, Path(folder, "generated"))
+        metrics = quality.all_measures(real, made)
     figures = [(f"The first samples of {drawn.name}", images.grid(drawn.some(SHOWN)))]
     if experiment is not None:
         found, picture = _memorisation(experiment, drawn)
@@ -232,17 +235,8 @@ def _parser():
     add("--reference", metavar="WHICH", help="train, test, a folder or a samples.npz (train)")
     add("--likelihood", metavar="NAME", help="also a likelihood of held-out data: bound or ode, as the model has it")
     add("--examples", type=int, metavar="N", help="examples for the likelihood (all)")
-    add("--sampler", metavar="NAME", help="as of diffusion_jax.sample, and so the next five")
-    add("--steps", type=int, metavar="N")
-    add("--eta", type=float, metavar="ETA")
-    add("--guidance", type=float, metavar="G")
-    add("--label", metavar="LIST")
-    add("--seed", type=int, default=0)
-    add("--batch", type=int, default=256, metavar="B", help="drawn at a time, over all devices (%(default)s)")
-    add("--raw", action="store_true", help="the last parameters instead of their moving average")
-    add("--step", type=int, metavar="N", help="which checkpoint (the newest)")
     add("--out", type=Path, metavar="DIR", help="where to write (evaluations/... in the work directory)")
-    add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")
+    opened.add_drawing(parser)
     opened.add_published(parser)
     return parser
 

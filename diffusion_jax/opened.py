@@ -58,6 +58,21 @@ def sampler(model: Drawable, name: str | None) -> str:
     return name
 
 
+def add_drawing(parser: argparse.ArgumentParser) -> None:
+    """The options of how samples are drawn."""
+    add = parser.add_argument_group("how samples are drawn").add_argument
+    add("--sampler", metavar="NAME", help="one of the model's (its first: ancestral for DDPM)")
+    add("--steps", type=int, metavar="N", help="steps of the chain (for DDPM all, for ddim 50)")
+    add("--eta", type=float, metavar="ETA", help="ddim's noise, from 0, deterministic, to 1 (0)")
+    add("--label", metavar="LIST", help="for models of labels: which, such as 3 or 3,8 (each in turn)")
+    add("--guidance", type=float, metavar="G", help="how strongly it is followed; 1 is as learned (the config's)")
+    add("--seed", type=int, default=0, help="of the noise (%(default)s)")
+    add("--batch", type=int, default=256, metavar="B", help="drawn at a time, over all devices (%(default)s)")
+    add("--raw", action="store_true", help="the last parameters instead of their moving average")
+    add("--step", type=int, metavar="N", help="which checkpoint (the newest)")
+    add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")
+
+
 def add_published(parser: argparse.ArgumentParser) -> None:
     """The options of published models."""
     add = parser.add_argument_group("published models").add_argument

@@ -4,9 +4,11 @@ import numpy as np
 
 from diffusion_jax.errors import InputError
 
+ROWS = 1000  # looked at a time, so that what is on disk stays there
 
-def features(array, what: str = "features", least: int = 2) -> np.ndarray:
-    """`array` as NumPy numbers [N, D], of its own type.
+
+def features(array, what: str = "features", least: int = 2, first: int = 0) -> np.ndarray:
+    """`array` as NumPy numbers [N, D], of its own type; `first` is the number of its first row, for messages.
 
     Raises:
       InputError: it is no matrix of real numbers, has fewer than `least` rows, or is not finite.
@@ -16,9 +18,11 @@ def features(array, what: str = "features", least: int = 2) -> np.ndarray:
         raise InputError(f"{what} of {array.dtype} {list(array.shape)}; give real numbers [N, D], a row an image")
     if len(array) < least:
         raise InputError(f"{what} of {len(array)} images; at least {least} are needed")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-        raise InputError(f"{what} are not finite in row {row}; look at that image")
+    for start in range(0, len(array) if array.dtype.kind == "f" else 0, ROWS):
+        finite = np.isfinite(array[start : start + ROWS]).all(axis=1)
+        if not finite.all():
+            row = first + start + int(np.argmin(finite))
+            raise InputError(f"{what} are not finite in row {row}; look at that image")
     return array
 
 

@@ -5,6 +5,7 @@ of images. The distance falls with that number, often by more than models differ
 them.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -53,12 +54,18 @@ class Moments(NamedTuple):
 
 
 def moments(features) -> Moments:
-    """Moments of features [N, D], real numbers of any type; for many, merge those of batches.
+    """Moments of features [N, D], real numbers of any type, which may be on disk (`numpy.memmap`).
 
     Raises:
       InputError: no features, another shape, or values that are not finite.
     """
-    x = checks.features(features, least=1).astype(np.float64)
+    features = checks.features(features, least=1)
+    parts = (features[start : start + checks.ROWS] for start in range(0, len(features), checks.ROWS))
+    return functools.reduce(Moments.merge, map(_moments, parts))
+
+
+def _moments(part: np.ndarray) -> Moments:
+    x = part.astype(np.float64)
     mean = x.mean(axis=0)
     x -= mean
     return Moments(len(x), mean, x.T @ x)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,9 +16,21 @@ from diffusion_jax.evaluation.measures import MEASURES
 from diffusion_jax.training.parallel import DataParallel
 
 
-def features(extractor: Extractor, images: Images, size: int = 64) -> dict[str, np.ndarray]:
-    """Everything the extractor says of a set, name -> [N, D]; images are read part by part."""
-    return streaming.extract(extractor, images.parts(), size, images.count)
+def features(extractor: Extractor, images: Images, folder: Path, size: int = 64) -> dict[str, np.ndarray]:
+    """Everything the extractor says of a set, name -> [N, D], as files in `folder`.
+
+    Images are read and features written part by part, and the measures read them so: memory does not grow with N.
+    """
+    arrays, done = {}, 0
+    for part in streaming.stream(extractor, images.parts(), size, images.count):
+        for name, x in part.items():
+            if name not in arrays:
+                folder.mkdir(parents=True, exist_ok=True)
+                shape = (images.count, x.shape[1])
+                arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", x.dtype, shape)
+            arrays[name][done : done + len(x)] = x
+        done += len(x)
+    return arrays
 
 
 def all_measures(real: Mapping[str, np.ndarray], generated: Mapping[str, np.ndarray]) -> dict[str, float]:

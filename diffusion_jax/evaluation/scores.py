@@ -34,19 +34,26 @@ def inception_score(logits, splits: int = 10) -> Estimate:
       InputError: another shape, NaN or inf, a row of nothing but -inf, or fewer images than 2 a split.
     """
     logits = np.asarray(logits)
-    # -inf is a probability of 0; in its place the check sees a number.
-    checks.features(np.where(np.isneginf(logits), 0, logits) if logits.dtype.kind == "f" else logits, "logits")
+    if logits.ndim != 2:
+        checks.features(logits, "logits")  # says what is wrong
     if splits < 1 or len(logits) < 2 * splits:
         raise InputError(f"{len(logits)} images in {splits} splits; give at least 2 a split, or fewer splits")
+    bounds = [i * len(logits) // splits for i in range(splits + 1)]
+    scores = [_score(_log_p(logits[begin:end], begin)) for begin, end in itertools.pairwise(bounds)]
+    return Estimate(float(np.mean(scores)), float(np.std(scores)))
+
+
+def _log_p(logits: np.ndarray, first: int) -> np.ndarray:
+    """Log probabilities of a split, whose first row is `first` of all."""
+    # -inf is a probability of 0; in its place the check sees a number.
+    finite = np.where(np.isneginf(logits), 0, logits) if logits.dtype.kind == "f" else logits
+    checks.features(finite, "logits", first=first)
     logits = logits.astype(np.float64)
     highest = logits.max(axis=1, keepdims=True)
     if np.isneginf(highest).any():
-        raise InputError(f"row {int(np.argmin(highest))} of the logits is -inf throughout; no class is left")
+        raise InputError(f"row {first + int(np.argmin(highest))} of the logits is -inf throughout; no class is left")
     logits = logits - highest
-    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    bounds = [i * len(log_p) // splits for i in range(splits + 1)]
-    scores = [_score(log_p[begin:end]) for begin, end in itertools.pairwise(bounds)]
-    return Estimate(float(np.mean(scores)), float(np.std(scores)))
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def _score(log_p: np.ndarray) -> float:

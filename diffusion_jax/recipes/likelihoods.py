@@ -54,7 +54,7 @@ def flow(schedule: Schedule, grid: Callable, usual: int = 50, solver=likelihood.
 
             # Images of 256 levels in [-1, 1]; the levels themselves are what is dequantised.
             levels = jnp.rint((x0 + 1) * 127.5).astype(jnp.int32)
-            return likelihood.dequantized(density, likelihood.uniform)(keys, levels)
+            return likelihood.dequantized(density, likelihood.uniform_dequantizer)(keys, levels)
 
         return bits
 
