@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Sobel's: the derivative across, smoothed along; its largest answer to values in [-1, 1] is 8.
-_ACROSS = jnp.array([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+_ACROSS = np.array([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
 
 
 def edges(x0: jax.Array) -> jax.Array:
@@ -17,6 +18,6 @@ def edges(x0: jax.Array) -> jax.Array:
       [B, H, W, 1] in [0, 1.42]; 1 is a straight edge from black to white. The border is continued outwards.
     """
     grey = jnp.pad(x0.mean(-1), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    kernels = jnp.stack([_ACROSS, _ACROSS.T])[:, None]
+    kernels = np.stack([_ACROSS, _ACROSS.T])[:, None]
     slopes = jax.lax.conv(grey[:, None], kernels.astype(grey.dtype), (1, 1), "VALID")
     return jnp.sqrt((slopes**2).sum(1))[..., None] / 8

@@ -21,15 +21,15 @@ class LabelEmbedding(nn.Module):
     Attributes:
       rows: labels are 0 to rows - 1. Where labels may be withheld, the last row stands for that. A label beyond
         makes its example NaN.
-      init: of the vectors; of unit variance by default, like the input. DiT's are of 0.02.
+      embedding_init: of the vectors; of unit variance by default, like the input. DiT's are of 0.02.
     """
 
     rows: int
-    init: nn.initializers.Initializer = nn.initializers.normal(1.0)
+    embedding_init: nn.initializers.Initializer = nn.initializers.normal(1.0)
 
     @nn.compact
     def __call__(self, label: jax.Array, features: int) -> jax.Array:
-        table = self.param("embedding", self.init, (self.rows, features))
+        table = self.param("embedding", self.embedding_init, (self.rows, features))
         # Negative labels, which NumPy would count from the end, are beyond too.
         return jnp.take(table, jnp.where(label < 0, self.rows, label), axis=0, mode="fill")
 
