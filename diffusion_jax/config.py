@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from diffusion_jax.errors import InputError
 
 # These say how long a run goes on and what it tells on the way, not what it computes.
-FREE = ("train.steps", "log.", "data.dir", "data.threads")
+FREE = ("train.steps", "train.accumulate", "log.", "data.dir", "data.threads")
 
 
 def load(path) -> ModuleType:

@@ -50,7 +50,10 @@ def main(arguments: list[str]):
             raise InputError("--likelihood needs --workdir, for the images and the process that it was trained with")
         found, picture = _likelihood(options, experiment, out)
         result["metrics"] |= found.pop("metrics")
+        # How it was measured is protocol; what was, and its terms, are results.
+        result["protocol"]["likelihood"] = found.pop("protocol")
         result["likelihood"] = found
+        result["subject"] |= {"likelihood_step": found["step"]}
         figures += picture
     if not result["metrics"]:
         raise InputError("nothing to measure; give --num above 0 or --likelihood")
@@ -129,10 +132,10 @@ def _generated(options, experiment) -> tuple[Path, dict, Images]:
         "weights": about,
         "weights_sha256": protocol.digest(params),
         "sampler": name,
-        "steps": options.steps,
-        "eta": options.eta,
-        "guidance": options.guidance,
-        "label": options.label,
+        "steps": options.steps or "the sampler's own",
+        "eta": options.eta if options.eta is not None else "the sampler's own",
+        "guidance": options.guidance if options.guidance is not None else "the model's own",
+        "label": options.label or "all in turn",
         "seed": options.seed,
         "ema_decay": None if experiment is None or options.raw else experiment.ema_decay,
     }
@@ -198,11 +201,12 @@ def _likelihood(options, experiment, out: Path):
             metrics[f"{name}, {part}"] = found[part]
     about = {
         "metrics": metrics,
-        "name": name,
-        "split": split,
-        "examples": count,
-        "steps": options.steps,
-        "seed": options.seed,
+        "protocol": {
+            "name": name,
+            "data": {"split": split, "examples": count, "sha256": quality.digest(source, experiment.example, count)},
+            "steps": options.steps or "the model's own",
+            "seed": options.seed,
+        },
         "step": step,
         "standard_error": found["standard_error"],
     }

@@ -63,7 +63,9 @@ def test_a_run_is_measured_with_its_protocol(trained, tmp_path):
         metrics["bound, bits an entry"], metrics["bound, rate"] + metrics["bound, distortion"], rtol=1e-5
     )
     assert len(found["likelihood"]["terms"]) == 2
-    assert found["likelihood"]["examples"] == 6
+    about = found["protocol"]["likelihood"]
+    assert (about["name"], about["steps"], about["data"]["examples"]) == ("bound", 3, 6)
+    assert len(about["data"]["sha256"]) == 64
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3  # samples, neighbours, the bound's terms
     assert "src=\"http" not in page
@@ -123,6 +125,16 @@ def test_numbers_of_other_protocols_do_not_compare(digits, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "reference.sha256" in said
     assert "generated" not in said  # that is the same
+
+
+def test_likelihoods_of_other_steps_do_not_compare(trained, tmp_path, capsys):
+    for steps in (3, 4):
+        options = ("--likelihood", "bound", "--examples", 4, "--steps", steps, "--out", tmp_path / str(steps))
+        measured("--workdir", trained, "--num", 0, *options)
+    assert compared(tmp_path / "3", tmp_path / "3") == 0
+    capsys.readouterr()
+    assert compared(tmp_path / "3", tmp_path / "4") == 2
+    assert "likelihood.steps: 3 and 4" in capsys.readouterr().err
 
 
 def test_an_extractor_of_ones_own(digits, tmp_path):

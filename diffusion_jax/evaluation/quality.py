@@ -1,5 +1,6 @@
 """All measures of a set of images, and the mean likelihood of held-out data: what evaluations are made of."""
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,6 +37,18 @@ def features(extractor: Extractor, images: Images, folder: Path, size: int = 64)
 def all_measures(real: Mapping[str, np.ndarray], generated: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Every measure that the extractor's arrays allow."""
     return {m.name: float(m.of(real, generated)) for m in MEASURES if m.needs in generated}
+
+
+def digest(source, example: Mapping, count: int) -> str:
+    """SHA-256 of what is used of the first `count` examples of a source."""
+    found = hashlib.sha256()
+    for i in range(count):
+        row = source[i]
+        for name in sorted(example):
+            array = np.ascontiguousarray(row[name])
+            found.update(f"{name} {array.dtype} {array.shape}".encode())
+            found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def likelihood(

@@ -69,6 +69,7 @@ def base_config() -> ConfigDict:
             },
             "train": {
                 "batch_size": 128,
+                "accumulate": 1,  # parts that a device's share of it is computed in, one after another
                 "steps": 800_000,
                 "learning_rate": 2e-4,
                 "warmup_steps": 5000,

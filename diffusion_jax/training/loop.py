@@ -93,7 +93,12 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
     start, total = int(state.step), config.train.steps
     train_step = parallel.train_step(
         make_train_step(
-            experiment.loss, experiment.times, experiment.optimizer, experiment.ema_decay, config.seed
+            experiment.loss,
+            experiment.times,
+            experiment.optimizer,
+            experiment.ema_decay,
+            config.seed,
+            config.train.accumulate,
         )
     )
     shown = config.log.sample_every and experiment.preview and lead

@@ -28,7 +28,7 @@ def batches(experiment):
     return images.reshape(STEPS, BATCH, 8, 8, 1)
 
 
-def train(experiment, batches, devices, indices=None):
+def train(experiment, batches, devices, accumulate=1):
     """Parameters and losses after some SGD steps, and how many programs were compiled on the way."""
     compiled = []
 
@@ -38,7 +38,7 @@ def train(experiment, batches, devices, indices=None):
     optimizer = optax.sgd(0.5)
     data_parallel = DataParallel(jax.devices()[:devices])
     state = data_parallel.replicate(init_state(experiment.init, optimizer, experiment.times, jax.random.key(1)))
-    step = data_parallel.train_step(make_train_step(experiment.loss, experiment.times, optimizer, 0.9, seed=3))
+    step = data_parallel.train_step(make_train_step(experiment.loss, experiment.times, optimizer, 0.9, 3, accumulate))
     losses, counts = [], []
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
@@ -64,6 +64,21 @@ def test_the_number_of_devices_does_not_change_what_is_learned(experiment, batch
     np.testing.assert_allclose(many_losses, one_losses, rtol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(one.params), jax.tree.leaves(many.params), strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("accumulate", [2, 8])
+def test_parts_of_a_batch_teach_the_same(experiment, batches, on_one, accumulate):
+    one, one_losses, _ = on_one
+    parts, losses, counts = train(experiment, batches, 1, accumulate)
+    np.testing.assert_allclose(losses, one_losses, rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(one.params), jax.tree.leaves(parts.params), strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=2e-6)
+    assert counts[-1] == counts[1]  # nothing is compiled from step to step
+
+
+def test_parts_must_divide_the_share(experiment, batches):
+    with pytest.raises(InputError, match="16 examples a device in 3 parts"):
+        train(experiment, batches, 1, accumulate=3)
 
 
 def test_that_comparison_can_fail(experiment, batches, on_one, monkeypatch):
