@@ -1,0 +1,108 @@
+"""Samplers at equal numbers of network evaluations, on one trained network.
+
+  python -m experiments.tables.samplers --workdir runs/edm
+  python -m experiments.tables.samplers --workdir runs/digits --samplers ancestral,ddim,euler,heun,dpmpp_2m
+  python -m experiments.tables.samplers --workdir runs/cifar --num 50000 \\
+      --extractor pt_inception-2015-12-05-6726825d.pth
+
+A row is a sampler, a column a budget of evaluations an image, an entry the Fréchet distance to the training images
+of as many steps as the budget pays for. Evaluations are counted in each sampler's own code: Heun's method takes two
+a step but for the last, 2 N - 1 in N steps.
+
+By default the rows are the run's own samplers, each on its own grid. Others of `shared.BY_SCHEDULE` walk the grid of
+the run's first sampler, with its clipping, if its schedule is a linear or cosine table, flow or edm.
+
+Expect of DDPM's digits in 10 evaluations 5.3 (ancestral), 2.7 (ddim), 1.7 (heun) and 1.3 (dpmpp_2m); docs/tables.md
+has more. Some three minutes for EDM's six samplers on two busy CPU cores.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax import cli, samplers
+from diffusion_jax.errors import InputError
+from diffusion_jax.experiment import Experiment, SampleRequest
+from experiments.tables import shared
+from experiments.tables.shared import BY_SCHEDULE, Cell, Run
+
+
+def main(arguments: list[str]):
+    """The command `python -m experiments.tables.samplers`."""
+    options = _parser().parse_args(arguments)
+    run = shared.opened_run(options)
+    weights = run.averaged()
+    cells = []
+    for name, make in chosen(run, options.samplers).items():
+        for budget in options.evaluations:
+            steps = affordable(run.experiment, make, budget)
+            if steps:
+                cells.append(Cell(name, f"{budget} evaluations", make, SampleRequest(1, steps), weights))
+    if not cells:
+        raise InputError("no sampler takes a step with so few evaluations; give larger --evaluations")
+    judge = shared.Judge(options, run.experiment)
+    table = judge.table("samplers", cells)
+    print(f"{shared.METRIC} of {options.num} images, {options.workdir}\n")
+    print(shared.markdown("", table))
+    subject = {"table": "samplers", "weights": weights.about, "weights_sha256": weights.sha256}
+    steps = {f"{cell.row}, {cell.column}": cell.request.steps for cell in cells}
+    shared.write(options, subject, judge.protocol(), shared.flat(table), steps=steps)
+
+
+def chosen(run: Run, names: list[str] | None) -> dict:
+    """Name -> (`SampleRequest -> sample_fn`), of the run's own samplers and of others.
+
+    Raises:
+      InputError: one is not known, or the run's schedule is not.
+    """
+    own = run.experiment.samplers
+    others = [name for name in names or () if name not in own]
+    unknown = [name for name in others if name not in BY_SCHEDULE]
+    if unknown:
+        known = ", ".join(dict.fromkeys([*own, *BY_SCHEDULE]))
+        raise InputError(f"no sampler {unknown[0]} for this model; choose from {known}")
+    borrowed = {}
+    if others:
+        schedule = shared.schedule_of(run)
+        first = next(iter(own.values()))
+        for name in others:
+            borrowed[name] = shared.otherwise(first, _by(BY_SCHEDULE[name](schedule)))
+    return {name: own[name] if name in own else borrowed[name] for name in names or own}
+
+
+def _by(sampler: samplers.Sampler):
+    return lambda _, times, denoise: (sampler, times, denoise)
+
+
+def affordable(experiment: Experiment, make, budget: int) -> int:
+    """How many steps `budget` evaluations of the network pay for; 0 where not even one."""
+    two, three = evaluations(experiment, make, 2), evaluations(experiment, make, 3)
+    each = three - two
+    return max(0, (budget - (two - 2 * each)) // each)
+
+
+def evaluations(experiment: Experiment, make, steps: int) -> int:
+    """How often a walk of `steps` steps asks the network, counted."""
+    way = shared.way(experiment, make, steps)
+    x, said = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (way.x, way.estimate))
+    calls = []
+
+    def denoise(x, t):
+        calls.append(t)
+        return said
+
+    with jax.disable_jit():  # so that each of the loop's steps, and only the branch taken, is seen
+        samplers.solve(way.sampler, way.times, denoise, x, jax.random.split(jax.random.key(0), 1))
+    return len(calls)
+
+
+def _parser():
+    parser = cli.parser("experiments.tables.samplers", __doc__)
+    add = parser.add_argument
+    add("--samplers", type=shared.words, metavar="LIST", help="which (all that the run has)")
+    add("--evaluations", type=shared.integers, default=[10, 20, 40], metavar="LIST", help="of the network (10,20,40)")
+    shared.add_images(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main)

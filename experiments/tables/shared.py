@@ -1,0 +1,307 @@
+"""What the tables share: a run, sets of images that are drawn from it and judged, other ways down, and results."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from diffusion_jax import drawing, opened, processes, rng, samplers, schedules
+from diffusion_jax.config import line
+from diffusion_jax.errors import InputError
+from diffusion_jax.evaluation import extractors, frechet, kept, protocol, streaming
+from diffusion_jax.evaluation.extractors import FEATURES
+from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.schedules import Schedule
+from diffusion_jax.training import workdir
+
+METRIC = "Fréchet distance"  # as in diffusion_jax.evaluate
+
+# Samplers that take nothing but a schedule, for runs that do not have them themselves.
+BY_SCHEDULE = {
+    "euler": samplers.euler,
+    "heun": samplers.heun,
+    "dpmpp_2m": samplers.dpmpp_2m,
+    "dpmpp_2m_sde": samplers.dpmpp_2m_sde,
+    "ancestral": lambda schedule: samplers.ancestral(processes.gaussian(schedule)),
+}
+
+
+# ---- A run.
+
+
+class Weights(NamedTuple):
+    """Parameters of a network, what they are for a person, and their digest."""
+
+    params: Any
+    about: str
+    sha256: str
+
+
+class Run(NamedTuple):
+    """A trained run: its folder, config and experiment."""
+
+    folder: Path
+    config: ConfigDict
+    experiment: Experiment
+
+    def averaged(self) -> Weights:
+        """The averaged parameters of its newest checkpoint."""
+        step, params = opened.parameters(self.folder, self.experiment)
+        return weights(params, f"averaged parameters of step {step}")
+
+
+def opened_run(options) -> Run:
+    """The run in `options.workdir`.
+
+    Raises:
+      InputError: there is none.
+    """
+    module, config = workdir.open_existing(options.workdir, options.config)
+    return Run(options.workdir, config, module.build(config))
+
+
+def weights(params, about: str) -> Weights:
+    """`params` with their digest."""
+    return Weights(params, about, protocol.digest(params))
+
+
+# ---- Sets of images, and their quality.
+
+
+class Cell(NamedTuple):
+    """A set of images: its place in the table, how it is drawn, and by which weights."""
+
+    row: str
+    column: str
+    make: Callable
+    request: SampleRequest
+    weights: Weights
+
+
+class Judge:
+    """Draws sets of images, keeps them, and gives their Fréchet distance to the training images.
+
+    Images are kept in `WORKDIR/tables/images`, a folder a set, so that a killed table goes on where it was. They are
+    those that `diffusion_jax.sample` and `evaluate` draw with the same seed.
+
+    Args:
+      options: of `add_images`.
+      experiment: what draws, and whose training images are compared with.
+
+    Raises:
+      InputError: this experiment has no images, or the extractor does not take them.
+    """
+
+    def __init__(self, options, experiment: Experiment):
+        if experiment.view.images is None:
+            raise InputError(f"the run in {options.workdir} does not draw images; these tables are of images")
+        if options.num < 2 or options.batch < 1:
+            raise InputError(f"--num {options.num} must be at least 2 and --batch {options.batch} at least 1")
+        self._options, self._images = options, experiment.view.images
+        self._cond = experiment.ask(options.num, {})
+        root = rng.stream(jax.random.key(options.seed), "sample")
+        self._keys = rng.per_example(root, jnp.arange(options.num))
+        self._extractor = extractors.named(options.extractor)
+        self._reference = kept.of_source(experiment.source("train"), "train images")
+        self._real = self._moments(self._reference)
+
+    def table(self, title: str, cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
+        """The distances of all sets, row -> column -> distance. `title` is a part of what a set is known by."""
+        for cell in cells:
+            cell.make(cell.request)  # what cannot be met is refused before anything is drawn
+        found = {}
+        for number, cell in enumerate(cells, start=1):
+            distance = self._distance(title, cell)
+            line(f"[{number}/{len(cells)}] {cell.row}, {cell.column}: {distance:.2f}")
+            found.setdefault(cell.row, {})[cell.column] = distance
+        return found
+
+    def protocol(self) -> dict[str, Any]:
+        """How distances were measured: numbers of different protocols do not compare."""
+        reference, extractor = self._reference, self._extractor
+        return {
+            "generated": self._options.num,
+            "reference": {"name": reference.name, "images": reference.count, "sha256": reference.sha256()},
+            "extractor": {"name": extractor.name, "sha256": extractor.sha256},
+            "metrics": [METRIC],
+            "pixels": "uint8, as saved",
+        }
+
+    def _distance(self, title: str, cell: Cell) -> float:
+        options, request = self._options, cell.request
+        of = [title, cell.row, cell.column, request.steps, request.eta, cell.weights.sha256]
+        key = hashlib.sha256(json.dumps([*of, options.num, options.batch, options.seed]).encode()).hexdigest()[:12]
+        parts = kept.Parts(options.workdir / "tables" / "images" / key, options.num, options.batch)
+        missing = parts.missing()
+        there = options.num - sum(min(options.batch, options.num - start) for start in missing)
+        if there:
+            line(f"{cell.row}, {cell.column}: {there} images are there already, in {parts.folder}")
+        if missing:
+            drawn = drawing.batches(
+                cell.make, cell.weights.params, self._keys, self._cond, request, options.batch, missing
+            )
+            for start, some in drawn:
+                parts.add(start, self._images(some))
+        return frechet.distance(self._real, self._moments(parts.images(f"{cell.row}, {cell.column}")))
+
+    def _moments(self, images: kept.Images) -> frechet.Moments:
+        return streaming.moments(self._extractor, images.parts(), total=images.count)[FEATURES]
+
+
+# ---- Other ways down with a run's network.
+
+
+def otherwise(make: Callable, change: Callable) -> Callable:
+    """A run's sampler, but walking another way.
+
+    Args:
+      make: `SampleRequest -> sample_fn`, one of `Experiment.samplers`.
+      change: `(sampler, times, denoise) -> (sampler, times, denoise)`, given those of `make`.
+    """
+
+    def made(request: SampleRequest) -> Callable:
+        def run(sampler, times, denoise, x, keys):
+            sampler, times, denoise = change(sampler, times, denoise)
+            if request.report is not None:
+                sampler = samplers.reporting(sampler, request.report)
+            return (request.run or samplers.solve)(sampler, times, denoise, x, keys)
+
+        return make(request._replace(run=run, report=None))
+
+    return made
+
+
+class Way(NamedTuple):
+    """What a sampler of a run walks by: the sampler, its grid, and the shapes of x and of an estimate."""
+
+    sampler: samplers.Sampler
+    times: np.ndarray
+    x: Any
+    estimate: Any
+
+
+def way(experiment: Experiment, make: Callable, steps: int | None = None) -> Way:
+    """How `make` (one of the experiment's samplers, or `otherwise` of one) walks; nothing is computed."""
+    found = []
+
+    def look(sampler, times, denoise, x, keys):
+        shape = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
+        estimate = jax.eval_shape(denoise, x, jnp.float32(times[0]))
+        found.append(Way(sampler, times, shape, estimate))
+        return x
+
+    params = jax.eval_shape(experiment.init, jax.random.key(0))
+    sample_fn = make(SampleRequest(1, steps, run=look))
+    jax.eval_shape(sample_fn, params, jax.random.key(0), *experiment.ask(1, {}))
+    return found[0]
+
+
+def schedule_of(run: Run) -> Schedule:
+    """The schedule of a run's process: the known one by which all of its own samplers have their coefficients.
+
+    One sampler would not do: Euler's are the same for flow and edm, for instance.
+
+    Raises:
+      InputError: there is none.
+    """
+    known = [schedules.flow(), schedules.edm()]
+    if "diffusion" in run.config:
+        num = run.config.diffusion.timesteps
+        tables = schedules.linear_betas(num), schedules.cosine_betas(num)
+        known = [schedules.from_betas(betas) for betas in tables] + known
+    own = {name: way(run.experiment, make) for name, make in run.experiment.samplers.items() if name in BY_SCHEDULE}
+    for schedule in known:
+        if own and all(_by(BY_SCHEDULE[name](schedule), walk) for name, walk in own.items()):
+            return schedule
+    raise InputError(
+        f"the schedule of {run.folder} is none that this page knows (linear and cosine tables, flow, edm); "
+        f"choose samplers that the run has: {', '.join(run.experiment.samplers)}"
+    )
+
+
+def _by(sampler: samplers.Sampler, walk: Way) -> bool:
+    """Whether `sampler` would walk `walk`'s grid by the same coefficients."""
+    interval = walk.times[:-1], walk.times[1:]
+    try:
+        with np.errstate(all="ignore"):
+            theirs, ours = walk.sampler.plan(*interval), sampler.plan(*interval)
+    except InputError:
+        return False  # the schedule does not have these times
+    if jax.tree.structure(theirs) != jax.tree.structure(ours):
+        return False
+    pairs = zip(jax.tree.leaves(theirs), jax.tree.leaves(ours), strict=True)
+    return all(np.allclose(x, y, rtol=1e-9, atol=1e-12) for x, y in pairs)
+
+
+# ---- Options and results.
+
+
+def add_images(parser) -> None:
+    """The options of tables of images' quality."""
+    add = parser.add_argument
+    add("--num", type=int, default=1000, metavar="N", help="images a set (%(default)s)")
+    add("--extractor", default="digits", metavar="WHICH", help="as of diffusion_jax.evaluate (%(default)s)")
+    add_run(parser)
+
+
+def add_run(parser) -> None:
+    """The options that all tables have."""
+    add = parser.add_argument
+    add("--workdir", type=Path, required=True, metavar="DIR", help="a trained run; tables are kept in DIR/tables")
+    add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")
+    add("--batch", type=int, default=256, metavar="B", help="examples at a time, over all devices (%(default)s)")
+    add("--seed", type=int, default=0, help="of the noise (%(default)s)")
+    add("--json", type=Path, metavar="FILE", help="also write the numbers there, with their protocol")
+
+
+def integers(text: str) -> list[int]:
+    """The numbers in "5,10,20", for argparse."""
+    return [int(part) for part in text.split(",")]
+
+
+def decimals(text: str) -> list[float]:
+    """The numbers in "0,0.2,0.5", for argparse."""
+    return [float(part) for part in text.split(",")]
+
+
+def words(text: str) -> list[str]:
+    """The words in "heun,euler", for argparse."""
+    return text.split(",")
+
+
+def markdown(corner: str, rows: Mapping[str, Mapping[str, float]], digits: int = 2) -> str:
+    """A table in Markdown; what a row does not have is left empty."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    lines = [[corner, *columns], ["---"] * (len(columns) + 1)]
+    for name, row in rows.items():
+        lines.append([name, *(f"{row[column]:.{digits}f}" if column in row else "" for column in columns)])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def write(options, subject: Mapping[str, Any], how: Mapping[str, Any], metrics: Mapping[str, float], **more) -> None:
+    """Write a report as `diffusion_jax.evaluate --compare` takes it, if `options.json` says where.
+
+    Args:
+      options: of `add_run`.
+      subject: what was measured; the work directory and the seed are added.
+      how: the protocol, as `Judge.protocol` gives it.
+      metrics: name -> number.
+      more: further parts of the report.
+    """
+    if options.json is None:
+        return
+    about = {"model": str(options.workdir), "seed": options.seed, **subject}
+    report = {"protocol": how, "subject": about, "metrics": metrics, **more, "environment": protocol.environment()}
+    protocol.write(options.json, report)
+    line(str(options.json))
+
+
+def flat(table: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """row -> column -> number as "row, column" -> number."""
+    return {f"{row}, {column}": value for row, found in table.items() for column, value in found.items()}
