@@ -18,7 +18,7 @@ The extractor is "digits" (comes with the package), the file of the FID's Incept
 
 import hashlib
 import json
-import tempfile
+import shutil
 from pathlib import Path
 
 import jax
@@ -83,11 +83,13 @@ def _quality(options, experiment):
     out, subject, drawn = _generated(options, experiment)
     reference = _reference(options, experiment)
     line(f"{drawn.count} images of {drawn.name} against {reference.count} of {reference.name}, by {extractor.name}")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".features") as folder:
-        real = quality.features(extractor, reference, Path(folder, "real"))
-        made = quality.features(extractor, drawn, Path(folder, "generated"))
+    scratch = out / ".features"  # always the same: what a killed evaluation left is written over, and goes
+    try:
+        real = quality.features(extractor, reference, scratch / "real")
+        made = quality.features(extractor, drawn, scratch / "generated")
         metrics = quality.all_measures(real, made)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     figures = [(f"The first samples of {drawn.name}", images.grid(drawn.some(SHOWN)))]
     if experiment is not None:
         found, picture = _memorisation(experiment, drawn)

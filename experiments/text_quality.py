@@ -21,10 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_jax import cli, rng, training_times
+from diffusion_jax import cli, opened, rng, training_times
 from diffusion_jax.data import text
 from diffusion_jax.training import workdir
-from diffusion_jax.training.checkpoint import Checkpoints
 
 BATCH = 64
 
@@ -34,9 +33,7 @@ def main(arguments: list[str]):
     options = _parser().parse_args(arguments)
     module, config = workdir.open_existing(options.workdir, options.config)
     experiment = module.build(config)
-    template = jax.eval_shape(experiment.init, jax.random.key(0))
-    with Checkpoints(options.workdir / "checkpoints") as checkpoints:
-        step, params = checkpoints.restore("ema", template)
+    step, params = opened.parameters(options.workdir, experiment)
     path, length = config.data.dir or None, config.data.length
     pieces = text.characters(path, length, "test")
     chosen = np.random.default_rng(options.seed).permutation(len(pieces))[: options.pieces]

@@ -20,6 +20,7 @@ from diffusion_jax import (
     guidance,
     images,
     make_sample_fn,
+    opened,
     parameterizations,
     processes,
     rng,
@@ -31,7 +32,6 @@ from diffusion_jax import (
 from diffusion_jax.errors import InputError
 from diffusion_jax.recipes import pixels
 from diffusion_jax.training import workdir
-from diffusion_jax.training.checkpoint import Checkpoints
 from experiments.digits_quality import SHAPE, Judge
 
 MEASURED = 512  # training images that the optimal variance is measured on
@@ -52,9 +52,7 @@ def main(arguments: list[str]):
     def apply(params, x, time):
         return model.apply({"params": params}, x, time)
 
-    template = jax.eval_shape(module.build(config).init, jax.random.key(0))
-    with Checkpoints(options.workdir / "checkpoints") as checkpoints:
-        _, params = checkpoints.restore("ema", template)
+    _, params = opened.parameters(options.workdir, module.build(config))
     judge = Judge()
     x0 = images.to_float(judge.train[:MEASURED])
     keys = rng.per_example(jax.random.key(options.seed + 1), jnp.arange(len(x0)))

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from diffusion_jax import files
+from diffusion_jax.config import flatten
 from diffusion_jax.errors import InputError
 
 PACKAGES = ("diffusion_jax", "jax", "jaxlib", "flax", "numpy")
@@ -66,7 +67,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, float
     Raises:
       InputError: their protocols differ: each difference is named. Such numbers say nothing beside each other.
     """
-    ours, theirs = _flat(a["protocol"]), _flat(b["protocol"])
+    ours, theirs = flatten(a["protocol"]), flatten(b["protocol"])
     different = [
         f"{key}: {ours.get(key)!r} and {theirs.get(key)!r}"
         for key in sorted(ours.keys() | theirs.keys())
@@ -79,13 +80,6 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, float
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(name, of a, of b) of what differs in what was measured: models, samplers, steps."""
-    ours, theirs = _flat(a["subject"]), _flat(b["subject"])
+    ours, theirs = flatten(a["subject"]), flatten(b["subject"])
     keys = sorted(ours.keys() | theirs.keys())
     return [(key, ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

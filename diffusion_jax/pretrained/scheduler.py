@@ -6,7 +6,16 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import gaussian, guidance, parameterizations, processes, samplers, schedules, timesteps, variances
+from diffusion_jax import (
+    guidance,
+    likelihood,
+    parameterizations,
+    processes,
+    samplers,
+    schedules,
+    timesteps,
+    variances,
+)
 from diffusion_jax.arrays import expand, namespace
 from diffusion_jax.distributions import Gaussian
 from diffusion_jax.errors import InputError
@@ -131,7 +140,7 @@ def _ddpm(config) -> Sampling:
     kind = values.only("variance_type", "fixed_small", "fixed_small_log", "fixed_large", "learned_range")
     if kind == "learned_range":
         # The posterior variance of the second step, as in Improved DDPM's code.
-        narrowest = float(gaussian.refreshed(schedule, 2 / num, 1 / num) * schedule.sigma(1 / num) ** 2)
+        narrowest = likelihood.second_variance(schedule, timesteps.uniform(num, num))
         said, variance = parameterizations.learned_range(said, schedule, narrowest), _as_it_is
     if kind == "fixed_large":
         variance = variances.fixed_large(schedule)

@@ -1,11 +1,11 @@
 """A classifier of noisy images, to guide a model that was never told a label (Dhariwal & Nichol 2021, section 4)."""
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion_jax import losses, parameterizations, processes, schedules, training_times, views
+from diffusion_jax.distributions import Categorical
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.recipes.compose import Data, optimizer
 
@@ -27,7 +27,7 @@ def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Exper
         return model.apply({"params": params}, x, jnp.broadcast_to(time(t), x.shape[:1]), **dropout_keys)
 
     def log_prob(params, x_t, t, label):
-        return jnp.take_along_axis(jax.nn.log_softmax(apply(params, x_t, t)), label[:, None], axis=1)[:, 0]
+        return Categorical(apply(params, x_t, t)).log_prob(label)
 
     criterion = losses.classifying(apply, processes.gaussian(schedule))
     image = jnp.zeros((1, *data.shape))

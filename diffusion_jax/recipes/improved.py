@@ -6,8 +6,8 @@ from functools import partial
 from ml_collections import ConfigDict
 
 from diffusion_jax import (
-    gaussian,
     guidance,
+    likelihood,
     losses,
     losses_bound,
     parameterizations,
@@ -37,7 +37,7 @@ def l_vlb(base, learned, process, num: int) -> Callable:
 def said(schedule: schedules.Schedule, num: int) -> tuple[Parameterization, Parameterization]:
     """The noise, and the noise and the variance: what its networks say, on a table of `num` betas."""
     # The posterior variance of the second step, as in the official code.
-    narrowest = float(gaussian.refreshed(schedule, 2 / num, 1 / num) * schedule.sigma(1 / num) ** 2)
+    narrowest = likelihood.second_variance(schedule, timesteps.uniform(num, num))
     base = parameterizations.eps(schedule, parameterizations.table_index(num))
     return base, parameterizations.learned_range(base, schedule, narrowest)
 

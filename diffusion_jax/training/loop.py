@@ -21,7 +21,7 @@ from diffusion_jax.training.judge import Judge
 from diffusion_jax.training.metrics import Log
 from diffusion_jax.training.parallel import DataParallel
 from diffusion_jax.training.state import TrainState, init_state
-from diffusion_jax.training.step import make_train_step
+from diffusion_jax.training.step import check_parts, make_train_step
 from diffusion_jax.training.workdir import claim, locked
 
 
@@ -48,6 +48,7 @@ def fit(
     """
     parallel = DataParallel(devices)
     parallel.check_batch_size(config.train.batch_size)
+    check_parts(config.train.batch_size // (len(parallel.devices) * jax.process_count()), config.train.accumulate)
     source = experiment.source("train")
     _check_example(source, experiment.example)
     stream = pipeline.batches(

@@ -67,6 +67,12 @@ def make_train_step(
     return train_step
 
 
+def check_parts(size: int, parts: int):
+    """Raise `InputError` unless a device's share of `size` examples divides into `parts`."""
+    if parts < 1 or size % parts:
+        raise InputError(f"{size} examples a device in {parts} parts; take train.accumulate as a divisor of {size}")
+
+
 def in_parts(slope: Callable, parts: int) -> Callable:
     """`slope` of a batch as the mean over that many equal parts of it, computed one after another.
 
@@ -80,10 +86,7 @@ def in_parts(slope: Callable, parts: int) -> Callable:
 
     def mean_slope(params, *batch):
         size = jax.tree.leaves(batch)[0].shape[0]
-        if parts < 1 or size % parts:
-            raise InputError(
-                f"{size} examples a device in {parts} parts; take train.accumulate as a divisor of {size}"
-            )
+        check_parts(size, parts)
         split = jax.tree.map(lambda x: x.reshape(parts, size // parts, *x.shape[1:]), batch)
 
         def add(total, part):
