@@ -25,6 +25,7 @@ from diffusion_jax import (
     timesteps,
     variances,
 )
+from diffusion_jax.samplers.pndm import IMPROVED_EULER, NOISE, RUNGE_KUTTA, VELOCITY, Start
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
@@ -52,14 +53,14 @@ def network(xp, x, time):
     return 1.5 * xp.tanh(1.1 * x - 0.4 * xp.roll(x, 1, -1) + 0.3 * (time / T - 0.5))
 
 
-def our_chain(prediction, times, refresh=gaussian.refreshed, transforms=()):
-    """The pictures before, between and after the N steps, [N + 1, *SHAPE]."""
+def our_chain(prediction, times, refresh=gaussian.refreshed, transforms=(), sampler=None):
+    """The pictures before, between and after the N steps, [N + 1, *SHAPE]; ancestral, unless there is a `sampler`."""
     process = processes.gaussian(SCHEDULE, refresh)
     sample_fn = samplers.make_sample_fn(
         lambda params, x, time: network(jnp, x, time.reshape(-1, 1, 1, 1)),
         PREDICTIONS[prediction](SCHEDULE, parameterizations.table_index(T)),
         process,
-        samplers.ancestral(process),
+        sampler or samplers.ancestral(process),
         times,
         SHAPE[0],
         SHAPE[1:],
@@ -153,6 +154,26 @@ def ddim_distance(steps, prediction="epsilon", clip=True, eta=0.5, their_eta=Non
     return distance(ours, their_chain(scheduler, step, ours[0]))
 
 
+def pndm_distance(steps, prediction="epsilon", skip=True, start=None, direction=None):
+    """PNDM from index (N - 1) (T // N) + 1 down to 0, as Stable Diffusion has it, ours against PNDMScheduler's."""
+    scheduler = double(diffusers.PNDMScheduler(T, prediction_type=prediction, skip_prk_steps=skip, steps_offset=1))
+    scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
+    scheduler.set_timesteps(steps)
+    times = timesteps.leading(steps, T) + 1 / T
+    np.testing.assert_array_equal(table_indices(times)[::-1], scheduler._timesteps)
+    sampler = samplers.pndm(
+        SCHEDULE,
+        start or (IMPROVED_EULER if skip else RUNGE_KUTTA),
+        direction or (VELOCITY if prediction == "v_prediction" else NOISE),
+        near=lambda t: np.floor(t * T + 1e-6) / T,
+    )
+    ours = our_chain(prediction, times, sampler=sampler)
+    theirs = their_chain(scheduler, scheduler.step, ours[0])
+    # Theirs has a picture for every look: those between the ends of the first steps are left out.
+    between = [1] if skip else [n for n in range(3 * 4) if n % 4]
+    return distance(ours, np.delete(theirs, between, axis=0))
+
+
 # ---- Tables and grids.
 
 
@@ -223,6 +244,17 @@ def test_ddim_at_other_strides(x64, steps):
     assert ddim_distance(steps) < TOLERANCE
 
 
+@pytest.mark.parametrize("skip", [True, False], ids=["improved Euler", "Runge-Kutta"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_pndm(x64, prediction, skip):
+    assert pndm_distance(10, prediction, skip) < TOLERANCE
+
+
+@pytest.mark.parametrize(("steps", "skip"), [(2, True), (3, True), (50, True), (4, False)])
+def test_pndm_at_other_strides(x64, steps, skip):
+    assert pndm_distance(steps, skip=skip) < TOLERANCE
+
+
 def test_float32_against_diffusers_as_shipped():
     """DDIM, 50 steps. Rounding alone: 2e-6 was seen, where double precision has 1e-14."""
     scheduler = diffusers.DDIMScheduler(T)
@@ -244,6 +276,18 @@ WRONG_DDIM = {
 @pytest.mark.parametrize("wrong", WRONG_DDIM.values(), ids=WRONG_DDIM)
 def test_a_wrong_ddim_is_seen(x64, wrong):
     assert ddim_distance(50, **wrong) > 1e6 * TOLERANCE
+
+
+WRONG_PNDM = {
+    "begun with DDIM": {"start": Start((0.0,), (1.0,), 0)},
+    "begun with the other": {"start": RUNGE_KUTTA},
+    "noise for v": {"prediction": "v_prediction", "direction": NOISE},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_PNDM.values(), ids=WRONG_PNDM)
+def test_a_wrong_pndm_is_seen(x64, wrong):
+    assert pndm_distance(10, **wrong) > 1e6 * TOLERANCE
 
 
 def test_the_other_variance_is_seen(x64, monkeypatch):

@@ -3,7 +3,7 @@
 All are called with (x, time, cond=None, dropout_keys=None); what may be in `cond` is said in `models.conditioning`.
 """
 
-from diffusion_jax.models.adm import ADMUNet, ImprovedUNet
+from diffusion_jax.models.adm import AdditiveUNet, ADMUNet, ImprovedUNet
 from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.models.controlnet import Controlled, ControlNet
 from diffusion_jax.models.dit import DiT
@@ -15,6 +15,7 @@ from diffusion_jax.models.unet import UNet
 __all__ = [
     "MLP",
     "ADMUNet",
+    "AdditiveUNet",
     "Classifier",
     "ControlNet",
     "Controlled",

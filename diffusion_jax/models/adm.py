@@ -13,6 +13,7 @@ from diffusion_jax.models.layers import (
     AttentionBlock,
     Downsample,
     Dropout,
+    ResBlock,
     Told,
     Upsample,
     conv3x3,
@@ -35,11 +36,11 @@ class ModulatedResBlock(nn.Module):
     """
 
     features: int
-    resample: Callable = lambda x: x
     dropout: float = 0.0
     groups: int = 32
     epsilon: float = 1e-5
     dtype: Any = jnp.float32
+    resample: Callable = lambda x: x
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told) -> jax.Array:
@@ -79,6 +80,9 @@ class ADMUNet(Skeleton):
     The defaults are the ImageNet 64x64 network but for its labels, `embed={"label": LabelEmbedding(1000)}`, with
     which it has 295,904,454 parameters. It says the mean and the variance (`parameterizations.learned_range`).
 
+    That of 512x512 tells the time as if it were twice as wide: `channels=128, time_features=256, blocks=2,
+    multipliers=(1, 2, 2, 4, 4, 8, 8), attention_levels=(4, 5, 6)`, and labels, give its 558,997,638 parameters.
+
     Attributes, beside those of `Skeleton`:
       heads: `features -> number of heads` (`heads_of_width`, `heads_always`).
     """
@@ -92,21 +96,37 @@ class ADMUNet(Skeleton):
 
     encode_time = staticmethod(cosinusoid)
     epsilon = 1e-5
+    residual_block = ModulatedResBlock
 
     def parts(self) -> Parts:
         """Blocks modulated by the time, between levels too."""
-        block, attention = self.wrap(ModulatedResBlock), self.wrap(AttentionBlock)
+        block, attention = self.wrap(self.residual_block), self.wrap(AttentionBlock)
         norm = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype}
 
         def resampling(resample):
-            return lambda features, name: block(features, resample, self.dropout, **norm, name=name)
+            return lambda features, name: block(features, self.dropout, **norm, resample=resample, name=name)
 
         return Parts(
-            block=lambda features, name: block(features, dropout=self.dropout, **norm, name=name),
+            block=lambda features, name: block(features, self.dropout, **norm, name=name),
             attention=lambda features, name: attention(self.heads(features), **norm, name=name),
             down=resampling(halved),
             up=resampling(enlarged),
         )
+
+
+class AdditiveUNet(ADMUNet):
+    """ADM's U-Net without modulation: the time is added, as DDPM does.
+
+    The defaults are consistency models' LSUN 256x256 network (Song et al. 2023), of 526,304,771 parameters.
+    """
+
+    channels: int = 256
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
+    blocks: int = 2
+    attention_levels: tuple[int, ...] = (3, 4, 5)
+    out_channels: int = 3
+
+    residual_block = ResBlock
 
 
 class ImprovedUNet(ADMUNet):

@@ -166,10 +166,11 @@ class Dropout(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Residual block with a time embedding: [B, H, W, C] -> [B, H, W, features] of `dtype`.
+    """Residual block with a time embedding: [B, H, W, C] -> [B, H', W', features] of `dtype`.
 
-    GroupNorm, swish, 3x3; plus dense(swish(embedding)); GroupNorm, swish, dropout, 3x3 (starts at zero); plus
-    the input, through a 1x1 where the number of channels changes. C and `features` are multiples of `groups`.
+    GroupNorm, swish, `resample`, 3x3; plus dense(swish(embedding)); GroupNorm, swish, dropout, 3x3 (starts at zero);
+    plus the input, resampled, through a 1x1 where the number of channels changes. C and `features` are multiples of
+    `groups`. `resample` is `halved` or `enlarged` between levels.
     """
 
     features: int
@@ -177,15 +178,17 @@ class ResBlock(nn.Module):
     groups: int = 32
     epsilon: float = 1e-6
     dtype: Any = jnp.float32
+    resample: Callable = lambda x: x
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told) -> jax.Array:
         h = nn.swish(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
-        h = conv3x3(self.features, self.dtype, "conv_0")(h)
+        h = conv3x3(self.features, self.dtype, "conv_0")(self.resample(h))
         h = h + dense(self.features, self.dtype, "time")(nn.swish(told.embedding))[:, None, None, :]
         h = nn.swish(group_norm(self.groups, self.dtype, "norm_1", self.epsilon)(h))
         h = Dropout(self.dropout, name="dropout")(h, told.dropout_keys)
         h = conv3x3(self.features, self.dtype, "conv_1", kernel_init=zero_init)(h)
+        x = self.resample(x)
         if x.shape[-1] != self.features:
             x = dense(self.features, self.dtype, "shortcut")(x)
         return x + h

@@ -38,7 +38,7 @@ class Skeleton(nn.Module):
     """A U-Net but for its `parts`.
 
     Attributes:
-      channels: channels at level 0 is channels * multipliers[0]; the time embedding has 4 * channels.
+      channels: channels at level 0 is channels * multipliers[0].
       multipliers: channels of each level, as multiples of `channels`.
       blocks: residual blocks a level on the way down.
       attention_levels: levels where attention stands after every residual block, down and up. The middle always
@@ -51,6 +51,7 @@ class Skeleton(nn.Module):
         them in the backward pass, which takes less memory and more time, and changes no number.
       dtype: of convolutions, dense layers and attention products. Parameters, statistics of normalisation,
         softmax, time embedding, last convolution and result are float32 whatever it is.
+      time_features: of the time's sinusoid, a quarter of its embedding; None for as many as `channels`.
     """
 
     channels: int = 128
@@ -63,6 +64,7 @@ class Skeleton(nn.Module):
     embed: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
     wrap: Callable = lambda module: module
     dtype: Any = jnp.float32
+    time_features: int | None = None
 
     # What kinds of U-Net choose for all their layers; not fields, for no user does.
     encode_time = staticmethod(sinusoid)
@@ -115,8 +117,9 @@ class Skeleton(nn.Module):
         self.check(x)
         check_names(cond, (*self.embed, *self.sequences))
         parts, levels = self.parts(), range(len(self.multipliers))
-        embedding = TimeEmbedding(self.channels, self.encode_time, name="time_embedding")(time)
-        embedding = embedding + embedded(self.embed, cond, 4 * self.channels)
+        time_features = self.time_features or self.channels
+        embedding = TimeEmbedding(time_features, self.encode_time, name="time_embedding")(time)
+        embedding = embedding + embedded(self.embed, cond, 4 * time_features)
         told = Told(embedding, *(cond[name] for name in self.sequences), dropout_keys=dropout_keys)
 
         h = inward(conv3x3(self.channels, self.dtype, "input_conv")(x))

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from diffusion_jax.models.adm import ADMUNet, ImprovedUNet, heads_always, heads_of_width
+from diffusion_jax.models.adm import AdditiveUNet, ADMUNet, ImprovedUNet, heads_always, heads_of_width
 from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.models.controlnet import ControlNet, HintEncoder
 from diffusion_jax.models.layers import SAME, AttentionBlock, Downsample, cosinusoid, sinusoid
-from diffusion_jax.models.skeleton import Parts
+from diffusion_jax.models.skeleton import Parts, Skeleton
 from diffusion_jax.models.text_unet import TextUNet
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.pretrained import diffusers_names as names
@@ -229,10 +229,12 @@ def _fields(values: Values, wiring: Wiring) -> dict[str, Any]:
     }
 
 
-def _plain(values: Values, between: str, heads: Callable, fields: Mapping) -> UNet:
-    if between != "conv":
-        values.refuse("downsample_type", between, "with resnet_time_scale_shift = 'default' only 'conv'")
+def _plain(values: Values, between: str, heads: Callable, fields: Mapping) -> Skeleton:
+    # Without groups of its own, the middle's attention has those of all.
     values.only("attn_norm_num_groups", None, values["norm_num_groups"])
+    if between == "resnet":
+        _as_openai(values)
+        return AdditiveUNet(heads=heads, **fields)
     shifts = {(False, 1): sinusoid, (True, 0): cosinusoid}
     told = (values.only("flip_sin_to_cos", False, True), values.only("freq_shift", 0, 1))
     if told not in shifts:

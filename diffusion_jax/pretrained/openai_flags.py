@@ -8,7 +8,7 @@ matters of `schedules.cosine_betas` and `timesteps.respaced`.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from diffusion_jax.models.adm import ADMUNet, ImprovedUNet, heads_always, heads_of_width
+from diffusion_jax.models.adm import AdditiveUNet, ADMUNet, ImprovedUNet, heads_always, heads_of_width
 from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.models.skeleton import Skeleton
 from diffusion_jax.pretrained import openai_names as names
@@ -35,7 +35,13 @@ FLAGS = {
     "use_checkpoint": False,
     "use_fp16": False,
 }
-MULTIPLIERS = {256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4), 32: (1, 2, 2, 2)}
+MULTIPLIERS = {
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    128: (1, 1, 2, 3, 4),
+    64: (1, 2, 3, 4),
+    32: (1, 2, 2, 2),
+}
 CLASSES = 1000
 
 
@@ -54,12 +60,15 @@ def unet(flags: Mapping[str, Any]) -> Network:
     values = Values(flags, FLAGS, "OpenAI's U-Net")
     size, channels = values.integer("image_size"), values.integer("num_channels")
     multipliers = _listed(values, "channel_mult") or MULTIPLIERS.get(size)
-    if not multipliers or multipliers[0] != 1:
-        values.refuse("channel_mult", values["channel_mult"], f"a list that begins with 1, for image_size {size}")
+    widths = tuple(int(channels * m) for m in multipliers or ())
+    first = widths[0] if widths else 0
+    if not first or any(width % first for width in widths):
+        wanted = f"multiples of the first are expected for image_size {size}"
+        values.refuse("channel_mult", values["channel_mult"], wanted)
     wiring = Wiring(
-        tuple(channels * m for m in multipliers),
+        widths,
         values.integer("num_res_blocks"),
-        _attention_levels(values, size, len(multipliers)),
+        _attention_levels(values, size, len(widths)),
         int(values.only("class_cond", False, True)),
     )
     values.only("num_heads_upsample", -1, values["num_heads"])
@@ -70,13 +79,14 @@ def unet(flags: Mapping[str, Any]) -> Network:
     build = _kind(values)
     model = build(
         heads=heads,
-        channels=channels,
-        multipliers=multipliers,
+        channels=first,
+        multipliers=tuple(width // first for width in widths),
         blocks=wiring.blocks,
         attention_levels=wiring.attention_levels,
         out_channels=6 if values.only("learn_sigma", False, True) else 3,
         dropout=values.number("dropout", 0.0, 1.0),
         embed={"label": LabelEmbedding(CLASSES)} if wiring.labels else {},
+        time_features=channels,
     )
     newer = values.only("use_new_attention_order", False, True)
     attention = names.one_by_one if newer else names.head_by_head(heads)
@@ -90,9 +100,12 @@ def unet(flags: Mapping[str, Any]) -> Network:
 def _kind(values: Values) -> Callable[..., Skeleton]:
     modulated = values.only("use_scale_shift_norm", False, True)
     residual = values.only("resblock_updown", False, True)
-    if residual and not modulated:
-        values.refuse("resblock_updown", residual, "with use_scale_shift_norm = False only False")
-    return (ADMUNet if residual else ImprovedUNet) if modulated else OpenUNet
+    return {
+        (True, True): ADMUNet,
+        (True, False): ImprovedUNet,
+        (False, True): AdditiveUNet,
+        (False, False): OpenUNet,
+    }[modulated, residual]
 
 
 def _attention_levels(values: Values, size: int, levels: int) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.pretrained.published import Values
 from diffusion_jax.processes import Process
 from diffusion_jax.samplers import Sampler
+from diffusion_jax.samplers.pndm import IMPROVED_EULER, NOISE, RUNGE_KUTTA, VELOCITY
 from diffusion_jax.schedules import Schedule
 
 TABLE = {
@@ -104,9 +105,11 @@ def sampling(config: Mapping[str, Any]) -> Sampling:
 
     DDPMScheduler is ancestral sampling, DDIMScheduler DDIM with eta = 0, DPMSolverMultistepScheduler
     DPM-Solver++(2M) or its stochastic form, CMStochasticIterativeScheduler multistep consistency sampling.
-    EulerDiscreteScheduler is DDIM as well, which is Euler's method in sigma / alpha. PNDMScheduler walks down the
-    same differential equation by a method of higher order that is not implemented: it is given DDIM. Fractions of
-    a table's entry, which EulerDiscreteScheduler interpolates, are rounded.
+    EulerDiscreteScheduler is DDIM as well, which is Euler's method in sigma / alpha; fractions of a table's entry,
+    which it interpolates, are rounded. PNDMScheduler is `samplers.plms` with skip_prk_steps, of one evaluation more
+    than steps, and else `samplers.pndm`, of nine more. Where the network says v, it is v that they average, as
+    diffusers does, although only averages of noise are of second order. Where the indices of `samplers.pndm` are an
+    odd number apart, diffusers tells the network a neighbouring time in the first steps, and images differ a little.
 
     Raises:
       InputError: another scheduler, or a value that is not implemented.
@@ -156,7 +159,15 @@ def _ddim(config) -> Sampling:
 
 def _pndm(config) -> Sampling:
     values = Values(config, PNDM, "PNDMScheduler")
-    return _deterministic(values, (), 0 if values.only("set_alpha_to_one", False, True) else 1)
+    found = _deterministic(values, (), 0 if values.only("set_alpha_to_one", False, True) else 1)
+    num = values["num_train_timesteps"]
+    start = IMPROVED_EULER if values.only("skip_prk_steps", False, True) else RUNGE_KUTTA
+    direction = VELOCITY if values["prediction_type"] == "v_prediction" else NOISE
+
+    def near(t):
+        return np.floor(t * num + 1e-6) / num  # halfway between two entries of the table: the lower
+
+    return found._replace(sampler=samplers.pndm(found.schedule, start, direction, near))
 
 
 def _euler(config) -> Sampling:

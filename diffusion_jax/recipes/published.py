@@ -199,6 +199,7 @@ def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Ma
             lambda request: samplers.ancestral(processes.gaussian(how.schedule, eta(request))), steps=min(50, num)
         )
         walks["dpmpp_2m"] = without_eta(walk(lambda request: samplers.dpmpp_2m(how.schedule), steps=min(20, num)))
+        walks["plms"] = without_eta(walk(lambda request: samplers.plms(how.schedule), steps=min(50, num)))
         ancestral = samplers.ancestral(processes.gaussian(how.schedule))
         walks["ancestral"] = without_eta(walk(lambda request: ancestral, how.variance, num))
     return drawn_by(walks, apply, how.parameterization, how.process, shape)

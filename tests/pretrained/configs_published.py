@@ -68,6 +68,16 @@ CONSISTENCY_IMAGENET64 = _unet2d(
     time_embedding_type="positional",
     upsample_type="resnet",
 )
+# openai/diffusers-cd_bedroom256_l2 and its relatives: where the time is added, not multiplied.
+CONSISTENCY_LSUN = CONSISTENCY_IMAGENET64 | _unet2d(
+    ["ResnetDownsampleBlock2D"] * 3 + ["AttnDownBlock2D"] * 3,
+    attn_norm_num_groups=None,
+    block_out_channels=[256, 256, 512, 512, 1024, 1024],
+    layers_per_block=2,
+    num_class_embeds=None,
+    resnet_time_scale_shift="default",
+    sample_size=256,
+)
 
 STABLE_DIFFUSION = {
     "_class_name": "UNet2DConditionModel",

@@ -5,7 +5,14 @@ import json
 import jax
 import numpy as np
 import pytest
-from configs_published import CONSISTENCY_IMAGENET64, CONTROLNET, DDPM_CIFAR10, STABLE_DIFFUSION, STABLE_DIFFUSION_2
+from configs_published import (
+    CONSISTENCY_IMAGENET64,
+    CONSISTENCY_LSUN,
+    CONTROLNET,
+    DDPM_CIFAR10,
+    STABLE_DIFFUSION,
+    STABLE_DIFFUSION_2,
+)
 from flax import traverse_util
 
 from diffusion_jax import pretrained
@@ -56,7 +63,9 @@ REFUSED = [
     (DDPM_CIFAR10, {"something_new": 3}, "not known here"),
     (CONSISTENCY_IMAGENET64, {"attn_norm_num_groups": None}, "only 32"),
     (CONSISTENCY_IMAGENET64, {"norm_eps": 1e-6}, "only 1e-05"),
-    (CONSISTENCY_IMAGENET64, {"resnet_time_scale_shift": "default"}, "only 'conv'"),
+    (CONSISTENCY_LSUN, {"attn_norm_num_groups": 16}, "only None or 32"),
+    (CONSISTENCY_LSUN, {"norm_eps": 1e-6}, "only 1e-05"),
+    (CONSISTENCY_LSUN, {"downsample_type": "conv"}, "the same between all levels"),
     (CONSISTENCY_IMAGENET64, {"resnet_time_scale_shift": "spatial"}, "only 'default' or 'scale_shift'"),
     (STABLE_DIFFUSION, {"addition_embed_type": "text_time"}, "not known here"),
     (STABLE_DIFFUSION, {"time_cond_proj_dim": 256}, "not known here"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from configs_published import (
     CONSISTENCY_IMAGENET64,
+    CONSISTENCY_LSUN,
     CONTROLNET,
     DDPM_256,
     DDPM_CIFAR10,
@@ -22,7 +23,7 @@ from configs_published import (
 from flax import traverse_util
 
 from diffusion_jax.errors import InputError
-from diffusion_jax.models.adm import ADMUNet, ImprovedUNet
+from diffusion_jax.models.adm import AdditiveUNet, ADMUNet, ImprovedUNet
 from diffusion_jax.pretrained import diffusers_configs as configs
 from diffusion_jax.pretrained import entries, loading
 from diffusion_jax.pretrained.dit_config import DIT
@@ -58,6 +59,7 @@ FULL = {
     "ddpm-celebahq-256": (DDPM_256, 113_673_219),
     "tutorial": (TUTORIAL | {"_class_name": "UNet2DModel"}, 113_673_219),
     "cd_imagenet64": (CONSISTENCY_IMAGENET64, 295_899_267),
+    "cd_bedroom256": (CONSISTENCY_LSUN, 526_304_771),
     "stable-diffusion-v1-5": (STABLE_DIFFUSION, 859_520_964),
     "stable-diffusion-2": (STABLE_DIFFUSION_2, 865_910_724),
     "controlnet": (CONTROLNET, 361_279_120),
@@ -109,6 +111,7 @@ TINY = {
     | RESNETS
     | SMALL
     | {"attention_head_dim": 16, "attn_norm_num_groups": 8, "num_class_embeds": 5},
+    "consistency LSUN": CONSISTENCY_LSUN | RESNETS | SMALL | {"attention_head_dim": 16},
     "Improved DDPM": CONSISTENCY_IMAGENET64
     | LEVELS
     | SMALL
@@ -222,7 +225,7 @@ def test_outputs_equal_diffusers(key):
     assert control > 10 * TOLERANCE
 
 
-@pytest.mark.parametrize("key", ["consistency", "ControlNet"])
+@pytest.mark.parametrize("key", ["consistency", "consistency LSUN", "ControlNet"])
 def test_outputs_and_gradients_equal_diffusers(key):
     model, network = build(TINY[key])
     randomise(model)
@@ -241,9 +244,10 @@ def test_outputs_and_gradients_equal_diffusers(key):
     assert last[0] < TOLERANCE, last
 
 
-@pytest.mark.parametrize("config", [TINY["consistency"], TINY["Stable Diffusion 2"], TINY["ControlNet"]])
-def test_diffusers_loads_what_is_written(tmp_path, config):
+@pytest.mark.parametrize("key", ["consistency", "consistency LSUN", "Stable Diffusion 2", "ControlNet"])
+def test_diffusers_loads_what_is_written(tmp_path, key):
     """Bit for bit, through files: ours written, theirs read; and theirs written, ours read."""
+    config = TINY[key]
     model, network = build(config)
     randomise(model)
     entries.write(network.read(state(model)), network.entries, tmp_path, config)
@@ -298,3 +302,4 @@ def test_absent_values_are_those_of_diffusers(model, defaults):
 def test_the_modules_are_those_of_the_papers():
     assert type(configs.unet2d(CONSISTENCY_IMAGENET64).model) is ADMUNet
     assert type(configs.unet2d(TINY["Improved DDPM"]).model) is ImprovedUNet
+    assert configs.unet2d(CONSISTENCY_LSUN).model.clone(heads=None) == AdditiveUNet(heads=None)

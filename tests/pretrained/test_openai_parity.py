@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.errors import InputError
-from diffusion_jax.models.adm import ADMUNet, ImprovedUNet
+from diffusion_jax.models.adm import AdditiveUNet, ADMUNet, ImprovedUNet
 from diffusion_jax.pretrained import entries, files, openai_flags, torch_file
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
@@ -104,14 +104,28 @@ def in_turn(layers, x, embedding):
 
 
 class Twin(nn.Module):
-    """The architecture of the papers (Dhariwal & Nichol 2021, section 3), by the numbers of the files."""
+    """The architecture of the papers (Dhariwal & Nichol 2021, section 3), by the numbers of the files.
+
+    `told` is the width that the time is told in, where it is not that of the full resolution.
+    """
 
     def __init__(
-        self, widths, blocks, attention, heads, out, classes=None, modulated=True, residual=False, newer=False
+        self,
+        widths,
+        blocks,
+        attention,
+        heads,
+        out,
+        classes=None,
+        modulated=True,
+        residual=False,
+        newer=False,
+        told=None,
     ):
         super().__init__()
         first = widths[0]
-        embedding = 4 * first
+        told = told or first
+        embedding = 4 * told
 
         def block(inside, outside, resample=None):
             return Residual(inside, outside, embedding, modulated, resample)
@@ -119,8 +133,8 @@ class Twin(nn.Module):
         def attend(level, width):
             return [Attention(width, heads(width), newer)] if level in attention else []
 
-        self.features = first
-        self.time_embed = nn.ModuleDict({"0": nn.Linear(first, embedding), "2": nn.Linear(embedding, embedding)})
+        self.features = told
+        self.time_embed = nn.ModuleDict({"0": nn.Linear(told, embedding), "2": nn.Linear(embedding, embedding)})
         if classes:
             self.label_emb = nn.Embedding(classes, embedding)
         inputs, h, skips = [[Input(3, first, 3, padding=1)]], first, [first]
@@ -179,6 +193,16 @@ ADM_64 = {
     "use_fp16": True,
     "dropout": 0.1,
 }
+ADM_512 = {
+    "image_size": 512,
+    "class_cond": True,
+    "learn_sigma": True,
+    "num_channels": 256,
+    "num_head_channels": 64,
+    "num_res_blocks": 2,
+    "attention_resolutions": "32,16,8",
+    "resblock_updown": True,
+}
 FULL = {
     "improved-diffusion CIFAR-10": (
         IMPROVED_CIFAR10,
@@ -192,6 +216,23 @@ FULL = {
         {"widths": (192, 384, 576, 768), "blocks": 3, "attention": (1, 2, 3), "heads": lambda width: width // 64}
         | {"out": 6, "classes": 1000, "residual": True, "newer": True},
         295_904_454,
+    ),
+    # 559 million in the paper's table of networks.
+    "guided-diffusion 512x512": (
+        ADM_512,
+        ADMUNet,
+        {"widths": (128, 256, 256, 512, 512, 1024, 1024), "blocks": 2, "attention": (4, 5, 6), "told": 256}
+        | {"heads": lambda width: width // 64, "out": 6, "classes": 1000, "residual": True},
+        558_997_638,
+    ),
+    # Its parameters are also counted by diffusers, in test_diffusers_parity.
+    "consistency-models LSUN 256x256": (
+        {name: value for name, value in ADM_512.items() if name not in ("learn_sigma", "class_cond")}
+        | {"image_size": 256, "use_scale_shift_norm": False},
+        AdditiveUNet,
+        {"widths": (256, 256, 512, 512, 1024, 1024), "blocks": 2, "attention": (3, 4, 5), "modulated": False}
+        | {"heads": lambda width: width // 64, "out": 3, "residual": True},
+        526_304_771,
     ),
 }
 
@@ -227,6 +268,13 @@ TINY = {
     "not modulated": (
         SMALL | {"attention_resolutions": "", "num_heads": 2, "use_scale_shift_norm": False},
         WIDE | {"attention": (), "heads": lambda width: 2, "modulated": False},
+    ),
+    "not modulated, residual, of another width than its time": (
+        SMALL
+        | {"num_channels": 16, "channel_mult": "2,4", "attention_resolutions": "8", "num_head_channels": 16}
+        | {"use_scale_shift_norm": False, "resblock_updown": True},
+        WIDE
+        | {"attention": (1,), "heads": lambda width: width // 16, "modulated": False, "residual": True, "told": 16},
     ),
 }
 
@@ -276,11 +324,11 @@ def test_outputs_equal_the_twin(tmp_path, flags, twin):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"image_size": 48}, "channel_mult = '' is not supported; a list that begins with 1, for image_size 48"),
+        ({"image_size": 48}, "channel_mult = '' is not supported; multiples of the first are expected"),
         ({"channel_mult": "0.5,1"}, "channel_mult = '0.5,1' is not supported; positive integers"),
-        ({"channel_mult": "2,4"}, "channel_mult = '2,4' is not supported; a list that begins with 1"),
+        ({"channel_mult": "2,3"}, "channel_mult = '2,3' is not supported; multiples of the first are expected"),
+        ({"image_size": 512, "num_channels": 1}, "channel_mult = '' is not supported; multiples of the first"),
         ({"num_heads_upsample": 2}, "num_heads_upsample = 2 is not supported"),
-        ({"use_scale_shift_norm": False, "resblock_updown": True}, "resblock_updown = True is not supported"),
         ({"image_size": "64"}, "image_size = '64' is not supported; an integer"),
         ({"conv_resample": True}, "conv_resample = True is not supported; it is not known here"),
     ],

@@ -35,6 +35,9 @@ STABLE = LATENT | {"num_train_timesteps": 1000, "set_alpha_to_one": False, "skip
 CONFIGS = {
     "cifar10": CIFAR10,
     "sd15": {"_class_name": "PNDMScheduler"} | STABLE,
+    "sd15 v": {"_class_name": "PNDMScheduler", "prediction_type": "v_prediction"} | STABLE,
+    "pndm": {"_class_name": "PNDMScheduler"} | STABLE | {"skip_prk_steps": False, "set_alpha_to_one": True},
+    "pndm as by default": {"_class_name": "PNDMScheduler"},
     "sd21": {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"} | STABLE,
     "dit": {"_class_name": "DDIMScheduler", "clip_sample": False},
     "sdxl": {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"} | LATENT | {"steps_offset": 1},
@@ -81,12 +84,13 @@ def test_tables_are_theirs(config):
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_grids_are_theirs(config):
     num = theirs(config).config.num_train_timesteps
-    for steps in [n for n in (2, 3, 7, 50, 64, 250, 500) if n < num]:
+    fewest = 2 if theirs(config).config.get("skip_prk_steps", True) else 4  # PNDM's own can take no less
+    for steps in [n for n in (2, 3, 7, 50, 64, 250, 500) if fewest <= n < num]:
         scheduler_ = theirs(config)
         scheduler_.set_timesteps(steps)
         index = np.asarray(scheduler_.timesteps, np.float64)
-        if config["_class_name"] == "PNDMScheduler":  # one is looked at twice, by their method
-            index = np.unique(index)[::-1]
+        if config["_class_name"] == "PNDMScheduler":  # its first steps also look between, or twice
+            index = np.asarray(scheduler_._timesteps[::-1], np.float64)
         times = scheduler.sampling(config).grid(steps)
         looked_at = np.rint(times * num) - 1
         np.testing.assert_array_equal(looked_at[: len(index)], index, err_msg=f"{steps} steps")
@@ -146,7 +150,8 @@ def distance(ours, theirs):
     return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
 
 
-DETERMINISTIC = ("sd21", "dit", "sdxl", "dpm", "dpm trailing", "zero snr", "sample", "euler trailing")
+PNDM = ("sd15", "sd15 v", "pndm", "pndm as by default")
+DETERMINISTIC = (*PNDM, "sd21", "dit", "sdxl", "dpm", "dpm trailing", "zero snr", "sample", "euler trailing")
 
 
 @pytest.mark.usefixtures("x64")
@@ -162,6 +167,10 @@ def test_chains_without_noise_are_theirs(key):
 @pytest.mark.parametrize(
     ("key", "change"),
     [
+        ("sd15", {"skip_prk_steps": False}),
+        ("sd15", {"set_alpha_to_one": True}),
+        ("pndm", {"skip_prk_steps": True}),
+        ("pndm", {"_class_name": "DDIMScheduler", "skip_prk_steps": False, "clip_sample": False}),
         ("sd21", {"prediction_type": "epsilon"}),
         ("sd21", {"set_alpha_to_one": True}),
         ("sd21", {"steps_offset": 0}),
