@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
+from diffusion_jax import cpu
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError, RunError
 
@@ -23,6 +24,7 @@ def run(main: Callable, arguments: list[str] | None = None):
 
     Status 2: the input is at fault (`InputError`); 1: the run had to stop (`RunError`).
     """
+    cpu.prefer_eigen()
     try:
         main(sys.argv[1:] if arguments is None else arguments)
     except InputError as error:
