@@ -14,7 +14,6 @@ Gradients are clipped to a norm of 1, which the paper does not do. bfloat16; eve
 pass (nn.remat), for memory. Not trained to its end with this code.
 """
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax import schedules
@@ -31,7 +30,7 @@ def get_config():
     config = guided.with_guidance(base_config())
     config.data.shape = (32, 32, 4)
     config.diffusion.guidance = 1.5
-    config.model = {"patch": 2, "features": 1152, "layers": 28, "heads": 16, "bfloat16": True}
+    config.model = {"patch": 2, "features": 1152, "layers": 28, "heads": 16, "bfloat16": True, "flash": False}
     config.train.batch_size = 256
     config.train.steps = 400_000
     config.train.learning_rate = 1e-4
@@ -51,6 +50,6 @@ def build(config):
         out_channels=2 * config.data.shape[-1],
         embed={"label": LabelEmbedding(CLASSES + 1, nn.initializers.normal(0.02))},
         wrap=nn.remat,
-        dtype=jnp.bfloat16 if config.model.bfloat16 else jnp.float32,
+        **pixels.computed_by(config),
     )
     return guided.build(config, data, CLASSES, model, schedules.linear_betas, transforms=())

@@ -108,7 +108,7 @@ class ADMUNet(Skeleton):
 
         return Parts(
             block=lambda features, name: block(features, self.dropout, **norm, name=name),
-            attention=lambda features, name: attention(self.heads(features), **norm, name=name),
+            attention=lambda features, name: attention(self.heads(features), **norm, attend=self.attend, name=name),
             down=resampling(halved),
             up=resampling(enlarged),
         )

@@ -86,6 +86,7 @@ class DiT(nn.Module):
         pass, which takes less memory and more time, and changes no number.
       dtype: of convolution, dense layers and attention products. Parameters, statistics of normalisation,
         softmax, time embedding, last layer and result are float32 whatever it is.
+      attend: what attention is computed by, XLA or `layers.flash`.
     """
 
     patch: int = 2
@@ -97,6 +98,7 @@ class DiT(nn.Module):
     encode_time: Callable = cosinusoid
     wrap: Callable = lambda module: module
     dtype: Any = jnp.float32
+    attend: Callable = jax.nn.dot_product_attention
 
     @nn.compact
     def __call__(
@@ -141,7 +143,10 @@ class DiT(nn.Module):
         h = h.astype(self.dtype)
         block = self.wrap(TransformerBlock)
         for i in range(self.layers):
-            h = block(self.heads, dtype=self.dtype, query_init=joint_init, name=f"block_{i}")(h, embedding)
+            layer = block(
+                self.heads, dtype=self.dtype, query_init=joint_init, attend=self.attend, name=f"block_{i}"
+            )
+            h = layer(h, embedding)
 
         shift, scale = modulations(embedding, 2, self.features, jnp.float32, "output_modulation")
         h = layer_norm(h, jnp.float32) * (1 + scale) + shift

@@ -198,13 +198,14 @@ class AttentionBlock(nn.Module):
     """Self-attention over all pixels, with a residual: [B, H, W, C] -> [B, H, W, C] of `dtype`.
 
     x + out(softmax(q k^T / sqrt(C / heads)) v), with q, k, v dense layers of GroupNorm(x) and `out` a dense layer
-    that starts at zero. C is a multiple of `groups` and of `heads`. Memory grows with heads (H W)^2.
+    that starts at zero. C is a multiple of `groups` and of `heads`. `attend` is what `attention` is computed by.
     """
 
     heads: int = 1
     groups: int = 32
     epsilon: float = 1e-6
     dtype: Any = jnp.float32
+    attend: Callable = jax.nn.dot_product_attention
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
@@ -212,14 +213,15 @@ class AttentionBlock(nn.Module):
         h = group_norm(self.groups, self.dtype, "norm", self.epsilon)(x)
         h = h.reshape(batch, height * width, channels)
         query, key, value = (dense(channels, self.dtype, name)(h) for name in ("query", "key", "value"))
-        h = attention(query, key, value, self.heads).reshape(x.shape)
+        h = attention(query, key, value, self.heads, self.attend).reshape(x.shape)
         return x + dense(channels, self.dtype, "out", kernel_init=zero_init)(h)
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, heads: int) -> jax.Array:
+def attention(query, key, value, heads: int, attend: Callable = jax.nn.dot_product_attention) -> jax.Array:
     """softmax(q k^T / sqrt(d)) v in each of `heads` slices of d features: [B, N, C], twice [B, L, C] -> [B, N, C].
 
-    The softmax is float32. The kernel is the one that `jax.nn.dot_product_attention` chooses.
+    The softmax is float32. `attend` computes it for [B, N, heads, d] and twice [B, L, heads, d]; by default XLA does,
+    in which memory grows with heads N L, and `flash` is another.
 
     Raises:
       InputError: `heads` does not divide C.
@@ -229,8 +231,24 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, heads: int) ->
             f"{query.shape[-1]} features do not divide into {heads} heads of attention; take a divisor of them"
         )
     query, key, value = (x.reshape(*x.shape[:2], heads, -1) for x in (query, key, value))
-    out = jax.nn.dot_product_attention(query, key, value)
+    out = attend(query, key, value)
     return out.reshape(*out.shape[:2], -1)
+
+
+def flash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """cuDNN's fused attention (Dao et al. 2022), whose memory does not grow with N L: [B, N, heads, d] -> the same.
+
+    It has derivatives in reverse only; a likelihood by the ODE wants them forward, and so the default `attend`.
+
+    Raises:
+      InputError: this is not an NVIDIA GPU from Ampere on with cuDNN, the type is neither bfloat16 nor float16, or
+        d is not a multiple of 8 up to 128 (256 from Hopper on).
+    """
+    try:
+        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"cuDNN's attention cannot run here ({reason}); set model.flash to False") from error
 
 
 class Downsample(nn.Module):

@@ -52,6 +52,7 @@ class Skeleton(nn.Module):
       dtype: of convolutions, dense layers and attention products. Parameters, statistics of normalisation,
         softmax, time embedding, last convolution and result are float32 whatever it is.
       time_features: of the time's sinusoid, a quarter of its embedding; None for as many as `channels`.
+      attend: what attention is computed by, XLA or `layers.flash`.
     """
 
     channels: int = 128
@@ -65,6 +66,7 @@ class Skeleton(nn.Module):
     wrap: Callable = lambda module: module
     dtype: Any = jnp.float32
     time_features: int | None = None
+    attend: Callable = jax.nn.dot_product_attention
 
     # What kinds of U-Net choose for all their layers; not fields, for no user does.
     encode_time = staticmethod(sinusoid)

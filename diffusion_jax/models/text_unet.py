@@ -37,6 +37,7 @@ class ReadingBlock(nn.Module):
 
     heads: int
     dtype: Any = jnp.float32
+    attend: Callable = jax.nn.dot_product_attention
 
     @nn.compact
     def __call__(self, x: jax.Array, tokens: jax.Array) -> jax.Array:
@@ -45,7 +46,8 @@ class ReadingBlock(nn.Module):
         def heard(h, source, kind):
             query = self._dense(features, f"{kind}_query")(h)
             key, value = (self._dense(features, f"{kind}_{name}")(source) for name in ("key", "value"))
-            return dense(features, self.dtype, f"{kind}_out")(attention(query, key, value, self.heads))
+            read = attention(query, key, value, self.heads, self.attend)
+            return dense(features, self.dtype, f"{kind}_out")(read)
 
         h = _layer_norm(self.dtype, "norm_0")(x)
         x = x + heard(h, h, "self")
@@ -68,6 +70,7 @@ class SpatialTransformer(nn.Module):
     depth: int = 1
     groups: int = 32
     dtype: Any = jnp.float32
+    attend: Callable = jax.nn.dot_product_attention
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told) -> jax.Array:
@@ -75,7 +78,7 @@ class SpatialTransformer(nn.Module):
         h = group_norm(self.groups, self.dtype, "norm", epsilon=1e-6)(x).reshape(batch, height * width, channels)
         h = dense(channels, self.dtype, "project_in")(h)
         for i in range(self.depth):
-            h = ReadingBlock(self.heads, self.dtype, name=f"block_{i}")(h, told.tokens)
+            h = ReadingBlock(self.heads, self.dtype, self.attend, name=f"block_{i}")(h, told.tokens)
         h = dense(channels, self.dtype, "project_out", kernel_init=zero_init)(h)
         return x + h.reshape(x.shape)
 
@@ -106,9 +109,10 @@ class TextUNet(Skeleton):
         """DDPM's residual blocks and resampling, with transformers for attention."""
         block, transformer = self.wrap(ResBlock), self.wrap(SpatialTransformer)
         norm = {"groups": self.groups, "dtype": self.dtype}
+        reading = norm | {"attend": self.attend}
         return Parts(
             block=lambda features, name: block(features, self.dropout, epsilon=self.epsilon, **norm, name=name),
-            attention=lambda features, name: transformer(self.heads(features), self.depth, **norm, name=name),
+            attention=lambda features, name: transformer(self.heads(features), self.depth, **reading, name=name),
             down=lambda features, name: Downsample(SAME, dtype=self.dtype, name=name),
             up=lambda features, name: Upsample(dtype=self.dtype, name=name),
         )

@@ -1,5 +1,6 @@
 """What transformers for diffusion share: blocks that hear the time through adaLN-Zero (Peebles and Xie 2023, 3.2)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,12 +39,14 @@ class TransformerBlock(nn.Module):
       dropout: rate in [0, 1).
       dtype: of dense layers and attention products; statistics of normalisation and softmax are float32.
       query_init: of the kernels of query, key and value.
+      attend: what attention is computed by (`layers.attention`).
     """
 
     heads: int
     dropout: float = 0.0
     dtype: Any = jnp.float32
     query_init: nn.initializers.Initializer = default_init
+    attend: Callable = jax.nn.dot_product_attention
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
@@ -54,7 +57,7 @@ class TransformerBlock(nn.Module):
         h = layer_norm(x, self.dtype) * (1 + scale_0) + shift_0
         names = ("query", "key", "value")
         query, key, value = (dense(features, self.dtype, name, self.query_init)(h) for name in names)
-        h = dense(features, self.dtype, "out")(attention(query, key, value, self.heads))
+        h = dense(features, self.dtype, "out")(attention(query, key, value, self.heads, self.attend))
         x = x + gate_0 * Dropout(self.dropout, name="attention_dropout")(h, dropout_keys)
 
         h = layer_norm(x, self.dtype) * (1 + scale_1) + shift_1

@@ -108,12 +108,12 @@ class OpenUNet(UNet):
     def parts(self) -> Parts:
         """DDPM's, with these heads and this padding."""
         attention = self.wrap(AttentionBlock)
-        norm = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype}
+        rest = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype, "attend": self.attend}
         return (
             super()
             .parts()
             ._replace(
-                attention=lambda features, name: attention(self.heads(features), **norm, name=name),
+                attention=lambda features, name: attention(self.heads(features), **rest, name=name),
                 down=lambda features, name: Downsample(self.padding, dtype=self.dtype, name=name),
             )
         )

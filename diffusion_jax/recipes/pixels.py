@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from diffusion_jax import conditions, hints, images, views
 from diffusion_jax.data import toys
 from diffusion_jax.data.pipeline import random_flip
+from diffusion_jax.models import layers
 from diffusion_jax.models.skeleton import Skeleton
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.recipes.compose import Data, base_config
@@ -29,6 +30,7 @@ def default_config() -> ConfigDict:
             "dropout": 0.1,
             "groups": 32,
             "bfloat16": False,
+            "flash": False,  # attention by cuDNN; a GPU, and bfloat16
         }
     )
     return config
@@ -134,6 +136,14 @@ def levels(config: ConfigDict, source: Callable, num: int) -> Data:
     )
 
 
+def computed_by(config: ConfigDict) -> dict:
+    """Fields of networks that say how they compute: in which type, and what attention is computed by."""
+    return {
+        "dtype": jnp.bfloat16 if config.model.bfloat16 else jnp.float32,
+        "attend": layers.flash if config.model.flash else jax.nn.dot_product_attention,
+    }
+
+
 def unet(config: ConfigDict, outputs: int = 1, kind: type[Skeleton] = UNet, **fields) -> Skeleton:
     """DDPM's U-Net with the values of `config.model`; it says `outputs` numbers of each of an image's entries.
 
@@ -147,6 +157,6 @@ def unet(config: ConfigDict, outputs: int = 1, kind: type[Skeleton] = UNet, **fi
         out_channels=outputs * config.data.shape[-1],
         dropout=config.model.dropout,
         groups=config.model.groups,
-        dtype=jnp.bfloat16 if config.model.bfloat16 else jnp.float32,
+        **computed_by(config),
         **fields,
     )

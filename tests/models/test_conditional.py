@@ -13,6 +13,7 @@ from diffusion_jax.models.adm import heads_of_width
 from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.models.conditioning import LabelEmbedding, NumberEmbedding
 from diffusion_jax.models.controlnet import Controlled, ControlNet, HintEncoder, from_base
+from diffusion_jax.models.layers import flash
 from diffusion_jax.models.super_resolution import SuperResolution
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_levels": (1,), "groups": 4, "out_channels": 2}
@@ -172,3 +173,20 @@ def test_a_classifier_starts_undecided():
 def test_heads_must_divide():
     with pytest.raises(InputError, match="10 features do not divide into heads of 4"):
         heads_of_width(4)(10)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_attention_is_computed_as_the_network_says(name):
+    """By shapes: the middle's and those of level 1, each of them; with cuDNN's, a CPU says in one line what to do."""
+    model, cond = NETWORKS[name]
+    seen = []
+
+    def attend(query, key, value):
+        seen.append((query.shape, key.shape))
+        return jax.nn.dot_product_attention(query, key, value)
+
+    shapes(model.clone(attend=attend), X, cond)
+    looks = 2 if name == "of texts" else 1  # at itself, and at the text
+    assert len(seen) == looks * 4
+    with pytest.raises(InputError, match=r"cuDNN's attention cannot run here .*model\.flash"):
+        shapes(model.clone(attend=flash), X, cond)

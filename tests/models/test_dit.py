@@ -320,3 +320,14 @@ def test_recomputing_keeps_less(params, gradients):
     assert count["plain"][0] == 0
     assert count["recomputed"][0] >= LAYERS
     assert count["recomputed"][1] == count["plain"][1] + LAYERS
+
+
+def test_attention_is_computed_as_the_network_says():
+    seen = []
+
+    def attend(query, key, value):
+        seen.append(query.shape)
+        return jax.nn.dot_product_attention(query, key, value)
+
+    shapes_of(DiT(**TINY, attend=attend))
+    assert seen == [(BATCH, HEIGHT * WIDTH // PATCH**2, 2, FEATURES // 2)] * LAYERS
