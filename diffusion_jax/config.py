@@ -17,7 +17,10 @@ from ml_collections import ConfigDict, config_flags
 from diffusion_jax.errors import InputError
 
 # These say how long a run goes on and what it tells on the way, not what it computes.
-FREE = ("train.steps", "train.accumulate", "log.", "data.dir", "data.threads")
+FREE = ("train.steps", "train.accumulate", "train.fsdp", "model.flash", "log.", "data.dir", "data.threads")
+
+# These have come since runs were first kept, and do change what is computed: the value of a run that has none.
+SINCE = {"train.ema_decays": [], "train.ema_profiles": []}
 
 
 def load(path) -> ModuleType:
@@ -81,6 +84,11 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     return flat
 
 
+def completed(stored: dict, ours: dict) -> dict:
+    """The flat values `stored` of a run, with those of `ours` that have come since at what held then."""
+    return {key: value for key, value in SINCE.items() if key in ours} | stored
+
+
 def to_json(config: ConfigDict) -> dict:
     """Plain values, as they come back from a JSON file (tuples have become lists)."""
     return json.loads(json.dumps(config.to_dict()))
@@ -92,7 +100,8 @@ def from_json(config: ConfigDict, stored: dict) -> ConfigDict:
     Raises:
       InputError: the stored keys are not those of `config`: the config file has changed since.
     """
-    ours, theirs = flatten(config.to_dict()), flatten(stored)
+    ours = flatten(config.to_dict())
+    theirs = completed(flatten(stored), ours)
     # What does not change a run's results may have come since; it has its default then.
     differing = [key for key in sorted(ours.keys() ^ theirs.keys()) if key in theirs or not key.startswith(FREE)]
     if differing:

@@ -16,14 +16,16 @@ from diffusion_jax.views import View
 FRAMES = 50  # pictures in a film
 
 
-def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int, quiet: bool = False):
+def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int, quiet: bool = False, parallel=None):
     """NumPy samples, [num, ...]; arguments as of `batches`."""
     starts = range(0, len(keys), batch)
-    drawn = [part for _, part in batches(make, params, keys, cond, request, batch, starts, quiet)]
+    drawn = [part for _, part in batches(make, params, keys, cond, request, batch, starts, quiet, parallel)]
     return jax.tree.map(lambda *parts: np.concatenate(parts), *drawn)
 
 
-def batches(make, params, keys, cond: tuple, request: SampleRequest, batch: int, starts, quiet: bool = False):
+def batches(
+    make, params, keys, cond: tuple, request: SampleRequest, batch: int, starts, quiet: bool = False, parallel=None
+):
     """Samples batch by batch, over all devices, with a bar that moves with the chain's steps.
 
     Args:
@@ -36,11 +38,12 @@ def batches(make, params, keys, cond: tuple, request: SampleRequest, batch: int,
       starts: the first of each batch that is wanted: multiples of `batch`, below num. The others are there already.
       quiet: the bar moves after each batch only. A program that reports from within is compiled anew in every
         process: JAX keeps no program that calls the host in its compilation cache.
+      parallel: what compiles for the devices (`sharded.parallel_for`); None for `DataParallel()`.
 
     Yields:
       (start, NumPy samples from there on, [batch, ...]; fewer at the end).
     """
-    parallel = DataParallel()
+    parallel = parallel or DataParallel()
     count, num = len(parallel.devices), len(keys)
     size = math.ceil(min(batch, num) / count) * count
     starts = list(starts)
@@ -52,7 +55,8 @@ def batches(make, params, keys, cond: tuple, request: SampleRequest, batch: int,
             bar.n = min(num, int(done + float(share) * batch))
             bar.refresh()
 
-        sample = parallel.sample(make(request._replace(batch=size // count, report=None if quiet else report)))
+        told = {"batch": size // parallel.programs, "report": None if quiet else report, "whole": parallel.whole}
+        sample = parallel.sample(make(request._replace(**told)))
         params = parallel.place(params)
         for start in starts:
             # The last batch is as large as the others, so that nothing is compiled twice; the rest is cut off.
@@ -65,11 +69,20 @@ def batches(make, params, keys, cond: tuple, request: SampleRequest, batch: int,
             bar.refresh()
 
 
-def film(make, params, keys, cond: tuple, request: SampleRequest):
-    """The way of a few samples from noise to data, NumPy [F + 1, n, ...], on one device; arguments as of `draw`."""
+def film(make, params, keys, cond: tuple, request: SampleRequest, parallel=None):
+    """The way of a few samples from noise to data, NumPy [F + 1, n, ...]; arguments as of `batches`."""
+    parallel = parallel or DataParallel()
+    count, num = len(parallel.devices), len(keys)
+    size = math.ceil(num / count) * count
     run = partial(samplers.film, frames=FRAMES)
-    sample = jax.jit(make(request._replace(batch=len(keys), run=run)))
-    return jax.device_get(sample(params, keys, *_rows(cond, np.arange(len(keys))))[1])
+    walk = make(request._replace(batch=size // parallel.programs, run=run, whole=parallel.whole))
+
+    def pictures(*told):
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), walk(*told)[1])  # the batch first, as devices share it
+
+    some = np.arange(size) % num
+    frames = parallel.sample(pictures)(parallel.place(params), keys[some], *_rows(cond, some))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1), _rows(frames, np.s_[:num]))
 
 
 def keep(folder: Path, view: View, drawn, cond: tuple, frames=None) -> list[Path]:

@@ -31,6 +31,7 @@ from diffusion_jax.errors import InputError
 from diffusion_jax.evaluation import extractors, kept, neighbours, protocol, quality, report
 from diffusion_jax.evaluation.kept import Images
 from diffusion_jax.experiment import SampleRequest
+from diffusion_jax.training.sharded import parallel_for
 
 SHOWN = 100  # samples in the report
 CLOSEST = 20  # of them with their nearest training images
@@ -53,7 +54,7 @@ def main(arguments: list[str]):
         # How it was measured is protocol; what was, and its terms, are results.
         result["protocol"]["likelihood"] = found.pop("protocol")
         result["likelihood"] = found
-        result["subject"] |= {"likelihood_step": found["step"]}
+        result["subject"] |= {"likelihood_step": found["step"], "weights": found.pop("weights")}
         figures += picture
     if not result["metrics"]:
         raise InputError("nothing to measure; give --num above 0 or --likelihood")
@@ -118,7 +119,7 @@ def _generated(options, experiment) -> tuple[Path, dict, Images]:
         out = options.out or Path("evaluations") / f"{Path(options.images).stem}_{name}"
         return out, {"model": str(options.images)}, found
     if experiment is not None:
-        model = opened.trained(options.workdir, experiment, options.raw, options.step)
+        model = opened.trained(options.workdir, experiment, opened.which(options), options.step)
     else:
         model = opened.released(options)
     if model.view.images is None:
@@ -139,7 +140,7 @@ def _generated(options, experiment) -> tuple[Path, dict, Images]:
         "guidance": options.guidance if options.guidance is not None else "the model's own",
         "label": options.label or "all in turn",
         "seed": options.seed,
-        "ema_decay": None if experiment is None or options.raw else experiment.ema_decay,
+        "ema_decay": experiment.ema_decay if experiment and opened.which(options) is opened.AVERAGED else None,
     }
     # A folder of its own for each subject: parts of another are never taken for these.
     key = hashlib.sha256(json.dumps([subject, options.num, options.batch], sort_keys=True).encode()).hexdigest()[:8]
@@ -151,7 +152,10 @@ def _generated(options, experiment) -> tuple[Path, dict, Images]:
     if missing and len(missing) < len(range(0, options.num, options.batch)):
         line(f"going on with {out}: {options.num - len(missing) * options.batch} images are there already")
     if missing:
-        for start, some in drawing.batches(make, params, keys, cond, request, options.batch, missing):
+        parallel = parallel_for(options.fsdp)
+        for start, some in drawing.batches(
+            make, params, keys, cond, request, options.batch, missing, parallel=parallel
+        ):
             parts.add(start, model.view.images(some))
     return out, subject, parts.images(f"{options.workdir or options.pretrained} ({name}, {about})")
 
@@ -194,9 +198,11 @@ def _likelihood(options, experiment, out: Path):
     split = options.reference if options.reference in ("train", "test") else "test"
     source = experiment.source(split)
     count = min(len(source), options.examples or len(source))
-    step, params = opened.parameters(options.workdir, experiment, "params" if options.raw else "ema", options.step)
+    which = opened.which(options)
+    step, params = which.read(options.workdir, experiment, options.step)
     function = experiment.likelihoods[name](options.steps)
-    found = quality.likelihood(function, params, experiment, source, count, options.batch, options.seed)
+    parallel = parallel_for(options.fsdp)
+    found = quality.likelihood(function, params, experiment, source, count, options.batch, options.seed, parallel)
     metrics = {f"{name}, bits an entry": found["total"]}
     for part in ("rate", "distortion", "prior"):
         if part in found:
@@ -210,6 +216,7 @@ def _likelihood(options, experiment, out: Path):
             "seed": options.seed,
         },
         "step": step,
+        "weights": f"{which.kind} of step {step}",
         "standard_error": found["standard_error"],
     }
     if "terms" not in found:
@@ -223,7 +230,7 @@ def _likelihood(options, experiment, out: Path):
 def _nothing(options):
     if not options.workdir:
         raise InputError("--num 0 leaves only the likelihood, which needs --workdir")
-    out = options.out or options.workdir / "evaluations" / "likelihood"
+    out = options.out or options.workdir / "evaluations" / f"likelihood{opened.which(options).tag}"
     subject = {"model": str(options.workdir)}
     return out, {"protocol": {}, "subject": subject, "metrics": {}, "environment": protocol.environment()}, []
 

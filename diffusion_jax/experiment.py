@@ -8,6 +8,7 @@ import jax
 import optax
 
 from diffusion_jax import conditions
+from diffusion_jax.averages import Average
 from diffusion_jax.training_times import Times
 from diffusion_jax.views import View
 
@@ -23,6 +24,7 @@ class SampleRequest(NamedTuple):
       guidance: scale of the guidance, or None for the sampler's own default.
       classifier: None, or `(x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`, to guide a model without labels.
       report: None, or `report(share)`, called on the host now and then while the chain runs, with how much is done.
+      whole: `params -> params`, done anew for each call of the network: gathers what is spread over devices.
     """
 
     batch: int
@@ -32,6 +34,7 @@ class SampleRequest(NamedTuple):
     classifier: Callable | None = None
     run: Callable | None = None
     report: Callable | None = None
+    whole: Callable = lambda params: params
 
 
 class Drawable(NamedTuple):
@@ -76,6 +79,8 @@ class Experiment(NamedTuple):
       likelihoods: name -> (`steps or None -> likelihood_fn(params, keys [B], x0, *cond)`), which returns a NamedTuple
         with `total` [B], bits an entry, and more (`likelihood.Bound`).
       log_prob: of a classifier, `(params, x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`; None otherwise.
+      averages: further moving averages of the parameters, name -> how one follows them (`averages`). Those of a
+        power-function profile are also kept now and then, for averages to be made of them after training.
     """
 
     example: Mapping[str, jax.ShapeDtypeStruct]
@@ -95,3 +100,4 @@ class Experiment(NamedTuple):
     told: Callable = lambda batch: ()
     likelihoods: Mapping[str, Callable] = MappingProxyType({})
     log_prob: Callable | None = None
+    averages: Mapping[str, Average] = MappingProxyType({})

@@ -1,16 +1,19 @@
 """Models that command lines are pointed at: the run in a work directory, or a published one."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from diffusion_jax.config import line
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Drawable, Experiment
 from diffusion_jax.recipes import published
-from diffusion_jax.training import workdir
-from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training import snapshots, workdir
+from diffusion_jax.training.checkpoint import AVERAGE, Checkpoints
 
 
 def experiment(folder: Path, config_file: Path | None = None) -> Experiment:
@@ -20,13 +23,75 @@ def experiment(folder: Path, config_file: Path | None = None) -> Experiment:
 
 
 def parameters(folder: Path, of: Experiment, item: str = "ema", step: int | None = None):
-    """(step, parameters) of the run in `folder`: `item` is "ema" or "params"."""
+    """(step, parameters) of the run in `folder`: `item` is "ema", "params", or another of a checkpoint's."""
     template = jax.eval_shape(of.init, jax.random.key(0))
     with Checkpoints(folder / "checkpoints") as checkpoints:
         return checkpoints.restore(item, template, step)
 
 
-def trained(folder: Path, of: Experiment, raw: bool = False, step: int | None = None) -> Drawable:
+class Which(NamedTuple):
+    """Which parameters of a run.
+
+    Attributes:
+      kind: what they are, for a person: "averaged parameters".
+      tag: added to the names of folders; "" for those that are drawn with unless others are asked for.
+      read: `(folder, experiment, step or None for the newest) -> (step, params)`; raises `InputError` where there
+        are none.
+    """
+
+    kind: str
+    tag: str
+    read: Callable
+
+
+AVERAGED = Which("averaged parameters", "", lambda folder, of, step: parameters(folder, of, "ema", step))
+RAW = Which("raw parameters", "_raw", lambda folder, of, step: parameters(folder, of, "params", step))
+
+
+def average(name: str) -> Which:
+    """A further average that the run has kept, by its name in `Experiment.averages`."""
+
+    def read(folder, of, step):
+        if name not in of.averages:
+            known = ", ".join(of.averages) or "none beside its main one; train.ema_decays asks for some"
+            raise InputError(f"the run in {folder} has no average {name}; it has {known}")
+        return parameters(folder, of, AVERAGE.format(name), step)
+
+    return Which(f"parameters averaged by {name}", f"_{name}", read)
+
+
+def post_hoc(sigma_rel: float) -> Which:
+    """An average that is made of the run's snapshots (`training.snapshots`)."""
+
+    def read(folder, of, step):
+        known = snapshots.found(folder / "averages")
+        template = jax.eval_shape(of.init, jax.random.key(0))
+        made = snapshots.post_hoc(known, sigma_rel, step, template)
+        error = 100 * made.mixture.error
+        line(f"sigma_rel {sigma_rel} of step {made.step} from {len(known)} snapshots, {error:.2g} % from its profile")
+        return made.step, made.params
+
+    return Which(f"parameters averaged post hoc by sigma_rel {sigma_rel}", f"_post_hoc_{sigma_rel}", read)
+
+
+def which(options) -> Which:
+    """What `--raw`, `--average` and `--sigma-rel` ask for.
+
+    Raises:
+      InputError: more than one of them is given.
+    """
+    asked = {
+        "--raw": RAW if options.raw else None,
+        "--average": options.average and average(options.average),
+        "--sigma-rel": None if options.sigma_rel is None else post_hoc(options.sigma_rel),
+    }
+    given = {name: parameters for name, parameters in asked.items() if parameters}
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} are different parameters; give one of them")
+    return next(iter(given.values()), AVERAGED)
+
+
+def trained(folder: Path, of: Experiment, which: Which = AVERAGED, step: int | None = None) -> Drawable:
     """The run in `folder`, to draw from.
 
     Raises:
@@ -34,17 +99,23 @@ def trained(folder: Path, of: Experiment, raw: bool = False, step: int | None = 
     """
     if not of.samplers:
         raise InputError(f"{folder} holds a classifier, which draws nothing; give it as --classifier")
-    item, kind = ("params", "raw") if raw else ("ema", "averaged")
 
     def load():
-        found, params = parameters(folder, of, item, step)
-        return params, f"{kind} parameters of step {found}", lambda name: folder / "samples" / f"{name}_{found:08d}"
+        found, params = which.read(folder, of, step)
+        kept = folder / "samples"
+        return params, f"{which.kind} of step {found}", lambda name: kept / f"{name}_{found:08d}{which.tag}"
 
     return Drawable(of.samplers, of.ask, of.view, load)
 
 
 def released(options) -> Drawable:
-    """The published model of `--pretrained` and its like."""
+    """The published model of `--pretrained` and its like.
+
+    Raises:
+      InputError: parameters are asked for that only a run has.
+    """
+    if which(options) is not AVERAGED:
+        raise InputError("a published model has one set of parameters; leave --raw, --average and --sigma-rel out")
     if options.flags is not None:
         return published.openai(options.pretrained, options.flags)
     return published.diffusers(options.pretrained, options.variant, options.controlnet, options.size)
@@ -68,8 +139,11 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
     add("--guidance", type=float, metavar="G", help="how strongly it is followed; 1 is as learned (the config's)")
     add("--seed", type=int, default=0, help="of the noise (%(default)s)")
     add("--batch", type=int, default=256, metavar="B", help="drawn at a time, over all devices (%(default)s)")
+    add("--fsdp", action="store_true", help="spread the parameters over the devices, where one cannot hold them")
     add("--raw", action="store_true", help="the last parameters instead of their moving average")
-    add("--step", type=int, metavar="N", help="which checkpoint (the newest)")
+    add("--average", metavar="NAME", help="another average that was kept, such as 0.999 (train.ema_decays)")
+    add("--sigma-rel", type=float, metavar="S", help="an average made of the run's snapshots (train.ema_profiles)")
+    add("--step", type=int, metavar="N", help="which checkpoint, or step of the average (the newest)")
     add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")
 
 

@@ -3,6 +3,7 @@
   python -m diffusion_jax.sample --workdir runs/digits --num 64
   python -m diffusion_jax.sample --workdir runs/cifar --num 50000 --sampler ddim --steps 100 --eta 0
   python -m diffusion_jax.sample --workdir runs/guided --num 100 --label 3,8 --guidance 2
+  python -m diffusion_jax.sample --workdir runs/cifar --sigma-rel 0.08
   python -m diffusion_jax.sample --pretrained google/ddpm-cifar10-32 --num 16
   python -m diffusion_jax.sample --pretrained 64x64_diffusion.pt --flags "--image_size 64 --class_cond True ..."
 
@@ -28,6 +29,7 @@ from diffusion_jax import cli, drawing, opened, rng
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import SampleRequest
+from diffusion_jax.training.sharded import parallel_for
 
 
 def main(arguments: list[str]):
@@ -39,7 +41,7 @@ def main(arguments: list[str]):
         model = opened.released(options)
     else:
         experiment = opened.experiment(options.workdir, options.config)
-        model = opened.trained(options.workdir, experiment, options.raw, options.step)
+        model = opened.trained(options.workdir, experiment, opened.which(options), options.step)
     name = opened.sampler(model, options.sampler)
     make = model.samplers[name]
     # A request the sampler cannot meet is refused here, before anything is read or compiled.
@@ -52,8 +54,10 @@ def main(arguments: list[str]):
     params, about, folder = model.load()
     keys = rng.per_example(rng.stream(jax.random.key(options.seed), "sample"), jnp.arange(options.num))
 
-    drawn = drawing.draw(make, params, keys, cond, request, options.batch, options.quiet)
-    frames = drawing.film(make, params, keys[: model.view.filmed], cond, request) if options.film else None
+    parallel = parallel_for(options.fsdp)
+    drawn = drawing.draw(make, params, keys, cond, request, options.batch, options.quiet, parallel)
+    few = keys[: model.view.filmed]
+    frames = drawing.film(make, params, few, cond, request, parallel) if options.film else None
     kept = drawing.keep(options.out or folder(name), model.view, drawn, cond, frames)
     line(f"{options.num} samples ({name}, {about}): {', '.join(map(str, kept))}")
 

@@ -1,5 +1,6 @@
 """The command lines as a person types them: what they leave, and one clear line for every mistake."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax import cli, sample, train
+from diffusion_jax import cli, evaluate, sample, train
+from diffusion_jax.evaluation import protocol
 from tests import tiny
 
 CONFIG = tiny.__file__
@@ -26,7 +28,8 @@ def run(main, *arguments):
 def trained(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "digits"
     options = ("--config.train.steps=6", "--config.log.sample_every=3", "--config.log.every=2")
-    assert run(train.main, "--config", CONFIG, "--workdir", workdir, *options) == 0
+    averages = ("--config.train.ema_decays=0.5", "--config.train.ema_profiles=0.1,0.2")
+    assert run(train.main, "--config", CONFIG, "--workdir", workdir, *options, *averages) == 0
     return workdir
 
 
@@ -62,6 +65,27 @@ def test_images_do_not_depend_on_how_they_are_batched(trained, tmp_path):
     # Controls: another seed, and the raw parameters, draw other images.
     assert np.abs(drawn("seed", "--num", 10, "--seed", 1) - ten).max() > 10
     assert (drawn("raw", "--num", 10, "--raw") != ten).any()
+
+
+def test_samples_say_which_parameters_drew_them(trained, capsys):
+    """A folder for each, and what they are in the last line; that of an evaluation is in its report."""
+    options = ("--workdir", trained, "--num", 8, "--sampler", "ddim", "--steps", 5, "--quiet")
+    kinds = {
+        "raw": (("--raw",), "raw parameters of step 6"),
+        "0.5": (("--average", 0.5), "parameters averaged by 0.5 of step 6"),
+        "post_hoc_0.15": (("--sigma-rel", 0.15), "parameters averaged post hoc by sigma_rel 0.15 of step 6"),
+    }
+    drawn = []
+    for tag, (asked, about) in kinds.items():
+        assert run(sample.main, *options, *asked) == 0
+        assert f"8 samples (ddim, {about})" in capsys.readouterr().err
+        drawn.append(np.load(trained / "samples" / f"ddim_00000006_{tag}" / "samples.npz")["images"])
+    assert all((one != other).any() for one, other in itertools.combinations(drawn, 2))
+
+    told = ("--likelihood", "bound", "--examples", 8, "--steps", 2, "--average", "sigma_rel_0.1")
+    assert run(evaluate.main, "--workdir", trained, "--num", 0, *told) == 0
+    found = protocol.read(trained / "evaluations" / "likelihood_sigma_rel_0.1" / "evaluation.json")
+    assert found["subject"]["weights"] == "parameters averaged by sigma_rel_0.1 of step 6"
 
 
 @pytest.mark.parametrize("main", [train.main, sample.main])
@@ -115,6 +139,10 @@ SAMPLING_MISTAKES = {
     "no checkpoint of step 5; there are 6": ["--step", 5],
     "must be at least 1": ["--num", 0],
     "there is no config file": ["--config", "elsewhere.py"],
+    "--raw and --average are different parameters; give one": ["--raw", "--average", "0.5"],
+    "has no average 0.7; it has 0.5, sigma_rel_0.1, sigma_rel_0.2": ["--average", "0.7"],
+    "sigma_rel is 0.3; it must be": ["--sigma-rel", 0.3],
+    "the newest snapshot is of step 6": ["--sigma-rel", 0.1, "--step", 7],
 }
 
 

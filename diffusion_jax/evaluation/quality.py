@@ -52,7 +52,7 @@ def digest(source, example: Mapping, count: int) -> str:
 
 
 def likelihood(
-    function: Callable, params, experiment, source, count: int, batch: int, seed: int
+    function: Callable, params, experiment, source, count: int, batch: int, seed: int, parallel=None
 ) -> dict[str, float | np.ndarray]:
     """Means over the first `count` examples of a source, batch by batch over all devices.
 
@@ -65,11 +65,12 @@ def likelihood(
       count: how many; at least 1.
       batch: at a time, over all devices.
       seed: of the noise; example i's depends on it and on i alone.
+      parallel: what compiles for the devices (`sharded.parallel_for`); None for `DataParallel()`.
 
     Returns:
       "total" and the other means, "terms" [N], and the "standard_error" of the total.
     """
-    parallel = DataParallel()
+    parallel = parallel or DataParallel()
     devices = len(parallel.devices)
     size = math.ceil(min(batch, count) / devices) * devices
 

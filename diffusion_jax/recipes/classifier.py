@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from diffusion_jax import losses, parameterizations, processes, schedules, training_times, views
+from diffusion_jax import averages, losses, parameterizations, processes, schedules, training_times, views
 from diffusion_jax.distributions import Categorical
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.recipes.compose import Data, optimizer
@@ -38,6 +38,7 @@ def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Exper
         times=training_times.independent(training_times.table(num)),
         optimizer=optimizer(config.train),
         ema_decay=config.train.ema_decay,
+        averages=averages.named(config.train.ema_decays, config.train.ema_profiles),
         source=data.source,
         transforms=data.transforms,
         samplers={},

@@ -12,7 +12,7 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from diffusion_jax import conditions, guidance, samplers
+from diffusion_jax import averages, conditions, guidance, samplers
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.parameterizations import Parameterization
@@ -70,16 +70,20 @@ def base_config() -> ConfigDict:
             "train": {
                 "batch_size": 128,
                 "accumulate": 1,  # parts that a device's share of it is computed in, one after another
+                "fsdp": False,  # spread parameters and optimiser state over the devices (`training.sharded`)
                 "steps": 800_000,
                 "learning_rate": 2e-4,
                 "warmup_steps": 5000,
                 "clip_norm": 1.0,
-                "ema_decay": 0.9999,
+                "ema_decay": 0.9999,  # of the average that samples are drawn with
+                "ema_decays": (),  # of further averages (`sample --average DECAY`)
+                "ema_profiles": (),  # and the sigma_rel of power-function ones, for `sample --sigma-rel`
             },
             "log": {
                 "every": 100,  # steps between lines of metrics
                 "checkpoint_every": 5000,
                 "keep": 3,  # checkpoints
+                "snapshot_every": 0,  # steps between snapshots of the ema_profiles; 0 for one at the end
                 "sample_every": 10_000,  # steps between previews; 0 for none
                 "samples": 64,  # examples in a preview
                 "preview_steps": 50,
@@ -148,6 +152,7 @@ def compose(
         times=times,
         optimizer=holding(frozen, optimizer(config.train)),
         ema_decay=config.train.ema_decay,
+        averages=averages.named(config.train.ema_decays, config.train.ema_profiles),
         source=data.source,
         transforms=data.transforms,
         samplers=made,
@@ -178,7 +183,7 @@ def drawn_by(
             if request.report is not None:
                 stepper = samplers.reporting(stepper, request.report)
             return samplers.make_sample_fn(
-                apply,
+                lambda params, *told: apply(request.whole(params), *told),
                 parameterization,
                 process,
                 stepper,

@@ -1,9 +1,9 @@
 """Checkpoints through Orbax: asynchronous, atomic, the last few kept, and checked when they are read.
 
-A checkpoint has four items: `params`, `ema`, `progress` (the optimiser's state and what the drawing of times
-remembers) and `meta` (JSON): the data's position and a CRC-32 of every array. Orbax writes into a temporary folder
-and renames it when complete, so a kill leaves the ones before as they were. The checksums catch what a rename cannot:
-a disk that changed a byte.
+A checkpoint has the items `params`, `ema`, `progress` (the optimiser's state and what the drawing of times
+remembers), an `average_NAME` for each further average, and `meta` (JSON): the data's position and a CRC-32 of every
+array. Orbax writes into a temporary folder and renames it when complete, so a kill leaves the ones before as they
+were. The checksums catch what a rename cannot: a disk that changed a byte.
 """
 
 import logging
@@ -17,15 +17,17 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.training.parallel import to_host
 from diffusion_jax.training.state import TrainState
 
-ITEMS = ("params", "ema", "progress")
+AVERAGE = "average_{}"  # an item
 
 
 def _items(state: TrainState) -> dict:
     # The memory is often empty, and Orbax does not write an item without a leaf: it goes with the optimiser's state.
     progress = {"optimizer": state.optimizer, "memory": state.memory}
-    return {"params": state.params, "ema": state.ema, "progress": progress}
+    averages = {AVERAGE.format(name): tree for name, tree in state.averages.items()}
+    return {"params": state.params, "ema": state.ema, "progress": progress} | averages
 
 
 class DamagedError(Exception):
@@ -48,7 +50,6 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.ERROR)
         self._manager = ocp.CheckpointManager(
             self.directory,
-            item_names=(*ITEMS, "meta"),
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
         )
 
@@ -65,21 +66,23 @@ class Checkpoints:
     def save(self, state: TrainState, position):
         """Write `state` and the data's `position` (JSON) at `state.step`, in the background.
 
-        Blocks while the arrays are copied to the host and, if the one before is still being written, for that.
+        Blocks while the arrays are copied to the host and, if the one before is still being written, for that. Every
+        host must call it, and its memory must hold the whole state, however that is spread over devices: what is
+        written does not depend on them.
 
         Raises:
           RunError: this save, or the one before, could not be written (a full disk).
         """
-        state = jax.tree.map(np.asarray, jax.device_get(state))
+        state = to_host(state)
         items = _items(state)
-        meta = {"position": position, "crc32": {name: _checksums(items[name]) for name in ITEMS}}
+        meta = {"position": position, "crc32": {name: _checksums(tree) for name, tree in items.items()}}
         step = int(state.step)
         self._writing(
             lambda: self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     meta=ocp.args.JsonSave(meta),
-                    **{name: ocp.args.StandardSave(items[name]) for name in ITEMS},
+                    **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
                 ),
             )
         )
@@ -104,7 +107,8 @@ class Checkpoints:
                 continue
             for later in (s for s in steps if s > step):
                 self._set_aside(later)
-            state = TrainState(np.int32(step), items["params"], items["ema"], **items["progress"])
+            averages = {name: items[AVERAGE.format(name)] for name in template.averages}
+            state = TrainState(np.int32(step), items["params"], items["ema"], **items["progress"], averages=averages)
             return state, meta["position"]
         if steps:
             raise InputError(
@@ -114,7 +118,12 @@ class Checkpoints:
         return None
 
     def restore(self, item: str, template, step: int | None = None):
-        """One item ("params" or "ema") alone, of the newest step or of `step`: (step, tree of NumPy arrays).
+        """One item alone, of the newest step or of `step`: (step, tree of NumPy arrays).
+
+        Args:
+          item: "params", "ema", or an `AVERAGE`.
+          template: a tree of the same structure, shapes and dtypes.
+          step: of the checkpoint; None for the newest.
 
         Raises:
           InputError: there is no such checkpoint, or it is damaged.

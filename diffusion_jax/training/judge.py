@@ -13,7 +13,6 @@ from diffusion_jax import rng
 from diffusion_jax.errors import InputError
 from diffusion_jax.evaluation import extractors, frechet, kept, streaming
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.training.parallel import DataParallel
 
 DISTANCE = "frechet_distance"
 SMALLEST = "frechet_distance_min_over_training"  # what papers report; chosen by itself, it is a little too good
@@ -24,31 +23,30 @@ BATCH = 256
 class Judge:
     """Draws the same `log.evaluate_num` noises with the preview's sampler, and compares them with training images.
 
-    A look, not a result: few images, few steps, one host. Distances compare along one run only.
+    A look, not a result: few images, few steps. Distances compare along one run only.
 
     Args:
       experiment: what is trained.
       config: its `seed` and `log`.
       workdir: where earlier looks are found, for the smallest so far.
+      parallel: what draws (`parallel.DataParallel.drawing`).
 
     Raises:
       InputError: no extractor, or data that are no images.
     """
 
-    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path):
+    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel):
         if experiment.preview is None or experiment.view.images is None:
             raise InputError("log.evaluate_every takes a model that draws images; leave it at 0")
         self._extractor = extractors.named(config.log.extractor)
         known = kept.of_source(experiment.source("train"), "training images", KNOWN)
         self._known = streaming.moments(self._extractor, known.parts(), total=known.count)[extractors.FEATURES]
-        # On this host alone, so that the others need not wait.
-        self._parallel = DataParallel(jax.local_devices())
-        count = len(self._parallel.devices)
+        count = len(parallel.devices)
         self._num = config.log.evaluate_num
         self._size = math.ceil(min(BATCH, self._num) / count) * count
         self._keys = rng.per_example(rng.stream(jax.random.key(config.seed), "judge"), jnp.arange(self._num))
         self._cond = experiment.ask(self._num, {})
-        self._sample = self._parallel.sample(experiment.preview(self._size // count))
+        self._sample = parallel.sample(experiment.preview(self._size // parallel.programs))
         self._images = experiment.view.images
         self._file = workdir / "metrics.jsonl"
 

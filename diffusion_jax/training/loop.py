@@ -15,11 +15,12 @@ from diffusion_jax.data import pipeline
 from diffusion_jax.data.device import prefetch
 from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.training import interrupt
+from diffusion_jax.training import interrupt, snapshots
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.judge import Judge
 from diffusion_jax.training.metrics import Log
-from diffusion_jax.training.parallel import DataParallel
+from diffusion_jax.training.parallel import to_host
+from diffusion_jax.training.sharded import parallel_for
 from diffusion_jax.training.state import TrainState, init_state
 from diffusion_jax.training.step import check_parts, make_train_step
 from diffusion_jax.training.workdir import claim, locked
@@ -35,7 +36,8 @@ def fit(
 
     Args:
       experiment: what to train.
-      config: its `seed`, `train.batch_size`, `train.steps`, `data.threads` and `log` are read here.
+      config: its `seed`, `train.batch_size`, `train.accumulate`, `train.fsdp`, `train.steps`, `data.threads` and
+        `log` are read here.
       workdir: where checkpoints, metrics and pictures go (`training.workdir`); made if absent.
       config_file: where `config` comes from; `diffusion_jax.sample` will look for it there.
       devices: devices of this host to use, or None for all.
@@ -46,9 +48,9 @@ def fit(
       RunError: the loss or its gradient is not finite (the step is named, and the last checkpoint is from
         before it), or a checkpoint cannot be written.
     """
-    parallel = DataParallel(devices)
+    parallel = parallel_for(config.train.fsdp, devices)
     parallel.check_batch_size(config.train.batch_size)
-    check_parts(config.train.batch_size // (len(parallel.devices) * jax.process_count()), config.train.accumulate)
+    check_parts(config.train.batch_size // parallel.total, config.train.accumulate)
     source = experiment.source("train")
     _check_example(source, experiment.example)
     stream = pipeline.batches(
@@ -62,31 +64,35 @@ def fit(
         prefetch=max(2, config.data.threads),
     )
     jax.eval_shape(experiment.init, jax.random.key(0))  # raises if the network cannot have this shape
-    looking = config.log.evaluate_every and jax.process_index() == 0
-    judge = Judge(experiment, config, workdir) if looking else None
+    looking = config.log.evaluate_every and parallel.joins
+    judge = Judge(experiment, config, workdir, parallel.drawing()) if looking else None
     with locked(workdir, jax.process_index()):
         if jax.process_index() == 0:
             claim(workdir, config, config_file)
         with Checkpoints(workdir / "checkpoints", config.log.keep) as checkpoints:
-            state, stream = _begin(experiment, config, checkpoints, stream)
-            state = parallel.replicate(state)
+            state, stream = _begin(experiment, config, parallel, checkpoints, stream)
             _announce(state, source, config)
             if state.step < config.train.steps:
                 state = _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge)
     return state
 
 
-def _begin(experiment: Experiment, config: ConfigDict, checkpoints: Checkpoints, stream):
-    """The state and the data's position of the newest checkpoint, or of a new run."""
+def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Checkpoints, stream):
+    """The state, on the devices, and the data's position of the newest checkpoint, or of a new run."""
+
+    def initial(key):
+        return init_state(experiment.init, experiment.optimizer, experiment.times, key, experiment.averages)
+
     key = rng.stream(jax.random.key(config.seed), "init")
-    state = init_state(experiment.init, experiment.optimizer, experiment.times, key)
-    saved = checkpoints.restore_latest(state)
+    saved = checkpoints.restore_latest(jax.eval_shape(initial, key))
     if saved is None:
-        params = experiment.start(state.params)
-        return state._replace(params=params, ema=params), stream
-    state, position = saved
-    stream.set_state(position)
-    return state, stream
+        state = parallel.make(initial, key)
+        params = experiment.start(to_host(state.params))
+        state = state._replace(params=params, ema=params, averages=dict.fromkeys(state.averages, params))
+    else:
+        state, position = saved
+        stream.set_state(position)
+    return parallel.hold(state), stream
 
 
 def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge) -> TrainState:
@@ -100,10 +106,12 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
             experiment.ema_decay,
             config.seed,
             config.train.accumulate,
+            shares=parallel.shares,
+            averages=experiment.averages,
         )
     )
-    shown = config.log.sample_every and experiment.preview and lead
-    preview = _Preview(experiment, config, workdir) if shown else None
+    shown = config.log.sample_every and experiment.preview and parallel.joins
+    preview = _Preview(experiment, config, workdir, parallel.drawing()) if shown else None
     batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.example}))
     with (
         interrupt.listening() as stop,
@@ -115,6 +123,10 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
                 state, metrics = train_step(state, batch)
                 log.push(step, metrics)
                 stopping = stop.requested(step)
+                # Before the checkpoint of the same step: a run that is killed between the two comes by here again.
+                if step == total or (config.log.snapshot_every and step % config.log.snapshot_every == 0):
+                    log.drain()
+                    _keep_averages(experiment, workdir, state)
                 if stopping or step == total or step % config.log.checkpoint_every == 0:
                     log.drain()  # what is saved is known to be finite
                     _check_space(state, workdir)
@@ -133,30 +145,38 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
         checkpoints.wait()
         line(f"stopped by signal {stop.signal} and saved at step {step}; the same command goes on from there")
         raise SystemExit(128 + stop.signal)
-    if preview:
+    if preview and lead:
         line(f"samples during training: {preview.directory}")
     return state
+
+
+def _keep_averages(experiment: Experiment, workdir: Path, state: TrainState):
+    """Snapshots of the averages that others can be made of after training."""
+    for name, average in experiment.averages.items():
+        if average.sigma_rel is not None:
+            params = to_host(state.averages[name])
+            if jax.process_index() == 0:
+                snapshots.save(workdir / "averages", average.sigma_rel, int(state.step), params)
 
 
 class _Preview:
     """The same `log.samples` noises, drawn with the averaged parameters, again and again during training."""
 
-    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path):
+    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel):
         self.directory = workdir / "samples"
-        # On this host alone, so that the others need not wait; they have nothing to write.
-        self._parallel = DataParallel(jax.local_devices())
-        count = len(self._parallel.devices)
-        each = math.ceil(config.log.samples / count)
-        self._keys = rng.per_example(rng.stream(jax.random.key(config.seed), "preview"), jnp.arange(each * count))
+        count = len(parallel.devices)
+        size = math.ceil(config.log.samples / count) * count
+        self._keys = rng.per_example(rng.stream(jax.random.key(config.seed), "preview"), jnp.arange(size))
         self._num, self._view = config.log.samples, experiment.view
-        self._cond = experiment.ask(each * count, {})
-        self._sample = self._parallel.sample(experiment.preview(each))
+        self._cond = experiment.ask(size, {})
+        self._sample = parallel.sample(experiment.preview(size // parallel.programs))
 
     def draw(self, params, step: int):
-        """The picture, uint8 [H, W, C]; also written to `directory`."""
+        """The picture, uint8 [H, W, C]; the first host also writes it to `directory`."""
         samples = self._sample(params, self._keys, *self._cond)
         picture = self._view.picture(jax.tree.map(lambda x: x[: self._num], samples))
-        images.save_png(self.directory / f"step_{step:08d}.png", picture)
+        if jax.process_index() == 0:
+            images.save_png(self.directory / f"step_{step:08d}.png", picture)
         return picture
 
 

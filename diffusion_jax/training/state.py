@@ -1,6 +1,6 @@
 """What training changes from step to step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ class TrainState(NamedTuple):
       ema: their exponential moving average, of the same structure; what samples are drawn with.
       optimizer: the optimiser's state.
       memory: what the drawing of times remembers (`training_times.Times`); often ().
+      averages: further averages of the parameters, name -> the same structure (`Experiment.averages`); often none.
     """
 
     step: jax.Array
@@ -26,24 +27,26 @@ class TrainState(NamedTuple):
     ema: Any
     optimizer: optax.OptState
     memory: Any = ()
+    averages: Any = {}  # noqa: RUF012 (never changed in place)
 
 
-def init_state(init: Callable, optimizer: optax.GradientTransformation, times: Times, key) -> TrainState:
-    """The state before the first update, from `init(key) -> params`, in one compiled function."""
+def init_state(
+    init: Callable, optimizer: optax.GradientTransformation, times: Times, key, averages: Iterable[str] = ()
+) -> TrainState:
+    """The state before the first update, from `init(key) -> params`, in one compiled function.
+
+    `averages` are the names of the further ones.
+    """
 
     def initial(key):
         params = init(key)
-        return TrainState(jnp.zeros((), jnp.int32), params, params, optimizer.init(params), times.init())
+        return TrainState(
+            jnp.zeros((), jnp.int32),
+            params,
+            params,
+            optimizer.init(params),
+            times.init(),
+            dict.fromkeys(averages, params),
+        )
 
     return jax.jit(initial)(key)
-
-
-def update_ema(ema, params, step, decay: float):
-    """`ema` after the update number `step` (0-based) that led to `params`; the first one copies.
-
-    The random start is then never a part of the average (DDPM's appendix B takes decay = 0.9999).
-    """
-    # As a move toward `value`: what does not change is then its own average, exactly.
-    return jax.tree.map(
-        lambda average, value: jnp.where(step == 0, value, average + (1 - decay) * (value - average)), ema, params
-    )

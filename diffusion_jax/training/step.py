@@ -1,15 +1,17 @@
 """One update of the parameters, as a pure function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from diffusion_jax import rng
+from diffusion_jax.averages import Average, exponential, update
 from diffusion_jax.errors import InputError
-from diffusion_jax.training.parallel import AXIS, global_batch, global_indices, global_size
-from diffusion_jax.training.state import TrainState, update_ema
+from diffusion_jax.training.parallel import MAPPED, Shares
+from diffusion_jax.training.state import TrainState
 from diffusion_jax.training_times import Times
 
 
@@ -20,12 +22,14 @@ def make_train_step(
     ema_decay: float,
     seed: int,
     accumulate: int = 1,
+    shares: Shares = MAPPED,
+    averages: Mapping[str, Average] = MappingProxyType({}),
 ) -> Callable:
-    """`train_step(state, batch) -> (state, metrics)`, for one device's share of the batch.
+    """`train_step(state, batch) -> (state, metrics)`, for the part of the batch that `shares` speaks of.
 
-    It runs under the axis `parallel.AXIS` (`DataParallel.train_step` provides it), over which gradients and
-    metrics are averaged. Example i of the global batch draws from the key of (seed, step, i), whichever
-    device it is on.
+    By default that is one device's share, under the axis `parallel.AXIS` (`DataParallel.train_step` provides it).
+    Gradients and metrics are averaged over the global batch. Its example i draws from the key of (seed, step, i),
+    whichever device it is on.
 
     Args:
       loss: `(keys [b], params, batch, t [b]) -> loss per example [b]`.
@@ -35,34 +39,42 @@ def make_train_step(
       seed: root of all the randomness of training.
       accumulate: parts that a device's share is computed in, one after another, for memory; what is learned does
         not depend on it but for rounding.
+      shares: those of what compiles the step.
+      averages: further moving averages; the state's `averages` have the same names.
 
     Returns:
       The step. Metrics are float32 scalars: "loss", weighted as `times` weighs it, and "grad_norm" before clipping.
 
     Raises:
-      InputError: in the step, where `accumulate` does not divide the device's share.
+      InputError: `ema_decay` is not in [0, 1); or, in the step, `accumulate` does not divide the device's share.
     """
-    root = jax.random.key(seed)
+    root, main = jax.random.key(seed), exponential(ema_decay)
 
     def train_step(state: TrainState, batch):
         size = jax.tree.leaves(batch)[0].shape[0]
-        index = global_indices(size)
+        index = shares.indices(size)
         keys = rng.per_example(rng.stream(root, "train", state.step), index)
-        t, weight = times.draw(state.memory, rng.stream(root, "times", state.step), index, global_size(size))
+        t, weight = times.draw(state.memory, rng.stream(root, "times", state.step), index, shares.size(size))
 
         def mean_loss(params, keys, batch, t, weight):
             losses = loss(keys, params, batch, t)
             return (weight * losses).mean(), losses
 
-        slope = jax.value_and_grad(mean_loss, has_aux=True)
-        (value, losses), gradients = in_parts(slope, accumulate)(state.params, keys, batch, t, weight)
-        value, gradients = jax.lax.pmean((value, gradients), AXIS)
+        def derive(loss):
+            return in_parts(jax.value_and_grad(loss, has_aux=True), accumulate)
+
+        slope = shares.slope(mean_loss, derive)
+        (value, losses), gradients = slope(state.params, keys, batch, t, weight)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = update_ema(state.ema, params, state.step, ema_decay)
+        ema = update(state.ema, params, main.weight(state.step))
+        further = {
+            name: update(state.averages[name], params, average.weight(state.step))
+            for name, average in averages.items()
+        }
         metrics = {"loss": value, "grad_norm": optax.tree.norm(gradients)}
-        memory = times.update(state.memory, *global_batch((t, losses)))
-        return TrainState(state.step + 1, params, ema, optimizer_state, memory), metrics
+        memory = times.update(state.memory, *shares.batch((t, losses)))
+        return TrainState(state.step + 1, params, ema, optimizer_state, memory, further), metrics
 
     return train_step
 

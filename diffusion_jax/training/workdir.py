@@ -3,6 +3,7 @@
     DIR/config.json       the config's values and where its file was
     DIR/checkpoints/      Orbax; the last few
     DIR/damaged/          checkpoints that could not be read, if there were any
+    DIR/averages/         snapshots of averages, if the config asks for some (`training.snapshots`)
     DIR/metrics.jsonl     a JSON object a line
     DIR/tensorboard/      the same scalars, and the preview grids
     DIR/samples/          pictures
@@ -31,8 +32,8 @@ def claim(workdir: Path, config: ConfigDict, config_file: Path | None):
     stored_file = workdir / "config.json"
     values = configs.to_json(config)
     if stored_file.exists():
-        stored = configs.flatten(_read(stored_file)["config"])
         ours = configs.flatten(values)
+        stored = configs.completed(configs.flatten(_read(stored_file)["config"]), ours)
         different = [
             f"{key} = {stored.get(key)!r} there, {ours.get(key)!r} here"
             for key in sorted(stored.keys() | ours.keys())

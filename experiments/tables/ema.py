@@ -1,72 +1,46 @@
-"""The decay of the parameters' moving average against quality.
+"""The decay, or the profile, of the parameters' moving average against quality.
 
   python -m experiments.tables.ema --workdir runs/digits
   python -m experiments.tables.ema --workdir runs/cifar --train-steps 100000 --rates 0.99,0.999,0.9999,0.99999 \\
       --num 50000 --extractor pt_inception-2015-12-05-6726825d.pth
 
-Trains the config of the run again, from the start, and averages the parameters at all rates on the way: one
-training for the whole table. It is kept in WORKDIR/tables/ema_RATES, so that the same command goes on after a kill,
-and to more steps. Then each average, and the parameters themselves ("raw"), draw from the same noises; an entry is
-the Fréchet distance of what they draw to the training images.
+Trains the config of the run again, from the start, and averages the parameters at all rates on the way, and by the
+power functions of --profiles: one training for the whole table. It is kept in WORKDIR/tables/ema_RATES, so that the
+same command goes on after a kill, and to more steps. Then each average, and the parameters themselves ("raw"), draw
+from the same noises; an entry is the Fréchet distance of what they draw to the training images.
 
 Expect of the digits with --sampler ddim --steps 20, after the default 1000 steps: 4.8 at 0.99, 7.5 at 0.997, 85 at
 0.999, which still remembers the start, and 9.0 raw. Two minutes on two busy CPU cores.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 
-from diffusion_jax import cli, opened
+from diffusion_jax import averages, cli, opened
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.training.loop import fit
-from diffusion_jax.training.state import update_ema
 from experiments.tables import shared
 from experiments.tables.shared import Cell
-
-
-class Averages(NamedTuple):
-    """The state of an optimiser, the number of its updates, and averages of the parameters, one a rate."""
-
-    inner: Any
-    step: jax.Array
-    ema: tuple
-
-
-def averaging(inner: optax.GradientTransformation, rates: Sequence[float]) -> optax.GradientTransformation:
-    """`inner`, whose state also holds averages of the parameters that its updates lead to."""
-
-    def init(params):
-        return Averages(inner.init(params), jnp.zeros((), jnp.int32), (params,) * len(rates))
-
-    def update(gradients, state, params):
-        updates, then = inner.update(gradients, state.inner, params)
-        moved = optax.apply_updates(params, updates)
-        ema = tuple(update_ema(old, moved, state.step, rate) for old, rate in zip(state.ema, rates, strict=True))
-        return updates, Averages(then, state.step + 1, ema)
-
-    return optax.GradientTransformation(init, update)
 
 
 def main(arguments: list[str]):
     """The command `python -m experiments.tables.ema`."""
     options = _parser().parse_args(arguments)
-    rates = options.rates
-    if not all(0 <= rate < 1 for rate in rates) or options.train_steps < 1:
-        raise InputError(f"--rates {rates} must lie in [0, 1), and --train-steps {options.train_steps} be at least 1")
+    if options.train_steps < 1:
+        raise InputError(f"--train-steps {options.train_steps} must be at least 1")
+    averages.named(options.rates, options.profiles)  # refuses what is out of range
     run = shared.opened_run(options)
     make = run.experiment.samplers[opened.sampler(run.experiment, options.sampler)]
     request = SampleRequest(1, options.steps)
     make(request)
     judge = shared.Judge(options, run.experiment)
-    averages, raw = trained(run, options.train_steps, rates)
+    averaged, raw = trained(run, options.train_steps, options.rates, options.profiles)
     cells = [
         Cell(name, f"{options.train_steps} steps", make, request, shared.weights(params, name))
-        for name, params in {**averages, "raw": raw}.items()
+        for name, params in {**averaged, "raw": raw}.items()
     ]
     table = judge.table(f"ema, {opened.sampler(run.experiment, options.sampler)}", cells)
     print(f"{shared.METRIC} of {options.num} images, config of {options.workdir}\n")
@@ -75,8 +49,10 @@ def main(arguments: list[str]):
     shared.write(options, subject, judge.protocol(), shared.flat(table))
 
 
-def trained(run: shared.Run, steps: int, rates: Sequence[float]) -> tuple[dict[str, Any], Any]:
-    """Rate -> averaged parameters, and the parameters themselves, after `steps` updates.
+def trained(
+    run: shared.Run, steps: int, rates: Sequence[float], profiles: Sequence[float] = ()
+) -> tuple[dict[str, Any], Any]:
+    """Rate or sigma_rel -> averaged parameters, and the parameters themselves, after `steps` updates.
 
     Raises:
       InputError: more updates than that have been made already.
@@ -85,13 +61,14 @@ def trained(run: shared.Run, steps: int, rates: Sequence[float]) -> tuple[dict[s
     with config.unlocked():
         config.train.steps = steps
         config.log.sample_every = 0
-    experiment = run.experiment._replace(optimizer=averaging(run.experiment.optimizer, rates))
-    names = [f"{rate:g}" for rate in rates]
-    folder = run.folder / "tables" / "_".join(["ema", *names])
+        config.log.snapshot_every = 0
+    known = averages.named(rates, profiles)
+    experiment = run.experiment._replace(averages=known)
+    folder = run.folder / "tables" / "_".join(["ema", *known])
     state = jax.device_get(fit(experiment, config, folder))
     if state.step > steps:
         raise InputError(f"{folder} has {state.step} steps already; give --train-steps {state.step}, or delete it")
-    return dict(zip(names, state.optimizer.ema, strict=True)), state.params
+    return {name: state.averages[name] for name in known}, state.params
 
 
 def _parser():
@@ -99,6 +76,7 @@ def _parser():
     add = parser.add_argument
     rates = [0.9, 0.99, 0.997, 0.999]
     add("--rates", type=shared.decimals, default=rates, metavar="LIST", help="decays (0.9,0.99,0.997,0.999)")
+    add("--profiles", type=shared.decimals, default=[], metavar="LIST", help="sigma_rel of power functions (none)")
     add("--train-steps", type=int, default=1000, metavar="N", help="of training (%(default)s)")
     add("--sampler", metavar="NAME", help="one of the config's (its first)")
     add("--steps", type=int, metavar="N", help="of the sampler (its own default)")

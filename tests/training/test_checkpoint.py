@@ -126,6 +126,25 @@ def test_a_flipped_byte_in_the_weights_is_noticed(saved):
         assert checkpoints.steps() == [10, 20]
 
 
+def test_further_averages_are_items_that_are_checked_as_the_others(tmp_path):
+    def averaged(step):
+        state = state_at(step)
+        return state._replace(averages={"0.9": state.params, "0.99": jax.tree.map(jnp.negative, state.params)})
+
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder, report=lambda _: None) as checkpoints:
+        for step in (10, 20):
+            checkpoints.save(averaged(step), {})
+        checkpoints.wait()
+        assert_same(checkpoints.restore_latest(averaged(0))[0], averaged(20))
+        assert_same(checkpoints.restore("average_0.99", averaged(0).params)[1], averaged(20).averages["0.99"])
+        # Those who do not ask for them need not know of them, nor of their damage.
+        largest = max((p for p in (folder / "20" / "average_0.99").rglob("*")), key=lambda p: p.stat().st_size)
+        spoil(largest, "flip")
+        assert_same(checkpoints.restore_latest(state_at(0))[0], state_at(20))
+        assert int(checkpoints.restore_latest(averaged(0))[0].step) == 10
+
+
 def test_nothing_is_restarted_when_all_are_damaged(saved):
     for step in ("10", "20"):
         shutil.rmtree(saved / step / "params")

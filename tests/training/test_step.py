@@ -8,8 +8,8 @@ import pytest
 
 from diffusion_jax import rng, training_times
 from diffusion_jax.errors import InputError
-from diffusion_jax.training.parallel import DataParallel
-from diffusion_jax.training.state import init_state, update_ema
+from diffusion_jax.training.parallel import MAPPED, DataParallel
+from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from tests import tiny
 
@@ -28,7 +28,7 @@ def batches(experiment):
     return images.reshape(STEPS, BATCH, 8, 8, 1)
 
 
-def train(experiment, batches, devices, accumulate=1):
+def train(experiment, batches, devices, accumulate=1, shares=MAPPED):
     """Parameters and losses after some SGD steps, and how many programs were compiled on the way."""
     compiled = []
 
@@ -37,8 +37,9 @@ def train(experiment, batches, devices, accumulate=1):
 
     optimizer = optax.sgd(0.5)
     data_parallel = DataParallel(jax.devices()[:devices])
-    state = data_parallel.replicate(init_state(experiment.init, optimizer, experiment.times, jax.random.key(1)))
-    step = data_parallel.train_step(make_train_step(experiment.loss, experiment.times, optimizer, 0.9, 3, accumulate))
+    state = data_parallel.hold(init_state(experiment.init, optimizer, experiment.times, jax.random.key(1)))
+    of_share = make_train_step(experiment.loss, experiment.times, optimizer, 0.9, 3, accumulate, shares)
+    step = data_parallel.train_step(of_share)
     losses, counts = [], []
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
@@ -81,10 +82,9 @@ def test_parts_must_divide_the_share(experiment, batches):
         train(experiment, batches, 1, accumulate=3)
 
 
-def test_that_comparison_can_fail(experiment, batches, on_one, monkeypatch):
+def test_that_comparison_can_fail(experiment, batches, on_one):
     """Control: if devices counted their examples from 0, all would share the first one's randomness."""
-    monkeypatch.setattr("diffusion_jax.training.step.global_indices", jnp.arange)
-    _, losses, _ = train(experiment, batches, 2)
+    _, losses, _ = train(experiment, batches, 2, shares=MAPPED._replace(indices=jnp.arange))
     assert max(abs(a / b - 1) for a, b in zip(losses, on_one[1], strict=True)) > 1e-3
 
 
@@ -99,7 +99,7 @@ def test_what_the_drawing_of_times_remembers_is_the_same_on_every_number_of_devi
         data_parallel = DataParallel(jax.devices()[:devices])
         state = init_state(lambda key: jnp.ones(()), optax.sgd(0.1), times, jax.random.key(0))
         step = data_parallel.train_step(make_train_step(loss, times, optax.sgd(0.1), 0.9, seed=3))
-        state = data_parallel.replicate(state)
+        state = data_parallel.hold(state)
         for _ in range(6):
             state, _ = step(state, data_parallel.shard({"image": np.arange(1.0, 17.0, dtype=np.float32)}))
         return jax.device_get(state.memory)
@@ -122,18 +122,11 @@ def test_the_step_given_away_is_gone(experiment, batches):
     optimizer = optax.adam(1e-3)
     data_parallel = DataParallel(jax.devices()[:1])
     step = data_parallel.train_step(make_train_step(experiment.loss, experiment.times, optimizer, 0.9, seed=3))
-    state = data_parallel.replicate(init_state(experiment.init, optimizer, experiment.times, jax.random.key(1)))
+    state = data_parallel.hold(init_state(experiment.init, optimizer, experiment.times, jax.random.key(1)))
     batch = data_parallel.shard({"image": batches[0]})
     state, _ = step(state, batch)
     step(state, batch)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.ema, state.optimizer)))
-
-
-def test_the_first_average_is_a_copy_and_the_rest_decay():
-    ema = update_ema({"w": jnp.array(9.0)}, {"w": jnp.array(1.0)}, jnp.array(0), 0.9)
-    np.testing.assert_allclose(ema["w"], 1.0)
-    ema = update_ema(ema, {"w": jnp.array(2.0)}, jnp.array(1), 0.9)
-    np.testing.assert_allclose(ema["w"], 0.9 * 1 + 0.1 * 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [0, 12])
@@ -148,7 +141,7 @@ def test_images_do_not_depend_on_the_devices_that_drew_them(experiment):
 
     def drawn(devices):
         data_parallel = DataParallel(jax.devices()[:devices])
-        return data_parallel.sample(experiment.preview(8 // devices))(data_parallel.replicate(params), keys)
+        return data_parallel.sample(experiment.preview(8 // devices))(data_parallel.hold(params), keys)
 
     one = drawn(1)
     assert one.shape == (8, 8, 8, 1)
