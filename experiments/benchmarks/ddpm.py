@@ -1,248 +1,291 @@
-"""Speed of DDPM: images a second in training and in 1000-step sampling, beside diffusers on PyTorch.
+"""Speed of DDPM: training and sampling beside diffusers on PyTorch, and how much of the machine both use.
 
   python -m experiments.benchmarks.ddpm
-  python -m experiments.benchmarks.ddpm --size digits --batch 64 --repeats 10
-  python -m experiments.benchmarks.ddpm --batch 128 --dtype bfloat16 --compile --json speed.json    (a GPU)
+  python -m experiments.benchmarks.ddpm --peers eager,compiled --tasks training,ddim --repeats 10
+  python -m experiments.benchmarks.ddpm --size church --batch 1 --sampling-steps 1 --repeats 1
 
-The same network on both sides (diffusers' UNet2DModel; the numbers of parameters are printed and must agree),
-the same batch, type and work: uniform times, noise, mean squared error of the noise, dropout, gradients clipped
-by their global norm, Adam, moving average; then the ancestral chain with clipped x0 and fixed-large variance.
+Sizes are the network of configs/cifar.py, of configs/lsun_church.py at 256x256, of configs/digits.py, and DiT-B/2 on
+the 32x32x4 latents of configs/imagenet256_dit.py. Tasks are training, the ancestral chain of 1000 steps, DDIM of 50,
+and Heun's method of 18, which are 35 evaluations of the network on either side. Of a chain the first --sampling-steps
+steps are timed and scaled to the whole by the number of evaluations.
+
+The same on both sides: network (diffusers' UNet2DModel or DiTTransformer2DModel, as many parameters or the benchmark
+stops), batch, type and work. Training is uniform times, noise, mean squared error of the noise, dropout, gradients
+clipped by their global norm, Adam, moving average. Chains clip x0, but Heun's and those of latents. DiT says the
+noise alone, for the usual loop learns no variance; it is told the class, in training not of a tenth, is not
+guided, and recomputes no block. diffusers' DiT embeds time and class in every block; here its blocks share the
+parameters, as ours do, but it still computes them as often.
 
 Ours is what `diffusion_jax.train` and `diffusion_jax.sample` compile. The peer is set up as well as it can be
 without changing it: channels-last memory, fused Adam, foreach clipping and averaging, scaled-dot-product
 attention, as many threads as cores, cuDNN's autotuner, bfloat16 by autocast. Both may use TF32 on a GPU, as JAX
-does by default. --compile adds torch.compile.
+does by default; the report says what was set. --peers compiled is the peer under torch.compile.
+
+Utilisation is matrix products and convolutions a second (`flops`, counted once, in ours: the work is the same), over
+what a product of large matrices of the same type reaches on the same machine, the fastest of all sides.
 
 Each side has a process of its own, so that neither's memory nor idle threads are the other's. Repetitions take
 turns on one device. The first call, which compiles, is shown apart; two rounds of warm-up are not. Devices are
-chosen by JAX_PLATFORMS and CUDA_VISIBLE_DEVICES. The peer needs torch and diffusers (the extra "parity").
+chosen by JAX_PLATFORMS and CUDA_VISIBLE_DEVICES. The peer needs torch and diffusers (the extra "parity"), compiled
+on a CPU also a C++ compiler; a peer that is missing or fails is named, and the others are measured without it.
+
+On one H200 or A100, some minutes each, and the whole chains with --whole instead of --sampling-steps:
+  for size in cifar church dit; do
+    python -m experiments.benchmarks.ddpm --size $size --batch 128 --dtype bfloat16 --peers compiled \\
+        --train-steps 20 --sampling-steps 18 --json $size.json
+  done
+Where 128 images of 256x256 are too many for the memory, a peer fails and is named, or ours, and all ends: give
+church --batch 64, the paper's. The first call of --peers compiled takes minutes.
 
 On a CPU the machine must be idle: torch's threads wait for one another, and other work slows it far more than us.
 """
 
 import argparse
-import importlib
-import importlib.util
-import json
-import multiprocessing
 import os
 import platform
-import resource
-import signal
 import statistics
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
+from experiments.benchmarks import shared
+from experiments.benchmarks.shared import SideError, ratio, spread
+
 # JAX and torch are imported by the sides alone: a process starts with its parent's peak memory as its own.
 
-CHAIN = 1000
-TASKS = ("training", "sampling")
-UNSTEADY = 1.3  # the slowest over the fastest repetition, above which the figures are doubtful
-WARM_UPS = 2  # torch.compile still works at a task's second call, and again after the other task
+TABLE = 1000
+PEERS = ("eager", "compiled")
+WARM_UPS = 2  # torch.compile still works at a task's second call, and again after the other tasks
+PACKAGE = "experiments.benchmarks"
 
 
-class Side:
-    """One implementation, in a process of its own. `make(options, ours)` of its module returns
+class Chain(NamedTuple):
+    """A whole chain: its steps, and evaluations of the network in each but the last, which has one."""
 
-        about:    a dict of plain values: "name", "versions", "device", "platform", "parameters"; or "missing",
-                  why it cannot run
-        training: runs options.train_steps training steps, and waits for them
-        sampling: runs options.sampling_steps steps of the chain, and waits for them
-        memory:   () -> peak MiB on the accelerator, or None
+    steps: int
+    each: int = 1
 
-    `ours` is what our side says about itself, None for our side.
+
+CHAINS = {"ancestral": Chain(TABLE), "ddim": Chain(50), "heun": Chain(18, 2)}
+TASKS = ("training", *CHAINS)
+BATCHES = {"cifar": 8, "church": 1, "digits": 64, "dit": 4}
+
+
+def evaluations(task: str, steps: int | None = None) -> int:
+    """Of the network, in the first `steps` steps of a chain, or in the whole."""
+    whole, each = CHAINS[task]
+    steps = min(whole if steps is None else steps, whole)
+    return each * steps - (each - 1) * (steps == whole)
+
+
+def measure(options, sides: list) -> tuple[list[dict], dict[int, str]]:
+    """What every side says and takes, repetitions taking turns; and which have failed, {number: why}.
+
+    Args:
+      options: as the command line names them.
+      sides: `shared.Side`s, or functions that answer like them, the first ours.
+
+    Returns:
+      Per side {"about": dict, task: {"first": seconds, "compiling": seconds or absent, "seconds": [repeats]},
+      "memory": {"host": MiB, "device": MiB or absent}, "rate": operations a second}, and for ours "flops". A side
+      that failed has no more than it had until then.
+
+    Raises:
+      SideError: ours has failed.
     """
-
-    def __init__(self, module: str, options: argparse.Namespace, ours: dict | None = None):
-        context = multiprocessing.get_context("spawn")
-        self._connection, far_end = context.Pipe()
-        context.Process(target=_serve, args=(module, options, ours, far_end), daemon=True).start()
-        far_end.close()
-        self.about = self._receive()
-
-    def seconds(self, task: str) -> float:
-        """How long `task` took."""
-        self._connection.send(task)
-        return self._receive()
-
-    def memory(self) -> dict[str, float]:
-        """Peak memory until now, MiB: of the process, and of the accelerator if there is one."""
-        self._connection.send("memory")
-        return self._receive()
-
-    def _receive(self):
-        try:
-            return self._connection.recv()
-        except EOFError:
-            raise SystemExit("error: one side has stopped; its own message stands above") from None
-
-
-def _serve(module, options, ours, connection):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and with it this process
-    about, training, sampling, device_memory = importlib.import_module(module).make(options, ours)
-    connection.send(about)
-    while True:
-        try:
-            request = connection.recv()
-        except EOFError:
-            return
-        if request == "memory":
-            # Kilobytes on Linux, bytes on macOS.
-            unit = 2**20 if platform.system() == "Darwin" else 2**10
-            host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-            device = device_memory()
-            connection.send({"host": host} | ({} if device is None else {"device": device}))
-        else:
-            start = time.perf_counter()
-            {"training": training, "sampling": sampling}[request]()
-            connection.send(time.perf_counter() - start)
-
-
-def measure(sides: list[Side], repeats: int) -> list[dict]:
-    """Per side {task: {"first": seconds, "seconds": [repeats]}, "memory": MiB}, repetitions taking turns."""
-    results = [{} for _ in sides]
-    rounds = ["first call", *["warm-up"] * WARM_UPS, *(f"{n} of {repeats}" for n in range(1, repeats + 1))]
-    turns = [(r, task, i) for r in rounds for task in TASKS for i in range(len(sides))]
+    results, failed = [{"about": side("about")} for side in sides], {}
+    numbered = (f"{n} of {options.repeats}" for n in range(1, options.repeats + 1))
+    rounds = ["first call", *["warm-up"] * WARM_UPS, *numbered]
+    turns = [(what, task, i) for what in rounds for task in options.tasks for i in range(len(sides))]
     with tqdm(turns, unit="run", dynamic_ncols=True) as bar:
         for what, task, i in bar:
-            bar.set_postfix_str(f"{sides[i].about['name']}, {task}, {what}")
-            seconds = sides[i].seconds(task)
-            if what == "first call":
-                results[i][task] = {"first": seconds, "seconds": []}
-            elif what != "warm-up":
-                results[i][task]["seconds"].append(seconds)
-    for side, result in zip(sides, results, strict=True):
-        result["memory"] = side.memory()
-    return results
+            if i in failed:
+                continue
+            bar.set_postfix_str(f"{results[i]['about']['name']}, {task}, {what}")
+            try:
+                if what == "first call":
+                    results[i][task] = sides[i]("first", task) | {"seconds": []}
+                else:
+                    seconds = sides[i]("seconds", task)
+                    results[i][task]["seconds"] += [] if what == "warm-up" else [seconds]
+            except SideError as error:
+                if i == 0:
+                    raise
+                failed[i] = str(error)
+    for i, side in enumerate(sides):
+        if i not in failed:
+            results[i]["memory"] = side("memory")
+            results[i]["rate"] = side("rate")
+    results[0]["flops"] = sides[0]("flops")
+    return results, failed
 
 
 def images_per_second(options, task: str, seconds: list[float]) -> list[float]:
-    """Of each repetition; a part of the chain is scaled to the whole."""
+    """Of each repetition; a part of a chain is scaled to the whole."""
     if task == "training":
         return [options.train_steps * options.batch / s for s in seconds]
-    return [options.batch / (s * CHAIN / options.sampling_steps) for s in seconds]
+    part = evaluations(task, options.sampling_steps) / evaluations(task)
+    return [options.batch * part / s for s in seconds]
 
 
-def report(options, sides: list[Side], results: list[dict]) -> str:
-    """The table, for people."""
-    ours = sides[0].about
+def utilisation(options, task: str, seconds: list[float], flops: dict, rate: float) -> float:
+    """The share of `rate` that a median repetition reaches."""
+    if task == "training":
+        work = options.train_steps * flops["training"]
+    else:
+        work = evaluations(task, options.sampling_steps) * flops["evaluation"]
+    return work / statistics.median(seconds) / rate
+
+
+def report(options, results: list[dict], remarks: list[str]) -> str:
+    """The table, for people, of sides that have not failed; `remarks` are lines on those that have."""
+    abouts = [result["about"] for result in results]
+    names, ours, flops = [about["name"] for about in abouts], abouts[0], results[0]["flops"]
+    rate = max(result["rate"] for result in results)
     lines = [
-        f"DDPM at the size of {options.size}: images {'x'.join(map(str, ours['shape']))}, batch {options.batch}, "
-        f"{options.dtype}, on {ours['device']}",
-        f"{processor()}, {cores()} cores; Python {platform.python_version()}",
-        *(f"{s.about['name']}: {s.about['parameters']:,} parameters; {s.about['versions']}" for s in sides),
-        f"training: {options.repeats} repetitions of {options.train_steps} steps; sampling: {options.repeats} of "
-        + (
-            f"the whole chain of {CHAIN} steps"
-            if options.sampling_steps == CHAIN
-            else f"the first {options.sampling_steps} of the {CHAIN} steps, scaled to {CHAIN}"
-        ),
-        "median (least to most); the ratio's range is over pairs of neighbouring repetitions",
+        f"size {options.size}: images {'x'.join(map(str, ours['shape']))}, batch {options.batch}, {options.dtype}, "
+        f"on {ours['device']}",
+        f"{shared.processor()}, {shared.cores()} cores; Python {platform.python_version()}",
+    ]
+    for about in abouts:
+        lines += [
+            f"{about['name']}: {about['parameters']:,} parameters; {about['versions']}",
+            f"  {about['precision']}",
+        ]
+    reached = (f"{result['rate'] / 1e9:.4g} GFLOP/s ({result['about']['name']})" for result in results)
+    lines += [
+        *remarks,
+        f"{options.repeats} repetitions: {'; '.join(timed(options, task) for task in options.tasks)}",
+        "median (least to most); ours / peer is of speeds, its range that of neighbouring repetitions",
+        f"an image takes {flops['evaluation'] / options.batch / 1e9:.4g} GFLOP an evaluation, "
+        f"{flops['training'] / options.batch / 1e9:.4g} a step of training; products of large matrices reach",
+        f"  {', '.join(reached)}",
         "",
     ]
-    rows = [["", *(s.about["name"] for s in sides), "ours / peer"]]
-    for task in TASKS:
-        speeds = [images_per_second(options, task, r[task]["seconds"]) for r in results]
-        rows.append([f"{task}, images/s", *map(_spread, speeds)])
-        if len(speeds) == 2:
-            pairs = [a / b for a, b in zip(*speeds, strict=True)]
-            median = statistics.median(speeds[0]) / statistics.median(speeds[1])
-            rows[-1].append(f"{median:.2f} ({min(pairs):.2f} to {max(pairs):.2f})")
-    for task in TASKS:
-        rows.append([f"{task}, first call, s", *(f"{r[task]['first']:.1f}" for r in results)])
+    rows = [["", names[0], *(cell for name in names[1:] for cell in (name, "ours / peer"))]]
+
+    def row(title, cells):
+        """`cells` one a side, beside an empty column for the ratio of every peer."""
+        rows.append([title, cells[0], *(part for cell in cells[1:] for part in (cell, ""))])
+
+    for task in options.tasks:
+        speeds = [images_per_second(options, task, result[task]["seconds"]) for result in results]
+        cells = [part for speed in speeds[1:] for part in (spread(speed), ratio(speeds[0], speed))]
+        rows.append([f"{task}, images/s", spread(speeds[0]), *cells])
+    for task in options.tasks:
+        shares = [utilisation(options, task, result[task]["seconds"], flops, rate) for result in results]
+        row(f"{task}, utilisation", [f"{100 * share:.0f} %" for share in shares])
+    for task in options.tasks:
+        row(f"{task}, first call, s", [f"{result[task]['first']:.1f}" for result in results])
+        compiling = [result[task].get("compiling") for result in results]
+        row("  of which XLA's compiler", ["" if s is None else f"{s:.1f}" for s in compiling])
     for kind in results[0]["memory"]:
-        rows.append([f"peak {kind} memory, MiB", *(f"{r['memory'].get(kind, 0):,.0f}" for r in results)])
-    columns = len(sides) + (2 if len(sides) == 2 else 1)
-    rows = [(row + [""] * columns)[:columns] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(columns)]
-    for first, *rest in rows:
-        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(rest, widths[1:], strict=True))]
-        lines.append("   ".join(cells).rstrip())
-    return "\n".join(lines)
+        row(f"peak {kind} memory, MiB", [f"{result['memory'].get(kind, 0):,.0f}" for result in results])
+    return "\n".join([*lines, shared.table(rows)])
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def timed(options, task: str) -> str:
+    """What one repetition is, for a person."""
+    if task == "training":
+        return f"training, {options.train_steps} steps"
+    part, whole = evaluations(task, options.sampling_steps), evaluations(task)
+    said = f"{whole} evaluations" if part == whole else f"the first {part} of {whole} evaluations, scaled"
+    return f"{task}, {said}"
 
 
-def processor() -> str:
-    """The CPU's name, as well as the system tells it."""
-    try:
-        named = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
-        return named[0].partition(":")[2].strip()
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+def doubts(options, results: list[dict]) -> list[str]:
+    """What is wrong with the figures, if anything."""
+    differing = [
+        f"{task} of {result['about']['name']}"
+        for result in results
+        for task in options.tasks
+        if shared.unsteady(result[task]["seconds"])
+    ]
+    if not differing:
+        return []
+    return [
+        f"repetitions differ by more than {shared.UNSTEADY} times (other work on the machine?), do not trust "
+        f"{', '.join(differing)}"
+    ]
 
 
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+def peers_of(options, ours: dict) -> tuple[list, list[str]]:
+    """The peers that run here, and a line on each that does not.
+
+    Raises:
+      SideError: a peer's network is another.
+    """
+    if not options.peers:
+        return [], ["no peer was asked for: ours alone"]
+    if missing := shared.absent():
+        return [], [f"no peer: {missing} not installed; pip install 'diffusion_jax[parity]' to compare"]
+    sides, remarks = [], []
+    for peer in options.peers:
+        try:
+            side = shared.Side(f"{PACKAGE}.peer", argparse.Namespace(**vars(options), peer=peer), ours)
+        except SideError as error:
+            remarks.append(f"no diffusers, {peer}: {error}")
+            continue
+        if not side.runs:
+            return [], [f"no peer: this torch sees no {ours['platform']}"]
+        if (parameters := side("about")["parameters"]) != ours["parameters"]:
+            raise SideError(f"ours has {ours['parameters']:,} parameters, diffusers' {parameters:,}: not one network")
+        sides.append(side)
+    return sides, remarks
 
 
-def main():
+def main(arguments: list[str] | None = None):
     """The command `python -m experiments.benchmarks.ddpm`."""
     parser = _parser()
-    options = parser.parse_args()
-    if options.sampling_steps > CHAIN:
-        parser.error(f"--sampling-steps {options.sampling_steps}: the chain has {CHAIN}")
-    if options.json and not options.json.parent.is_dir():
-        parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
+    options = parser.parse_args(arguments)
+    shared.check_json(parser, options.json)
+    options.batch = options.batch or BATCHES[options.size]
+    options.sampling_steps = TABLE if options.whole else options.sampling_steps
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave the peer room on the same GPU
     started = time.perf_counter()
-    packages = "experiments.benchmarks"
-    if options.whole:
-        options.sampling_steps = CHAIN
-    sides = [Side(f"{packages}.ours", options)]
-    absent = [name for name in ("torch", "diffusers") if importlib.util.find_spec(name) is None]
-    if absent:
-        print(f"{' and '.join(absent)} not installed: ours alone; pip install 'diffusion_jax[parity]' to compare")
-    else:
-        peer = Side(f"{packages}.peer", options, sides[0].about)
-        if "missing" in peer.about:
-            print(f"{peer.about['missing']}: ours alone")
-        else:
-            sides.append(peer)
-    results = measure(sides, options.repeats)
-    print(report(options, sides, results))
+    ours = shared.Side(f"{PACKAGE}.ours", options)
+    peers, remarks = peers_of(options, ours("about"))
+    results, failed = measure(options, [ours, *peers])
+    remarks += [f"no {results[i]['about']['name']}: it has failed; {why}" for i, why in failed.items()]
+    results = [result for i, result in enumerate(results) if i not in failed]
+    print(report(options, results, remarks))
     print(f"\n{time.perf_counter() - started:.0f} s in all")
-    times = [result[task]["seconds"] for result in results for task in TASKS]
-    if max(max(seconds) / min(seconds) for seconds in times) > UNSTEADY:
-        print("repetitions differ too much (other work on the machine?): these figures are not to be trusted")
+    for doubt in doubts(options, results):
+        print(f"DOUBTFUL: {doubt}")
     if options.json:
-        values = {name: value for name, value in vars(options).items() if name != "json"}
-        record = {
-            "options": values | {"chain": CHAIN, "processor": processor(), "cores": cores()},
-            "sides": [side.about | result for side, result in zip(sides, results, strict=True)],
-        }
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        shared.write_json(options.json, options, sides=results, remarks=remarks)
 
 
 def _parser():
-    class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
+    def some_of(names):
+        def parse(text):
+            chosen = [name for name in text.split(",") if name]
+            if wrong := [name for name in chosen if name not in names]:
+                raise argparse.ArgumentTypeError(f"{wrong[0]}: choose from {', '.join(names)}")
+            return [name for name in names if name in chosen]
 
-    def count(text):
-        if (value := int(text)) < 1:
-            raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-        return value
+        return parse
 
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.ddpm", description=__doc__, formatter_class=Formatter
+        prog=f"python -m {PACKAGE}.ddpm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    add("--size", choices=("cifar", "digits"), default="cifar", help="the network of configs/SIZE.py")
-    add("--batch", type=count, default=8, metavar="B", help="images at a time, in training and in sampling")
+    add, count = parser.add_argument, shared.count
+    add("--size", choices=tuple(BATCHES), default="cifar", help="of the network and its images (%(default)s)")
+    add("--tasks", type=some_of(TASKS), default=list(TASKS), metavar="LIST", help=f"of {','.join(TASKS)} (all)")
+    peers = {"type": some_of(PEERS), "default": ["eager"], "metavar": "LIST"}
+    add("--peers", **peers, help=f"of {','.join(PEERS)}, or '' for none (eager)")
+    batches = ", ".join(f"{size} {batch}" for size, batch in BATCHES.items())
+    add("--batch", type=count, metavar="B", help=f"images at a time, in training and in sampling ({batches})")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of convolutions and products")
-    add("--repeats", type=count, default=5, metavar="N", help="timed repetitions of each side and task")
-    add("--train-steps", type=count, default=2, metavar="N", help="training steps a repetition; a GPU wants 20")
-    add("--sampling-steps", type=count, default=5, metavar="N", help=f"first steps of the {CHAIN} that are timed")
-    add("--whole", action="store_true", help=f"time all {CHAIN} steps of the chain")
-    add("--compile", action="store_true", help="torch.compile for the peer")
+    add("--repeats", type=count, default=5, metavar="N", help="timed repetitions of each side and task (%(default)s)")
+    add("--train-steps", type=count, default=2, metavar="N", help="a repetition (%(default)s); a GPU wants 20")
+    add("--sampling-steps", type=count, default=5, metavar="N", help="of each chain, its first (%(default)s)")
+    add("--whole", action="store_true", help="time the whole chains")
     add("--json", type=Path, metavar="PATH", help="also write every figure there")
     return parser
 
 
 if __name__ == "__main__":
-    main()
+    shared.run(main)

@@ -25,19 +25,28 @@ another, and other work slows it far more than us.
 """
 
 import argparse
-import importlib.util
-import json
 import os
 import platform
-import statistics
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.benchmarks import samplers
-from experiments.benchmarks.ddpm import UNSTEADY, cores, processor
-from experiments.benchmarks.samplers import Side, table
+from experiments.benchmarks.shared import (
+    UNSTEADY,
+    Side,
+    absent,
+    check_json,
+    cores,
+    count,
+    processor,
+    ratio,
+    run,
+    spread,
+    table,
+    unsteady,
+    write_json,
+)
 
 # JAX and torch are imported by the sides alone: a process starts with its parent's peak memory as its own.
 
@@ -106,11 +115,9 @@ def report(results: dict[str, list[dict]]) -> str:
     for name, sides in results.items():
         ours = sides[0]["about"]
         times = [side["seconds"] for side in sides]
-        rows.append([name, str(ours["batch"]), f"{ours['parameters']:,}", samplers._spread(times[0])])
+        rows.append([name, str(ours["batch"]), f"{ours['parameters']:,}", spread(times[0])])
         if len(sides) == 2:
-            pairs = [b / a for a, b in zip(*times, strict=True)]
-            ratio = statistics.median(times[1]) / statistics.median(times[0])
-            rows[-1] += [samplers._spread(times[1]), f"{ratio:.2f} ({min(pairs):.2f} to {max(pairs):.2f})"]
+            rows[-1] += [spread(times[1]), ratio(times[1], times[0])]
         else:
             rows[-1] += ["none", ""]
         rows[-1] += [f"{side['first']:.1f}" for side in sides]
@@ -124,7 +131,7 @@ def doubts(results: dict[str, list[dict]]) -> list[str]:
         if len({side["about"]["parameters"] for side in sides}) > 1:
             found.append(f"{name}: not as many parameters on either side: the ratio means nothing")
         for side in sides:
-            if max(side["seconds"]) / min(side["seconds"]) > UNSTEADY:
+            if unsteady(side["seconds"]):
                 found.append(f"{name}: repetitions of {side['about']['name']} differ by more than {UNSTEADY} times")
     return found
 
@@ -133,15 +140,14 @@ def main(arguments: list[str] | None = None):
     """The command `python -m experiments.benchmarks.networks`."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.json and not options.json.parent.is_dir():
-        parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
+    check_json(parser, options.json)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave the peer room on the same GPU
     started = time.perf_counter()
-    absent = [name for name in ("torch", "diffusers") if importlib.util.find_spec(name) is None]
-    if absent:
-        print(f"{' and '.join(absent)} not installed: ours alone; pip install 'diffusion_jax[parity]' to compare")
+    missing = absent()
+    if missing:
+        print(f"{missing} not installed: ours alone; pip install 'diffusion_jax[parity]' to compare")
     results = {}
-    turns = options.repetitions + 2 + (not absent)
+    turns = options.repetitions + 2 + (not missing)
     with tqdm(total=turns * len(options.networks), unit="turn", dynamic_ncols=True) as bar:
         for name in options.networks:
 
@@ -151,7 +157,7 @@ def main(arguments: list[str] | None = None):
 
             options.network = name
             sides = [Side("experiments.benchmarks.networks_ours", options)]
-            if not absent:
+            if not missing:
                 peer = Side("experiments.benchmarks.networks_peer", options, sides[0]("about"))
                 sides += [peer] if peer.runs else []
                 if not peer.runs:
@@ -170,17 +176,10 @@ def main(arguments: list[str] | None = None):
         print(f"DOUBTFUL: {doubt}")
     print(f"{time.perf_counter() - started:.0f} s in all")
     if options.json:
-        values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-        record = {"options": values | {"processor": processor(), "cores": cores()}, "networks": results}
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(options.json, options, networks=results)
 
 
 def _parser():
-    def count(text):
-        if (value := int(text)) < 1:
-            raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-        return value
-
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmarks.networks",
         description=__doc__,
@@ -200,4 +199,4 @@ def _parser():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax import cpu
 from diffusion_jax.models.adm import ADMUNet, heads_of_width
 from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.models.controlnet import Controlled, HintEncoder
@@ -80,5 +81,6 @@ class Ours:
 
 def make(options, _):
     """`Ours` in a process of its own, where no program is taken from a cache of earlier runs."""
+    cpu.prefer_eigen()
     jax.config.update("jax_enable_compilation_cache", False)
     return Ours(options)

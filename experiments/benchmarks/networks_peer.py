@@ -66,21 +66,7 @@ class Controlled(torch.nn.Module):
 
 
 def dit(size):
-    fields = size["fields"]
-    model = diffusers.DiTTransformer2DModel(
-        num_attention_heads=fields["heads"],
-        attention_head_dim=fields["features"] // fields["heads"],
-        in_channels=size["image"][2],
-        out_channels=fields["out_channels"],
-        num_layers=fields["layers"],
-        sample_size=size["image"][0],
-        patch_size=fields["patch"],
-        num_embeds_ada_norm=CLASSES,
-    )
-    first, *others = model.transformer_blocks
-    for block in others:
-        block.norm1.emb = first.norm1.emb
-    return model
+    return peer.transformer(size["image"][0], size["image"][2], **size["fields"], classes=CLASSES)
 
 
 def ddpm(size):

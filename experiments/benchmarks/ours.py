@@ -1,6 +1,6 @@
 """Our side of the benchmark: what the command lines compile, timed from outside."""
 
-import importlib
+import time
 
 import flax
 import jax
@@ -8,57 +8,120 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffusion_jax import rng, samplers
+from diffusion_jax import cpu, rng, samplers
 from diffusion_jax.experiment import SampleRequest
-from diffusion_jax.training.parallel import DataParallel
+from diffusion_jax.training.parallel import AXIS, DataParallel
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
+from experiments.benchmarks.ddpm import CHAINS
+from experiments.benchmarks.flops import best_rate, flops
+from experiments.benchmarks.shared import host_memory
+from experiments.benchmarks.sizes import SIZES, Size
+
+COMPILER = "/jax/core/compile/backend_compile_duration"  # what JAX calls the time that XLA takes
 
 
 def make(options, _):
-    """(about, training, sampling, memory); see `ddpm.Side`."""
-    module = importlib.import_module(f"configs.{options.size}")
-    config = module.get_config()
-    config.model.bfloat16 = options.dtype == "bfloat16"
-    experiment = module.build(config)
-    device = jax.local_devices()[0]
-    parallel = DataParallel([device])
-    root = jax.random.key(0)
-    state = parallel.replicate(init_state(experiment.init, experiment.optimizer, experiment.times, root))
-    step = parallel.train_step(
-        make_train_step(experiment.loss, experiment.times, experiment.optimizer, experiment.ema_decay, config.seed)
-    )
-    shape = experiment.example["image"].shape
-    images = np.random.default_rng(0).integers(0, 256, (options.batch, *shape), np.uint8)
+    """`Ours` in a process of its own, where no program is taken from a cache of earlier runs."""
+    cpu.prefer_eigen()
+    jax.config.update("jax_enable_compilation_cache", False)
+    return Ours(options, SIZES[options.size](options.dtype == "bfloat16"))
 
-    def beginning(sampler, times, denoise, x, keys):
-        return samplers.solve(sampler, times[: options.sampling_steps + 1], denoise, x, keys)
 
-    sample = parallel.sample(experiment.samplers["ancestral"](SampleRequest(options.batch, run=beginning)))
-    keys = rng.per_example(root, jnp.arange(options.batch))
+class Ours:
+    """What the parent may ask of this side (`ddpm.measure`)."""
 
-    def training():
-        nonlocal state
-        for _ in range(options.train_steps):
-            state, metrics = step(state, parallel.shard({"image": images}))
-        jax.block_until_ready((state, metrics))
+    def __init__(self, options, size: Size):
+        self._options, experiment = options, size.experiment
+        self._device = jax.local_devices()[0]
+        parallel = DataParallel([self._device])
+        root = jax.random.key(0)
+        self._state = parallel.hold(init_state(experiment.init, experiment.optimizer, experiment.times, root))
+        self._plain_step = make_train_step(
+            experiment.loss, experiment.times, experiment.optimizer, experiment.ema_decay, size.config.seed
+        )
+        self._step, self._shard = parallel.train_step(self._plain_step), parallel.shard
+        self._batch = {name: drawn(options.batch, x) for name, x in experiment.example.items()}
+        self._given = rng.per_example(root, jnp.arange(options.batch)), *experiment.ask(options.batch, {})
+        self._one_step = experiment.samplers["ddim"](SampleRequest(options.batch, steps=1))
 
-    def sampling():
-        sample(state.ema, keys)  # returns NumPy arrays: it has waited
+        def sampler(task):
+            def beginning(sampler, times, denoise, x, keys):
+                return samplers.solve(sampler, times[: options.sampling_steps + 1], denoise, x, keys)
 
-    def memory():
-        stats = device.memory_stats()
-        return stats["peak_bytes_in_use"] / 2**20 if stats else None
+            request = SampleRequest(options.batch, steps=CHAINS[task].steps, run=beginning)
+            return parallel.sample(experiment.samplers[task](request))
 
-    about = {
-        "name": "diffusion_jax",
-        "versions": f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",
-        "device": device.device_kind,
-        "platform": device.platform,
-        "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
-        # What the peer has to match.
-        "shape": list(shape),
-        "model": config.model.to_dict(),
-        "train": config.train.to_dict(),
-    }
-    return about, training, sampling, memory
+        self._samplers = {task: sampler(task) for task in CHAINS}
+        tf32 = f"TF32 (jax_default_matmul_precision {jax.config.jax_default_matmul_precision or 'default'})"
+        float32 = tf32 if self._device.platform == "gpu" else "float32"
+        products = {"float32": float32, "bfloat16": "bfloat16"}
+        self._about = {
+            "name": "diffusion_jax",
+            "versions": f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",
+            "device": self._device.device_kind,
+            "platform": self._device.platform,
+            "parameters": sum(x.size for x in jax.tree.leaves(self._state.params)),
+            "precision": f"products and convolutions {products[options.dtype]}, parameters float32, arrays NHWC",
+            # What the peer has to match.
+            "shape": list(next(iter(experiment.example.values())).shape),
+            "train": size.config.train.to_dict(),
+            **size.match,
+        }
+
+    def about(self) -> dict:
+        return self._about
+
+    def first(self, task: str) -> dict:
+        """Seconds of the first call, and what of it is XLA's compiler."""
+        compiling = []
+
+        def listen(event, seconds, **_):
+            if event == COMPILER:
+                compiling.append(seconds)
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        seconds = self.seconds(task)
+        jax.monitoring.unregister_event_duration_listener(listen)
+        return {"first": seconds, "compiling": sum(compiling)}
+
+    def seconds(self, task: str) -> float:
+        """Of `train_steps` steps of training, or of the beginning of a chain, waited for."""
+        start = time.perf_counter()
+        if task == "training":
+            for _ in range(self._options.train_steps):
+                self._state, metrics = self._step(self._state, self._shard(self._batch))
+            jax.block_until_ready((self._state, metrics))
+        else:
+            self._samplers[task](self._state.ema, *self._given)  # returns NumPy arrays: it has waited
+        return time.perf_counter() - start
+
+    def memory(self) -> dict:
+        """Peak MiB of the process, and on the accelerator if there is one."""
+        stats = self._device.memory_stats()
+        return {"host": host_memory()} | ({"device": stats["peak_bytes_in_use"] / 2**20} if stats else {})
+
+    def flops(self) -> dict:
+        """Operations of one training step, and of one evaluation of the network, on the whole batch."""
+        step = jax.make_jaxpr(self._plain_step, axis_env=[(AXIS, 1)])(self._state, self._batch)
+        evaluation = jax.make_jaxpr(self._one_step)(self._state.ema, *self._given)
+        return {"training": flops(step), "evaluation": flops(evaluation)}
+
+    def rate(self) -> float:
+        """`best_rate` of a product of matrices, in the type that is measured."""
+        product = jax.jit(jnp.matmul)
+
+        def multiply(n):
+            pair = np.random.default_rng(0).standard_normal((2, n, n), np.float32)
+            left, right = jax.device_put(jnp.asarray(pair, self._options.dtype), self._device)
+            return lambda: product(left, right).block_until_ready()
+
+        return best_rate(multiply, self._device.platform)
+
+
+def drawn(batch: int, like: jax.ShapeDtypeStruct) -> np.ndarray:
+    """Anything of the type of an example's array, [batch, ...]: images, latents, labels."""
+    noise, shape = np.random.default_rng(0), (batch, *like.shape)
+    if jnp.issubdtype(like.dtype, jnp.integer):
+        return noise.integers(0, 256, shape).astype(like.dtype)
+    return noise.standard_normal(shape).astype(like.dtype)

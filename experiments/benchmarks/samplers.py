@@ -36,20 +36,29 @@ worth something only where nothing else runs; instructions and bytes always are.
 """
 
 import argparse
-import importlib
-import importlib.util
-import json
-import multiprocessing
 import os
 import platform
-import signal
 import statistics
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.benchmarks.ddpm import UNSTEADY, cores, processor
+from experiments.benchmarks.shared import (
+    UNSTEADY,
+    Side,
+    absent,
+    check_json,
+    cores,
+    count,
+    processor,
+    ratio,
+    run,
+    spread,
+    table,
+    unsteady,
+    write_json,
+)
 
 # JAX and torch are imported by the sides alone: the environment is set first, and each has its own.
 
@@ -68,43 +77,6 @@ SAMPLERS = (
 WITHOUT_PEER = ("annealed_langevin",)
 PARTS = ("compile", "memory", "speed")
 UNROLLED = ("euler", (2, 8))  # the control of `compile`
-
-
-class Side:
-    """One implementation, in a process of its own: `side("method", *arguments)` is what it answers.
-
-    `make(options, ours)` of its module returns the object that has the methods, or None where it cannot run;
-    `ours` is what our side says about itself, None for our side.
-    """
-
-    def __init__(self, module: str, options: argparse.Namespace, ours: dict | None = None):
-        context = multiprocessing.get_context("spawn")
-        self._connection, far_end = context.Pipe()
-        context.Process(target=_serve, args=(module, options, ours, far_end), daemon=True).start()
-        far_end.close()
-        self.runs = self._receive()
-
-    def __call__(self, method: str, *arguments):
-        self._connection.send((method, arguments))
-        return self._receive()
-
-    def _receive(self):
-        try:
-            return self._connection.recv()
-        except EOFError:
-            raise SystemExit("error: one side has stopped; its own message stands above") from None
-
-
-def _serve(module, options, ours, connection):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and with it this process
-    side = importlib.import_module(module).make(options, ours)
-    connection.send(side is not None)
-    while True:
-        try:
-            method, arguments = connection.recv()
-        except EOFError:
-            return
-        connection.send(getattr(side, method)(*arguments))
 
 
 # ---- Measuring. `ours` and `sides` are `Side`s, or functions that answer like them.
@@ -166,14 +138,14 @@ def compile_table(options, programs: dict) -> str:
         rows.append(
             [
                 name,
-                *(_spread(by_steps[n]["seconds"]) for n in options.chains),
+                *(spread(by_steps[n]["seconds"]) for n in options.chains),
                 *(f"{by_steps[n]['instructions']:,}" for n in options.chains),
                 f"{growth:.2f}, {last['instructions'] - first['instructions']:+}",
             ]
         )
     name = UNROLLED[0]
     controls = [
-        f"{steps} steps {_spread(program['seconds'])} s, {program['instructions']:,} instructions"
+        f"{steps} steps {spread(program['seconds'])} s, {program['instructions']:,} instructions"
         for steps, program in programs["unrolled"][name].items()
     ]
     return "\n".join(
@@ -224,11 +196,9 @@ def speed_table(options, abouts: list[dict], speeds: list[dict]) -> str:
                 continue
             steps = [options.steps / s for s in results[name]["seconds"]]
             share = statistics.median(rate[name]) / statistics.median(rate["network"])
-            rows[-1] += [_spread(rate[name]), f"{statistics.median(steps):.3g}", f"{share:.2f}"]
+            rows[-1] += [spread(rate[name]), f"{statistics.median(steps):.3g}", f"{share:.2f}"]
         if both and name in rates[1]:
-            pairs = [a / b for a, b in zip(rates[0][name], rates[1][name], strict=True)]
-            ratio = statistics.median(rates[0][name]) / statistics.median(rates[1][name])
-            rows[-1].append(f"{ratio:.2f} ({min(pairs):.2f} to {max(pairs):.2f})")
+            rows[-1].append(ratio(rates[0][name], rates[1][name]))
     return "\n".join(
         [
             f"SPEED: batch {options.batch}, {options.steps} steps; median (least to most) of {options.repetitions}"
@@ -254,29 +224,13 @@ def doubts(programs: dict, abouts: list[dict], speeds: list[dict]) -> list[str]:
             found.append(f"{what} differ with the number of steps: {', '.join(grown)}")
     times = [result["seconds"] for results in speeds for result in results.values()]
     times += [p["seconds"] for way in programs.values() for by_steps in way.values() for p in by_steps.values()]
-    unsteady = sum(max(seconds) / min(seconds) > UNSTEADY for seconds in times)
-    if unsteady:
+    differing = sum(map(unsteady, times))
+    if differing:
         found.append(
-            f"in {unsteady} of {len(times)} timings repetitions differ by more than {UNSTEADY} times (other work on "
+            f"in {differing} of {len(times)} timings repetitions differ by more than {UNSTEADY} times (other work on "
             "the machine?): distrust them"
         )
     return found
-
-
-def table(rows: list[list[str]]) -> str:
-    """Columns as wide as their widest cell, numbers to the right."""
-    columns = max(map(len, rows))
-    rows = [row + [""] * (columns - len(row)) for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(columns)]
-    lines = []
-    for first, *rest in rows:
-        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(rest, widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
 # ---- The command line.
@@ -292,8 +246,7 @@ def main(arguments: list[str] | None = None):
         parser.error(f"{longest} steps: the tables of betas have 1000")
     if not options.config.is_file():
         parser.error(f"--config {options.config}: there is no such file")
-    if options.json and not options.json.parent.is_dir():
-        parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
+    check_json(parser, options.json)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave the peer room on the same GPU
     started = time.perf_counter()
     ours = Side("experiments.benchmarks.samplers_ours", options)
@@ -324,34 +277,20 @@ def main(arguments: list[str] | None = None):
         print(f"DOUBTFUL: {doubt}")
     print(f"{time.perf_counter() - started:.0f} s in all")
     if options.json:
-        values = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-        record = {
-            "options": values | {"processor": processor(), "cores": cores()},
-            "sides": abouts,
-            "programs": programs,
-            "speed": speeds,
-        }
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(options.json, options, sides=abouts, programs=programs, speed=speeds)
 
 
 def _peer(options, ours: dict) -> tuple[Side | None, str]:
     """diffusers' side, or None and why."""
     if options.alone:
         return None, ""
-    absent = [name for name in ("torch", "diffusers") if importlib.util.find_spec(name) is None]
-    if absent:
-        missing = " and ".join(absent)
+    if missing := absent():
         return None, f"{missing} not installed: ours alone; pip install 'diffusion_jax[parity]' to compare"
     side = Side("experiments.benchmarks.samplers_peer", options, ours)
     return (side, "") if side.runs else (None, f"this torch sees no {ours['platform']}: ours alone")
 
 
 def _parser():
-    def count(text):
-        if (value := int(text)) < 1:
-            raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-        return value
-
     def several(text):
         if (value := int(text)) < 2:
             raise argparse.ArgumentTypeError(f"{text} must be at least 2")
@@ -378,4 +317,4 @@ def _parser():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

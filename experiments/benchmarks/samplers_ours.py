@@ -11,7 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import config, guidance, parameterizations, processes, samplers, schedules, timesteps, variances
+from diffusion_jax import (
+    config,
+    cpu,
+    guidance,
+    parameterizations,
+    processes,
+    samplers,
+    schedules,
+    timesteps,
+    variances,
+)
 from diffusion_jax.recipes import pixels
 
 TABLE = 1000
@@ -116,6 +126,7 @@ CHAINS = {
 
 def make(options, _):
     """`Ours` in a process of its own, where no program is taken from a cache of earlier runs."""
+    cpu.prefer_eigen()
     jax.config.update("jax_enable_compilation_cache", False)
     return Ours(options)
 

@@ -1,0 +1,124 @@
+"""What `ddpm` measures of ours, by size: an experiment that trains and draws, and what a peer has to match."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from configs import cifar, digits, imagenet256_dit, lsun_church
+from diffusion_jax import (
+    guidance,
+    losses,
+    parameterizations,
+    processes,
+    samplers,
+    schedules,
+    timesteps,
+    training_times,
+    variances,
+)
+from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.models import dit
+from diffusion_jax.models.conditioning import LabelEmbedding
+from diffusion_jax.recipes import pixels
+from diffusion_jax.recipes.compose import Walk, compose, drawn_by
+
+TABLE = 1000
+WITHHELD = 0.1  # share of examples that DiT is not told the class of, in training
+
+
+class Size(NamedTuple):
+    """One size. `match` is what the peer needs beside the experiment's shapes and `config.train`, plain values."""
+
+    config: ConfigDict
+    experiment: Experiment
+    match: dict
+
+
+class Table(NamedTuple):
+    """DDPM's linear table of betas, and what is made of it."""
+
+    schedule: schedules.Schedule
+    process: processes.Process
+    parameterization: parameterizations.Parameterization
+
+
+def table() -> Table:
+    schedule = schedules.from_betas(schedules.linear_betas(TABLE))
+    said = parameterizations.eps(schedule, parameterizations.table_index(TABLE))
+    return Table(schedule, processes.gaussian(schedule), said)
+
+
+def heun(request: SampleRequest) -> Walk:
+    """Two evaluations a step and one in the last; nothing is clipped."""
+    return Walk(samplers.heun(table().schedule), timesteps.uniform(request.steps, TABLE))
+
+
+def unet(module, variance: str) -> Callable[[bool], Size]:
+    """`bfloat16 -> Size` of a module of configs/, DDPM on images, as it stands there; and Heun's method.
+
+    `variance` is what diffusers calls that of its ancestral sampler.
+    """
+
+    def make(bfloat16):
+        config = module.get_config()
+        config.model.bfloat16 = bfloat16
+        experiment = module.build(config)
+        model = pixels.unet(config)
+
+        def apply(params, *told):
+            return model.apply({"params": params}, *told)
+
+        _, process, said = table()
+        more = drawn_by({"heun": heun}, apply, said, process, tuple(config.data.shape))
+        match = {"model": config.model.to_dict(), "variance": variance, "clip": True}
+        return Size(config, experiment._replace(samplers={**experiment.samplers, **more}), match)
+
+    return make
+
+
+def dit_b2(bfloat16: bool) -> Size:
+    """DiT-B/2 on the latents of configs/imagenet256_dit.py, which says the noise and no variance.
+
+    The usual PyTorch loop learns no variance, and recomputes no block in the backward pass; so nor does this.
+    """
+    config = imagenet256_dit.get_config()
+    config.model.update({"features": 768, "layers": 12, "heads": 12, "bfloat16": bfloat16})
+    schedule, process, said = table()
+    null = guidance.replacing(label=imagenet256_dit.CLASSES)
+
+    def walk(process, grid, variance):
+        return lambda request: Walk(samplers.ancestral(process), grid(request.steps, TABLE), (variance(schedule),))
+
+    experiment = compose(
+        config,
+        pixels.told_labels(pixels.latents(config, source=None), imagenet256_dit.CLASSES),
+        model=dit.B(
+            patch=config.model.patch,
+            out_channels=config.data.shape[-1],
+            embed={"label": LabelEmbedding(imagenet256_dit.CLASSES + 1, nn.initializers.normal(0.02))},
+            dtype=jnp.bfloat16 if bfloat16 else jnp.float32,
+        ),
+        process=process,
+        parameterization=said,
+        loss=lambda *parts: losses.withholding(losses.simple(*parts), null, WITHHELD),
+        times=training_times.independent(training_times.table(TABLE)),
+        walks={
+            "ancestral": walk(process, timesteps.uniform, variances.fixed_large),
+            "ddim": walk(processes.gaussian(schedule, processes.ddim(0.0)), timesteps.leading, variances.posterior),
+            "heun": heun,
+        },
+        preview="ddim",
+    )
+    model = config.model.to_dict() | {"classes": imagenet256_dit.CLASSES, "withheld": WITHHELD}
+    return Size(config, experiment, {"model": model, "variance": "fixed_large", "clip": False})
+
+
+SIZES = {
+    "cifar": unet(cifar, "fixed_large"),
+    "church": unet(lsun_church, "fixed_small"),
+    "digits": unet(digits, "fixed_large"),
+    "dit": dit_b2,
+}
