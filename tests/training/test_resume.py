@@ -21,6 +21,7 @@ from tests import tiny
 
 CONFIG = Path(tiny.__file__)
 ROOT = CONFIG.parent.parent
+STEPS = 200
 
 
 def config(**train):
@@ -63,7 +64,8 @@ def command(workdir: Path, steps: int, *more: str):
 
 def start(*args, **kwargs):
     # One device is enough, and a smaller program.
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"  # the last counts
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command(*args, **kwargs), env=environment, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -81,30 +83,30 @@ def checkpoints_in(workdir: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """A run of 300 steps, with a checkpoint every five, that nothing disturbed."""
+    """A run of `STEPS` steps, with a checkpoint every five, that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("unbroken")
-    process = start(workdir, 300, "--config.log.checkpoint_every=5")
+    process = start(workdir, STEPS, "--config.log.checkpoint_every=5")
     said = finish(process)
     assert process.returncode == 0, said
     return workdir
 
 
 def test_kill_9_at_random_moments(tmp_path, unbroken):
-    """Four kills; each comes up to half a second after the first new checkpoint: within a save as often as not."""
+    """Three kills; each comes up to half a second after the first new checkpoint: within a save as often as not."""
     moments = random.Random(0)
     killed = 0
-    while killed < 4:
+    while killed < 3:
         before = checkpoints_in(tmp_path)
-        process = start(tmp_path, 300, "--config.log.checkpoint_every=5")
+        process = start(tmp_path, STEPS, "--config.log.checkpoint_every=5")
         while checkpoints_in(tmp_path)[-1:] == before[-1:] and process.poll() is None:
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         said = finish(process)
         assert process.returncode == -signal.SIGKILL, f"it ended before it could be killed: {said}"
-        assert checkpoints_in(tmp_path)[-1] < 300
+        assert checkpoints_in(tmp_path)[-1] < STEPS
         killed += 1
-    process = start(tmp_path, 300, "--config.log.checkpoint_every=5")
+    process = start(tmp_path, STEPS, "--config.log.checkpoint_every=5")
     said = finish(process)
     assert process.returncode == 0, said
     assert "going on from step" in said
@@ -113,7 +115,7 @@ def test_kill_9_at_random_moments(tmp_path, unbroken):
 
 
 def test_sigterm_saves_and_exits(tmp_path, unbroken):
-    process = start(tmp_path, 300, "--config.log.checkpoint_every=1000")
+    process = start(tmp_path, STEPS, "--config.log.checkpoint_every=1000")
     while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
         assert process.poll() is None, finish(process)
         time.sleep(0.01)
@@ -121,9 +123,9 @@ def test_sigterm_saves_and_exits(tmp_path, unbroken):
     said = finish(process)
     assert process.returncode == 128 + signal.SIGTERM, said
     step = checkpoints_in(tmp_path)[-1]
-    assert 0 < step < 300
+    assert 0 < step < STEPS
     assert f"saved at step {step}" in said
-    process = start(tmp_path, 300, "--config.log.checkpoint_every=1000")
+    process = start(tmp_path, STEPS, "--config.log.checkpoint_every=1000")
     assert f"going on from step {step}" in finish(process)
     assert_same_run(tmp_path, unbroken)
 
