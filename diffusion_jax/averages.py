@@ -62,8 +62,12 @@ def named(decays: Iterable[float] = (), profiles: Iterable[float] = ()) -> dict[
     """Averages by their names: "0.999" for a decay, "sigma_rel_0.05" for a profile.
 
     Raises:
-      InputError: as of `exponential` and `power`.
+      InputError: as of `exponential` and `power`, or something is not a number.
     """
+    decays, profiles = tuple(decays), tuple(profiles)
+    for value in (*decays, *profiles):
+        if isinstance(value, str):
+            raise InputError(f"an average of {value!r}; give numbers, such as 0.05,0.1")
     known = {f"{decay:.12g}": exponential(decay) for decay in decays}
     return known | {f"sigma_rel_{sigma:.12g}": power(sigma) for sigma in profiles}
 

@@ -18,6 +18,7 @@ from diffusion_jax import rng
 from diffusion_jax.errors import InputError
 
 SAME = ((1, 1), (1, 1))
+MANY = 2**20  # weights of one head
 
 
 class Told(NamedTuple):
@@ -224,34 +225,10 @@ class ResBlock(nn.Module):
         return x + h
 
 
-class AttentionBlock(nn.Module):
-    """Self-attention over all pixels, with a residual: [B, H, W, C] -> [B, H, W, C] of `dtype`.
-
-    x + out(softmax(q k^T / sqrt(C / heads)) v), with q, k, v dense layers of GroupNorm(x) and `out` a dense layer
-    that starts at zero. C is a multiple of `groups` and of `heads`. `attend` is what `attention` is computed by.
-    """
-
-    heads: int = 1
-    groups: int = 32
-    epsilon: float = 1e-6
-    dtype: Any = jnp.float32
-    attend: Callable = jax.nn.dot_product_attention
-
-    @nn.compact
-    def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
-        batch, height, width, channels = x.shape
-        h = group_norm(self.groups, self.dtype, "norm", self.epsilon)(x)
-        h = h.reshape(batch, height * width, channels)
-        query, key, value = (dense(channels, self.dtype, name)(h) for name in ("query", "key", "value"))
-        h = attention(query, key, value, self.heads, self.attend).reshape(x.shape)
-        return x + dense(channels, self.dtype, "out", kernel_init=zero_init)(h)
-
-
-def attention(query, key, value, heads: int, attend: Callable = jax.nn.dot_product_attention) -> jax.Array:
+def attention(query, key, value, heads: int, attend: Callable) -> jax.Array:
     """softmax(q k^T / sqrt(d)) v in each of `heads` slices of d features: [B, N, C], twice [B, L, C] -> [B, N, C].
 
-    The softmax is float32. `attend` computes it for [B, N, heads, d] and twice [B, L, heads, d]; by default XLA does,
-    in which memory grows with heads N L, and `flash` is another.
+    The softmax is float32. `attend` (`by_xla`, `flash`) computes it for [B, N, heads, d] and twice [B, L, heads, d].
 
     Raises:
       InputError: `heads` does not divide C.
@@ -263,6 +240,30 @@ def attention(query, key, value, heads: int, attend: Callable = jax.nn.dot_produ
     query, key, value = (x.reshape(*x.shape[:2], heads, -1) for x in (query, key, value))
     out = attend(query, key, value)
     return out.reshape(*out.shape[:2], -1)
+
+
+def by_xla(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Attention as XLA computes it, with memory that grows with heads N L: [B, N, heads, d] -> the same.
+
+    On a CPU, where N L is large, one head of one example after the other, whose N L weights stay in the caches: less
+    than half of the time for 1024 tokens and more (docs/performance.md).
+    """
+    together = jax.nn.dot_product_attention
+    if query.shape[1] * key.shape[1] < MANY:
+        return together(query, key, value)
+
+    def read(one):
+        query, key, value = one  # [N, d], [L, d], [L, d]
+        products = jnp.dot(query, key.T, preferred_element_type=jnp.float32) / math.sqrt(query.shape[-1])
+        return nn.softmax(products).astype(value.dtype) @ value
+
+    def in_turn(*all_heads):
+        batch, _, heads, _ = query.shape
+        heads_first = tuple(x.swapaxes(1, 2).reshape(-1, *x.shape[1::2]) for x in all_heads)
+        found = jax.lax.map(read, heads_first)
+        return found.reshape(batch, heads, *found.shape[1:]).swapaxes(1, 2)
+
+    return jax.lax.platform_dependent(query, key, value, cpu=in_turn, default=together)
 
 
 def flash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -279,6 +280,29 @@ def flash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     except (RuntimeError, NotImplementedError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"cuDNN's attention cannot run here ({reason}); set model.flash to False") from error
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over all pixels, with a residual: [B, H, W, C] -> [B, H, W, C] of `dtype`.
+
+    x + out(softmax(q k^T / sqrt(C / heads)) v), with q, k, v dense layers of GroupNorm(x) and `out` a dense layer
+    that starts at zero. C is a multiple of `groups` and of `heads`. `attend` is what `attention` is computed by.
+    """
+
+    heads: int = 1
+    groups: int = 32
+    epsilon: float = 1e-6
+    dtype: Any = jnp.float32
+    attend: Callable = by_xla
+
+    @nn.compact
+    def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
+        batch, height, width, channels = x.shape
+        h = group_norm(self.groups, self.dtype, "norm", self.epsilon)(x)
+        h = h.reshape(batch, height * width, channels)
+        query, key, value = (dense(channels, self.dtype, name)(h) for name in ("query", "key", "value"))
+        h = attention(query, key, value, self.heads, self.attend).reshape(x.shape)
+        return x + dense(channels, self.dtype, "out", kernel_init=zero_init)(h)
 
 
 class Downsample(nn.Module):

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from diffusion_jax.errors import InputError
 from diffusion_jax.models.conditioning import check_names, embedded
-from diffusion_jax.models.layers import TimeEmbedding, Told, conv3x3, group_norm, sinusoid, zero_init
+from diffusion_jax.models.layers import TimeEmbedding, Told, by_xla, conv3x3, group_norm, sinusoid, zero_init
 
 
 class Parts(NamedTuple):
@@ -52,7 +52,7 @@ class Skeleton(nn.Module):
       dtype: of convolutions, dense layers and attention products. Parameters, statistics of normalisation,
         softmax, time embedding, last convolution and result are float32 whatever it is.
       time_features: of the time's sinusoid, a quarter of its embedding; None for as many as `channels`.
-      attend: what attention is computed by, XLA or `layers.flash`.
+      attend: what attention is computed by, `layers.by_xla` or `layers.flash`.
     """
 
     channels: int = 128
@@ -66,7 +66,7 @@ class Skeleton(nn.Module):
     wrap: Callable = lambda module: module
     dtype: Any = jnp.float32
     time_features: int | None = None
-    attend: Callable = jax.nn.dot_product_attention
+    attend: Callable = by_xla
 
     # What kinds of U-Net choose for all their layers; not fields, for no user does.
     encode_time = staticmethod(sinusoid)

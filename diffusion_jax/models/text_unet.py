@@ -15,6 +15,7 @@ from diffusion_jax.models.layers import (
     Told,
     Upsample,
     attention,
+    by_xla,
     cosinusoid,
     default_init,
     dense,
@@ -37,7 +38,7 @@ class ReadingBlock(nn.Module):
 
     heads: int
     dtype: Any = jnp.float32
-    attend: Callable = jax.nn.dot_product_attention
+    attend: Callable = by_xla
 
     @nn.compact
     def __call__(self, x: jax.Array, tokens: jax.Array) -> jax.Array:
@@ -70,7 +71,7 @@ class SpatialTransformer(nn.Module):
     depth: int = 1
     groups: int = 32
     dtype: Any = jnp.float32
-    attend: Callable = jax.nn.dot_product_attention
+    attend: Callable = by_xla
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told) -> jax.Array:

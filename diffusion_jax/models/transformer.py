@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion_jax.models.layers import Dropout, attention, default_init, dense
+from diffusion_jax.models.layers import Dropout, attention, by_xla, default_init, dense
 
 # Exactly zero, as in DiT: with no gate open, the network starts as its embedding and its last layer.
 closed = nn.initializers.zeros_init()
@@ -46,7 +46,7 @@ class TransformerBlock(nn.Module):
     dropout: float = 0.0
     dtype: Any = jnp.float32
     query_init: nn.initializers.Initializer = default_init
-    attend: Callable = jax.nn.dot_product_attention
+    attend: Callable = by_xla
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:

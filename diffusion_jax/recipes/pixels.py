@@ -140,7 +140,7 @@ def computed_by(config: ConfigDict) -> dict:
     """Fields of networks that say how they compute: in which type, and what attention is computed by."""
     return {
         "dtype": jnp.bfloat16 if config.model.bfloat16 else jnp.float32,
-        "attend": layers.flash if config.model.flash else jax.nn.dot_product_attention,
+        "attend": layers.flash if config.model.flash else layers.by_xla,
     }
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.errors import InputError
+from diffusion_jax.models import layers
 from diffusion_jax.models.layers import (
     AttentionBlock,
     Downsample,
@@ -136,3 +137,23 @@ def test_dropout_refuses_unfit_rates_and_keys():
     keys = jax.random.split(jax.random.key(0, impl="rbg"), 2)
     with pytest.raises(InputError, match="threefry"):
         Dropout(0.5).apply({}, jnp.ones((2, 4)), keys)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_attention_over_many_tokens_is_attention(monkeypatch, dtype):
+    """In turn and together, with other lengths of queries and keys; and derivatives both ways."""
+    rng = np.random.default_rng(0)
+    query, key, value = (jnp.asarray(rng.normal(size=(2, n, 3, 4)), dtype) for n in (8, 6, 6))
+    together = jax.nn.dot_product_attention(query, key, value)
+    monkeypatch.setattr(layers, "MANY", 1)
+    text = str(jax.make_jaxpr(layers.by_xla)(query, key, value))
+    assert "length=6" in text  # two examples, three heads
+    atol = 1e-6 if dtype == jnp.float32 else 2e-2
+    ours = np.asarray(layers.by_xla(query, key, value), np.float32)
+    np.testing.assert_allclose(ours, np.asarray(together, np.float32), atol=atol)
+    for derive in (jax.jacrev, jax.jacfwd):
+        ours, theirs = (
+            derive(lambda query, f=f: f(query, key, value).astype(jnp.float32).sum((1, 3)))(query)
+            for f in (layers.by_xla, jax.nn.dot_product_attention)
+        )
+        np.testing.assert_allclose(np.asarray(ours, np.float32), np.asarray(theirs, np.float32), atol=atol)
