@@ -14,8 +14,7 @@ from diffusion_jax.training.metrics import Log
 from diffusion_jax.training.parallel import DataParallel
 from diffusion_jax.training.sharded import parallel_for
 from diffusion_jax.training.state import init_state
-from diffusion_jax.training.step import make_train_step
-from experiments.benchmarks.ours import drawn
+from experiments.benchmarks.ours import begin, drawn
 from experiments.benchmarks.sizes import SIZES
 
 IN_MEMORY = 512  # different examples of a source, however long it is
@@ -42,20 +41,6 @@ class Repeated:
         return {name: rows[index % len(rows)] for name, rows in self._rows.items()}
 
 
-def begin(parallel, experiment, config):
-    """(the first state, on the devices, the compiled step)."""
-    state = init_state(experiment.init, experiment.optimizer, experiment.times, jax.random.key(0))
-    step = make_train_step(
-        experiment.loss,
-        experiment.times,
-        experiment.optimizer,
-        experiment.ema_decay,
-        config.seed,
-        shares=parallel.shares,
-    )
-    return parallel.hold(state), parallel.train_step(step)
-
-
 class Input:
     """The loader and the training step of `options.size`, alone and together; speeds in examples a second."""
 
@@ -63,7 +48,8 @@ class Input:
         self._config, self._experiment, _ = SIZES[options.size](False)
         self._batch, self._steps = options.batch, options.steps
         self._parallel = DataParallel(jax.local_devices()[:1])
-        self._state, self._step = begin(self._parallel, self._experiment, self._config)
+        self._state, step = begin(self._parallel, self._experiment, self._config.seed)
+        self._step = self._parallel.train_step(step)
         self._same = {name: drawn(options.batch, like) for name, like in self._experiment.example.items()}
         self.alone()  # compiles
 
@@ -133,7 +119,8 @@ class Dispatch:
     def seconds(self, fsdp: bool) -> dict[str, list[float]]:
         """Of the step's call until it returns, of that its thread's own work, and until the step is done."""
         parallel = parallel_for(fsdp, self._devices)
-        state, step = begin(parallel, self._experiment, self._config)
+        state, step = begin(parallel, self._experiment, self._config.seed)
+        step = parallel.train_step(step)
         batch = {name: drawn(len(self._devices), like) for name, like in self._experiment.example.items()}
         found = {"return": [], "thread": [], "done": []}
         for repeat in range(-3, self._repeats):  # the first compile

@@ -35,14 +35,11 @@ class Ours:
         self._options, experiment = options, size.experiment
         self._device = jax.local_devices()[0]
         parallel = DataParallel([self._device])
-        root = jax.random.key(0)
-        self._state = parallel.hold(init_state(experiment.init, experiment.optimizer, experiment.times, root))
-        self._plain_step = make_train_step(
-            experiment.loss, experiment.times, experiment.optimizer, experiment.ema_decay, size.config.seed
-        )
+        self._state, self._plain_step = begin(parallel, experiment, size.config.seed)
         self._step, self._shard = parallel.train_step(self._plain_step), parallel.shard
         self._batch = {name: drawn(options.batch, x) for name, x in experiment.example.items()}
-        self._given = rng.per_example(root, jnp.arange(options.batch)), *experiment.ask(options.batch, {})
+        keys = rng.per_example(jax.random.key(0), jnp.arange(options.batch))
+        self._given = keys, *experiment.ask(options.batch, {})
         self._one_step = experiment.samplers["ddim"](SampleRequest(options.batch, steps=1))
 
         def sampler(task):
@@ -117,6 +114,13 @@ class Ours:
             return lambda: product(left, right).block_until_ready()
 
         return best_rate(multiply, self._device.platform)
+
+
+def begin(parallel, experiment, seed: int) -> tuple:
+    """(the first state, on the devices; the step that `parallel.train_step` compiles)."""
+    parts = experiment.loss, experiment.times, experiment.optimizer, experiment.ema_decay
+    state = init_state(experiment.init, experiment.optimizer, experiment.times, jax.random.key(0))
+    return parallel.hold(state), make_train_step(*parts, seed, shares=parallel.shares)
 
 
 def drawn(batch: int, like: jax.ShapeDtypeStruct) -> np.ndarray:

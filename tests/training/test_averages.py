@@ -43,6 +43,12 @@ def test_a_decay_that_is_none(decay):
         exponential(decay)
 
 
+@pytest.mark.parametrize("given", [{"decays": ["abc"]}, {"profiles": [0.05, "abc"]}])
+def test_an_average_must_be_a_number(given):
+    with pytest.raises(InputError, match="an average of 'abc'; give numbers, such as"):
+        averages.named(**given)
+
+
 STEPS = 60
 WALK = np.random.default_rng(0).standard_normal((STEPS, 5)).cumsum(0).astype(np.float32)
 

@@ -27,6 +27,7 @@ from diffusion_jax.training.parallel import AXIS, DataParallel, to_host
 from diffusion_jax.training.sharded import Sharded, spec
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
+from tests import compilations
 
 STEPS, BATCH, LEAST = 3, 16, 64
 SPREAD = {"conv": True, "dense": True, "bias": False, "out": True}  # of the learner below
@@ -95,24 +96,16 @@ class Run(NamedTuple):
 
 
 def train(learner, batches, parallel, accumulate=1):
-    compiled = []
-
-    def listen(event, *_, **__):
-        compiled.append(event) if event.endswith("backend_compile_duration") else None
-
     state = parallel.make(partial(init_state, learner.init, SGD, learner.times), jax.random.key(1))
     state = parallel.hold(state)
     of_share = make_train_step(learner.loss, learner.times, SGD, 0.9, 3, accumulate, parallel.shares)
     step = parallel.train_step(of_share)
     losses, programs = [], []
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    with compilations.counted() as compiled:
         for batch in batches:
             given, (state, metrics) = state, step(state, parallel.shard({"image": batch}))
             losses.append(float(metrics["loss"]))
             programs.append(len(compiled))
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
     return Run(state, losses, programs, given, step)
 
 

@@ -11,7 +11,7 @@ from diffusion_jax.errors import InputError
 from diffusion_jax.training.parallel import MAPPED, DataParallel
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
-from tests import tiny
+from tests import compilations, tiny
 
 STEPS, BATCH = 3, 16
 
@@ -30,25 +30,17 @@ def batches(experiment):
 
 def train(experiment, batches, devices, accumulate=1, shares=MAPPED):
     """Parameters and losses after some SGD steps, and how many programs were compiled on the way."""
-    compiled = []
-
-    def listen(name, *_, **__):
-        compiled.append(name) if name.endswith("backend_compile_duration") else None
-
     optimizer = optax.sgd(0.5)
     data_parallel = DataParallel(jax.devices()[:devices])
     state = data_parallel.hold(init_state(experiment.init, optimizer, experiment.times, jax.random.key(1)))
     of_share = make_train_step(experiment.loss, experiment.times, optimizer, 0.9, 3, accumulate, shares)
     step = data_parallel.train_step(of_share)
     losses, counts = [], []
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    with compilations.counted() as compiled:
         for images in batches:
             state, metrics = step(state, data_parallel.shard({"image": images}))
             losses.append(float(metrics["loss"]))
             counts.append(len(compiled))
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
     return jax.device_get(state), losses, counts
 
 
