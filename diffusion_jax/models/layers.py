@@ -16,8 +16,9 @@ from flax import linen as nn
 
 from diffusion_jax import rng
 from diffusion_jax.errors import InputError
+from diffusion_jax.models import convolution
+from diffusion_jax.models.convolution import SAME
 
-SAME = ((1, 1), (1, 1))
 MANY = 2**20  # weights of one head
 
 
@@ -51,19 +52,56 @@ default_init = scaled_init(1.0)
 zero_init = scaled_init(1e-10)
 
 
-def conv3x3(features, dtype, name, stride=1, padding=SAME, kernel_init=default_init) -> nn.Conv:
+class Convolution(nn.Module):
+    """A 3x3 convolution (`convolution.conv3x3`) and a bias: [B, H, W, C] -> [B, H', W', features] of `dtype`.
+
+    Parameters are those of `nn.Conv`; `stride` and `padding` are `conv3x3`'s.
+    """
+
+    features: int
+    dtype: Any
+    stride: int
+    padding: tuple
+    kernel_init: Callable
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        x, kernel, bias = (array.astype(self.dtype) for array in (x, kernel, bias))
+        return convolution.conv3x3(x, kernel, self.stride, self.padding) + bias
+
+
+def conv3x3(features, dtype, name, stride=1, padding=SAME, kernel_init=default_init) -> Convolution:
     """The one place where 3x3 convolutions are built: [B, H, W, C] -> [B, H / stride, W / stride, features].
 
     `padding` is ((top, bottom), (left, right)), of zeros.
     """
-    return nn.Conv(
-        features, (3, 3), strides=stride, padding=padding, dtype=dtype, kernel_init=kernel_init, name=name
-    )
+    return Convolution(features, dtype, stride, padding, kernel_init, name=name)
 
 
-def dense(features, dtype, name, kernel_init=default_init) -> nn.Dense:
+class Dense(nn.Module):
+    """A dense layer on the last axis: [..., C] -> [..., features] of `dtype`. Parameters are those of `nn.Dense`.
+
+    All other axes are one while it computes: of several, XLA copies both sides of the kernel's gradient into another
+    order on a CPU.
+    """
+
+    features: int
+    dtype: Any
+    kernel_init: Callable
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        rows, kernel, bias = (array.astype(self.dtype) for array in (x.reshape(-1, x.shape[-1]), kernel, bias))
+        return (rows @ kernel + bias).reshape(*x.shape[:-1], self.features)
+
+
+def dense(features, dtype, name, kernel_init=default_init) -> Dense:
     """A dense layer on the last axis; on an image it is the 1x1 convolution ("network in network")."""
-    return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
+    return Dense(features, dtype, kernel_init, name=name)
 
 
 class GroupNorm(nn.Module):

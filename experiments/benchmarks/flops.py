@@ -10,6 +10,8 @@ import math
 import time
 from collections.abc import Callable
 
+from diffusion_jax.models import convolution as conv3x3
+
 
 def flops(jaxpr) -> int:
     """Operations of the matrix products and convolutions in `jaxpr`, as `jax.make_jaxpr` makes it.
@@ -41,6 +43,10 @@ def _convolution(equation) -> int:
     return 2 * equation.outvars[0].aval.size * terms // math.prod(params["lhs_dilation"])
 
 
+def _conv3x3(image, result) -> int:
+    return 2 * result.aval.size * 9 * image.aval.shape[3]
+
+
 def _while(equation) -> int:
     if _within(equation):
         raise ValueError("a while loop multiplies matrices: its operations cannot be counted; use lax.scan")
@@ -50,6 +56,9 @@ def _while(equation) -> int:
 COUNTS = {
     "dot_general": _dot_general,
     "conv_general_dilated": _convolution,
+    conv3x3.convolution.name: lambda equation: _conv3x3(equation.invars[0], equation.outvars[0]),
+    conv3x3.input_gradient.name: lambda equation: _conv3x3(equation.outvars[0], equation.invars[0]),
+    conv3x3.kernel_gradient.name: lambda equation: _conv3x3(*equation.invars),
     "scan": lambda equation: equation.params["length"] * flops(equation.params["jaxpr"]),
     "cond": lambda equation: max(map(flops, equation.params["branches"])),
     "while": _while,

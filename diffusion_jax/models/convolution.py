@@ -1,0 +1,198 @@
+"""3x3 convolutions that are fast on CPUs too, forward and in both gradients.
+
+A convolution is linear in the image and in the kernel. So are its two transposes, and each of the three is a
+transpose of the others:
+
+    convolution      x, w -> y      image [N, H, W, C], kernel [3, 3, C, K], result [N, H', W', K]
+    input gradient   y, w -> x
+    kernel gradient  x, y -> w
+
+Here they are three primitives of JAX, so that derivatives of any order, in either direction, stay among them. What a
+primitive becomes depends on the device that it is compiled for. GPUs and TPUs: XLA's own convolution and the
+transposes that JAX gives it. CPUs, where XLA leaves that slow (docs/performance.md): Winograd's filtering
+(`winograd`), where it pays; else a convolution in the one layout that XLA hands to a fast library. It changes
+others to that layout by itself, but not inside a loop, where a gradient takes ten to two hundred times as long.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
+
+from diffusion_jax.models import winograd
+
+SAME = ((1, 1), (1, 1))
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+CHANNELS = TILES = 128  # Winograd's filtering pays from so many of each on
+
+
+def conv3x3(x: jax.Array, kernel: jax.Array, stride: int = 1, padding=SAME) -> jax.Array:
+    """The convolution (in the sense of networks: the kernel is not turned) of images inside a border of zeros.
+
+    Args:
+      x: floats [N, H, W, C].
+      kernel: [3, 3, C, K], of the type of x.
+      stride: pixels from one result to the next, in both directions.
+      padding: zeros ((above, below), (left, right)).
+
+    Returns:
+      [N, H', W', K], with H' = (H + above + below - 3) // stride + 1 and W' alike.
+    """
+    x, kernel = _spread_alike(x, kernel), _spread_alike(kernel, x)
+    return convolution.bind(x, kernel, **_Window(stride, padding, x.shape[1:3])._asdict())
+
+
+def _spread_alike(x, other):
+    """x plus a sum of nothing, so that in a `shard_map` it differs between devices wherever `other` does."""
+    return x + lax.stop_gradient(other)[:0].sum()
+
+
+class _Window(NamedTuple):
+    stride: int
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    size: tuple[int, int]  # H and W of the image
+
+    def axes(self, result):
+        """(zeros before, pixels of the image, pixels of the result) of both axes; `result` is [N, H', W', K]."""
+        return [(pad[0], n, m) for pad, n, m in zip(self.padding, self.size, result.shape[1:3], strict=True)]
+
+
+# The shapes of the image, the kernel and the result, from those of the other two.
+
+
+def _image(y, kernel, window):
+    return jax.ShapeDtypeStruct((y.shape[0], *window.size, kernel.shape[2]), y.dtype)
+
+
+def _kernel(x, y, window):
+    return jax.ShapeDtypeStruct((3, 3, x.shape[3], y.shape[3]), x.dtype)
+
+
+def _result(x, kernel, window):
+    sides = ((n + sum(pad) - 3) // window.stride + 1 for n, pad in zip(window.size, window.padding, strict=True))
+    return jax.ShapeDtypeStruct((x.shape[0], *sides, kernel.shape[3]), x.dtype)
+
+
+# As XLA has them, and as JAX transposes them.
+
+
+def _xla_convolution(x, kernel, window):
+    stride = (window.stride, window.stride)
+    return lax.conv_general_dilated(x, kernel, stride, window.padding, dimension_numbers=LAYOUT)
+
+
+def _xla_input_gradient(y, kernel, window):
+    return jax.linear_transpose(lambda x: _xla_convolution(x, kernel, window), _image(y, kernel, window))(y)[0]
+
+
+def _xla_kernel_gradient(x, y, window):
+    return jax.linear_transpose(lambda kernel: _xla_convolution(x, kernel, window), _kernel(x, y, window))(y)[0]
+
+
+# On CPUs.
+
+
+def _pays(x, y, window) -> bool:
+    """Whether Winograd's filtering can go from x to y, [N, H, W, C] and [N, H', W', K], or back, and faster."""
+    batch, height, width, channels = x.shape
+    fits = window.stride == 1 and window.padding == SAME and height % 2 == width % 2 == 0
+    many = min(channels, y.shape[3]) >= CHANNELS and batch * height * width // 4 >= TILES
+    return fits and many and x.dtype in (jnp.float32, jnp.float64)
+
+
+def _cpu_convolution(x, kernel, window):
+    if _pays(x, _result(x, kernel, window), window):
+        return winograd.convolution(x, kernel)
+    return _xla_convolution(x, kernel, window)
+
+
+def _cpu_input_gradient(y, kernel, window):
+    if _pays(_image(y, kernel, window), y, window):
+        return winograd.input_gradient(y, kernel)
+    stride = window.stride
+    border = [(2 - before, n + before - stride * (m - 1) - 1) for before, n, m in window.axes(y)]
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    return lax.conv_general_dilated(y, turned, (1, 1), border, (stride, stride), dimension_numbers=LAYOUT)
+
+
+def _cpu_kernel_gradient(x, y, window):
+    if _pays(x, y, window):
+        return winograd.kernel_gradient(x, y)
+    stride = window.stride
+    border = [(before, stride * (m - 1) + 3 - n - before) for before, n, m in window.axes(y)]
+    channels_first, as_kernel = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)
+    found = lax.conv_general_dilated(
+        channels_first, as_kernel, (1, 1), border, rhs_dilation=(stride, stride), dimension_numbers=LAYOUT
+    )
+    return found.transpose(1, 2, 0, 3)
+
+
+# The primitives.
+
+
+def _primitive(name: str, shape: Callable, by_xla: Callable, on_cpu: Callable) -> core.Primitive:
+    """What `by_xla` computes, and `on_cpu` on CPUs, of (array, array, window)."""
+
+    def abstract(first, second, **window):
+        result = shape(first, second, _Window(**window))
+        return first.update(shape=result.shape, dtype=result.dtype)
+
+    def lowered(function):
+        return mlir.lower_fun(lambda *pair, **window: function(*pair, _Window(**window)), multiple_results=False)
+
+    primitive = core.Primitive(name)
+    primitive.def_impl(jax.jit(primitive.bind, static_argnames=_Window._fields))
+    primitive.def_abstract_eval(abstract)
+    mlir.register_lowering(primitive, lowered(by_xla))
+    mlir.register_lowering(primitive, lowered(on_cpu), platform="cpu")
+    return primitive
+
+
+def _vmapped(by_xla):
+    def batched(pair, axes, **window):
+        return jax.vmap(lambda *pair: by_xla(*pair, _Window(**window)), axes)(*pair), 0
+
+    return batched
+
+
+def _folded(primitive, by_xla):
+    """Images of the new axis that share a kernel are one larger batch; a kernel for each of them is left to XLA."""
+
+    def batched(pair, axes, **window):
+        if axes[1] is not None:  # the kernel has the new axis too
+            return _vmapped(by_xla)(pair, axes, **window)
+        images = jnp.moveaxis(pair[0], axes[0], 0)
+        found = primitive.bind(images.reshape(-1, *images.shape[2:]), pair[1], **window)
+        return found.reshape(*images.shape[:2], *found.shape[1:]), 0
+
+    return batched
+
+
+convolution = _primitive("conv3x3", _result, _xla_convolution, _cpu_convolution)
+input_gradient = _primitive("conv3x3_input_gradient", _image, _xla_input_gradient, _cpu_input_gradient)
+kernel_gradient = _primitive("conv3x3_kernel_gradient", _kernel, _xla_kernel_gradient, _cpu_kernel_gradient)
+
+batching.primitive_batchers[convolution] = _folded(convolution, _xla_convolution)
+batching.primitive_batchers[input_gradient] = _folded(input_gradient, _xla_input_gradient)
+batching.primitive_batchers[kernel_gradient] = _vmapped(_xla_kernel_gradient)
+
+# (of the result's cotangent and both arguments, the one to transpose in being unknown) -> that one's cotangent
+ad.defbilinear(
+    convolution,
+    lambda y, _, kernel, **window: input_gradient.bind(y, kernel, **window),
+    lambda y, x, _, **window: kernel_gradient.bind(x, y, **window),
+)
+ad.defbilinear(
+    input_gradient,
+    lambda x, _, kernel, **window: convolution.bind(x, kernel, **window),
+    lambda x, y, _, **window: kernel_gradient.bind(x, y, **window),
+)
+ad.defbilinear(
+    kernel_gradient,
+    lambda kernel, _, y, **window: input_gradient.bind(y, kernel, **window),
+    lambda kernel, x, _, **window: convolution.bind(x, kernel, **window),
+)
