@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from diffusion_jax import cpu
+from diffusion_jax import compiled, cpu
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError, RunError
 
@@ -25,6 +25,7 @@ def run(main: Callable, arguments: list[str] | None = None):
     Status 2: the input is at fault (`InputError`); 1: the run had to stop (`RunError`).
     """
     cpu.prefer_eigen()
+    compiled.keep()
     try:
         main(sys.argv[1:] if arguments is None else arguments)
     except InputError as error:
