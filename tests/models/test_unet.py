@@ -182,7 +182,7 @@ def test_bfloat16_computes_where_it_should_and_stays_close(params, batch, evalua
     apply = jax.jit(lambda params, x, time: model.apply({"params": params}, x, time))
 
     used = list(operations(jax.make_jaxpr(apply)(params, x, time).jaxpr))
-    convolutions = [dtypes for name, dtypes in used if name == "conv_general_dilated"]
+    convolutions = [dtypes for name, dtypes in used if name == "conv3x3"]
     assert convolutions[:-1] == [{"bfloat16"}] * (len(convolutions) - 1)
     assert convolutions[-1] == {"float32"}
     products = [dtypes for name, dtypes in used if name == "dot_general"]
