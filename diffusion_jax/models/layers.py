@@ -80,28 +80,19 @@ def conv3x3(features, dtype, name, stride=1, padding=SAME, kernel_init=default_i
     return Convolution(features, dtype, stride, padding, kernel_init, name=name)
 
 
-class Dense(nn.Module):
-    """A dense layer on the last axis: [..., C] -> [..., features] of `dtype`. Parameters are those of `nn.Dense`.
+class Dense(nn.Dense):
+    """A dense layer on the last axis, [..., C] -> [..., features]: `nn.Dense`, with all other axes as one inside.
 
-    All other axes are one while it computes: of several, XLA copies both sides of the kernel's gradient into another
-    order on a CPU.
+    Of several axes XLA copies both sides of the kernel's gradient into another order on a CPU.
     """
 
-    features: int
-    dtype: Any
-    kernel_init: Callable
-
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        rows, kernel, bias = (array.astype(self.dtype) for array in (x.reshape(-1, x.shape[-1]), kernel, bias))
-        return (rows @ kernel + bias).reshape(*x.shape[:-1], self.features)
+        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
 
 
 def dense(features, dtype, name, kernel_init=default_init) -> Dense:
     """A dense layer on the last axis; on an image it is the 1x1 convolution ("network in network")."""
-    return Dense(features, dtype, kernel_init, name=name)
+    return Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
 
 
 class GroupNorm(nn.Module):

@@ -10,6 +10,7 @@ from flax import linen as nn
 from diffusion_jax.models.adm import heads_always
 from diffusion_jax.models.layers import (
     SAME,
+    Dense,
     Downsample,
     ResBlock,
     Told,
@@ -58,7 +59,7 @@ class ReadingBlock(nn.Module):
         return x + dense(features, self.dtype, "mlp_out")(value * nn.gelu(gate, approximate=False))
 
     def _dense(self, features, name):
-        return nn.Dense(features, use_bias=False, dtype=self.dtype, kernel_init=default_init, name=name)
+        return Dense(features, use_bias=False, dtype=self.dtype, kernel_init=default_init, name=name)
 
 
 class SpatialTransformer(nn.Module):

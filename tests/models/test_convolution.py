@@ -197,7 +197,7 @@ def test_layers_are_those_of_flax(dtype):
     (x,) = drawn((2, 6, 6, 8), dtype=np.float32)
     for ours, flax in (
         (Convolution(5, dtype, 2, DOWN, nn.initializers.ones), nn.Conv(5, (3, 3), 2, DOWN, dtype=dtype)),
-        (Dense(5, dtype, nn.initializers.ones), nn.Dense(5, dtype=dtype)),
+        (Dense(5, dtype=dtype), nn.Dense(5, dtype=dtype)),
     ):
         variables = flax.init(jax.random.key(0), x)
         variables["params"]["bias"] += jnp.arange(5.0)
