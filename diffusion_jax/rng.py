@@ -10,6 +10,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+from jax.extend.random import threefry_2x32
 
 
 def typed(key):
@@ -25,6 +26,16 @@ def flat(draw, key, shape, *args):
     weights), and the kernel is faster.
     """
     return draw(key, (math.prod(shape),), *args).reshape(shape)
+
+
+def words(key, size: int):
+    """Uniform and independent integers from 0 to 65535, uint32 [size]; `key` is a typed threefry key.
+
+    Four from each of threefry's hashes, of which `jax.random.bits` takes one.
+    """
+    hashes = -(-size // 4)
+    pairs = threefry_2x32(jax.random.key_data(key), jnp.arange(2 * hashes, dtype=jnp.uint32))
+    return jnp.concatenate([pairs & 0xFFFF, pairs >> 16])[:size]
 
 
 def stream(root, name: str, step=0):

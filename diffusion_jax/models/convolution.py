@@ -11,7 +11,8 @@ Here they are three primitives of JAX, so that derivatives of any order, in eith
 primitive becomes depends on the device that it is compiled for. GPUs and TPUs: XLA's own convolution and the
 transposes that JAX gives it. CPUs, where XLA leaves that slow (docs/performance.md): Winograd's filtering
 (`winograd`), where it pays; else a convolution in the one layout that XLA hands to a fast library. It changes
-others to that layout by itself, but not inside a loop, where a gradient takes ten to two hundred times as long.
+others to that layout by itself, but not inside a loop, where a gradient takes ten to two hundred times as long. The
+input gradient of few pixels, and that of a stride, is a matrix product and nine shifts.
 """
 
 from collections.abc import Callable
@@ -113,10 +114,32 @@ def _cpu_convolution(x, kernel, window):
 def _cpu_input_gradient(y, kernel, window):
     if _pays(_image(y, kernel, window), y, window):
         return winograd.input_gradient(y, kernel)
-    stride = window.stride
-    border = [(2 - before, n + before - stride * (m - 1) - 1) for before, n, m in window.axes(y)]
+    batch, height, width, channels = y.shape
+    if window.stride > 1 or batch * height * width <= channels:
+        return _by_shifts(y, kernel, window)
+    border = [(2 - before, n + before - m) for before, n, m in window.axes(y)]
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    return lax.conv_general_dilated(y, turned, (1, 1), border, (stride, stride), dimension_numbers=LAYOUT)
+    return lax.conv_general_dilated(y, turned, (1, 1), border, dimension_numbers=LAYOUT)
+
+
+def _by_shifts(y, kernel, window):
+    """The input gradient: what each pixel of the result gives to the nine that it came from, and the sum of that.
+
+    It holds 9 C numbers for each of these pixels, but needs no turned copy of the kernel, which outweighs few pixels,
+    and multiplies none of the zeros that a stride puts between pixels.
+    """
+    batch, height, width, channels = y.shape
+    given = (y.reshape(-1, channels) @ kernel.reshape(-1, channels).T).reshape(batch, height, width, 3, 3, -1)
+
+    def zeros(offset, before, n, m):  # before, after and between what offset 0, 1 or 2 of the kernel gives n pixels
+        first = offset - before
+        return first, n - first - window.stride * (m - 1) - 1, window.stride - 1
+
+    def shifted(row, column):
+        down, right = (zeros(offset, *axis) for offset, axis in zip((row, column), window.axes(y), strict=True))
+        return lax.pad(given[:, :, :, row, column], jnp.zeros((), y.dtype), ((0, 0, 0), down, right, (0, 0, 0)))
+
+    return sum(shifted(row, column) for row in range(3) for column in range(3))
 
 
 def _cpu_kernel_gradient(x, y, window):

@@ -195,7 +195,8 @@ class Dropout(nn.Module):
     it, and one key an example serves every layer of a network.
 
     Call with x [B, ...] and `keys`, an array [B] of typed threefry keys. Without keys (evaluation), or with
-    rate 0, it returns x and draws nothing. Kept entries are divided by 1 - rate.
+    rate 0, it returns x and draws nothing. Kept entries are divided by 1 - rate. The rate is rounded to 1 / 65536:
+    16 random bits decide on an entry.
 
     Raises:
       InputError: the rate is outside [0, 1), or the keys are not threefry keys (under `vmap` the other
@@ -215,14 +216,13 @@ class Dropout(nn.Module):
                 f"dropout with {keys.dtype} keys: make them with jax.random.key(seed, impl='threefry2x32')"
             )
         layer = zlib.crc32("/".join(self.path).encode())
+        dropped = min(round(self.rate * 2**16), 2**16 - 1)  # of the 2^16 words
 
-        def kept(key, shape):
-            return jax.random.bernoulli(jax.random.fold_in(key, layer), 1.0 - self.rate, shape)
+        def kept(key):
+            words = rng.words(jax.random.fold_in(key, layer), math.prod(x.shape[1:]))
+            return (words >= dropped).reshape(x.shape[1:])
 
-        def mask(key):
-            return rng.flat(kept, key, x.shape[1:])
-
-        return jnp.where(jax.vmap(mask)(keys), x / (1.0 - self.rate), jnp.zeros_like(x))
+        return jnp.where(jax.vmap(kept)(keys), x / (1 - dropped / 2**16), jnp.zeros_like(x))
 
 
 class ResBlock(nn.Module):

@@ -14,7 +14,7 @@ from diffusion_jax.models.convolution import LAYOUT, SAME, conv3x3
 from diffusion_jax.models.layers import Convolution, Dense
 
 DOWN = ((0, 1), (0, 1))
-NARROW, WIDE = (3, 5), (128, 130)  # channels; the wide are filtered as Winograd does
+NARROW, DEEP, WIDE = (3, 5), (5, 43), (128, 130)  # channels: deep outnumber pixels; wide are Winograd's to filter
 CASES = [
     (1, SAME, (2, 6, 7), NARROW),
     (1, ((0, 2), (1, 0)), (2, 5, 6), NARROW),
@@ -22,6 +22,9 @@ CASES = [
     (2, SAME, (2, 7, 6), NARROW),
     (2, DOWN, (2, 6, 8), NARROW),
     (2, DOWN, (2, 7, 6), NARROW),
+    (2, ((0, 0), (2, 1)), (2, 6, 7), NARROW),
+    (1, SAME, (2, 4, 5), DEEP),
+    (1, ((0, 2), (1, 0)), (2, 5, 4), DEEP),
     (1, SAME, (2, 16, 18), WIDE),
 ]
 
