@@ -10,7 +10,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
-from jax.extend.random import threefry_2x32
+from jax.extend.random import threefry2x32_p
 
 
 def typed(key):
@@ -28,14 +28,15 @@ def flat(draw, key, shape, *args):
     return draw(key, (math.prod(shape),), *args).reshape(shape)
 
 
-def words(key, size: int):
-    """Uniform and independent integers from 0 to 65535, uint32 [size]; `key` is a typed threefry key.
+def coins(key, size: int, heads: int):
+    """Independent tosses, bool [size]: each is True in `heads` of 65536 cases; `key` is a typed threefry key.
 
-    Four from each of threefry's hashes, of which `jax.random.bits` takes one.
+    Four from each of threefry's hashes: `jax.random.bernoulli` takes one from each, and dropout has millions.
     """
-    hashes = -(-size // 4)
-    pairs = threefry_2x32(jax.random.key_data(key), jnp.arange(2 * hashes, dtype=jnp.uint32))
-    return jnp.concatenate([pairs & 0xFFFF, pairs >> 16])[:size]
+    first, second = jax.random.key_data(key)
+    count = jnp.arange(-(-size // 4), dtype=jnp.uint32)
+    words = threefry2x32_p.bind(first, second, jnp.zeros_like(count), count)
+    return jnp.concatenate([half < heads for word in words for half in (word & 0xFFFF, word >> 16)])[:size]
 
 
 def stream(root, name: str, step=0):

@@ -1,4 +1,4 @@
-"""Random words: where they lie, and that those of one hash have nothing to do with each other."""
+"""Tosses of coins: how often, and that those of one hash have nothing to do with each other."""
 
 import jax
 import numpy as np
@@ -9,45 +9,45 @@ from diffusion_jax import rng
 SIZE = 2**18
 
 
-@pytest.fixture(scope="module")
-def words():
-    return np.asarray(rng.words(jax.random.key(0), SIZE))
+def toss(heads, seed=0):
+    return np.asarray(rng.coins(jax.random.key(seed), SIZE, heads))
 
 
-def _excess(counts):
-    """Chi squared of equal frequencies, in standard deviations from its mean."""
-    expected = counts.sum() / counts.size
-    return (((counts - expected) ** 2).sum() / expected - counts.size) / np.sqrt(2 * counts.size)
+def deviations(happened, probability):
+    """How far the frequency is from `probability`, in standard deviations."""
+    return abs(happened.mean() - probability) / np.sqrt(probability * (1 - probability) / happened.size)
 
 
-def test_words_are_uniform(words):
-    """2^18 words (seed 0): upper and lower bytes' chi squared within 5 deviations, one false alarm in 10^5 or so.
+@pytest.mark.parametrize("heads", [1, 6554, 2**15, 58982, 2**16 - 1])
+def test_coins_fall_as_often_as_they_should(heads):
+    """2^18 tosses (seed 0), in all and of each quarter, within 5 deviations: one false alarm in 3 * 10^5 of 25."""
+    found = toss(heads)
+    assert found.dtype == bool
+    assert deviations(found, heads / 2**16) < 5
+    for quarter in found.reshape(4, -1):
+        assert deviations(quarter, heads / 2**16) < 5
 
-    The control, the larger of two words, is out by far.
-    """
-    assert words.dtype == np.uint32
-    for byte in (words >> 8, words & 255):
-        assert abs(_excess(np.bincount(byte, minlength=256))) < 5
-    assert _excess(np.bincount(np.maximum(words[::2], words[1::2]) >> 8, minlength=256)) > 100
+
+def test_always_and_never():
+    assert toss(2**16).all()
+    assert not toss(0).any()
 
 
-def test_words_of_a_hash_are_independent(words):
-    """Joint frequencies of the upper 4 bits of each two of the four words that a hash gives, as above.
-
-    The control pairs words with themselves.
-    """
-    quarters = (words >> 12).reshape(4, -1)
+@pytest.mark.parametrize("heads", [6554, 2**15])
+def test_coins_of_a_hash_are_independent(heads):
+    """Each two of its four fall together as independent ones do, as above; the control, one with itself, does not."""
+    quarters, both = toss(heads).reshape(4, -1), (heads / 2**16) ** 2
     for i in range(4):
         for j in range(4):
-            excess = _excess(np.bincount(16 * quarters[i] + quarters[j], minlength=256))
-            assert abs(excess) < 5 if i != j else excess > 100
+            found = deviations(quarters[i] & quarters[j], both)
+            assert found < 5 if i != j else found > 50
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 1023])
-def test_any_number_of_words(size):
-    assert rng.words(jax.random.key(0), size).shape == (size,)
+def test_any_number_of_coins(size):
+    assert rng.coins(jax.random.key(0), size, 2**15).shape == (size,)
 
 
-def test_another_key_other_words(words):
-    other = np.asarray(rng.words(jax.random.key(1), SIZE))
-    assert (other == words).mean() < 1e-3
+def test_another_key_other_coins():
+    """Of two keys' tosses half agree, within 5 deviations."""
+    assert deviations(toss(2**15) == toss(2**15, seed=1), 0.5) < 5

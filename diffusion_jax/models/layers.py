@@ -216,13 +216,12 @@ class Dropout(nn.Module):
                 f"dropout with {keys.dtype} keys: make them with jax.random.key(seed, impl='threefry2x32')"
             )
         layer = zlib.crc32("/".join(self.path).encode())
-        dropped = min(round(self.rate * 2**16), 2**16 - 1)  # of the 2^16 words
+        kept = max(round((1 - self.rate) * 2**16), 1)  # of 2^16
 
-        def kept(key):
-            words = rng.words(jax.random.fold_in(key, layer), math.prod(x.shape[1:]))
-            return (words >= dropped).reshape(x.shape[1:])
+        def mask(key):
+            return rng.coins(jax.random.fold_in(key, layer), math.prod(x.shape[1:]), kept).reshape(x.shape[1:])
 
-        return jnp.where(jax.vmap(kept)(keys), x / (1 - dropped / 2**16), jnp.zeros_like(x))
+        return jnp.where(jax.vmap(mask)(keys), x / (kept / 2**16), jnp.zeros_like(x))
 
 
 class ResBlock(nn.Module):
