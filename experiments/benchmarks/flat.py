@@ -72,8 +72,8 @@ def input_table(inputs: dict[str, list[dict]]) -> str:
 
 def dispatch_table(dispatches: dict[int, dict[str, dict]], arrays: int) -> str:
     """`dispatches`: number of devices -> "least", "pmap" or "fsdp" -> seconds as of `flat_ours.Dispatch`."""
-    ways = next(iter(dispatches.values()))
-    rows = [["devices", *(f"{way}: {what}, ms" for way, seconds in ways.items() for what in seconds)]]
+    first = next(iter(dispatches.values()))
+    rows = [["devices", *(f"{way}: {what}, ms" for way, seconds in first.items() for what in seconds)]]
     for devices, ways in dispatches.items():
         cells = [spread([1e3 * s for s in seconds]) for way in ways.values() for seconds in way.values()]
         rows.append([str(devices), *cells])

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable
 
 import jax
-import jax.numpy as jnp
 
 from configs import digits
 from diffusion_jax import cpu
@@ -119,20 +118,18 @@ class Dispatch:
 
     def step(self, fsdp: bool) -> dict[str, list[float]]:
         """`_seconds` of a training step."""
-        return self._seconds(parallel_for(fsdp, self._devices), lambda step: step)
+        parallel = parallel_for(fsdp, self._devices)
+        return self._seconds(parallel, *begin(parallel, self._experiment, self._config.seed))
 
     def least(self) -> dict[str, list[float]]:
         """`_seconds` of what adds 1 to every array of the state, under `pmap`: JAX's own work for so many."""
+        parallel = DataParallel(self._devices)
+        state, _ = begin(parallel, self._experiment, self._config.seed)
+        return self._seconds(parallel, state, lambda state, batch: (jax.tree.map(lambda x: x + 1, state), {}))
 
-        def count(state, batch):
-            return jax.tree.map(lambda x: x + jnp.ones_like(x), state), {}
-
-        return self._seconds(DataParallel(self._devices), lambda _: count)
-
-    def _seconds(self, parallel, instead) -> dict[str, list[float]]:
-        """Of the call of `instead(step)` until it returns, its thread's own work of that, and until it is done."""
-        state, step = begin(parallel, self._experiment, self._config.seed)
-        step = parallel.train_step(instead(step))
+    def _seconds(self, parallel, state, step) -> dict[str, list[float]]:
+        """Of the call of `step` until it returns, of that its thread's own work, and until the step is done."""
+        step = parallel.train_step(step)
         batch = {name: drawn(len(self._devices), like) for name, like in self._experiment.example.items()}
         found = {"return": [], "thread": [], "done": []}
         for repeat in range(-3, self._repeats):  # the first compile
