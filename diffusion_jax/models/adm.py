@@ -9,19 +9,21 @@ from flax import linen as nn
 
 from diffusion_jax.errors import InputError
 from diffusion_jax.models.layers import (
+    ENLARGED,
+    HALVED,
+    KEPT,
     SAME,
     AttentionBlock,
     Downsample,
     Dropout,
+    Resampling,
     ResBlock,
     Told,
     Upsample,
     conv3x3,
     cosinusoid,
     dense,
-    enlarged,
     group_norm,
-    halved,
     zero_init,
 )
 from diffusion_jax.models.skeleton import Parts, Skeleton
@@ -30,7 +32,7 @@ from diffusion_jax.models.skeleton import Parts, Skeleton
 class ModulatedResBlock(nn.Module):
     """Residual block whose second normalisation is scaled and shifted: [B, H, W, C] -> [B, H', W', features].
 
-    GroupNorm, swish, `resample`, 3x3; GroupNorm * (1 + scale) + shift, swish, dropout, 3x3 (starts at zero), where
+    GroupNorm, swish, resampling, 3x3; GroupNorm * (1 + scale) + shift, swish, dropout, 3x3 (starts at zero), where
     scale and shift are dense(swish(embedding)); plus the input, resampled, through a 1x1 where the number of
     channels changes. C and `features` are multiples of `groups`.
     """
@@ -40,19 +42,19 @@ class ModulatedResBlock(nn.Module):
     groups: int = 32
     epsilon: float = 1e-5
     dtype: Any = jnp.float32
-    resample: Callable = lambda x: x
+    resampling: Resampling = KEPT
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told) -> jax.Array:
         h = nn.swish(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
-        h = conv3x3(self.features, self.dtype, "conv_0")(self.resample(h))
+        h = conv3x3(self.features, self.dtype, "conv_0", self.resampling.convolve)(h)
         modulation = dense(2 * self.features, self.dtype, "time")(nn.swish(told.embedding))
         scale, shift = jnp.split(modulation[:, None, None, :], 2, axis=-1)
         h = group_norm(self.groups, self.dtype, "norm_1", self.epsilon)(h)
         h = nn.swish(h * (1 + scale) + shift)
         h = Dropout(self.dropout, name="dropout")(h, told.dropout_keys)
         h = conv3x3(self.features, self.dtype, "conv_1", kernel_init=zero_init)(h)
-        x = self.resample(x)
+        x = self.resampling.resample(x)
         if x.shape[-1] != self.features:
             x = dense(self.features, self.dtype, "shortcut")(x)
         return x + h
@@ -103,14 +105,14 @@ class ADMUNet(Skeleton):
         block, attention = self.wrap(self.residual_block), self.wrap(AttentionBlock)
         norm = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype}
 
-        def resampling(resample):
-            return lambda features, name: block(features, self.dropout, **norm, resample=resample, name=name)
+        def resampled(way):
+            return lambda features, name: block(features, self.dropout, **norm, resampling=way, name=name)
 
         return Parts(
             block=lambda features, name: block(features, self.dropout, **norm, name=name),
             attention=lambda features, name: attention(self.heads(features), **norm, attend=self.attend, name=name),
-            down=resampling(halved),
-            up=resampling(enlarged),
+            down=resampled(HALVED),
+            up=resampled(ENLARGED),
         )
 
 

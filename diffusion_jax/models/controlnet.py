@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.errors import InputError
-from diffusion_jax.models.layers import conv3x3, dense
+from diffusion_jax.models.layers import conv3x3, dense, strided
 from diffusion_jax.models.skeleton import Skeleton
 
 HINT = "hint"
@@ -35,7 +35,7 @@ class HintEncoder(nn.Module):
         for i in range(len(self.channels) - 1):
             same, wider = self.channels[i : i + 2]
             h = nn.swish(conv3x3(same, self.dtype, f"conv_{2 * i}")(h))
-            h = nn.swish(conv3x3(wider, self.dtype, f"conv_{2 * i + 1}", stride=2)(h))
+            h = nn.swish(conv3x3(wider, self.dtype, f"conv_{2 * i + 1}", strided())(h))
         return conv3x3(features, self.dtype, "output_conv", kernel_init=closed)(h)
 
 

@@ -5,6 +5,7 @@ convolutions, dense layers and attention products are computed, and that of what
 statistics of group normalisation and the softmax are float32 whatever it is.
 """
 
+import functools
 import math
 import zlib
 from collections.abc import Callable
@@ -55,13 +56,12 @@ zero_init = scaled_init(1e-10)
 class Convolution(nn.Module):
     """A 3x3 convolution (`convolution.conv3x3`) and a bias: [B, H, W, C] -> [B, H', W', features] of `dtype`.
 
-    Parameters are those of `nn.Conv`; `stride` and `padding` are `conv3x3`'s.
+    Parameters are those of `nn.Conv`. `convolve` is `(x, kernel) -> result`, from the module `convolution`.
     """
 
     features: int
     dtype: Any
-    stride: int
-    padding: tuple
+    convolve: Callable
     kernel_init: Callable
 
     @nn.compact
@@ -69,15 +69,12 @@ class Convolution(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         x, kernel, bias = (array.astype(self.dtype) for array in (x, kernel, bias))
-        return convolution.conv3x3(x, kernel, self.stride, self.padding) + bias
+        return self.convolve(x, kernel) + bias
 
 
-def conv3x3(features, dtype, name, stride=1, padding=SAME, kernel_init=default_init) -> Convolution:
-    """The one place where 3x3 convolutions are built: [B, H, W, C] -> [B, H / stride, W / stride, features].
-
-    `padding` is ((top, bottom), (left, right)), of zeros.
-    """
-    return Convolution(features, dtype, stride, padding, kernel_init, name=name)
+def conv3x3(features, dtype, name, convolve=convolution.conv3x3, kernel_init=default_init) -> Convolution:
+    """The one place where 3x3 convolutions are built: [B, H, W, C] -> [B, H', W', features], H and W by default."""
+    return Convolution(features, dtype, convolve, kernel_init, name=name)
 
 
 class Dense(nn.Dense):
@@ -224,12 +221,39 @@ class Dropout(nn.Module):
         return jnp.where(jax.vmap(mask)(keys), x / (kept / 2**16), jnp.zeros_like(x))
 
 
+def strided(padding=SAME) -> Callable:
+    """What `conv3x3` convolves by for a stride of 2; `padding` is ((top, bottom), (left, right)), of zeros."""
+    return functools.partial(convolution.conv3x3, stride=2, padding=padding)
+
+
+def halved(x: jax.Array) -> jax.Array:
+    """The mean of 2x2 pixels: [B, H, W, C] -> [B, H / 2, W / 2, C], H and W even."""
+    return nn.avg_pool(x, (2, 2), strides=(2, 2))
+
+
+class Resampling(NamedTuple):
+    """How a residual block changes the size of its images.
+
+    Attributes:
+      resample: [B, H, W, C] -> [B, H', W', C].
+      convolve: `(x, kernel) -> convolution.conv3x3(resample(x), kernel)`, however it is computed.
+    """
+
+    resample: Callable
+    convolve: Callable
+
+
+KEPT = Resampling(lambda x: x, convolution.conv3x3)
+HALVED = Resampling(halved, lambda x, kernel: convolution.conv3x3(halved(x), kernel))
+ENLARGED = Resampling(convolution.enlarged, convolution.enlarged_conv3x3)
+
+
 class ResBlock(nn.Module):
     """Residual block with a time embedding: [B, H, W, C] -> [B, H', W', features] of `dtype`.
 
-    GroupNorm, swish, `resample`, 3x3; plus dense(swish(embedding)); GroupNorm, swish, dropout, 3x3 (starts at zero);
+    GroupNorm, swish, resampling, 3x3; plus dense(swish(embedding)); GroupNorm, swish, dropout, 3x3 (starts at zero);
     plus the input, resampled, through a 1x1 where the number of channels changes. C and `features` are multiples of
-    `groups`. `resample` is `halved` or `enlarged` between levels.
+    `groups`. `resampling` is `HALVED` or `ENLARGED` between levels.
     """
 
     features: int
@@ -237,17 +261,17 @@ class ResBlock(nn.Module):
     groups: int = 32
     epsilon: float = 1e-6
     dtype: Any = jnp.float32
-    resample: Callable = lambda x: x
+    resampling: Resampling = KEPT
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told) -> jax.Array:
         h = nn.swish(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
-        h = conv3x3(self.features, self.dtype, "conv_0")(self.resample(h))
+        h = conv3x3(self.features, self.dtype, "conv_0", self.resampling.convolve)(h)
         h = h + dense(self.features, self.dtype, "time")(nn.swish(told.embedding))[:, None, None, :]
         h = nn.swish(group_norm(self.groups, self.dtype, "norm_1", self.epsilon)(h))
         h = Dropout(self.dropout, name="dropout")(h, told.dropout_keys)
         h = conv3x3(self.features, self.dtype, "conv_1", kernel_init=zero_init)(h)
-        x = self.resample(x)
+        x = self.resampling.resample(x)
         if x.shape[-1] != self.features:
             x = dense(self.features, self.dtype, "shortcut")(x)
         return x + h
@@ -345,7 +369,7 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
-        return conv3x3(x.shape[-1], self.dtype, "conv", stride=2, padding=self.padding)(x)
+        return conv3x3(x.shape[-1], self.dtype, "conv", strided(self.padding))(x)
 
 
 class Upsample(nn.Module):
@@ -355,14 +379,4 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
-        return conv3x3(x.shape[-1], self.dtype, "conv")(enlarged(x))
-
-
-def enlarged(x: jax.Array) -> jax.Array:
-    """Nearest neighbour x2: [B, H, W, C] -> [B, 2 H, 2 W, C]."""
-    return x.repeat(2, axis=1).repeat(2, axis=2)
-
-
-def halved(x: jax.Array) -> jax.Array:
-    """The mean of 2x2 pixels: [B, H, W, C] -> [B, H / 2, W / 2, C], H and W even."""
-    return nn.avg_pool(x, (2, 2), strides=(2, 2))
+        return conv3x3(x.shape[-1], self.dtype, "conv", convolution.enlarged_conv3x3)(x)
