@@ -5,6 +5,8 @@ import os
 import jaxlib
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+DEVICES = "--xla_force_host_platform_device_count"
+MOST = 8  # devices: each holds the parameters
 MEASURED = range(10, 13)  # jaxlib 0.10 to 0.12
 
 
@@ -26,3 +28,26 @@ def prefer_eigen(environment=os.environ, version: str = jaxlib.__version__):
     major, minor, *_ = version.split(".")
     if major == "0" and minor.isdigit() and int(minor) in MEASURED and FLAG not in given:
         environment["XLA_FLAGS"] = f"{given} {FLAG}=-individual_convolution".strip()
+
+
+def one_device_a_core(environment=os.environ, cores: int | None = None):
+    """Have JAX see each CPU core as a device, up to 8, by a flag in XLA_FLAGS. Call it before JAX is first used.
+
+    `sample` and `evaluate` do, and split a batch over them: a core that computes some images alone waits for no
+    other. On two cores that took 0.6 of the time with the network of the digits, and 0.92 with that of CIFAR-10.
+    Training does not, for its devices add up gradients and update all parameters each, which took longer.
+
+    Nothing is changed where XLA_FLAGS speaks of it already: with a count of 1 there it is as if this had not been
+    called. GPUs and TPUs are not concerned.
+
+    Args:
+      environment: where XLA_FLAGS is, a mapping of strings.
+      cores: how many there are; None for those that this process may use.
+    """
+    given = environment.get("XLA_FLAGS", "")
+    if DEVICES not in given:
+        environment["XLA_FLAGS"] = f"{given} {DEVICES}={min(cores or _cores(), MOST)}".strip()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,9 +11,26 @@ from tqdm import tqdm
 from diffusion_jax import files, images, samplers
 from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.training.parallel import DataParallel
+from diffusion_jax.training.sharded import Sharded
 from diffusion_jax.views import View
 
 FRAMES = 50  # pictures in a film
+COPIES = 2**30  # bytes of parameters that the devices of a CPU, which share its memory, may hold together
+
+
+def spread(params, size: int, fsdp: bool = False, devices=None):
+    """What compiles samplers of `size` examples at a time: for as many devices as such a batch keeps busy.
+
+    Of `devices` (this host's by default) those of a CPU are no more than hold 1 GiB of `params` together. With `fsdp`
+    it is all devices, each with its share of the parameters.
+    """
+    if fsdp:
+        return Sharded()
+    devices = devices or jax.local_devices()
+    if devices[0].platform == "cpu":
+        devices = devices[: max(1, COPIES // sum(leaf.nbytes for leaf in jax.tree.leaves(params)))]
+    each = math.ceil(size / len(devices))
+    return DataParallel(devices[: math.ceil(size / each)])
 
 
 def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int, quiet: bool = False, parallel=None):
@@ -38,13 +55,14 @@ def batches(
       starts: the first of each batch that is wanted: multiples of `batch`, below num. The others are there already.
       quiet: the bar moves after each batch only. A program that reports from within is compiled anew in every
         process: JAX keeps no program that calls the host in its compilation cache.
-      parallel: what compiles for the devices (`sharded.parallel_for`); None for `DataParallel()`.
+      parallel: what compiles for the devices; None for what `spread` chooses.
 
     Yields:
       (start, NumPy samples from there on, [batch, ...]; fewer at the end).
     """
-    parallel = parallel or DataParallel()
-    count, num = len(parallel.devices), len(keys)
+    num = len(keys)
+    parallel = parallel or spread(params, min(batch, num))
+    count = len(parallel.devices)
     size = math.ceil(min(batch, num) / count) * count
     starts = list(starts)
     missing = sum(min(batch, num - start) for start in starts)
@@ -71,8 +89,9 @@ def batches(
 
 def film(make, params, keys, cond: tuple, request: SampleRequest, parallel=None):
     """The way of a few samples from noise to data, NumPy [F + 1, n, ...]; arguments as of `batches`."""
-    parallel = parallel or DataParallel()
-    count, num = len(parallel.devices), len(keys)
+    num = len(keys)
+    parallel = parallel or spread(params, num)
+    count = len(parallel.devices)
     size = math.ceil(num / count) * count
     run = partial(samplers.film, frames=FRAMES)
     walk = make(request._replace(batch=size // parallel.programs, run=run, whole=parallel.whole))

@@ -25,13 +25,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import cli, drawing, images, opened, rng
+from diffusion_jax import cli, cpu, drawing, images, opened, rng
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError
 from diffusion_jax.evaluation import extractors, kept, neighbours, protocol, quality, report
 from diffusion_jax.evaluation.kept import Images
 from diffusion_jax.experiment import SampleRequest
-from diffusion_jax.training.sharded import parallel_for
 
 SHOWN = 100  # samples in the report
 CLOSEST = 20  # of them with their nearest training images
@@ -152,7 +151,7 @@ def _generated(options, experiment) -> tuple[Path, dict, Images]:
     if missing and len(missing) < len(range(0, options.num, options.batch)):
         line(f"going on with {out}: {options.num - len(missing) * options.batch} images are there already")
     if missing:
-        parallel = parallel_for(options.fsdp)
+        parallel = drawing.spread(params, min(options.batch, options.num), options.fsdp)
         for start, some in drawing.batches(
             make, params, keys, cond, request, options.batch, missing, parallel=parallel
         ):
@@ -201,7 +200,7 @@ def _likelihood(options, experiment, out: Path):
     which = opened.which(options)
     step, params = which.read(options.workdir, experiment, options.step)
     function = experiment.likelihoods[name](options.steps)
-    parallel = parallel_for(options.fsdp)
+    parallel = drawing.spread(params, min(options.batch, count), options.fsdp)
     found = quality.likelihood(function, params, experiment, source, count, options.batch, options.seed, parallel)
     metrics = {f"{name}, bits an entry": found["total"]}
     for part in ("rate", "distortion", "prior"):
@@ -255,4 +254,5 @@ def _parser():
 
 
 if __name__ == "__main__":
+    cpu.one_device_a_core()
     cli.run(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax import cli, hints, images, sample
+from diffusion_jax import cli, cpu, hints, images, sample
 from experiments.digits_quality import Judge
 
 
@@ -38,4 +38,5 @@ def correlations(drawn: np.ndarray, hint: np.ndarray) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
+    cpu.one_device_a_core()
     cli.run(main)

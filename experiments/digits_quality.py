@@ -39,7 +39,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
-from diffusion_jax import cli, files, images, sample
+from diffusion_jax import cli, cpu, files, images, sample
 from diffusion_jax.data import sources
 from diffusion_jax.errors import InputError
 from diffusion_jax.evaluation.frechet import gaussian_distance as frechet
@@ -198,4 +198,5 @@ def _parser():
 
 
 if __name__ == "__main__":
+    cpu.one_device_a_core()
     cli.run(main)

@@ -15,7 +15,7 @@ variance (docs/tables.md has all). On two busy CPU cores the rows of 5, 10 and 2
 long as those of 50, and half of those of 100.
 """
 
-from diffusion_jax import cli, opened, processes, samplers, timesteps, variances
+from diffusion_jax import cli, cpu, opened, processes, samplers, timesteps, variances
 from diffusion_jax.experiment import SampleRequest
 from experiments.tables import shared
 from experiments.tables.shared import Cell
@@ -79,4 +79,5 @@ def _parser():
 
 
 if __name__ == "__main__":
+    cpu.one_device_a_core()
     cli.run(main)

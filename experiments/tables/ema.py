@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from diffusion_jax import averages, cli, opened
+from diffusion_jax import averages, cli, cpu, opened
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.training.loop import fit
@@ -85,4 +85,5 @@ def _parser():
 
 
 if __name__ == "__main__":
+    cpu.one_device_a_core()
     cli.run(main)

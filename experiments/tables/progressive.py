@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_jax import cli, drawing, images, rng, samplers
+from diffusion_jax import cli, cpu, drawing, images, rng, samplers
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError
 from diffusion_jax.evaluation import quality
@@ -175,4 +175,5 @@ def _parser():
 
 
 if __name__ == "__main__":
+    cpu.one_device_a_core()
     cli.run(main)

@@ -19,7 +19,7 @@ has more. Some three minutes for EDM's six samplers on two busy CPU cores.
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax import cli, samplers
+from diffusion_jax import cli, cpu, samplers
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Experiment, SampleRequest
 from experiments.tables import shared
@@ -105,4 +105,5 @@ def _parser():
 
 
 if __name__ == "__main__":
+    cpu.one_device_a_core()
     cli.run(main)
