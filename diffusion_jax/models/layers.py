@@ -300,22 +300,49 @@ def by_xla(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     On a CPU, where N L is large, one head of one example after the other, whose N L weights stay in the caches: less
     than half of the time for 1024 tokens and more (docs/performance.md).
     """
-    together = jax.nn.dot_product_attention
+    heads_first = tuple(x.swapaxes(1, 2) for x in (query, key, value))
+
+    def in_turn(*arrays):
+        one_by_one = tuple(x.reshape(-1, *x.shape[2:]) for x in arrays)
+        return jax.lax.map(lambda one: softmax_attention(*one), one_by_one).reshape(*arrays[0].shape[:3], -1)
+
     if query.shape[1] * key.shape[1] < MANY:
-        return together(query, key, value)
+        return softmax_attention(*heads_first).swapaxes(1, 2)
+    return jax.lax.platform_dependent(*heads_first, cpu=in_turn, default=softmax_attention).swapaxes(1, 2)
 
-    def read(one):
-        query, key, value = one  # [N, d], [L, d], [L, d]
-        products = jnp.dot(query, key.T, preferred_element_type=jnp.float32) / math.sqrt(query.shape[-1])
-        return nn.softmax(products).astype(value.dtype) @ value
 
-    def in_turn(*all_heads):
-        batch, _, heads, _ = query.shape
-        heads_first = tuple(x.swapaxes(1, 2).reshape(-1, *x.shape[1::2]) for x in all_heads)
-        found = jax.lax.map(read, heads_first)
-        return found.reshape(batch, heads, *found.shape[1:]).swapaxes(1, 2)
+@jax.custom_jvp
+def softmax_attention(query, key, value):
+    """softmax(q k^T / sqrt(d)) v: [..., N, d], twice [..., L, d] -> [..., N, d]."""
+    return _read(_weights(query, key), value)
 
-    return jax.lax.platform_dependent(query, key, value, cpu=in_turn, default=together)
+
+@softmax_attention.defjvp
+def _change(arrays, changes):
+    """With weights p and result o, o' = p v' + (p s') v - (sum of p s' over L) o, where s' is what q k^T changes by.
+
+    JAX would give sum(p s') to each of the L weights. Here it goes to o, and so does its transpose: the backward pass
+    adds up d products for each of N queries and not L (as Dao et al. 2022, appendix B.2), which XLA does slowly.
+    """
+    (query, key, value), (query_change, key_change, value_change) = arrays, changes
+    p = _weights(query, key)
+    o = _read(p, value)
+    moved = p * (_products(query_change, key) + _products(query, key_change))
+    return o, _read(p, value_change) + _read(moved, value) - (moved.sum(-1, keepdims=True) * o).astype(o.dtype)
+
+
+def _products(query, key):
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    products = jnp.einsum("...nd,...ld->...nl", query, key, preferred_element_type=wide)
+    return products / math.sqrt(query.shape[-1])
+
+
+def _weights(query, key):
+    return nn.softmax(_products(query, key))
+
+
+def _read(p, value):
+    return jnp.einsum("...nl,...ld->...nd", p.astype(value.dtype), value)
 
 
 def flash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
