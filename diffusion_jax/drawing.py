@@ -28,7 +28,8 @@ def spread(params, size: int, fsdp: bool = False, devices=None):
         return Sharded()
     devices = devices or jax.local_devices()
     if devices[0].platform == "cpu":
-        devices = devices[: max(1, COPIES // sum(leaf.nbytes for leaf in jax.tree.leaves(params)))]
+        held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+        devices = devices[: max(1, COPIES // max(1, held))]
     each = math.ceil(size / len(devices))
     return DataParallel(devices[: math.ceil(size / each)])
 

@@ -74,7 +74,7 @@ def test_as_many_devices_as_the_user_asks_for():
 
 @pytest.mark.parametrize(
     ("size", "mebibytes", "devices"),
-    [(1, 1, 1), (7, 1, 7), (8, 1, 8), (9, 1, 5), (256, 128, 8), (256, 300, 3), (256, 512, 2), (9, 2000, 1)],
+    [(8, 0, 8), (1, 1, 1), (7, 1, 7), (9, 1, 5), (256, 128, 8), (256, 300, 3), (256, 512, 2), (9, 2000, 1)],
 )
 def test_a_batch_is_spread_over_the_devices_that_it_keeps_busy(size, mebibytes, devices):
     """9 examples over 8 devices are 2 each for 5 of them; all copies of the parameters take at most a gibibyte."""
