@@ -24,12 +24,12 @@ torch and diffusers (the extra "parity") ours is timed alone.
 
 What to expect, on 2 cores of an Intel Xeon and an otherwise idle machine (jax 0.10.2, torch 2.13.0, diffusers
 0.42.1; --repetitions 3):
-  compile  1.0 to 1.7 s a sampler, the same at every length to 5 %, and 2,698 to 5,941 instructions, the same
+  compile  1.4 to 2.1 s a sampler, the same at every length to 8 %, and 3,388 to 7,387 instructions, the same
            to the last; heun, edm churn and predictor_corrector have the network in two places, and so more of both
-  memory   solve 6.5 to 6.7 MiB at every length; film 6.7 MiB for 10 steps, 22 for 1000
-  speed    every sampler keeps 96 % or more of the network's speed; 0.77 to 0.86 times diffusers' evaluations a
-           second, which is what the two networks differ by (0.77)
-  in all   five minutes
+  memory   solve 6.1 to 6.2 MiB at every length; film 6.3 MiB for 10 steps, 22 for 1000
+  speed    every sampler keeps 97 % or more of the network's speed; 0.98 to 1.06 times diffusers' evaluations a
+           second, where the two networks differ by 1.02
+  in all   six minutes
 
 Each side has a process of its own. Devices are chosen by JAX_PLATFORMS and CUDA_VISIBLE_DEVICES. Times on a CPU are
 worth something only where nothing else runs; instructions and bytes always are.
