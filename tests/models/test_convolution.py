@@ -106,14 +106,13 @@ def test_winograds_filtering_rounds_as_a_sum_does(ours, xlas, size):
         assert 0 < one < 2 * other
 
 
-PAIRS = pytest.mark.parametrize(("ours", "xlas"), [(conv3x3, theirs), (enlarged_conv3x3, of_enlarged)])
-
-
-@PAIRS
+@pytest.mark.parametrize(
+    ("ours", "xlas", "batch", "rtol"), [(conv3x3, theirs, 2, 1e-12), (enlarged_conv3x3, of_enlarged, 4, 1e-11)]
+)
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0), (1, None), (0, 3)])
-def test_vmap(x64, axes, ours, xlas):
+def test_vmap(x64, axes, ours, xlas, batch, rtol):
     """Of values and of both gradients, images and kernels with and without the new axis."""
-    arrays = drawn((4, 6, 4, 3), (3, 3, 3, 5))
+    arrays = drawn((batch, 6, 4, 3), (3, 3, 3, 5))
     x, kernel = (
         array if axis is None else np.stack([array, 2 * array, array**2], axis)
         for array, axis in zip(arrays, axes, strict=True)
@@ -126,28 +125,30 @@ def test_vmap(x64, axes, ours, xlas):
         return jax.vmap(one, axes)(x, kernel)
 
     for one, other in zip(jax.tree.leaves(all_three(ours)), jax.tree.leaves(all_three(xlas)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-11)
+        np.testing.assert_allclose(one, other, rtol=rtol)
 
 
-@pytest.mark.parametrize("convolve", [conv3x3, enlarged_conv3x3])
-def test_a_shard_map_adds_the_gradients_of_a_shared_kernel(convolve):
-    """With images spread over four devices; `check_vma` is what follows which array differs between them."""
-    x, kernel = drawn((4, 8, 8, 3), (3, 3, 3, 5), dtype=np.float32)
+@pytest.mark.parametrize(("convolve", "size", "atol"), [(conv3x3, 6, 1e-4), (enlarged_conv3x3, 8, 6e-3)])
+def test_a_shard_map_adds_the_gradients_of_a_shared_kernel(convolve, size, atol):
+    """With images spread over four devices; `check_vma` is what follows which array differs between them.
+
+    The gradients of the enlarged images reach 6000: a millionth of that is their tolerance.
+    """
+    x, kernel = drawn((4, size, size, 3), (3, 3, 3, 5), dtype=np.float32)
 
     def slope(kernel, x):
         return jax.grad(lambda kernel: (convolve(x, kernel) ** 2).sum())(kernel)
 
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
     spread = jax.shard_map(slope, mesh=mesh, in_specs=(P(), P("data")), out_specs=P(), check_vma=True)
-    alone = slope(kernel, x)
-    np.testing.assert_allclose(jax.jit(spread)(kernel, x), alone, rtol=1e-5, atol=1e-6 * float(jnp.abs(alone).max()))
+    np.testing.assert_allclose(jax.jit(spread)(kernel, x), slope(kernel, x), rtol=1e-5, atol=atol)
 
 
 def lowered(function, *arrays, platform):
     return jax.jit(function).trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
 
 
-@PAIRS
+@pytest.mark.parametrize(("ours", "xlas"), [(conv3x3, theirs), (enlarged_conv3x3, of_enlarged)])
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_other_platforms_get_what_jax_gives_them(platform, ours, xlas):
     """The same convolutions with the same windows and layouts, in the same order; no product of matrices."""

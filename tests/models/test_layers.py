@@ -1,6 +1,5 @@
 """The building blocks, one by one, against closed forms and counts."""
 
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
