@@ -34,7 +34,7 @@ def one_device_a_core(environment=os.environ, cores: int | None = None):
     """Have JAX see each CPU core as a device, up to 8, by a flag in XLA_FLAGS. Call it before JAX is first used.
 
     `sample` and `evaluate` do, and split a batch over them: a core that computes some images alone waits for no
-    other. On two cores that took 0.6 of the time with the network of the digits, and 0.92 with that of CIFAR-10.
+    other. On two cores that took 0.6 of the time with the digits' network, and 0.92 to 0.96 with that of CIFAR-10.
     Training does not, for its devices add up gradients and update all parameters each, which took longer.
 
     Nothing is changed where XLA_FLAGS speaks of it already: with a count of 1 there it is as if this had not been
