@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from diffusion_jax import cli, config
+from diffusion_jax import cli, config, cpu
 from diffusion_jax.errors import InputError
 from diffusion_jax.training.loop import fit
 
@@ -52,4 +52,5 @@ def _start_hosts(options):
 
 
 if __name__ == "__main__":
+    cpu.keep_memory()
     cli.run(main)

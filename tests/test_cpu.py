@@ -1,6 +1,7 @@
-"""Convolutions on CPUs are Eigen's, and every core is a device where samples are drawn."""
+"""Convolutions on CPUs are Eigen's, memory is kept, and every core is a device where samples are drawn."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -22,18 +23,45 @@ def compiled(_):
 {call}
 """
 
+# A program whose intermediate values take 128 MiB, run five times: the pages that the system hands out for the last.
+PAGES = """
+import resource, jax, jax.numpy as jnp
+from diffusion_jax import cpu
+
+{call}
+total = jax.jit(lambda x: jnp.cumsum(jnp.sin(x + jnp.arange(2.0**24)).reshape(4096, -1), 0).max(1).sum())
+x = jax.block_until_ready(jnp.float32(1))
+for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    total(x).block_until_ready()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / 2**20)
+"""
+
+
+def printed(program: str, call: str) -> list[str]:
+    """The words that `program` prints with `call` in its place, in a process where XLA_FLAGS says nothing."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    command = [sys.executable, "-c", program.format(call=call)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
 
 def computed_by(call: str) -> list[str]:
     """["ynn" or "own", number of devices]."""
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    command = [sys.executable, "-c", PROGRAM.format(call=call)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    return printed(PROGRAM, call)
 
 
 def test_a_command_line_leaves_convolutions_to_eigen():
     """The control: without the flag they are YNNPACK's. Where they no longer are, `cpu` has lost its reason."""
     assert computed_by("cpu.one_device_a_core(cores=3); cli.run(compiled, [])") == ["own", "3"]
     assert computed_by("compiled(())") == ["ynn", "1"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+def test_memory_is_kept_from_run_to_run():
+    """64 MiB more are a library's own, in another thread. The control: otherwise all of it is handed out again."""
+    kept, fresh = (float(*printed(PAGES, call)) for call in ("cpu.keep_memory()", ""))
+    assert kept < 96
+    assert fresh > 128
 
 
 @pytest.mark.parametrize("version", ["0.10.2", "0.11.0", "0.12.0.1"])

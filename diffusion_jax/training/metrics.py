@@ -19,8 +19,9 @@ LAG = 2
 class Log:
     """The log of one run.
 
-    The host never waits for the step it has just started: `push` reads the metrics of `LAG` steps before. So
-    the devices always have work queued, what is queued stays bounded, and every step's metrics are looked at.
+    The host never waits for the step it has just started: `push` reads the metrics that are computed, and waits
+    only for those of `LAG` steps before. So the devices always have work queued, what is queued stays bounded, and
+    every step's metrics are looked at.
 
     After a resume the steps since the last checkpoint are made again and their lines appended again, with the
     same values: in `metrics.jsonl` the last line of a step is the one that counts.
@@ -84,7 +85,7 @@ class Log:
         self._restart_clock()
 
     def _read(self, left: int):
-        while len(self._pending) > left:
+        while self._pending and (len(self._pending) > left or _computed(self._pending[0][1])):
             step, metrics = self._pending.popleft()
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if not all(map(math.isfinite, values.values())):
@@ -112,3 +113,7 @@ class Log:
 
     def _restart_clock(self):
         self._since, self._untimed = time.perf_counter(), len(self._window)
+
+
+def _computed(metrics: dict[str, jax.Array]) -> bool:
+    return all(value.is_ready() for value in metrics.values())

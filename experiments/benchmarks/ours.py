@@ -26,6 +26,7 @@ def make(options, _):
     """`Ours` in a process of its own, where no program is taken from a cache of earlier runs."""
     cpu.prefer_eigen()
     cpu.one_device_a_core()
+    cpu.keep_memory()
     jax.config.update("jax_enable_compilation_cache", False)
     return Ours(options, SIZES[options.size](options.dtype == "bfloat16"))
 
