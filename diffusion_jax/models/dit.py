@@ -13,8 +13,9 @@ from flax import linen as nn
 
 from diffusion_jax import rng
 from diffusion_jax.errors import InputError
+from diffusion_jax.models.attention import by_xla
 from diffusion_jax.models.conditioning import check_names, embedded
-from diffusion_jax.models.layers import by_xla, cosinusoid, dense, scaled_init
+from diffusion_jax.models.layers import cosinusoid, dense, scaled_init
 from diffusion_jax.models.transformer import TransformerBlock, closed, layer_norm, modulations
 
 SINUSOID = 256  # features in which the time is told, whatever the width of the network
@@ -86,7 +87,7 @@ class DiT(nn.Module):
         pass, which takes less memory and more time, and changes no number.
       dtype: of convolution, dense layers and attention products. Parameters, statistics of normalisation,
         softmax, time embedding, last layer and result are float32 whatever it is.
-      attend: what attention is computed by, `layers.by_xla` or `layers.flash`.
+      attend: what attention is computed by, `attention.by_xla` or `attention.flash`.
     """
 
     patch: int = 2

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.errors import InputError
+from diffusion_jax.models.attention import by_xla
 from diffusion_jax.models.conditioning import check_names, embedded
-from diffusion_jax.models.layers import TimeEmbedding, Told, by_xla, conv3x3, group_norm, sinusoid, zero_init
+from diffusion_jax.models.layers import TimeEmbedding, Told, conv3x3, group_norm, sinusoid, zero_init
 
 
 class Parts(NamedTuple):
@@ -52,7 +53,7 @@ class Skeleton(nn.Module):
       dtype: of convolutions, dense layers and attention products. Parameters, statistics of normalisation,
         softmax, time embedding, last convolution and result are float32 whatever it is.
       time_features: of the time's sinusoid, a quarter of its embedding; None for as many as `channels`.
-      attend: what attention is computed by, `layers.by_xla` or `layers.flash`.
+      attend: what attention is computed by, `attention.by_xla` or `attention.flash`.
     """
 
     channels: int = 128

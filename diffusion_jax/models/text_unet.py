@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.models.adm import heads_always
+from diffusion_jax.models.attention import by_xla, multi_head
 from diffusion_jax.models.layers import (
     SAME,
     Dense,
@@ -15,8 +16,6 @@ from diffusion_jax.models.layers import (
     ResBlock,
     Told,
     Upsample,
-    attention,
-    by_xla,
     cosinusoid,
     default_init,
     dense,
@@ -48,7 +47,7 @@ class ReadingBlock(nn.Module):
         def heard(h, source, kind):
             query = self._dense(features, f"{kind}_query")(h)
             key, value = (self._dense(features, f"{kind}_{name}")(source) for name in ("key", "value"))
-            read = attention(query, key, value, self.heads, self.attend)
+            read = multi_head(query, key, value, self.heads, self.attend)
             return dense(features, self.dtype, f"{kind}_out")(read)
 
         h = _layer_norm(self.dtype, "norm_0")(x)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion_jax.models.layers import Dropout, attention, by_xla, default_init, dense
+from diffusion_jax.models.attention import by_xla, multi_head
+from diffusion_jax.models.layers import Dropout, default_init, dense
 
 # Exactly zero, as in DiT: with no gate open, the network starts as its embedding and its last layer.
 closed = nn.initializers.zeros_init()
@@ -39,7 +40,7 @@ class TransformerBlock(nn.Module):
       dropout: rate in [0, 1).
       dtype: of dense layers and attention products; statistics of normalisation and softmax are float32.
       query_init: of the kernels of query, key and value.
-      attend: what attention is computed by (`layers.attention`).
+      attend: what attention is computed by (`attention.multi_head`).
     """
 
     heads: int
@@ -57,7 +58,7 @@ class TransformerBlock(nn.Module):
         h = layer_norm(x, self.dtype) * (1 + scale_0) + shift_0
         names = ("query", "key", "value")
         query, key, value = (dense(features, self.dtype, name, self.query_init)(h) for name in names)
-        h = dense(features, self.dtype, "out")(attention(query, key, value, self.heads, self.attend))
+        h = dense(features, self.dtype, "out")(multi_head(query, key, value, self.heads, self.attend))
         x = x + gate_0 * Dropout(self.dropout, name="attention_dropout")(h, dropout_keys)
 
         h = layer_norm(x, self.dtype) * (1 + scale_1) + shift_1

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from diffusion_jax import conditions, hints, images, views
 from diffusion_jax.data import toys
 from diffusion_jax.data.pipeline import random_flip
-from diffusion_jax.models import layers
+from diffusion_jax.models import attention
 from diffusion_jax.models.skeleton import Skeleton
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.recipes.compose import Data, base_config
@@ -140,7 +140,7 @@ def computed_by(config: ConfigDict) -> dict:
     """Fields of networks that say how they compute: in which type, and what attention is computed by."""
     return {
         "dtype": jnp.bfloat16 if config.model.bfloat16 else jnp.float32,
-        "attend": layers.flash if config.model.flash else layers.by_xla,
+        "attend": attention.flash if config.model.flash else attention.by_xla,
     }
 
 

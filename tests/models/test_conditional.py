@@ -10,10 +10,10 @@ from flax import traverse_util
 from diffusion_jax.errors import InputError
 from diffusion_jax.models import ADMUNet, ImprovedUNet, TextUNet, UNet
 from diffusion_jax.models.adm import heads_of_width
+from diffusion_jax.models.attention import flash
 from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.models.conditioning import LabelEmbedding, NumberEmbedding
 from diffusion_jax.models.controlnet import Controlled, ControlNet, HintEncoder, from_base
-from diffusion_jax.models.layers import flash
 from diffusion_jax.models.super_resolution import SuperResolution
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_levels": (1,), "groups": 4, "out_channels": 2}

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from diffusion_jax.errors import InputError
-from diffusion_jax.models import layers
 from diffusion_jax.models.layers import (
     AttentionBlock,
     Downsample,
@@ -146,44 +145,3 @@ def test_dropout_refuses_unfit_rates_and_keys():
     keys = jax.random.split(jax.random.key(0, impl="rbg"), 2)
     with pytest.raises(InputError, match="threefry"):
         Dropout(0.5).apply({}, jnp.ones((2, 4)), keys)
-
-
-@pytest.mark.parametrize("many", [1, layers.MANY])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_attention_is_jaxs(monkeypatch, dtype, many):
-    """In turn and together, with other lengths of queries and keys; and derivatives both ways."""
-    rng = np.random.default_rng(0)
-    query, key, value = (jnp.asarray(rng.normal(size=(2, n, 3, 4)), dtype) for n in (8, 6, 6))
-    together = jax.nn.dot_product_attention(query, key, value)
-    monkeypatch.setattr(layers, "MANY", many)
-    text = str(jax.make_jaxpr(lambda *arrays: layers.by_xla(*arrays))(query, key, value))
-    assert ("length=6" in text) == (many == 1)  # two examples, three heads
-    atol = 1e-6 if dtype == jnp.float32 else 2e-2
-    ours = np.asarray(layers.by_xla(query, key, value), np.float32)
-    np.testing.assert_allclose(ours, np.asarray(together, np.float32), atol=atol)
-    for derive in (jax.jacrev, jax.jacfwd):
-        ours, theirs = (
-            derive(lambda query, f=f: f(query, key, value).astype(jnp.float32).sum((1, 3)))(query)
-            for f in (layers.by_xla, jax.nn.dot_product_attention)
-        )
-        np.testing.assert_allclose(np.asarray(ours, np.float32), np.asarray(theirs, np.float32), atol=atol)
-
-
-def test_the_derivative_of_attention_is_that_of_its_formula(x64):
-    """By all three arguments, forward, backward and of second order, to rounding."""
-    noise = np.random.default_rng(0)
-    arrays = tuple(jnp.asarray(noise.normal(size=(2, 3, n, 4))) for n in (8, 6, 6))
-    directions = tuple(jnp.asarray(noise.normal(size=x.shape)) for x in arrays)
-
-    def formula(query, key, value):
-        return jax.nn.softmax(query @ key.swapaxes(2, 3) / 2) @ value
-
-    def everything(function):
-        def slope(*arrays):
-            return jax.grad(lambda *x: (function(*x) ** 3).sum(), (0, 1, 2))(*arrays)
-
-        return jax.jvp(function, arrays, directions), slope(*arrays), jax.jvp(slope, arrays, directions)[1]
-
-    got, expected = everything(layers.softmax_attention), everything(formula)
-    for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-13 * float(jnp.abs(theirs).max()))
