@@ -21,7 +21,7 @@ from tests import tiny
 
 CONFIG = Path(tiny.__file__)
 ROOT = CONFIG.parent.parent
-STEPS = 150
+STEPS = 80
 
 
 def config(**train):
