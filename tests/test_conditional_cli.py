@@ -48,6 +48,7 @@ from tests import tiny
 """
 # Few steps, and large ones: what a label changes is then seen in pixels.
 SHORT = tuple(f"--config.train.{x}" for x in ("steps=3", "learning_rate=0.03", "warmup_steps=1", "ema_decay=0.0"))
+SHORT += ("--config.model.multipliers=1,", "--config.model.attention_levels=0,")  # one level: less to compile
 
 
 @pytest.fixture(scope="module")
