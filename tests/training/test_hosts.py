@@ -17,7 +17,7 @@ from diffusion_jax.training.loop import fit
 
 CONFIG = Path(swiss_roll.__file__)
 ROOT = CONFIG.parent.parent
-# The average is the parameters themselves, and four steps move a weight by up to 0.004 (Adam's have the size of the
+# The average is the parameters themselves, and four steps move a weight by up to 0.003 (Adam's have the size of the
 # learning rate, whatever the gradient).
 TOLD = [
     *(f"--config.train.{x}" for x in ("steps=4", "batch_size=16", "warmup_steps=1", "ema_decay=0.0")),
