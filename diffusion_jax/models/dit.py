@@ -13,9 +13,10 @@ from flax import linen as nn
 
 from diffusion_jax import rng
 from diffusion_jax.errors import InputError
+from diffusion_jax.models import products
 from diffusion_jax.models.attention import by_xla
 from diffusion_jax.models.conditioning import check_names, embedded
-from diffusion_jax.models.layers import cosinusoid, dense, scaled_init
+from diffusion_jax.models.layers import Convolution, cosinusoid, dense, scaled_init
 from diffusion_jax.models.transformer import TransformerBlock, closed, layer_norm, modulations
 
 SINUSOID = 256  # features in which the time is told, whatever the width of the network
@@ -137,10 +138,8 @@ class DiT(nn.Module):
         embedding = embedding + embedded(self.embed, cond, self.features)
 
         window = (self.patch, self.patch)
-        h = nn.Conv(self.features, window, window, "VALID", dtype=self.dtype, kernel_init=patch_init, name="patches")(
-            x
-        )
-        h = h.reshape(batch, rows * columns, self.features) + positions(rows, columns, self.features)
+        patches = Convolution(self.features, self.dtype, products.of_patches, patch_init, window, name="patches")
+        h = patches(x).reshape(batch, rows * columns, self.features) + positions(rows, columns, self.features)
         h = h.astype(self.dtype)
         block = self.wrap(TransformerBlock)
         for i in range(self.layers):

@@ -53,19 +53,21 @@ zero_init = scaled_init(1e-10)
 
 
 class Convolution(nn.Module):
-    """A 3x3 convolution (`convolution.conv3x3`) and a bias: [B, H, W, C] -> [B, H', W', features] of `dtype`.
+    """A convolution and a bias: [B, ..., C] -> [B, ..., features] of `dtype`.
 
-    Parameters are those of `nn.Conv`. `convolve` is `(x, kernel) -> result`, from the module `convolution`.
+    Parameters are those of `nn.Conv`. `convolve` is `(x, kernel) -> result`, from the modules `convolution` or
+    `products`; its kernel is [*window, C, features].
     """
 
     features: int
     dtype: Any
     convolve: Callable
     kernel_init: Callable
+    window: tuple[int, ...] = (3, 3)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init, (*self.window, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         x, kernel, bias = (array.astype(self.dtype) for array in (x, kernel, bias))
         return self.convolve(x, kernel) + bias

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.errors import InputError
+from diffusion_jax.models import products
 from diffusion_jax.models.conditioning import check_names, embedded
-from diffusion_jax.models.layers import TimeEmbedding, default_init, dense, zero_init
+from diffusion_jax.models.layers import Convolution, TimeEmbedding, default_init, dense, zero_init
 from diffusion_jax.models.transformer import TransformerBlock, layer_norm, modulations
 
 NEIGHBOURS = 7  # tokens that the first convolution sees, itself and three on either side
@@ -83,7 +84,9 @@ class SequenceTransformer(nn.Module):
         h = nn.Embed(self.vocab, self.features, embedding_init=unit, name="tokens")(tokens)
         h = h + self.param("positions", unit, (tokens.shape[1], self.features))
         h = h.astype(self.dtype)
-        beside = nn.Conv(self.features, (NEIGHBOURS,), dtype=self.dtype, kernel_init=default_init, name="neighbours")
+        beside = Convolution(
+            self.features, self.dtype, products.of_neighbours, default_init, (NEIGHBOURS,), name="neighbours"
+        )
         h = h + beside(h)
         for i in range(self.layers):
             h = TransformerBlock(self.heads, self.dropout, self.dtype, name=f"block_{i}")(h, embedding, dropout_keys)

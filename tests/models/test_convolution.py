@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from diffusion_jax.models import winograd
 from diffusion_jax.models.convolution import LAYOUT, SAME, conv3x3, enlarged, enlarged_conv3x3
 from diffusion_jax.models.layers import Convolution, Dense, strided
+from diffusion_jax.models.products import of_neighbours, of_patches
 
 DOWN = ((0, 1), (0, 1))
 # Channels. Deep outnumber pixels; narrowing and widening ones change by 9 and more; wide are Winograd's to filter.
@@ -225,10 +226,13 @@ def test_a_backward_pass_keeps_no_tiles(monkeypatch):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_layers_are_those_of_flax(dtype):
     """The same parameters, by name and shape, and the same results."""
-    (x,) = drawn((2, 6, 6, 8), dtype=np.float32)
-    for ours, flax in (
-        (Convolution(5, dtype, strided(DOWN), nn.initializers.ones), nn.Conv(5, (3, 3), 2, DOWN, dtype=dtype)),
-        (Dense(5, dtype=dtype), nn.Dense(5, dtype=dtype)),
+    image, sequence = drawn((2, 6, 6, 8), (2, 9, 8), dtype=np.float32)
+    ones = nn.initializers.ones
+    for x, ours, flax in (
+        (image, Convolution(5, dtype, strided(DOWN), ones), nn.Conv(5, (3, 3), 2, DOWN, dtype=dtype)),
+        (image, Convolution(5, dtype, of_patches, ones, (2, 2)), nn.Conv(5, (2, 2), 2, dtype=dtype)),
+        (sequence, Convolution(5, dtype, of_neighbours, ones, (7,)), nn.Conv(5, 7, dtype=dtype)),
+        (image, Dense(5, dtype=dtype), nn.Dense(5, dtype=dtype)),
     ):
         variables = flax.init(jax.random.key(0), x)
         variables["params"]["bias"] += jnp.arange(5.0)

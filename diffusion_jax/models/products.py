@@ -1,0 +1,28 @@
+"""Convolutions that are one product of matrices, in their gradients too.
+
+As `lax.conv_general_dilated` both are slow on CPUs inside a loop, such as that of `train.steps_per_call`: XLA has no
+library for their gradients there (docs/performance.md).
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def of_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution whose windows do not overlap: [N, H, W, C] with [P, P, C, K] -> [N, H / P, W / P, K]."""
+    batch, height, width, channels = x.shape
+    side = kernel.shape[0]
+    rows, columns = height // side, width // side
+    patches = x.reshape(batch, rows, side, columns, side, channels).swapaxes(2, 3)
+    said = patches.reshape(-1, side**2 * channels) @ kernel.reshape(-1, kernel.shape[-1])
+    return said.reshape(batch, rows, columns, -1)
+
+
+def of_neighbours(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution along a sequence, inside a border of zeros: [N, L, C] with [2 R + 1, C, K] -> [N, L, K]."""
+    batch, length, _ = x.shape
+    reach = len(kernel) // 2
+    padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
+    seen = jnp.concatenate([padded[:, offset : offset + length] for offset in range(len(kernel))], axis=-1)
+    said = seen.reshape(batch * length, -1) @ kernel.reshape(-1, kernel.shape[-1])
+    return said.reshape(batch, length, -1)
