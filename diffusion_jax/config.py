@@ -17,7 +17,16 @@ from ml_collections import ConfigDict, config_flags
 from diffusion_jax.errors import InputError
 
 # These say how long a run goes on and what it tells on the way, not what it computes.
-FREE = ("train.steps", "train.accumulate", "train.fsdp", "model.flash", "log.", "data.dir", "data.threads")
+FREE = (
+    "train.steps",
+    "train.steps_per_call",
+    "train.accumulate",
+    "train.fsdp",
+    "model.flash",
+    "log.",
+    "data.dir",
+    "data.threads",
+)
 
 # These have come since runs were first kept, and do change what is computed: the value of a run that has none.
 SINCE = {"train.ema_decays": [], "train.ema_profiles": []}

@@ -106,6 +106,7 @@ MISTAKES = {
     "the data's image is 8x8x1, the config's 8x8x3; set data.shape": ["--config.data.shape=(8,8,3)"],
     "multiples of 16": ["--config.model.multipliers=(1,1,1,1,1)"],
     "learning": ["--config.train.learning=1"],
+    "train.steps_per_call=0 makes no step; take 1 or more": ["--config.train.steps_per_call=0"],
 }
 
 

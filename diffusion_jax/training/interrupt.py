@@ -8,17 +8,17 @@ from jax.experimental import multihost_utils
 
 
 class Interrupt:
-    """Notes SIGTERM and SIGINT instead of dying of them; the loop asks after every step.
+    """Notes SIGTERM and SIGINT instead of dying of them; the loop asks after every call.
 
-    With several hosts all must stop after the same step: JAX's coordination service agrees on one.
+    With several hosts all must stop after the same one: JAX's coordination service agrees on one.
     """
 
     def __init__(self):
         self.signal: int | None = None
 
-    def requested(self, step: int) -> bool:
-        """Whether the run is to end after `step`."""
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+    def requested(self, call: int) -> bool:
+        """Whether the run is to end now; asked after each call of the compiled steps, counted without a gap."""
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(call):
             self.signal = self.signal or signal.SIGTERM
             return True
         return jax.process_count() == 1 and self.signal is not None

@@ -1,5 +1,6 @@
 """The training loop: data in, steps out, and nothing lost on the way."""
 
+import itertools
 import math
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from diffusion_jax.data import pipeline
 from diffusion_jax.data.device import prefetch
 from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.training import interrupt, snapshots
+from diffusion_jax.training import calls, interrupt, snapshots
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.judge import Judge
 from diffusion_jax.training.metrics import Log
@@ -24,6 +25,9 @@ from diffusion_jax.training.sharded import parallel_for
 from diffusion_jax.training.state import TrainState, init_state
 from diffusion_jax.training.step import check_parts, make_train_step
 from diffusion_jax.training.workdir import claim, locked
+
+# Of `config.log`: after so many steps something is looked at between two calls.
+DUE = ("every", "checkpoint_every", "snapshot_every", "sample_every", "evaluate_every")
 
 
 def fit(
@@ -36,8 +40,8 @@ def fit(
 
     Args:
       experiment: what to train.
-      config: its `seed`, `train.batch_size`, `train.accumulate`, `train.fsdp`, `train.steps`, `data.threads` and
-        `log` are read here.
+      config: its `seed`, `train.batch_size`, `train.accumulate`, `train.fsdp`, `train.steps`,
+        `train.steps_per_call`, `data.threads` and `log` are read here.
       workdir: where checkpoints, metrics and pictures go (`training.workdir`); made if absent.
       config_file: where `config` comes from; `diffusion_jax.sample` will look for it there.
       devices: devices of this host to use, or None for all.
@@ -51,6 +55,8 @@ def fit(
     parallel = parallel_for(config.train.fsdp, devices)
     parallel.check_batch_size(config.train.batch_size)
     check_parts(config.train.batch_size // parallel.total, config.train.accumulate)
+    if config.train.steps_per_call < 1:
+        raise InputError(f"train.steps_per_call={config.train.steps_per_call} makes no step; take 1 or more")
     source = experiment.source("train")
     _check_example(source, experiment.example)
     stream = pipeline.batches(
@@ -61,7 +67,7 @@ def fit(
         host=jax.process_index(),
         hosts=jax.process_count(),
         threads=config.data.threads,
-        prefetch=max(2, config.data.threads),
+        prefetch=max(2, config.data.threads, config.train.steps_per_call),
     )
     jax.eval_shape(experiment.init, jax.random.key(0))  # raises if the network cannot have this shape
     looking = config.log.evaluate_every and parallel.joins
@@ -98,7 +104,7 @@ def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Ch
 def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge) -> TrainState:
     lead = jax.process_index() == 0
     start, total = int(state.step), config.train.steps
-    train_step = parallel.train_step(
+    train_steps = parallel.train_steps(
         make_train_step(
             experiment.loss,
             experiment.times,
@@ -108,8 +114,10 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
             config.train.accumulate,
             shares=parallel.shares,
             averages=experiment.averages,
-        )
+        ),
+        most=config.train.steps_per_call,
     )
+    plan = calls.plan(start, total, config.train.steps_per_call, (config.log[name] for name in DUE))
     shown = config.log.sample_every and experiment.preview and parallel.joins
     preview = _Preview(experiment, config, workdir, parallel.drawing()) if shown else None
     batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.example}))
@@ -118,11 +126,12 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
         Log(workdir if lead else None, start, total, config.log.every, config.train.batch_size) as log,
     ):
         try:
-            for step in range(start + 1, total + 1):
-                batch, position = next(batches)
-                state, metrics = train_step(state, batch)
-                log.push(step, metrics)
-                stopping = stop.requested(step)
+            for call, steps in enumerate(plan, 1):
+                taken, positions = zip(*itertools.islice(batches, len(steps)), strict=True)
+                state, metrics = train_steps(state, taken)
+                log.push(steps, metrics)
+                step, position = steps[-1], positions[-1]
+                stopping = stop.requested(call)
                 # Before the checkpoint of the same step: a run that is killed between the two comes by here again.
                 if step == total or (config.log.snapshot_every and step % config.log.snapshot_every == 0):
                     log.drain()

@@ -4,6 +4,7 @@ import collections
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -19,8 +20,8 @@ LAG = 2
 class Log:
     """The log of one run.
 
-    The host never waits for the step it has just started: `push` reads the metrics that are computed, and waits
-    only for those of `LAG` steps before. So the devices always have work queued, what is queued stays bounded, and
+    The host never waits for the steps it has just started: `push` reads the metrics that are computed, and waits
+    only for those of `LAG` calls before. So the devices always have work queued, what is queued stays bounded, and
     every step's metrics are looked at.
 
     After a resume the steps since the last checkpoint are made again and their lines appended again, with the
@@ -54,9 +55,14 @@ class Log:
             self._file.close()
             self._board.close()
 
-    def push(self, step: int, metrics: dict[str, jax.Array]):
-        """Take the metrics (scalars, still being computed) of `step`. May raise as `drain` does."""
-        self._pending.append((step, metrics))
+    def push(self, steps: Sequence[int], metrics: dict[str, jax.Array]):
+        """Take the metrics of what one call made, still being computed. May raise as `drain` does.
+
+        Args:
+          steps: which they were. A line is written after the last of them, where one is due.
+          metrics: name -> [n]; the first len(steps) are theirs.
+        """
+        self._pending.append((steps, metrics))
         self._read(LAG)
 
     def drain(self):
@@ -86,17 +92,19 @@ class Log:
 
     def _read(self, left: int):
         while self._pending and (len(self._pending) > left or _computed(self._pending[0][1])):
-            step, metrics = self._pending.popleft()
-            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            if not all(map(math.isfinite, values.values())):
-                found = ", ".join(f"{name} = {value}" for name, value in values.items())
-                raise RunError(
-                    f"not finite at step {step}: {found}; lower train.learning_rate in a new work directory"
-                )
-            self._window.append(values)
-            self._bar.update()
-            if step % self._every == 0 or step == self._total:
-                self._write_line(step)
+            steps, metrics = self._pending.popleft()
+            found = jax.device_get(metrics)
+            for i, step in enumerate(steps):
+                self._take(step, {name: float(values[i]) for name, values in found.items()})
+
+    def _take(self, step: int, values: dict[str, float]):
+        if not all(map(math.isfinite, values.values())):
+            found = ", ".join(f"{name} = {value}" for name, value in values.items())
+            raise RunError(f"not finite at step {step}: {found}; lower train.learning_rate in a new work directory")
+        self._window.append(values)
+        self._bar.update()
+        if step % self._every == 0 or step == self._total:
+            self._write_line(step)
 
     def _write_line(self, step: int):
         means = {name: float(np.mean([v[name] for v in self._window])) for name in self._window[0]}

@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffusion_jax.errors import InputError
+from diffusion_jax.training import calls
 
 AXIS = "batch"
 
@@ -154,6 +155,20 @@ class DataParallel:
         return jax.pmap(
             step, AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=0, devices=self._subset
         )
+
+    def train_steps(self, step: Callable, most: int) -> Callable:
+        """Compile `(state, batches) -> (state, metrics [most])`: an update for each of 1 to `most` batches, in turn.
+
+        One call makes them all (`calls.in_turn`). The given state is donated: use the returned one.
+
+        Args:
+          step: `(state, batch) -> (state, metrics)`.
+          most: how many batches a call may be given.
+        """
+        in_axes, out_axes = (None, 0, None), (None, None)
+        steps = calls.in_turn(step, most)
+        compiled = jax.pmap(steps, AXIS, in_axes=in_axes, out_axes=out_axes, donate_argnums=0, devices=self._subset)
+        return calls.filled(compiled, most)
 
     def sample(self, sample_fn: Callable) -> Callable:
         """Compile `(params, keys [B], *cond [B, ...]) -> images [B, ...]`, each device drawing its share of the keys.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from diffusion_jax.training import calls
 from diffusion_jax.training.parallel import AXIS, DataParallel, Shares, check_divides, to_host
 
 LEAST = 2**16  # entries: smaller arrays cost more to gather than to keep
@@ -112,14 +113,29 @@ class Sharded:
 
     def train_step(self, step: Callable) -> Callable:
         """Compile `(state, batch) -> (state, metrics)`. The given state is donated: use the returned one."""
+        return jax.jit(self._staying(step), donate_argnums=0, compiler_options=_OPTIONS)
 
-        @partial(jax.jit, donate_argnums=0, compiler_options=_OPTIONS)
-        def train_step(state, batch):
+    def train_steps(self, step: Callable, most: int) -> Callable:
+        """Compile `(state, batches) -> (state, metrics [most])`: an update for each of 1 to `most` batches, in turn.
+
+        One call makes them all (`calls.in_turn`). The given state is donated: use the returned one.
+
+        Args:
+          step: `(state, batch) -> (state, metrics)`.
+          most: how many batches a call may be given.
+        """
+        steps = calls.in_turn(self._staying(step), most)
+        return calls.filled(jax.jit(steps, donate_argnums=0, compiler_options=_OPTIONS), most)
+
+    def _staying(self, step: Callable) -> Callable:
+        """`step`, whose state is spread after it as before."""
+
+        def staying(state, batch):
             after, metrics = step(state, batch)
             metrics = jax.lax.with_sharding_constraint(metrics, NamedSharding(self._mesh, PartitionSpec()))
             return jax.lax.with_sharding_constraint(after, self._shardings(after)), metrics
 
-        return train_step
+        return staying
 
     def sample(self, sample_fn: Callable) -> Callable:
         """Compile `(params, keys [B], *cond [B, ...]) -> images [B, ...]`, parameters and examples spread.

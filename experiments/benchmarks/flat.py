@@ -10,13 +10,14 @@
             "waiting" is the share of time that the host spends in asking for the next batch; input is never on the
             critical path where that is about nothing, and both together are as fast as training alone. (On a CPU the
             threads that read take their time from the network.)
-  dispatch  after how long the Python call of one training step returns, what of that its thread itself has worked
-            (the rest is waiting, for a core for instance), and when the step is done, with 1, 2, 4 and 8 simulated
-            devices (a process each), by `pmap` and by `train.fsdp`. One digit a device and a network of 8 channels,
-            so that the devices have next to nothing to do. "least" adds 1 to the same arrays under `pmap`: JAX looks
-            after every array on every device of the process, and that grows. What a step takes beyond it is the
-            price of this library and of devices that share the cores of the host, as simulated ones do. The host
-            keeps ahead while the call returns sooner than a step is done.
+  dispatch  after how long the Python call of training returns, what of that its thread itself has worked (the rest is
+            waiting, for a core for instance), and when all is done, for each step, with 1, 2, 4 and 8 simulated
+            devices (a process each), by `pmap` and by `train.fsdp`; one step a call, and ten
+            (`train.steps_per_call`). One digit a device and a network of 8 channels, so that the devices have next
+            to nothing to do. "least" adds 1 to the same arrays under `pmap`: JAX looks after every array on every
+            device of the process, and that grows. What a call takes beyond it is the price of this library and of
+            devices that share the cores of the host, as simulated ones do. The host keeps ahead while the call
+            returns sooner than its steps are done.
   chains    compile time and memory by the number of steps, 10 to 1000, of two samplers: `samplers` measures it.
 
 Medians (least to most). A machine that does other work makes all of it doubtful.
@@ -39,6 +40,7 @@ INPUT = {  # size: batch, steps a repetition, examples in the data
     "cifar": (8, 3, (50_000,)),
 }
 DEVICES = (1, 2, 4, 8)
+CALLS = (1, 10)  # steps a call
 SIDE = "experiments.benchmarks.flat_ours"
 
 
@@ -71,12 +73,11 @@ def input_table(inputs: dict[str, list[dict]]) -> str:
 
 
 def dispatch_table(dispatches: dict[int, dict[str, dict]], arrays: int) -> str:
-    """`dispatches`: number of devices -> "least", "pmap" or "fsdp" -> seconds as of `flat_ours.Dispatch`."""
-    first = next(iter(dispatches.values()))
-    rows = [["devices", *(f"{way}: {what}, ms" for way, seconds in first.items() for what in seconds)]]
-    for devices, ways in dispatches.items():
-        cells = [spread([1e3 * s for s in seconds]) for way in ways.values() for seconds in way.values()]
-        rows.append([str(devices), *cells])
+    """`dispatches`: number of devices -> what is called -> seconds as of `flat_ours.Dispatch`."""
+    rows = [["called", "devices", "returns, ms", "thread, ms", "done, ms"]]
+    for way in next(iter(dispatches.values())):
+        for devices, ways in dispatches.items():
+            rows.append([way, str(devices), *(spread([1e3 * s for s in seconds]) for seconds in ways[way].values())])
     return f"DISPATCH: milliseconds of the host for one step on a state of {arrays} arrays\n{shared.table(rows)}"
 
 
@@ -101,7 +102,10 @@ def main(arguments: list[str] | None = None):
         record["dispatch"] = {}
         for devices in tqdm(DEVICES, unit="process", dynamic_ncols=True):
             ask = side("dispatch", devices=devices, repeats=10 * options.repeats)
-            ways = {"least": ask("least"), "pmap": ask("step", False), "fsdp": ask("step", True)}
+            ways = {"least": ask("least")}
+            for most in CALLS:
+                for name, fsdp in (("pmap", False), ("fsdp", True)):
+                    ways[f"{name}, {most} a call"] = ask("step", fsdp, most)
             record["dispatch"][devices] = ways
         print(f"\n{dispatch_table(record['dispatch'], ask('arrays'))}", flush=True)
     if options.json:

@@ -1,5 +1,7 @@
 """What `flat` measures: input beside training, and what a step costs the host however many devices there are."""
 
+import itertools
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -10,6 +12,7 @@ from configs import digits
 from diffusion_jax import cpu
 from diffusion_jax.data import pipeline
 from diffusion_jax.data.device import prefetch
+from diffusion_jax.training import calls
 from diffusion_jax.training.metrics import Log
 from diffusion_jax.training.parallel import DataParallel
 from diffusion_jax.training.sharded import parallel_for
@@ -49,14 +52,15 @@ class Input:
         self._batch, self._steps = options.batch, options.steps
         self._parallel = DataParallel(jax.local_devices()[:1])
         self._state, step = begin(self._parallel, self._experiment, self._config.seed)
-        self._step = self._parallel.train_step(step)
+        self._most = self._config.train.steps_per_call
+        self._train_steps = self._parallel.train_steps(step, self._most)
         self._same = {name: drawn(options.batch, like) for name, like in self._experiment.example.items()}
         self.alone()  # compiles
 
     def loader(self, examples: int) -> float:
         """The pipeline of `fit` and nothing else, after what it has read ahead."""
         stream = self._stream(examples)
-        for _ in range(2 * self._config.data.threads + 2):
+        for _ in range(2 * max(self._config.data.threads, self._most) + 2):
             next(stream)
         start = time.perf_counter()
         for _ in range(self._steps):
@@ -85,20 +89,20 @@ class Input:
             seed=0,
             transforms=self._experiment.transforms,
             threads=threads,
-            prefetch=max(2, threads),
+            prefetch=max(2, threads, self._most),
         )
 
     def _train(self, batches: Iterable) -> tuple[float, float]:
         waited, batches = 0.0, iter(batches)
         start = time.perf_counter()
-        # Never more than two steps ahead, as in `fit`.
+        # Never more than two calls ahead, as in `fit`.
         with Log(None, 0, self._steps, self._steps, self._batch) as log:
-            for step in range(1, self._steps + 1):
+            for steps in calls.plan(0, self._steps, self._most, ()):
                 asked = time.perf_counter()
-                batch = next(batches)
+                taken = list(itertools.islice(batches, len(steps)))
                 waited += time.perf_counter() - asked
-                self._state, metrics = self._step(self._state, batch)
-                log.push(step, metrics)
+                self._state, metrics = self._train_steps(self._state, taken)
+                log.push(steps, metrics)
             log.drain()
         seconds = time.perf_counter() - start
         return self._steps * self._batch / seconds, waited / seconds
@@ -116,32 +120,33 @@ class Dispatch:
         config.model.channels = config.model.groups = 8
         self._config, self._experiment = config, digits.build(config)
 
-    def step(self, fsdp: bool) -> dict[str, list[float]]:
-        """`_seconds` of a training step."""
+    def step(self, fsdp: bool, most: int) -> dict[str, list[float]]:
+        """`_seconds` of a training step, `most` of them in one call."""
         parallel = parallel_for(fsdp, self._devices)
-        return self._seconds(parallel, *begin(parallel, self._experiment, self._config.seed))
+        state, step = begin(parallel, self._experiment, self._config.seed)
+        return self._seconds(parallel, state, parallel.train_steps(step, most), most)
 
     def least(self) -> dict[str, list[float]]:
         """`_seconds` of what adds 1 to every array of the state, under `pmap`: JAX's own work for so many."""
         parallel = DataParallel(self._devices)
         state, _ = begin(parallel, self._experiment, self._config.seed)
-        return self._seconds(parallel, state, lambda state, batch: (jax.tree.map(lambda x: x + 1, state), {}))
+        added = parallel.train_step(lambda state, batch: (jax.tree.map(lambda x: x + 1, state), {}))
+        return self._seconds(parallel, state, lambda state, batches: added(state, *batches), 1)
 
-    def _seconds(self, parallel, state, step) -> dict[str, list[float]]:
-        """Of the call of `step` until it returns, of that its thread's own work, and until the step is done."""
-        step = parallel.train_step(step)
+    def _seconds(self, parallel, state, steps, most: int) -> dict[str, list[float]]:
+        """Of one step: of `steps` until the call returns, of that its thread's own work, and until all is done."""
         batch = {name: drawn(len(self._devices), like) for name, like in self._experiment.example.items()}
         found = {"return": [], "thread": [], "done": []}
-        for repeat in range(-3, self._repeats):  # the first compile
-            rows = jax.block_until_ready(parallel.shard(batch))
+        for repeat in range(-3, math.ceil(self._repeats / most)):  # the first compile
+            rows = jax.block_until_ready([parallel.shard(batch) for _ in range(most)])
             start, worked = time.perf_counter(), time.thread_time()
-            state, metrics = step(state, rows)
+            state, metrics = steps(state, rows)
             returned, thread = time.perf_counter() - start, time.thread_time() - worked
             jax.block_until_ready((state, metrics))
             done = time.perf_counter() - start
             if repeat >= 0:
                 for name, seconds in zip(found, (returned, thread, done), strict=True):
-                    found[name].append(seconds)
+                    found[name].append(seconds / most)
         return found
 
     def arrays(self) -> int:

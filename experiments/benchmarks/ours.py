@@ -11,6 +11,7 @@ import optax
 
 from diffusion_jax import cpu, drawing, rng, samplers
 from diffusion_jax.experiment import SampleRequest
+from diffusion_jax.training import calls
 from diffusion_jax.training.parallel import AXIS, DataParallel
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
@@ -39,7 +40,8 @@ class Ours:
         self._device = jax.local_devices()[0]
         parallel = DataParallel([self._device])
         self._state, self._plain_step = begin(parallel, experiment, size.config.seed)
-        self._step, self._shard = parallel.train_step(self._plain_step), parallel.shard
+        self._most = size.config.train.steps_per_call
+        self._train_steps, self._shard = parallel.train_steps(self._plain_step, self._most), parallel.shard
         self._batch = {name: drawn(options.batch, x) for name, x in experiment.example.items()}
         keys = rng.per_example(jax.random.key(0), jnp.arange(options.batch))
         self._given = keys, *experiment.ask(options.batch, {})
@@ -95,8 +97,8 @@ class Ours:
         """Of `train_steps` steps of training, or of the beginning of a chain, waited for."""
         start = time.perf_counter()
         if task == "training":
-            for _ in range(self._options.train_steps):
-                self._state, metrics = self._step(self._state, self._shard(self._batch))
+            for steps in calls.plan(0, self._options.train_steps, self._most, ()):
+                self._state, metrics = self._train_steps(self._state, [self._shard(self._batch) for _ in steps])
             jax.block_until_ready((self._state, metrics))
         else:
             self._samplers[task](self._params, *self._given)  # returns NumPy arrays: it has waited
@@ -126,7 +128,7 @@ class Ours:
 
 
 def begin(parallel, experiment, seed: int) -> tuple:
-    """(the first state, on the devices; the step that `parallel.train_step` compiles)."""
+    """(the first state, on the devices; the step that `parallel.train_steps` compiles)."""
     parts = experiment.loss, experiment.times, experiment.optimizer, experiment.ema_decay
     state = init_state(experiment.init, experiment.optimizer, experiment.times, jax.random.key(0))
     return parallel.hold(state), make_train_step(*parts, seed, shares=parallel.shares)

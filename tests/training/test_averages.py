@@ -313,7 +313,7 @@ def test_a_run_that_was_stopped_ends_as_the_unbroken_one(whole, tmp_path, monkey
     """
     values = config()
     values.log.keep = 1
-    stop = SimpleNamespace(signal=15, requested=lambda step: step == 2)
+    stop = SimpleNamespace(signal=15, requested=lambda call: call == 2)
     with monkeypatch.context() as patch:
         patch.setattr(loop.interrupt, "listening", lambda: contextlib.nullcontext(stop))
         with pytest.raises(SystemExit):

@@ -1,0 +1,67 @@
+"""How many updates one call of a compiled program makes, and which.
+
+A call costs the host a time for every array on every device, however little there is to compute. A program that
+makes several updates, one after another, costs it once.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def in_turn(step: Callable, most: int) -> Callable:
+    """`(state, batches, count) -> (state, metrics)`: an update with each of the first `count` batches, in turn.
+
+    What is learned does not depend on where calls end, to the bit.
+
+    Args:
+      step: `(state, batch) -> (state, metrics)`.
+      most: batches there are, of which `count`, int32, says how many are looked at. With 1 nothing is looped, and
+        bits may differ from those of others.
+
+    Returns:
+      The function; its metrics are `[most]`, zero from `count` on.
+    """
+
+    def once(state, batches, count):
+        state, metrics = step(state, batches[0])
+        return state, jax.tree.map(lambda x: x[None], metrics)
+
+    def repeatedly(state, batches, count):
+        rows = jax.tree.map(lambda *x: jnp.stack(x), *batches)
+
+        def update(i, carried):
+            state, found = carried
+            state, metrics = step(state, jax.tree.map(lambda x: x[i], rows))
+            return state, jax.tree.map(lambda all, one: all.at[i].set(one), found, metrics)
+
+        _, metrics = jax.eval_shape(step, state, batches[0])
+        nothing = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), metrics)
+        return jax.lax.fori_loop(0, count, update, (state, nothing))
+
+    return repeatedly if most > 1 else once
+
+
+def filled(compiled: Callable, most: int) -> Callable:
+    """`(state, batches) -> (state, metrics [most])` of a compiled `in_turn`, for any 1 to `most` batches."""
+
+    def steps(state, batches: Sequence):
+        rest = most - len(batches)
+        return compiled(state, (*batches, *[batches[-1]] * rest), np.int32(len(batches)))  # not looked at: no copies
+
+    return steps
+
+
+def plan(start: int, total: int, most: int, events: Iterable[int]) -> Iterator[range]:
+    """The steps of each call, `start` + 1 to `total`: at most `most`, and none beyond a multiple of an event's.
+
+    Args:
+      events: every how many steps something is due between two steps; 0 for never.
+    """
+    events, done = [every for every in events if every], start
+    while done < total:
+        end = min(done + most, total, *((done // every + 1) * every for every in events))
+        yield range(done + 1, end + 1)
+        done = end
