@@ -67,6 +67,7 @@ class Trained:
         batches = iter(np.random.default_rng(0).standard_normal((STEPS, BATCH, SIZE)).astype(np.float32))
         self.losses, self.programs = [], []
         state = parallel.hold(parallel.make(lambda key: init_state(init, SGD, TIMES, key), jax.random.key(1)))
+        self.before = state
         with compilations.counted() as programs:
             for length in lengths:
                 given = [parallel.shard({"x": next(batches)}) for _ in range(length)]
@@ -75,7 +76,7 @@ class Trained:
                 self.losses += np.atleast_1d(metrics["loss"])[:length].tolist()
                 assert not np.atleast_1d(metrics["loss"])[length:].any()
                 self.programs.append(len(programs))
-        self.state = to_host(state)
+        self.after, self.state = state, to_host(state)
 
 
 @pytest.fixture(scope="module", params=["mapped", "spread"])
@@ -125,6 +126,12 @@ def test_one_step_a_call_is_the_step(parallel, step, one_by_one):
     alone = Trained(parallel, parallel.train_steps(step, most=1), [1] * STEPS, most=1)
     assert alone.losses == one_by_one.losses
     assert far(alone, one_by_one) == 0
+
+
+def test_the_state_stays_where_it_was_and_the_one_given_away_is_gone(in_fours):
+    for before, after in zip(jax.tree.leaves(in_fours.before), jax.tree.leaves(in_fours.after), strict=True):
+        assert before.is_deleted()
+        assert after.sharding.is_equivalent_to(before.sharding, after.ndim)
 
 
 def test_that_comparison_can_fail(parallel, step, in_fours):
