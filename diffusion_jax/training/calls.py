@@ -29,15 +29,17 @@ def in_turn(step: Callable, most: int) -> Callable:
         state, metrics = step(state, batches[0])
         return state, jax.tree.map(lambda x: x[None], metrics)
 
+    traced = jax.jit(step, inline=True)  # once, for the shapes of its metrics and for the loop
+
     def repeatedly(state, batches, count):
         rows = jax.tree.map(lambda *x: jnp.stack(x), *batches)
 
         def update(i, carried):
             state, found = carried
-            state, metrics = step(state, jax.tree.map(lambda x: x[i], rows))
+            state, metrics = traced(state, jax.tree.map(lambda x: x[i], rows))
             return state, jax.tree.map(lambda all, one: all.at[i].set(one), found, metrics)
 
-        _, metrics = jax.eval_shape(step, state, batches[0])
+        _, metrics = jax.eval_shape(traced, state, batches[0])
         nothing = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), metrics)
         return jax.lax.fori_loop(0, count, update, (state, nothing))
 
