@@ -1,8 +1,8 @@
 """Every test sees eight simulated devices; the settings must precede the first import of JAX.
 
-Tests compile more than they compute: the compiler is told to hurry, unless XLA_FLAGS say otherwise (the first two flags
-take a quarter off the whole), and compiled programs are kept for the length of the test run, in a folder of its own that
-the processes which tests start share.
+Tests compile more than they compute: the compiler is told to hurry, unless XLA_FLAGS say otherwise (the first two
+flags take a quarter off the whole), and compiled programs are kept for the length of the test run, in a folder of its
+own that the processes which tests start share.
 """
 
 import atexit
