@@ -21,3 +21,25 @@ def expand(a, x):
     """
     a = namespace(a).asarray(a)
     return a.reshape(a.shape + (1,) * (np.ndim(x) - a.ndim)) if a.ndim else a
+
+
+def on_channels(a, x):
+    """View `a`, [C], with leading axes of size 1, so that it stands before the channels of `x` [..., C]."""
+    return a.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def is_float(x) -> bool:
+    """Whether `x` is an array of floats, of any precision."""
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def at_least_single(tree):
+    """`tree` with its half-precision arrays in float32; others as they are."""
+    return jax.tree.map(
+        lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)) if is_float(x) else x, tree
+    )
+
+
+def like(tree, other):
+    """The arrays of `tree` in the dtypes of those of `other`."""
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, other)

@@ -21,7 +21,6 @@ import json
 import shutil
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -146,7 +145,7 @@ def _generated(options, experiment) -> tuple[Path, dict, Images]:
     root = options.workdir or Path("samples") / Path(options.pretrained).name
     out = options.out or root / "evaluations" / f"{name}_{options.num}_{key}"
     parts = kept.Parts(out / f"images_{key}", options.num, options.batch)
-    keys = rng.per_example(rng.stream(jax.random.key(options.seed), "sample"), jnp.arange(options.num))
+    keys = rng.per_example(rng.stream(rng.root(options.seed), "sample"), jnp.arange(options.num))
     missing = parts.missing()
     if missing and len(missing) < len(range(0, options.num, options.batch)):
         line(f"going on with {out}: {options.num - len(missing) * options.batch} images are there already")

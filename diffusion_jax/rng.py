@@ -2,7 +2,12 @@
 
 One root key. A stream is `fold_in(fold_in(root, name), step)`, and every example has a key of its own from
 its index in the *global* batch. A resumed run therefore draws what the unbroken one would have drawn, and
-an image depends neither on the batch size nor on how many devices drew it.
+an image depends neither on the batch size nor on how many devices drew it. (The noise is the same to the bit. What a
+network makes of it is not: batches of another size are summed in another order, which may change an image by 1e-4.)
+
+Keys are JAX's threefry keys, whatever JAX_DEFAULT_PRNG_IMPL says: other kinds give other numbers under `vmap` than
+without. `jax_threefry_partitionable`, True by default, is part of what a seed means: with False every draw is
+another, as good as the first.
 """
 
 import math
@@ -12,10 +17,32 @@ import jax
 import jax.numpy as jnp
 from jax.extend.random import threefry2x32_p
 
+from diffusion_jax.errors import InputError
+
+KIND = "threefry2x32"
+
+
+def root(seed):
+    """The root key of `seed`, an int from 0."""
+    return jax.random.key(seed, impl=KIND)
+
 
 def typed(key):
-    """`key` as a typed key array: legacy `uint32` keys (`jax.random.PRNGKey`) are wrapped."""
-    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+    """`key` as a typed threefry key array: legacy `uint32` keys (`jax.random.PRNGKey`), [..., 2], are wrapped.
+
+    Raises:
+      InputError: it is a key of another kind, or no key.
+    """
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.dtype != jnp.uint32 or key.shape[-1:] != (2,):
+            raise InputError(f"{key.dtype}{list(key.shape)} is no threefry key: {_REMEDY}")
+        return jax.random.wrap_key_data(key, impl=KIND)
+    if str(jax.random.key_impl(key)) != KIND:
+        raise InputError(f"{key.dtype} keys draw other numbers under vmap than without: {_REMEDY}")
+    return key
+
+
+_REMEDY = f"make it with jax.random.key(seed, impl={KIND!r})"
 
 
 def flat(draw, key, shape, *args):
@@ -41,22 +68,22 @@ def coins(key, size: int, heads: int):
 
 def stream(root, name: str, step=0):
     """The key of the stream `name` at `step` (an int, traced or not)."""
-    return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(name.encode())), step)
+    return jax.random.fold_in(jax.random.fold_in(typed(root), zlib.crc32(name.encode())), step)
 
 
 def per_example(key, indices):
     """Keys [B], one for each of the global example `indices` [B]."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+    return jax.vmap(jax.random.fold_in, (None, 0))(typed(key), indices)
 
 
 def each(keys, data):
     """Fold the same `data` (an int, traced or not) into each of `keys` [B]."""
-    return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
+    return jax.vmap(jax.random.fold_in, (0, None))(typed(keys), data)
 
 
 def split(keys, num: int):
     """Split each of `keys` [B] into `num`; a tuple of `num` arrays of keys [B]."""
-    return tuple(jax.vmap(lambda key: jax.random.split(key, num))(keys).T)
+    return tuple(jax.vmap(lambda key: jax.random.split(key, num))(typed(keys)).T)
 
 
 def normal_like(keys, x):

@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -52,7 +51,7 @@ def main(arguments: list[str]):
     make(request)
     cond = _told(options, model, classifier)
     params, about, folder = model.load()
-    keys = rng.per_example(rng.stream(jax.random.key(options.seed), "sample"), jnp.arange(options.num))
+    keys = rng.per_example(rng.stream(rng.root(options.seed), "sample"), jnp.arange(options.num))
 
     parallel = drawing.spread(params, min(options.batch, options.num), options.fsdp)
     drawn = drawing.draw(make, params, keys, cond, request, options.batch, options.quiet, parallel)

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -81,7 +80,7 @@ def likelihood(
 
     compute = parallel.sample(one)
     params = parallel.place(params)
-    keys = rng.per_example(rng.stream(jax.random.key(seed), "likelihood"), np.arange(count))
+    keys = rng.per_example(rng.stream(rng.root(seed), "likelihood"), np.arange(count))
     parts = []
     for start in tqdm(range(0, count, size), unit="batch", dynamic_ncols=True):
         some = np.arange(start, start + size) % count

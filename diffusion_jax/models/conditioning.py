@@ -29,7 +29,7 @@ class LabelEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, label: jax.Array, features: int) -> jax.Array:
-        table = self.param("embedding", self.embedding_init, (self.rows, features))
+        table = self.param("embedding", self.embedding_init, (self.rows, features), jnp.float32)
         # Negative labels, which NumPy would count from the end, are beyond too.
         return jnp.take(table, jnp.where(label < 0, self.rows, label), axis=0, mode="fill")
 

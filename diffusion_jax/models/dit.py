@@ -139,7 +139,7 @@ class DiT(nn.Module):
 
         window = (self.patch, self.patch)
         patches = Convolution(self.features, self.dtype, products.of_patches, patch_init, window, name="patches")
-        h = patches(x).reshape(batch, rows * columns, self.features) + positions(rows, columns, self.features)
+        h = patches(x).reshape(batch, rows * columns, self.features) + positions(rows, columns, self.features)[None]
         h = h.astype(self.dtype)
         block = self.wrap(TransformerBlock)
         for i in range(self.layers):

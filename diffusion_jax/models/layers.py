@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax import rng
+from diffusion_jax.arrays import on_channels
 from diffusion_jax.errors import InputError
 from diffusion_jax.models import convolution
 from diffusion_jax.models.attention import by_xla, multi_head
@@ -67,10 +68,10 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (*self.window, x.shape[-1], self.features))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        kernel = self.param("kernel", self.kernel_init, (*self.window, x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         x, kernel, bias = (array.astype(self.dtype) for array in (x, kernel, bias))
-        return self.convolve(x, kernel) + bias
+        return self.convolve(x, kernel) + on_channels(bias, x)
 
 
 def conv3x3(features, dtype, name, convolve=convolution.conv3x3, kernel_init=default_init) -> Convolution:
@@ -123,6 +124,7 @@ class GroupNorm(nn.Module):
             return groups.repeat(channels // self.groups, axis=-1)
 
         x = x - mean(x)
+        scale, bias = on_channels(scale, x), on_channels(bias, x)
         return (x * (jax.lax.rsqrt(mean(x**2) + self.epsilon) * scale) + bias).astype(self.dtype)
 
 
@@ -163,7 +165,7 @@ def _angles(time, features: int, last: int):
     if features < 4 or features % 2:
         raise InputError(f"a time embedding of {features} features: take an even number of at least 4")
     frequencies = jnp.exp(-math.log(10000.0) / last * jnp.arange(features // 2, dtype=jnp.float32))
-    return time.astype(jnp.float32)[:, None] * frequencies
+    return time.astype(jnp.float32)[:, None] * frequencies[None]
 
 
 class TimeEmbedding(nn.Module):
@@ -209,10 +211,7 @@ class Dropout(nn.Module):
             raise InputError(f"dropout {self.rate}: give a rate in [0, 1)")
         if keys is None or self.rate == 0.0:
             return x
-        if str(jax.random.key_impl(keys)) != "threefry2x32":
-            raise InputError(
-                f"dropout with {keys.dtype} keys: make them with jax.random.key(seed, impl='threefry2x32')"
-            )
+        keys = rng.typed(keys)
         layer = zlib.crc32("/".join(self.path).encode())
         kept = max(round((1 - self.rate) * 2**16), 1)  # of 2^16
 

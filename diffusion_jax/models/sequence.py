@@ -82,7 +82,7 @@ class SequenceTransformer(nn.Module):
         # little more than how often letters occur (3.12 nats a hidden letter, against 2.25).
         unit = nn.initializers.normal(1.0)
         h = nn.Embed(self.vocab, self.features, embedding_init=unit, name="tokens")(tokens)
-        h = h + self.param("positions", unit, (tokens.shape[1], self.features))
+        h = h + self.param("positions", unit, (tokens.shape[1], self.features), jnp.float32)[None]
         h = h.astype(self.dtype)
         beside = Convolution(
             self.features, self.dtype, products.of_neighbours, default_init, (NEIGHBOURS,), name="neighbours"

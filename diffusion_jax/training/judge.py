@@ -44,7 +44,7 @@ class Judge:
         count = len(parallel.devices)
         self._num = config.log.evaluate_num
         self._size = math.ceil(min(BATCH, self._num) / count) * count
-        self._keys = rng.per_example(rng.stream(jax.random.key(config.seed), "judge"), jnp.arange(self._num))
+        self._keys = rng.per_example(rng.stream(rng.root(config.seed), "judge"), jnp.arange(self._num))
         self._cond = experiment.ask(self._num, {})
         self._sample = parallel.sample(experiment.preview(self._size // parallel.programs))
         self._images = experiment.view.images

@@ -159,7 +159,7 @@ class Sharded:
 
         def put(x):
             if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-                return jax.random.wrap_key_data(put(jax.random.key_data(x)))
+                return jax.random.wrap_key_data(put(jax.random.key_data(x)), impl=jax.random.key_impl(x))
             return self._put(np.asarray(x), self._rows)
 
         return jax.tree.map(put, rows)

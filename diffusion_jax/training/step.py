@@ -48,7 +48,7 @@ def make_train_step(
     Raises:
       InputError: `ema_decay` is not in [0, 1); or, in the step, `accumulate` does not divide the device's share.
     """
-    root, main = jax.random.key(seed), exponential(ema_decay)
+    root, main = rng.root(seed), exponential(ema_decay)
 
     def train_step(state: TrainState, batch):
         size = jax.tree.leaves(batch)[0].shape[0]
