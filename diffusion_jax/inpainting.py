@@ -12,9 +12,11 @@ import numpy as np
 from jax.tree_util import Partial
 
 from diffusion_jax import processes, rng
+from diffusion_jax.arrays import at_least_single, like
 from diffusion_jax.errors import InputError
 from diffusion_jax.processes import Process
 from diffusion_jax.samplers import Sampler
+from diffusion_jax.samplers.core import as_before, rounded
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.timesteps import check_grid
 
@@ -118,16 +120,17 @@ def _run(process: Process, known, mask, walk: Callable, undo: Callable) -> Calla
         stood, start = walk(len(times) - 1)
         points = times[::-1]
         t, s = points[start], points[start - 1]
-        steps = np.arange(1, len(t) + 1), undo(points[stood], t), sampler.plan(t, s), s
+        start = at_least_single(x)
+        plans = rounded((undo(points[stood], t), sampler.plan(t, s), s), start)
 
-        def body(x, step):
-            number, undo, plan, s = step
-            x = undo(_streams(keys, "undo", number), x)
+        def body(before, step):
+            number, (undo, plan, s) = step
+            x = undo(_streams(keys, "undo", number), before)
             x = sampler.step(rng.each(keys, number), x, plan, denoise)
-            return hold(x, s, _streams(keys, "known", number)), None
+            return as_before(hold(x, s, _streams(keys, "known", number)), before), None
 
-        x = hold(x, times[0], _streams(keys, "known", 0))
-        return sampler.done(jax.lax.scan(body, x, steps)[0])
+        start = hold(start, times[0], _streams(keys, "known", 0))
+        return like(sampler.done(jax.lax.scan(body, start, (np.arange(1, len(t) + 1), plans))[0]), x)
 
     return run
 

@@ -144,11 +144,10 @@ def min_snr(schedule: Schedule, gamma: float = 5.0) -> Callable:
     """min(SNR, gamma) / SNR: the weight of Min-SNR for a squared error in eps (Hang et al. 2023, section 3.4).
 
     An error in x0 takes min(SNR, gamma), which is this times `snr`; one in v takes this times
-    SNR / (SNR + 1). t > 0.
+    SNR / (SNR + 1). It is 1 where nothing is left of the data (SNR = 0), and 0 at t = 0.
     """
 
     def weight(t):
-        ratio = snr(schedule)(t)
-        return jnp.minimum(ratio, gamma) / ratio
+        return 1 / jnp.maximum(1.0, snr(schedule)(t) / gamma)
 
     return weight

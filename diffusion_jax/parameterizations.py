@@ -9,25 +9,62 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from diffusion_jax.arrays import expand
+from diffusion_jax.arrays import at_least_single, expand
 from diffusion_jax.distributions import Categorical, Gaussian, Interpolated, certain
+from diffusion_jax.errors import InputError
 from diffusion_jax.gaussian import eps_from_score, score_from_eps, v_from_x0, x0_from_eps, x0_from_v
 from diffusion_jax.schedules import Schedule
 
 
+def anywhere(t):
+    """The `check` of a network whose output says x0 at every time."""
+
+
 class Parameterization(NamedTuple):
-    """Three functions of images [B, ...] and times (a scalar or [B]).
+    """What a network's input and output mean, as functions of images [B, ...] and times (a scalar or [B]).
 
     Attributes:
       scale: `(x_t, t) -> (input, time)`, what the network is given. `time` is in the network's own unit.
       read: `(output, x_t, t) -> Estimate`, what its output says of x0.
       target: `(x0, noise, t) -> array`, what it should have said; `noise` as `Process.corrupt` returned it.
+      check: `(t [N], NumPy) -> None`, or `InputError` where the output says nothing of x0. Chains ask before they
+        are compiled.
     """
 
     scale: Callable
     read: Callable
     target: Callable
+    check: Callable = anywhere
+
+
+def with_signal(schedule: Schedule, output: str) -> Callable:
+    """The `check` of an `output` that is divided by alpha to give x0: alpha(t) must not be 0."""
+
+    def check(t):
+        t = np.atleast_1d(t)
+        silent = t[np.broadcast_to(schedule.alpha(t) == 0, t.shape)]
+        if len(silent):
+            raise InputError(
+                f"a network that says {output} says nothing of x0 at t = {silent[0]:g}, where alpha is 0: "
+                "start the grid below that, or train the network to say v or x0"
+            )
+
+    return check
+
+
+def of_x(read: Callable, times: int = 1) -> Callable:
+    """`read` of networks that answer one array of the shape of x_t, with `times` its channels; else `InputError`."""
+
+    def checked(output, x_t, t):
+        wanted = (*x_t.shape[:-1], times * x_t.shape[-1]) if times > 1 else x_t.shape
+        found = jax.tree.map(jnp.shape, output)
+        if found != wanted:
+            raise InputError(f"the network answers {found} where {wanted} is read, for x_t of shape {x_t.shape}")
+        return read(output, x_t, t)
+
+    return checked
 
 
 def thousandths(t):
@@ -44,8 +81,9 @@ def eps(schedule: Schedule, time: Callable) -> Parameterization:
     """The network predicts the noise (DDPM section 3.2). `time` maps t to the network's time."""
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
-        read=lambda output, x_t, t: Gaussian(x0_from_eps(schedule, x_t, output, t)),
+        read=of_x(lambda output, x_t, t: Gaussian(x0_from_eps(schedule, x_t, output, t))),
         target=lambda x0, noise, t: noise,
+        check=with_signal(schedule, "eps"),
     )
 
 
@@ -53,7 +91,7 @@ def x0(time: Callable) -> Parameterization:
     """The network predicts the clean image, whatever the process."""
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
-        read=lambda output, x_t, t: Gaussian(output),
+        read=of_x(lambda output, x_t, t: Gaussian(output)),
         target=lambda x0, noise, t: x0,
     )
 
@@ -62,7 +100,7 @@ def v(schedule: Schedule, time: Callable) -> Parameterization:
     """The network predicts v = alpha eps - sigma x0 (Salimans & Ho 2022)."""
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
-        read=lambda output, x_t, t: Gaussian(x0_from_v(schedule, x_t, output, t)),
+        read=of_x(lambda output, x_t, t: Gaussian(x0_from_v(schedule, x_t, output, t))),
         target=lambda x0, noise, t: v_from_x0(schedule, x0, noise, t),
     )
 
@@ -71,8 +109,11 @@ def score(schedule: Schedule, time: Callable) -> Parameterization:
     """The network predicts grad log q(x_t) (Song et al. 2021)."""
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
-        read=lambda output, x_t, t: Gaussian(x0_from_eps(schedule, x_t, eps_from_score(schedule, output, t), t)),
+        read=of_x(
+            lambda output, x_t, t: Gaussian(x0_from_eps(schedule, x_t, eps_from_score(schedule, output, t), t))
+        ),
         target=lambda x0, noise, t: score_from_eps(schedule, noise, t),
+        check=with_signal(schedule, "the score"),
     )
 
 
@@ -83,7 +124,7 @@ def velocity(schedule: Schedule, time: Callable) -> Parameterization:
     """
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
-        read=lambda output, x_t, t: Gaussian(x_t - expand(schedule.sigma(t), x_t) * output),
+        read=of_x(lambda output, x_t, t: Gaussian(x_t - expand(schedule.sigma(t), x_t) * output)),
         target=lambda x0, noise, t: noise - x0,
     )
 
@@ -118,7 +159,7 @@ def edm(schedule: Schedule, sigma_data: float = 0.5) -> Parameterization:
         c_skip, c_out = skip_and_out(sigma)
         return (x0 - c_skip * (x0 + sigma * noise)) / c_out
 
-    return Parameterization(scale, read, target)
+    return Parameterization(scale, of_x(read), target, with_signal(schedule, "EDM's F"))
 
 
 def logits(time: Callable) -> Parameterization:
@@ -161,7 +202,7 @@ def learned_range(base: Parameterization, schedule: Schedule, narrowest: float) 
         widest = expand(schedule.sigma(t), x_t) ** 2
         return Interpolated(base.read(said, x_t, t).mean, (v + 1) / 2, widest, narrowest)
 
-    return base._replace(read=read)
+    return base._replace(read=of_x(read, times=2))
 
 
 def joint(time: Callable, **parts: Parameterization) -> Parameterization:
@@ -176,7 +217,11 @@ def joint(time: Callable, **parts: Parameterization) -> Parameterization:
     def target(x0, noise, t):
         return {name: part.target(x0[name], noise[name], t) for name, part in parts.items()}
 
-    return Parameterization(scale, read, target)
+    def check(t):
+        for part in parts.values():
+            part.check(t)
+
+    return Parameterization(scale, read, target, check)
 
 
 def self_conditioned(base: Parameterization) -> Parameterization:
@@ -199,6 +244,7 @@ def denoiser(apply: Callable, parameterization: Parameterization) -> Callable:
         network_input, time = parameterization.scale(x_t, t)
         batch = jax.tree.leaves(x_t)[0].shape[:1]
         output = apply(network_input, jnp.broadcast_to(time, batch), *cond)
-        return parameterization.read(output, x_t, t)
+        # Estimates are subtracted from one another, which half precision is too coarse for.
+        return parameterization.read(at_least_single(output), x_t, t)
 
     return denoise

@@ -22,7 +22,7 @@ from diffusion_jax.arrays import namespace
 from diffusion_jax.distributions import Gaussian
 from diffusion_jax.errors import InputError
 from diffusion_jax.gaussian import refreshed
-from diffusion_jax.parameterizations import Parameterization
+from diffusion_jax.parameterizations import Parameterization, with_signal
 from diffusion_jax.processes.core import Process, check_interval
 from diffusion_jax.processes.gaussian import Coefficients, coefficients
 from diffusion_jax.processes.heat import cosine_basis, dissipation_rates
@@ -90,7 +90,7 @@ def blurring(
       floor: d_min, what the blur leaves of the finest detail, in (0, 1] (`InputError`).
       refresh: the share of fresh noise, see `processes.gaussian`.
 
-    The prior is the marginal at t = 1 of white images with unit variance.
+    The prior at t is the marginal of white images with unit variance.
     """
     spectral = frequencies(shape, schedule, width, floor)
 
@@ -106,8 +106,8 @@ def blurring(
         check_interval(t, s)
         return Partial(_correct, coefficients(spectral, refresh, _axes(t), _axes(s)))
 
-    def prior(key, shape):
-        scale = np.hypot(spectral.alpha(_axes(1.0)), spectral.sigma(_axes(1.0)))
+    def prior(key, shape, t=1.0):
+        scale = np.hypot(spectral.alpha(_axes(t)), spectral.sigma(_axes(t)))
         return to_pixels(scale * rng.flat(jax.random.normal, key, shape))
 
     return Process(corrupt, bridge, prior)
@@ -130,6 +130,7 @@ def eps_in_pixels(
         scale=lambda x_t, t: (x_t, time(t)),
         read=read,
         target=lambda x0, noise, t: noise,
+        check=with_signal(schedule, "eps"),
     )
 
 

@@ -84,8 +84,9 @@ def categorical(alpha: Callable, pi) -> Process:
 
     Args:
       alpha: `t -> share kept`, decreasing, alpha(0) = 1, positive for t < 1 (else `bridge` raises `InputError`, if t
-        is not traced); `linear_alpha`, `cosine_alpha`, or any. The prior is pi: exact where alpha(1) = 0.
-      pi: the stationary law, [K], nonnegative, of sum 1; else `InputError`.
+        is not traced); `linear_alpha`, `cosine_alpha`, or any.
+      pi: the stationary law, [K], nonnegative, of sum 1; else `InputError`. It is the prior at every t: the marginal
+        where alpha(t) = 0, and elsewhere that of tokens which follow pi themselves. Masks then hide everything.
 
     `corrupt` takes int tokens of any shape and returns int32 tokens and their `Noise`; `bridge` takes a
     `Categorical` [B, ..., K] (`InputError` for another vocabulary) and tokens [B, ...], and returns a `Categorical`.
@@ -124,7 +125,11 @@ def categorical(alpha: Callable, pi) -> Process:
             Mixture(alpha_t, 1 - alpha_t),
         )
 
-    return Process(corrupt, bridge, draw)
+    def prior(key, shape, t=1.0):
+        del t  # pi is stationary
+        return draw(key, shape)
+
+    return Process(corrupt, bridge, prior)
 
 
 def masked(alpha: Callable, vocab: int, mask: int) -> Process:
@@ -147,7 +152,7 @@ def general(transitions) -> Process:
 
     Times are looked up, as in `schedules.from_betas`: NumPy times must be multiples of 1 / T (`InputError`), traced
     times are rounded. Products of matrices are taken in float64, except between traced times. The prior is
-    the mean row of Q_1 ... Q_T: all its rows should be the stationary law.
+    the mean row of Q_1 ... Q_T, at every t: all its rows should be the stationary law.
 
     Args:
       transitions: [T, K, K], rows x_s, columns x_t; `InputError` unless every row is a law, and for a matrix before
@@ -200,7 +205,8 @@ def general(transitions) -> Process:
         cumulative = jnp.cumsum(jnp.asarray(_table(products, index(t)), u.dtype)[x0], axis=-1)
         return jnp.sum(cumulative <= u[..., None] * cumulative[..., -1:], axis=-1).astype(jnp.int32), u
 
-    def prior(key, shape):
+    def prior(key, shape, t=1.0):
+        del t
         return Categorical(jnp.broadcast_to(safe_log(products[-1].mean(0)), (*shape, vocab))).sample(key)
 
     def column(matrix, x):

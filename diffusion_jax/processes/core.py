@@ -23,12 +23,24 @@ class Process(NamedTuple):
         `(estimate, x_t) -> kernel`, p(x_s | x_t) given the estimate of x0; every array of the kernel leads
         with the batch axis. Times may be whole grids (arrays [N]): the bridge then holds the coefficients
         of every step, in float64, and `lax.scan` slices it.
-      prior: `(key, shape) -> x_1`, one example of the given shape.
+      prior: `(key, shape, t=1.0) -> x_t`, one example of the given shape: where a chain starts that begins at t, a
+        number in (0, 1]. It is the marginal there, or `InputError` where the process does not know it.
     """
 
     corrupt: Callable
     bridge: Callable
     prior: Callable
+
+
+def from_the_end(prior: Callable) -> Callable:
+    """A `Process.prior` of one that is known at the end alone, `prior(key, shape) -> x_1`: `InputError` for t < 1."""
+
+    def at(key, shape, t=1.0):
+        if t != 1:
+            raise InputError(f"this process knows its prior at t = 1 alone, not at {t:g}: start the grid at 1")
+        return prior(key, shape)
+
+    return at
 
 
 def check_interval(t, s):

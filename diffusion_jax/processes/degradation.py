@@ -21,7 +21,7 @@ from diffusion_jax import rng
 from diffusion_jax.arrays import expand, namespace
 from diffusion_jax.distributions import Gaussian
 from diffusion_jax.errors import InputError
-from diffusion_jax.processes.core import Process, check_interval
+from diffusion_jax.processes.core import Process, check_interval, from_the_end
 
 
 def cold(degrade: Callable, prior: Callable, keep: float = 1.0) -> Process:
@@ -32,7 +32,7 @@ def cold(degrade: Callable, prior: Callable, keep: float = 1.0) -> Process:
 
     Args:
       degrade: `D(x0, t)` of one example and a scalar t in [0, 1]; D(x0, 0) = x0.
-      prior: `(key, shape) -> x_1`, one fully degraded example.
+      prior: `(key, shape) -> x_1`, one fully degraded example; chains start at t = 1 (`InputError` otherwise).
       keep: share of the residual that is carried over, in [0, 1].
 
     The process's "noise" is zero: networks predict x0.
@@ -49,7 +49,7 @@ def cold(degrade: Callable, prior: Callable, keep: float = 1.0) -> Process:
         ones = namespace(t).ones_like(t)
         return Partial(Partial(_correct, degrade), t, s, keep * ones, 0.0 * ones)
 
-    return Process(corrupt, bridge, prior)
+    return Process(corrupt, bridge, from_the_end(prior))
 
 
 def noisy(degrade: Callable, sigma: Callable, prior: Callable, refresh: float = 0.0) -> Process:
@@ -59,7 +59,7 @@ def noisy(degrade: Callable, sigma: Callable, prior: Callable, refresh: float = 
       degrade: `D(x0, t)` of one example and a scalar t in [0, 1].
       sigma: `t -> standard deviation`, on NumPy and JAX times; where a bridge starts from sigma(t) <= 0, and t is not
         traced, it raises `InputError`.
-      prior: `(key, shape) -> x_1`.
+      prior: `(key, shape) -> x_1`; chains start at t = 1 (`InputError` otherwise).
       refresh: kappa, the share of fresh noise, in [0, 1].
     """
     if not 0 <= refresh <= 1:
@@ -75,7 +75,7 @@ def noisy(degrade: Callable, sigma: Callable, prior: Callable, refresh: float = 
         carry = (1 - refresh) ** 0.5 * sigma(s) / sigma(t)
         return Partial(Partial(_correct, degrade), t, s, carry, refresh * sigma(s) ** 2)
 
-    return Process(corrupt, bridge, prior)
+    return Process(corrupt, bridge, from_the_end(prior))
 
 
 def _check_noise(sigma_t, t):

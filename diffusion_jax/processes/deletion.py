@@ -71,7 +71,7 @@ def deletion(alpha: Callable) -> Process:
 
     `corrupt` takes and gives int32 [L]; its noise is the uniform number of each token of x0, which is there while
     it is below alpha(t). `bridge` takes a `Sequence` [B, L] and x_t [B, L] (`InputError` for another shape); its
-    kernel is an `Insertion`. The prior is the empty sequence. Discrete data has no mean: sample it with
+    kernel is an `Insertion`. The prior is the empty sequence at every t. Discrete data has no mean: sample it with
     `samplers.ancestral(process, end=draw)`.
     """
 
@@ -83,7 +83,8 @@ def deletion(alpha: Callable) -> Process:
         alpha_t, alpha_s = shares(alpha, t, s)
         return Partial(_correct, (alpha_s - alpha_t) / (1 - alpha_t))
 
-    def prior(key, shape):
+    def prior(key, shape, t=1.0):
+        del key, t
         return jnp.full(shape, PAD, jnp.int32)
 
     return Process(corrupt, bridge, prior)

@@ -30,7 +30,7 @@ def gaussian(schedule: Schedule, refresh: Callable = refreshed) -> Process:
     et al. 2021).
     All keep the marginals: x_t ~ q(x_t | x0) becomes x_s ~ q(x_s | x0).
 
-    The prior is N(0, alpha_1^2 + sigma_1^2): the marginal at t = 1 of data with unit variance, which is
+    The prior at t is N(0, alpha_t^2 + sigma_t^2): the marginal of data with zero mean and unit variance, which is
     exactly N(0, 1) for variance-preserving schedules.
     """
 
@@ -42,8 +42,8 @@ def gaussian(schedule: Schedule, refresh: Callable = refreshed) -> Process:
         check_interval(t, s)
         return Partial(_correct, coefficients(schedule, refresh, t, s))
 
-    def prior(key, shape):
-        scale = float(np.hypot(schedule.alpha(1.0), schedule.sigma(1.0)))
+    def prior(key, shape, t=1.0):
+        scale = float(np.hypot(schedule.alpha(t), schedule.sigma(t)))
         return scale * rng.flat(jax.random.normal, key, shape)
 
     return Process(corrupt, bridge, prior)

@@ -51,10 +51,10 @@ def product(**processes: Process) -> Process:
         bridges = {name: process.bridge(t, s) for name, process in processes.items()}
         return Partial(Partial(_correct, check), bridges)
 
-    def prior(key, shape):
+    def prior(key, shape, t=1.0):
         check(shape)
         keys = split(key)
-        return {name: process.prior(keys[name], shape[name]) for name, process in processes.items()}
+        return {name: process.prior(keys[name], shape[name], t) for name, process in processes.items()}
 
     return Process(corrupt, bridge, prior)
 

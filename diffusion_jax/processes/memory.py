@@ -23,8 +23,8 @@ def self_conditioned(process: Process) -> Process:
     def bridge(t, s):
         return Partial(_correct, process.bridge(t, s))
 
-    def prior(key, shape):
-        return _unsaid(process.prior(key, shape))
+    def prior(key, shape, t=1.0):
+        return _unsaid(process.prior(key, shape, t))
 
     return Process(corrupt, bridge, prior)
 

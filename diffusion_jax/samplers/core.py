@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax import rng
+from diffusion_jax.arrays import at_least_single, is_float, like
 from diffusion_jax.errors import InputError
 from diffusion_jax.guidance import given
+from diffusion_jax.meshes import on_any_mesh
 from diffusion_jax.parameterizations import Parameterization, denoiser
 from diffusion_jax.processes import Process
 from diffusion_jax.timesteps import check_grid
@@ -58,7 +60,9 @@ def reporting(sampler: Sampler, report: Callable, every: int = 10) -> Sampler:
 
 
 def solve(sampler: Sampler, times, denoise: Callable, x, keys):
-    """Walk `x` [B, ...] from times[0] down to times[-1]; the data [B, ...] there.
+    """Walk `x` [B, ...] from times[0] down to times[-1]; the data [B, ...] there, in the dtype of `x`.
+
+    Half precision is walked in float32, for a step may be shorter than its spacing.
 
     Args:
       sampler: how to step.
@@ -67,9 +71,9 @@ def solve(sampler: Sampler, times, denoise: Callable, x, keys):
       x: the data at times[0].
       keys: one key an example, [B]; step n uses `fold_in(key, n + 1)`.
     """
-    steps = _steps(sampler, times)
-    state, _ = jax.lax.scan(_body(sampler, denoise, keys), sampler.init(x), steps)
-    return sampler.done(state)
+    start = at_least_single(x)
+    state, _ = jax.lax.scan(body_of(sampler, denoise, keys), sampler.init(start), steps_of(sampler, times, start))
+    return like(sampler.done(state), x)
 
 
 def film(sampler: Sampler, times, denoise: Callable, x, keys, frames: int):
@@ -78,12 +82,13 @@ def film(sampler: Sampler, times, denoise: Callable, x, keys, frames: int):
     The first picture is `x`; the others are evenly spaced along the N steps, and the last is the result. Only
     they are held in memory, not the steps between.
     """
-    steps = _steps(sampler, times)
+    start = at_least_single(x)
+    steps = steps_of(sampler, times, start)
     num = len(times) - 1
     if frames < 1:
         raise InputError(f"a film has at least 1 frame, not {frames}")
     frames = min(frames, num)
-    walk = _body(sampler, denoise, keys)
+    walk = body_of(sampler, denoise, keys)
     # Each step writes into the frame of the interval it lies in: what stays there is the interval's end.
     slot = np.ceil(np.arange(1, num + 1) * frames / num).astype(np.int32)
 
@@ -93,22 +98,42 @@ def film(sampler: Sampler, times, denoise: Callable, x, keys, frames: int):
         pictures = jax.tree.map(lambda film, now: film.at[step[0]].set(now), pictures, sampler.done(state))
         return (state, pictures), None
 
-    pictures = jax.tree.map(lambda x: jnp.zeros((frames + 1, *x.shape), x.dtype).at[0].set(x), x)
-    (state, pictures), _ = jax.lax.scan(body, (sampler.init(x), pictures), (slot, steps))
-    return sampler.done(state), pictures
+    pictures = jax.tree.map(lambda x: jnp.zeros((frames + 1, *x.shape), x.dtype).at[0].set(x), start)
+    (state, pictures), _ = jax.lax.scan(body, (sampler.init(start), pictures), (slot, steps))
+    return like(sampler.done(state), x), like(pictures, x)
 
 
-def _steps(sampler: Sampler, times):
+def steps_of(sampler: Sampler, times, x):
+    """What `lax.scan` walks over: numbers from 1 and the plan of each step, for data like `x`."""
     times = check_grid(times)
-    return np.arange(1, len(times)), sampler.plan(times[:-1], times[1:])
+    return np.arange(1, len(times)), rounded(sampler.plan(times[:-1], times[1:]), x)
 
 
-def _body(sampler: Sampler, denoise: Callable, keys) -> Callable:
+def rounded(plan, x):
+    """A plan's float64 coefficients in the precision in which `x` is walked."""
+    dtype = jnp.result_type(*(leaf for leaf in jax.tree.leaves(x) if is_float(leaf)), jnp.float32)
+    return jax.tree.map(lambda leaf: np.asarray(leaf, dtype) if is_float(leaf) else leaf, plan)
+
+
+def body_of(sampler: Sampler, denoise: Callable, keys) -> Callable:
+    """The body of that `lax.scan`: one step."""
+
     def body(state, step):
         number, plan = step
-        return sampler.step(rng.each(keys, number), state, plan, denoise), None
+        return as_before(sampler.step(rng.each(keys, number), state, plan, denoise), state), None
 
     return body
+
+
+def as_before(state, before):
+    """The state after a step, in the dtypes of the one before; `InputError` if its shapes are not the same."""
+    shapes, wanted = (jax.tree.map(jnp.shape, tree) for tree in (state, before))
+    if shapes != wanted:
+        raise InputError(
+            f"a step makes a state of shapes {shapes} of one of {wanted}: the network must answer as many channels "
+            "as the data has"
+        )
+    return like(state, before)
 
 
 def make_sample_fn(
@@ -130,7 +155,7 @@ def make_sample_fn(
     Args:
       apply: `(params, input [B, ...], time [B], *cond) -> output`, the network.
       parameterization: what the network's input and output mean.
-      process: gives the prior at t = 1.
+      process: gives the prior at times[0], where the chain starts.
       sampler: how to step.
       times: the grid, [N + 1], falling (`timesteps`).
       batch: B, how many to draw.
@@ -144,10 +169,16 @@ def make_sample_fn(
       `sample_fn(params, rng, *cond)`, where `rng` is one key. Example i uses `fold_in(rng, i)` and nothing else: it
       does not change with B. `rng` may also be keys [B], one an example, in place of that. `cond` is nothing for
       a network that is told nothing, or else a dictionary of arrays [B, ...] (`models.conditioning`).
+
+    Raises:
+      InputError: for a grid that does not fall, one that starts where the process does not know its prior, or one
+        with a time at which the network's output says nothing of x0 (eps where alpha = 0).
     """
     times = check_grid(times)
+    parameterization.check(times[:-1])
+    jax.eval_shape(lambda key: process.prior(key, shape, times[0]), rng.root(0))  # `InputError` if it has none
 
-    def sample_fn(params, key, *cond):
+    def sample(params, key, *cond):
         key = rng.typed(key)
         keys = key if key.ndim else rng.per_example(key, jnp.arange(batch))
         if keys.shape != (batch,):
@@ -155,7 +186,7 @@ def make_sample_fn(
         denoise = guide(denoiser(lambda *told: apply(params, *told), parameterization), *cond)
         for transform in transforms:
             denoise = transform(denoise)
-        x = jax.vmap(lambda key: process.prior(key, shape))(rng.each(keys, 0))
+        x = jax.vmap(lambda key: process.prior(key, shape, times[0]))(rng.each(keys, 0))
         return run(sampler, times, denoise, x, keys)
 
-    return sample_fn
+    return on_any_mesh(sample)
