@@ -9,12 +9,14 @@ import numpy as np
 from tqdm import tqdm
 
 from diffusion_jax import files, images, samplers
+from diffusion_jax.errors import NotFiniteError
 from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.training.parallel import DataParallel
 from diffusion_jax.training.sharded import Sharded
 from diffusion_jax.views import View
 
 FRAMES = 50  # pictures in a film
+DIVERGED = 1e3  # data is of order 1: a chain beyond this has left it
 COPIES = 2**30  # bytes of parameters that the devices of a CPU, which share its memory, may hold together
 
 
@@ -60,6 +62,9 @@ def batches(
 
     Yields:
       (start, NumPy samples from there on, [batch, ...]; fewer at the end).
+
+    Raises:
+      NotFiniteError: a sample is not finite; the message says which, from which step on, and what was seen there.
     """
     num = len(keys)
     parallel = parallel or spread(params, min(batch, num))
@@ -81,8 +86,9 @@ def batches(
             # The last batch is as large as the others, so that nothing is compiled twice; the rest is cut off.
             wanted = min(batch, num - start)
             some = np.arange(start, start + size) % num
-            drawn = sample(params, keys[some], *_rows(cond, some))
-            yield start, _rows(drawn, np.s_[:wanted])
+            drawn = _rows(sample(params, keys[some], *_rows(cond, some)), np.s_[:wanted])
+            _check_finite(drawn, start, make, params, keys, cond, request, parallel)
+            yield start, drawn
             done += wanted
             bar.n = done
             bar.refresh()
@@ -103,6 +109,30 @@ def film(make, params, keys, cond: tuple, request: SampleRequest, parallel=None)
     some = np.arange(size) % num
     frames = parallel.sample(pictures)(parallel.place(params), keys[some], *_rows(cond, some))
     return jax.tree.map(lambda x: x.swapaxes(0, 1), _rows(frames, np.s_[:num]))
+
+
+def _check_finite(drawn, start: int, make, params, keys, cond: tuple, request: SampleRequest, parallel):
+    """`NotFiniteError` for the first sample that is not finite: its chain is walked again to see where it breaks."""
+    broken = np.zeros(len(jax.tree.leaves(drawn)[0]), bool)
+    for leaf in jax.tree.leaves(drawn):
+        broken |= ~np.isfinite(leaf).reshape(len(leaf), -1).all(1)
+    if not broken.any():
+        return
+    which = start + int(np.argmax(broken))
+    count = len(parallel.devices)
+    some = np.full(count, which)
+    walk = make(request._replace(batch=count // parallel.programs, run=samplers.breaking, whole=parallel.whole))
+    found = _rows(parallel.sample(walk)(params, keys[some], *_rows(cond, some)), 0)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(params))):
+        seen = "the parameters are not finite themselves: take another checkpoint (--step)"
+    elif found.before > DIVERGED:
+        seen = f"values had grown to {found.before:.0e} by then: the chain diverges; more steps or less guidance help"
+    else:
+        seen = f"values were at most {found.before:.3g} until then: the network's output there is not finite"
+    raise NotFiniteError(
+        f"sample {which} is not finite from step {found.step} on, at t = {found.t:.4g} ({seen}); "
+        f"{int(broken.sum())} of {len(broken)} of its batch are not; nothing is written of them"
+    )
 
 
 def keep(folder: Path, view: View, drawn, cond: tuple, frames=None) -> list[Path]:

@@ -13,3 +13,7 @@ class RunError(RuntimeError):
 
     The command lines print the message alone and exit with status 1.
     """
+
+
+class NotFiniteError(RunError):
+    """Samples or numbers that are not finite, where nothing else is lost."""

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from diffusion_jax import files
+from diffusion_jax.errors import NotFiniteError
 
 _LEGIBLE = 64  # pixels: smaller images are enlarged about this far for a person to see
 
@@ -19,8 +20,14 @@ def to_uint8(image):
     """Float [...] in [-1, 1] to the nearest uint8 [...] in 0..255 (NumPy); values outside are clipped.
 
     The inverse of `to_float` on all 256 levels.
+
+    Raises:
+      NotFiniteError: a value is not finite: no pixel stands for it.
     """
     levels = (np.asarray(image, np.float32) + 1.0) * 127.5
+    wrong = np.count_nonzero(~np.isfinite(levels))
+    if wrong:
+        raise NotFiniteError(f"{wrong} of {levels.size} values of an image are not finite; nothing is written of it")
     return np.clip(np.round(levels), 0, 255).astype(np.uint8)
 
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ from diffusion_jax import images, rng
 from diffusion_jax.config import line
 from diffusion_jax.data import pipeline
 from diffusion_jax.data.device import prefetch
-from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.errors import InputError, NotFiniteError, RunError
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.training import calls, interrupt, snapshots
 from diffusion_jax.training.checkpoint import Checkpoints
@@ -69,7 +70,7 @@ def fit(
         threads=config.data.threads,
         prefetch=max(2, config.data.threads, config.train.steps_per_call),
     )
-    jax.eval_shape(experiment.init, jax.random.key(0))  # raises if the network cannot have this shape
+    jax.eval_shape(experiment.init, rng.root(0))  # raises if the network cannot have this shape
     looking = config.log.evaluate_every and parallel.joins
     judge = Judge(experiment, config, workdir, parallel.drawing()) if looking else None
     with locked(workdir, jax.process_index()):
@@ -89,7 +90,7 @@ def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Ch
     def initial(key):
         return init_state(experiment.init, experiment.optimizer, experiment.times, key, experiment.averages)
 
-    key = rng.stream(jax.random.key(config.seed), "init")
+    key = rng.stream(rng.root(config.seed), "init")
     saved = checkpoints.restore_latest(jax.eval_shape(initial, key))
     if saved is None:
         state = parallel.make(initial, key)
@@ -141,9 +142,9 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
                     _check_space(state, workdir)
                     checkpoints.save(state, position)
                 if preview and not stopping and (step == total or step % config.log.sample_every == 0):
-                    log.picture(step, "samples", preview.draw(state.ema, step))
+                    _look(step, lambda: log.picture(step, "samples", preview.draw(state.ema, step)))  # noqa: B023
                 if judge and not stopping and (step == total or step % config.log.evaluate_every == 0):
-                    log.scalars(step, judge.measure(state.ema, step))
+                    _look(step, lambda: log.scalars(step, judge.measure(state.ema, step)))  # noqa: B023
                 if stopping:
                     break
         except RunError as error:
@@ -157,6 +158,14 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
     if preview and lead:
         line(f"samples during training: {preview.directory}")
     return state
+
+
+def _look(step: int, look: Callable):
+    """`look()`, which draws. A young network may draw what is not finite: that is said, and training goes on."""
+    try:
+        look()
+    except NotFiniteError as error:
+        line(f"step {step}: {error}")
 
 
 def _keep_averages(experiment: Experiment, workdir: Path, state: TrainState):
@@ -175,7 +184,7 @@ class _Preview:
         self.directory = workdir / "samples"
         count = len(parallel.devices)
         size = math.ceil(config.log.samples / count) * count
-        self._keys = rng.per_example(rng.stream(jax.random.key(config.seed), "preview"), jnp.arange(size))
+        self._keys = rng.per_example(rng.stream(rng.root(config.seed), "preview"), jnp.arange(size))
         self._num, self._view = config.log.samples, experiment.view
         self._cond = experiment.ask(size, {})
         self._sample = parallel.sample(experiment.preview(size // parallel.programs))
