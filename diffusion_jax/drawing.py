@@ -1,5 +1,6 @@
 """Samples from a model: drawn over all devices, filmed, and kept."""
 
+import json
 import math
 from functools import partial
 from pathlib import Path
@@ -9,12 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from diffusion_jax import files, images, samplers
-from diffusion_jax.errors import NotFiniteError
+from diffusion_jax.errors import InputError, NotFiniteError
 from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.training.parallel import DataParallel
 from diffusion_jax.training.sharded import Sharded
 from diffusion_jax.views import View
 
+ASKED = "asked.json"
 FRAMES = 50  # pictures in a film
 DIVERGED = 1e3  # data is of order 1: a chain beyond this has left it
 COPIES = 2**30  # bytes of parameters that the devices of a CPU, which share its memory, may hold together
@@ -135,13 +137,37 @@ def _check_finite(drawn, start: int, make, params, keys, cond: tuple, request: S
     )
 
 
-def keep(folder: Path, view: View, drawn, cond: tuple, frames=None) -> list[Path]:
+def check_free(folder: Path, asked: dict):
+    """`InputError` if `folder` holds samples that were asked for in another way than `asked` (`keep`)."""
+    record = folder / ASKED
+    if record.is_file():
+        try:
+            before = json.loads(record.read_text())
+        except ValueError:
+            before = {}
+        now = json.loads(json.dumps(asked))
+        differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if differing:
+            name = differing[0]
+            raise InputError(
+                f"{folder} holds other samples ({name} was {before.get(name)}, now {now.get(name)}); "
+                "give another --out, or remove them"
+            )
+    elif (folder / "samples.npz").exists():
+        raise InputError(f"{folder} holds samples without a record of how they were drawn; give another --out")
+
+
+def keep(folder: Path, view: View, drawn, cond: tuple, frames=None, asked: dict | None = None) -> list[Path]:
     """Write samples, what they were told, their picture, and a film of `frames` where there are some.
+
+    `asked`, which may go to JSON, is kept beside them as the record of how they were drawn.
 
     Returns:
       The files, the picture first.
     """
     written = view.files(drawn)
+    if asked is not None:
+        files.write(folder / ASKED, lambda file: file.write(json.dumps(asked, indent=2).encode()))
     if cond:
         written |= {"condition.npz": lambda file: np.savez_compressed(file, **cond[0])}
     for name, save in written.items():

@@ -8,14 +8,17 @@
   python -m diffusion_jax.sample --pretrained 64x64_diffusion.pt --flags "--image_size 64 --class_cond True ..."
 
 Writes samples.npz (of images: the array "images", uint8 [num, H, W, C]) and grid.png, with --film the way from noise
-to data, film.gif and strip.png, and in condition.npz what the samples were told. Sample i depends on the seed and on
-i, not on --batch or on the devices. On a CPU each core draws its share of a batch, up to 8 of them
-(XLA_FLAGS=--xla_force_host_platform_device_count=1 has them all work on the same).
+to data, film.gif and strip.png, in condition.npz what the samples were told, and in asked.json all that they depend
+on. What differs from the default is part of the folder's name; samples that were drawn in another way are never
+written over. Sample i depends on the seed and on i, and but for rounding not on --batch or on the devices. On a CPU
+each core draws its share of a batch, up to 8 of them (XLA_FLAGS=--xla_force_host_platform_device_count=1 has them all
+work on the same).
 
 A published model is a folder as diffusers lays it out, a name on the Hugging Face hub, or a file of OpenAI's with the
 flags that its page gives. Nothing in it is executed. Noise, parameterisation and sampler are those of its files.
 """
 
+import hashlib
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -51,14 +54,39 @@ def main(arguments: list[str]):
     make(request)
     cond = _told(options, model, classifier)
     params, about, folder = model.load()
+    asked = _asked(options, name, about, cond)
+    out = options.out or _beside(folder(name), options)
+    drawing.check_free(out, asked)
     keys = rng.per_example(rng.stream(rng.root(options.seed), "sample"), jnp.arange(options.num))
 
     parallel = drawing.spread(params, min(options.batch, options.num), options.fsdp)
     drawn = drawing.draw(make, params, keys, cond, request, options.batch, options.quiet, parallel)
     few = keys[: model.view.filmed]
     frames = drawing.film(make, params, few, cond, request, parallel) if options.film else None
-    kept = drawing.keep(options.out or folder(name), model.view, drawn, cond, frames)
+    kept = drawing.keep(out, model.view, drawn, cond, frames, asked)
     line(f"{options.num} samples ({name}, {about}): {', '.join(map(str, kept))}")
+
+
+# What samples depend on and is not in their folder's usual name; it is added to the name where it is not the default.
+NAMED = ("num", "steps", "eta", "guidance", "label", "seed", "size", "variant")
+FILES = ("condition", "classifier", "controlnet")
+
+
+def _asked(options, name: str, about: str, cond: tuple) -> dict:
+    """All that the samples depend on, for the record beside them."""
+    given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
+    asked = {option: value if isinstance(value, int | float) else str(value) for option, value in given.items()}
+    told = {of: hashlib.sha256(np.ascontiguousarray(x)).hexdigest() for of, x in (cond[0] if cond else {}).items()}
+    return asked | {"parameters": about, "sampler": name, "told": told}
+
+
+def _beside(usual: Path, options) -> Path:
+    """The usual folder, or one beside it that is named by what differs from the default."""
+    usually = _parser().get_default
+    given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
+    differing = {option: value for option, value in given.items() if value != usually(option)}
+    tags = [f"{option}-{Path(value).stem if option in FILES else value}" for option, value in differing.items()]
+    return usual.with_name("_".join([usual.name, *tags]))
 
 
 class _Classifier(NamedTuple):

@@ -1,7 +1,9 @@
 """The command lines as a person types them: what they leave, and one clear line for every mistake."""
 
 import itertools
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,30 @@ def test_images_do_not_depend_on_how_they_are_batched(trained, tmp_path):
     assert (drawn("raw", "--num", 10, "--raw") != ten).any()
 
 
+def test_samples_are_never_written_over_by_others(trained, tmp_path, capsys):
+    """What differs is in the folder's name, and a folder of other samples is refused before anything is drawn."""
+    options = ("--workdir", trained, "--num", 2, "--sampler", "ddim", "--steps", 2, "--quiet")
+    kept = []
+    for asked, tag in (((), ""), (("--seed", 1, "--eta", 0.5), "_eta-0.5_seed-1")):
+        assert run(sample.main, *options, *asked) == 0
+        kept.append(trained / "samples" / f"ddim_00000006_num-2_steps-2{tag}")
+    assert (kept[0] / "samples.npz").read_bytes() != (kept[1] / "samples.npz").read_bytes()
+    assert json.loads((kept[1] / "asked.json").read_text())["seed"] == 1
+
+    assert run(sample.main, *options, "--out", tmp_path) == 0
+    assert run(sample.main, *options, "--out", tmp_path) == 0  # the same once more
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    for asked in (("--seed", 1), ("--eta", 0.5), ("--steps", 3), ("--raw",), ("--num", 3)):
+        assert run(sample.main, *options, "--out", tmp_path, *asked) == 2
+        assert "holds other samples" in capsys.readouterr().err
+    (tmp_path / "asked.json").unlink()
+    assert run(sample.main, *options, "--out", tmp_path) == 2
+    assert "without a record" in capsys.readouterr().err
+    del before[tmp_path / "asked.json"]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_samples_say_which_parameters_drew_them(trained, capsys):
     """A folder for each, and what they are in the last line; that of an evaluation is in its report."""
     options = ("--workdir", trained, "--num", 8, "--sampler", "ddim", "--steps", 5, "--quiet")
@@ -79,7 +105,7 @@ def test_samples_say_which_parameters_drew_them(trained, capsys):
     for tag, (asked, about) in kinds.items():
         assert run(sample.main, *options, *asked) == 0
         assert f"8 samples (ddim, {about})" in capsys.readouterr().err
-        drawn.append(np.load(trained / "samples" / f"ddim_00000006_{tag}" / "samples.npz")["images"])
+        drawn.append(np.load(trained / "samples" / f"ddim_00000006_{tag}_num-8_steps-5" / "samples.npz")["images"])
     assert all((one != other).any() for one, other in itertools.combinations(drawn, 2))
 
     told = ("--likelihood", "bound", "--examples", 8, "--steps", 2, "--average", "sigma_rel_0.1")
@@ -164,9 +190,6 @@ def test_sampling_from_no_work_directory(tmp_path, capsys):
 
 def test_a_config_inside_a_work_directory_is_never_executed(trained, tmp_path, capsys):
     """A work directory may have been downloaded: its JSON must not be able to name code that came with it."""
-    import json
-    import shutil
-
     foreign = tmp_path / "foreign"
     shutil.copytree(trained, foreign)
     (foreign / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
