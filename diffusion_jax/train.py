@@ -8,25 +8,40 @@ same command goes on from the newest checkpoint, exactly as if it had never stop
 that JAX sees. Every value in the config file can be overridden as --config.SECTION.NAME=VALUE.
 """
 
+import argparse
 from pathlib import Path
 
 import jax
 
-from diffusion_jax import cli, config, cpu
+from diffusion_jax import cli, config, cpu, values
 from diffusion_jax.errors import InputError
 from diffusion_jax.training.loop import fit
 
 
 def main(arguments: list[str]):
     """The command `python -m diffusion_jax.train`."""
-    options, overrides = _parser().parse_known_args(arguments)
+    parser = _parser()
+    if {"-h", "--help"} & set(arguments):
+        parser.epilog = _values(arguments)
+    options, overrides = parser.parse_known_args(arguments)
     module = config.load(options.config)
-    values = config.override(module.get_config(), overrides)
+    chosen = config.override(config.defaults(module), overrides)
     _start_hosts(options)
-    experiment = module.build(values)
-    fit(experiment, values, options.workdir, config_file=options.config)
+    experiment = module.build(chosen)
+    fit(experiment, chosen, options.workdir, config_file=options.config)
     if jax.process_index() == 0 and experiment.samplers:
         config.line(f"draw from it with: python -m diffusion_jax.sample --workdir {options.workdir}")
+
+
+def _values(arguments: list[str]) -> str:
+    """What `--help` says of the values of the config that is given with it."""
+    only = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    only.add_argument("--config")
+    file = only.parse_known_args(arguments)[0].config
+    if file is None:
+        return "With --config FILE before it, --help also lists the values of that config; docs/configs.md has all."
+    listing = values.listing(config.defaults(config.load(file)))
+    return f"values of {file}, each overridden as --config.KEY=VALUE:\n{listing}"
 
 
 def _parser():

@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax import images, rng
+from diffusion_jax import images, rng, values
 from diffusion_jax.config import line
 from diffusion_jax.data import pipeline
 from diffusion_jax.data.device import prefetch
@@ -52,11 +54,10 @@ def fit(
       RunError: the loss or its gradient is not finite (the step is named, and the last checkpoint is from
         before it), or a checkpoint cannot be written.
     """
+    config = values.checked(config)
     parallel = parallel_for(config.train.fsdp, devices)
     parallel.check_batch_size(config.train.batch_size)
     check_parts(config.train.batch_size // parallel.total, config.train.accumulate)
-    if config.train.steps_per_call < 1:
-        raise InputError(f"train.steps_per_call={config.train.steps_per_call} makes no step; take 1 or more")
     source = experiment.source("train")
     _check_example(source, experiment.example)
     stream = pipeline.batches(
@@ -69,30 +70,28 @@ def fit(
         threads=config.data.threads,
         prefetch=max(2, config.data.threads, config.train.steps_per_call),
     )
-    jax.eval_shape(experiment.init, jax.random.key(0))  # raises if the network cannot have this shape
-    looking = config.log.evaluate_every and parallel.joins
+    _check_size(_template(experiment), jax.device_count() if config.train.fsdp else 1)
+    looking = config.log.evaluate_every and config.log.evaluate_num and parallel.joins
     judge = Judge(experiment, config, workdir, parallel.drawing()) if looking else None
+    showing = config.log.sample_every and config.log.samples and experiment.preview and parallel.joins
+    preview = _Preview(experiment, config, workdir, parallel.drawing()) if showing else None
     with locked(workdir, jax.process_index()):
         if jax.process_index() == 0:
             claim(workdir, config, config_file)
-        with Checkpoints(workdir / "checkpoints", config.log.keep) as checkpoints:
+        with Checkpoints(workdir / "checkpoints", config.log.keep or None) as checkpoints:
             state, stream = _begin(experiment, config, parallel, checkpoints, stream)
             _announce(state, source, config)
             if state.step < config.train.steps:
-                state = _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge)
+                state = _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge, preview)
     return state
 
 
 def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Checkpoints, stream):
     """The state, on the devices, and the data's position of the newest checkpoint, or of a new run."""
 
-    def initial(key):
-        return init_state(experiment.init, experiment.optimizer, experiment.times, key, experiment.averages)
-
-    key = rng.stream(jax.random.key(config.seed), "init")
-    saved = checkpoints.restore_latest(jax.eval_shape(initial, key))
+    saved = checkpoints.restore_latest(_template(experiment))
     if saved is None:
-        state = parallel.make(initial, key)
+        state = parallel.make(partial(_initial, experiment), rng.stream(jax.random.key(config.seed), "init"))
         params = experiment.start(to_host(state.params))
         state = state._replace(params=params, ema=params, averages=dict.fromkeys(state.averages, params))
     else:
@@ -101,7 +100,16 @@ def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Ch
     return parallel.hold(state), stream
 
 
-def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge) -> TrainState:
+def _initial(experiment: Experiment, key) -> TrainState:
+    return init_state(experiment.init, experiment.optimizer, experiment.times, key, experiment.averages)
+
+
+def _template(experiment: Experiment) -> TrainState:
+    """Shapes and dtypes of the state. Raises `InputError` if the network cannot have the shape of the data."""
+    return jax.eval_shape(partial(_initial, experiment), jax.random.key(0))
+
+
+def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge, preview) -> TrainState:
     lead = jax.process_index() == 0
     start, total = int(state.step), config.train.steps
     train_steps = parallel.train_steps(
@@ -118,8 +126,6 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
         most=config.train.steps_per_call,
     )
     plan = calls.plan(start, total, config.train.steps_per_call, (config.log[name] for name in DUE))
-    shown = config.log.sample_every and experiment.preview and parallel.joins
-    preview = _Preview(experiment, config, workdir, parallel.drawing()) if shown else None
     batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.example}))
     with (
         interrupt.listening() as stop,
@@ -133,16 +139,16 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
                 step, position = steps[-1], positions[-1]
                 stopping = stop.requested(call)
                 # Before the checkpoint of the same step: a run that is killed between the two comes by here again.
-                if step == total or (config.log.snapshot_every and step % config.log.snapshot_every == 0):
+                if step == total or _due(step, config.log.snapshot_every):
                     log.drain()
                     _keep_averages(experiment, workdir, state)
-                if stopping or step == total or step % config.log.checkpoint_every == 0:
+                if stopping or step == total or _due(step, config.log.checkpoint_every):
                     log.drain()  # what is saved is known to be finite
                     _check_space(state, workdir)
                     checkpoints.save(state, position)
-                if preview and not stopping and (step == total or step % config.log.sample_every == 0):
+                if preview and not stopping and (step == total or _due(step, config.log.sample_every)):
                     log.picture(step, "samples", preview.draw(state.ema, step))
-                if judge and not stopping and (step == total or step % config.log.evaluate_every == 0):
+                if judge and not stopping and (step == total or _due(step, config.log.evaluate_every)):
                     log.scalars(step, judge.measure(state.ema, step))
                 if stopping:
                     break
@@ -157,6 +163,11 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
     if preview and lead:
         line(f"samples during training: {preview.directory}")
     return state
+
+
+def _due(step: int, every: int) -> bool:
+    """Whether what is done every so many steps, or never for 0, is done after this one."""
+    return every > 0 and step % every == 0
 
 
 def _keep_averages(experiment: Experiment, workdir: Path, state: TrainState):
@@ -199,6 +210,24 @@ def _announce(state: TrainState, source, config: ConfigDict):
             f"{parameters:,} parameters, {len(source):,} examples, batch {config.train.batch_size} on "
             f"{jax.device_count()} x {jax.devices()[0].device_kind}, {course if step < total else reached}"
         )
+
+
+def _check_size(template: TrainState, devices: int):
+    """Raise `InputError` if the state alone, spread over so many devices, is more than they can hold."""
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(template))
+    memory = devices * _memory(jax.local_devices()[0])
+    if size > memory:
+        count = sum(x.size for x in jax.tree.leaves(template.params))
+        raise InputError(
+            f"training {count:,} parameters takes {size / 2**30:,.0f} GiB for them, their averages and the "
+            f"optimiser's state, and there are {memory / 2**30:,.0f}; take a smaller model, or train.fsdp"
+        )
+
+
+def _memory(device) -> int:
+    """Bytes of a device, or of this host where a device does not say."""
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _check_example(source, wanted):

@@ -19,6 +19,10 @@ from ml_collections import ConfigDict
 from diffusion_jax import config as configs
 from diffusion_jax import files
 from diffusion_jax.errors import InputError
+from diffusion_jax.values import Text, short
+
+LARGEST = 2**20  # of a config.json, in bytes
+SHOWN = 4  # differences in a message
 
 
 def claim(workdir: Path, config: ConfigDict, config_file: Path | None):
@@ -35,13 +39,14 @@ def claim(workdir: Path, config: ConfigDict, config_file: Path | None):
         ours = configs.flatten(values)
         stored = configs.completed(configs.flatten(_read(stored_file)["config"]), ours)
         different = [
-            f"{key} = {stored.get(key)!r} there, {ours.get(key)!r} here"
+            f"{short(key)} = {short(stored.get(key))} there, {short(ours.get(key))} here"
             for key in sorted(stored.keys() | ours.keys())
             if stored.get(key) != ours.get(key) and not key.startswith(configs.FREE)
         ]
         if different:
+            more = f"; and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
             raise InputError(
-                f"{workdir} belongs to another config ({'; '.join(different)}); "
+                f"{workdir} belongs to another config ({'; '.join(different[:SHOWN])}{more}); "
                 "give the values it was started with, or another --workdir"
             )
     text = json.dumps({"config_file": str(config_file or ""), "config": values}, indent=1) + "\n"
@@ -67,7 +72,7 @@ def open_existing(workdir: Path, config_file: Path | None = None):
     if config_file is None and not path.is_file():
         raise InputError(f"the run's config file {str(path)!r} is not here; run where it is, or pass --config")
     module = configs.load(path)
-    return module, configs.from_json(module.get_config(), stored["config"])
+    return module, configs.from_json(configs.defaults(module), stored["config"], where=f"{stored_file}: ")
 
 
 @contextlib.contextmanager
@@ -91,7 +96,15 @@ def locked(workdir: Path, host: int = 0):
 
 
 def _read(path: Path) -> dict:
+    """{"config_file": text, "config": nested values of any type}."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} ({error}); restore it, or choose another work directory") from error
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            raise ValueError(f"it is no file of at most {LARGEST:,} bytes")
+        stored = json.loads(path.read_text())
+        if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
+            raise ValueError("it has no values under 'config'")
+        Text().take(stored.get("config_file"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = short(str(error) or "the config file that it names is no path")
+        raise InputError(f"cannot read {path} ({reason}); restore it, or choose another work directory") from error
+    return stored
