@@ -39,7 +39,7 @@ def claim(workdir: Path, config: ConfigDict, config_file: Path | None):
         ours = configs.flatten(values)
         stored = configs.completed(configs.flatten(_read(stored_file)["config"]), ours)
         different = [
-            f"{short(key)} = {short(stored.get(key))} there, {short(ours.get(key))} here"
+            f"{key if key in ours else short(key)} = {short(stored.get(key))} there, {short(ours.get(key))} here"
             for key in sorted(stored.keys() | ours.keys())
             if stored.get(key) != ours.get(key) and not key.startswith(configs.FREE)
         ]
