@@ -13,6 +13,7 @@ docs/configs.md are all made of descriptions. A value without one may be whateve
 import operator
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from ml_collections import ConfigDict
@@ -289,6 +290,28 @@ class Config(ConfigDict):
     def described(self, name: str) -> Value | None:
         """The description of the value `name` of this section; None where it was given none."""
         return self._described.get(name)
+
+
+class _Watched(Config):
+    """A config that notes which of its values are read."""
+
+    def __init__(self, config: Mapping = MappingProxyType({}), seen: set[str] | None = None, prefix: str = ""):
+        object.__setattr__(self, "_seen", set() if seen is None else seen)
+        object.__setattr__(self, "_prefix", prefix)
+        super().__init__()
+        for name, value in config.items():
+            section = isinstance(value, ConfigDict)
+            self[name] = _Watched(value, self._seen, f"{prefix}{name}.") if section else value
+
+    def __getitem__(self, key):
+        self._seen.add(f"{self._prefix}{key}")
+        return super().__getitem__(key)
+
+
+def watched(config: ConfigDict) -> tuple[ConfigDict, set[str]]:
+    """A locked copy of `config`, and the keys of what has been read of it, which grows as more is read."""
+    copy = _Watched(config)
+    return copy.lock(), copy._seen
 
 
 def walk(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object, Value]]:

@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import shutil
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from diffusion_jax.data import pipeline
 from diffusion_jax.data.device import prefetch
 from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.training import calls, interrupt, snapshots
+from diffusion_jax.training import calls, fork, interrupt, snapshots
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.judge import Judge
 from diffusion_jax.training.metrics import Log
@@ -26,14 +27,21 @@ from diffusion_jax.training.parallel import to_host
 from diffusion_jax.training.sharded import parallel_for
 from diffusion_jax.training.state import TrainState, init_state
 from diffusion_jax.training.step import check_parts, make_train_step
-from diffusion_jax.training.workdir import claim, locked
+from diffusion_jax.training.workdir import Parent, claim, locked, parent_of
 
 # Of `config.log`: after so many steps something is looked at between two calls.
 DUE = ("every", "checkpoint_every", "snapshot_every", "sample_every", "evaluate_every")
 
 
 def fit(
-    experiment: Experiment, config: ConfigDict, workdir: Path, *, config_file: Path | None = None, devices=None
+    experiment: Experiment,
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    config_file: Path | None = None,
+    devices=None,
+    parent: Parent | None = None,
+    fixed: Collection[str] = (),
 ) -> TrainState:
     """Train `experiment` up to step `config.train.steps`, from the newest checkpoint in `workdir` if there is one.
 
@@ -47,10 +55,13 @@ def fit(
       workdir: where checkpoints, metrics and pictures go (`training.workdir`); made if absent.
       config_file: where `config` comes from; `diffusion_jax.sample` will look for it there.
       devices: devices of this host to use, or None for all.
+      parent: where a new run begins, if not at random parameters (`training.fork`). A run that has begun goes on.
+      fixed: keys of `config.FREE` that `experiment` depends on all the same: a resumed run may not change them.
 
     Raises:
-      InputError: the data or the network does not fit the config, the batch does not divide over the devices, or
-        `workdir` belongs to another config or another run. Nothing was written then.
+      InputError: a value is not what it may be, the data or the network does not fit the config, the batch does not
+        divide over the devices, the parent has another structure, or `workdir` belongs to another config or another
+        run. Nothing was written then.
       RunError: the loss or its gradient is not finite (the step is named, and the last checkpoint is from
         before it), or a checkpoint cannot be written.
     """
@@ -70,26 +81,47 @@ def fit(
         threads=config.data.threads,
         prefetch=max(2, config.data.threads, config.train.steps_per_call),
     )
-    _check_size(_template(experiment), jax.device_count() if config.train.fsdp else 1)
+    template = _template(experiment)
+    _check_size(template, jax.device_count() if config.train.fsdp else 1)
+    parent, forked = _forked(parent, experiment, template, config, workdir)
     looking = config.log.evaluate_every and config.log.evaluate_num and parallel.joins
     judge = Judge(experiment, config, workdir, parallel.drawing()) if looking else None
     showing = config.log.sample_every and config.log.samples and experiment.preview and parallel.joins
     preview = _Preview(experiment, config, workdir, parallel.drawing()) if showing else None
     with locked(workdir, jax.process_index()):
         if jax.process_index() == 0:
-            claim(workdir, config, config_file)
+            claim(workdir, config, config_file, parent, fixed)
         with Checkpoints(workdir / "checkpoints", config.log.keep or None) as checkpoints:
-            state, stream = _begin(experiment, config, parallel, checkpoints, stream)
+            state, stream = _begin(experiment, config, parallel, checkpoints, stream, forked)
             _announce(state, source, config)
             if state.step < config.train.steps:
                 state = _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge, preview)
     return state
 
 
-def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Checkpoints, stream):
-    """The state, on the devices, and the data's position of the newest checkpoint, or of a new run."""
+def _forked(parent: Parent | None, experiment: Experiment, template: TrainState, config: ConfigDict, workdir: Path):
+    """(parent, state that the run begins with); None for a run without a parent, and no state once it has begun."""
+    before = parent_of(workdir)
+    if parent is not None and before != parent and (workdir / "config.json").exists():
+        raise InputError(f"{workdir} holds another run; give a new --workdir to what begins from {parent.workdir}")
+    parent = parent or before
+    if parent is None or any((workdir / "checkpoints").glob("[0-9]*")):
+        return parent, None
+    if parent.step >= config.train.steps:
+        raise InputError(
+            f"{parent.workdir} stood at step {parent.step}, and the fork goes on from there: "
+            f"raise train.steps={config.train.steps} above it"
+        )
+    return parent, fork.begin(parent, experiment, template)
+
+
+def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Checkpoints, stream, forked):
+    """The state, on the devices, and the data's position: of the newest checkpoint, the parent, or a new run."""
 
     saved = checkpoints.restore_latest(_template(experiment))
+    if saved is None and forked is not None:
+        saved = forked, pipeline.position(int(forked.step))
+        checkpoints.save(*saved)  # from here on the run does not need its parent
     if saved is None:
         state = parallel.make(partial(_initial, experiment), rng.stream(jax.random.key(config.seed), "init"))
         params = experiment.start(to_host(state.params))
