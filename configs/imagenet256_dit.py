@@ -16,25 +16,32 @@ pass (nn.remat), for memory. Not trained to its end with this code.
 
 from flax import linen as nn
 
-from diffusion_jax import schedules
+from diffusion_jax import schedules, values
 from diffusion_jax.data import sources
 from diffusion_jax.models import dit
 from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.recipes import guided, pixels
 from diffusion_jax.recipes.compose import base_config
+from diffusion_jax.values import Config
 
 CLASSES = 1000
 
 
 def get_config():
-    config = guided.with_guidance(base_config())
-    config.data.shape = (32, 32, 4)
+    config = guided.with_guidance(pixels.with_shape(base_config(), (32, 32, 4)))
     config.diffusion.guidance = 1.5
-    config.model = {"patch": 2, "features": 1152, "layers": 28, "heads": 16, "bfloat16": True, "flash": False}
+    config.model = Config(
+        patch=values.count(2, "side of the squares that are a token each", 256),
+        features=values.count(1152, "features of a token, a multiple of 4 and of heads", 65_536, least=4),
+        layers=values.count(28, "blocks of the transformer", 256),
+        heads=values.count(16, "heads of attention", 1024),
+        **pixels.computing(),
+    )
+    config.model.bfloat16 = True
     config.train.batch_size = 256
     config.train.steps = 400_000
     config.train.learning_rate = 1e-4
-    config.train.warmup_steps = 1
+    config.train.warmup_steps = 0
     config.log.samples = 16
     return config
 

@@ -10,20 +10,25 @@ before (3.5) and two (2.7): words that look like English, and no sense.
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
-from diffusion_jax import views
+from diffusion_jax import values, views
 from diffusion_jax.data import text
 from diffusion_jax.models.sequence import SequenceTransformer
 from diffusion_jax.recipes import masked
 from diffusion_jax.recipes.compose import Data, base_config
+from diffusion_jax.values import Config
 
 
 def get_config():
     config = base_config()
-    config.model = ConfigDict({"features": 128, "layers": 3, "heads": 4, "dropout": 0.0})
+    config.model = Config(
+        features=values.count(128, "features of a character, a multiple of heads", 65_536, least=4),
+        layers=values.count(3, "blocks of the transformer", 256),
+        heads=values.count(4, "heads of attention", 1024),
+        dropout=values.share(0.0, "share of features that are dropped in training", below=True),
+    )
     config.data.threads = 1
-    config.data.length = 64  # characters in a piece
+    config.data.length = values.count(64, "characters in a piece", 1_000_000)
     config.train.batch_size = 32
     config.train.steps = 3000
     config.train.learning_rate = 1e-3

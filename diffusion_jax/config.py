@@ -1,7 +1,7 @@
-"""Configs: short Python files with `get_config() -> ConfigDict` (values) and `build(config) -> Experiment` (parts).
+"""Configs: short Python files with `get_config() -> Config` (values) and `build(config) -> Experiment` (parts).
 
-Values may be overridden on the command line; parts are composed in Python, in the file. A config file is
-code of the user's own: it is executed.
+Values may be overridden on the command line, and are checked by their descriptions (`values`); parts are composed in
+Python, in the file. A config file is code of the user's own: it is executed.
 """
 
 import difflib
@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
+from diffusion_jax import values
 from diffusion_jax.errors import InputError
+from diffusion_jax.values import Config
 
 # These say how long a run goes on and what it tells on the way, not what it computes.
 FREE = (
@@ -55,38 +56,54 @@ def load(path) -> ModuleType:
     return module
 
 
-def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
-    """`config` with command-line values, `--config.train.batch_size=64`, each of the type it replaces.
+def defaults(module: ModuleType) -> Config:
+    """The values that the config file itself gives, checked.
 
     Raises:
-      InputError: an unknown key (the nearest known one is named), a value of the wrong type, or another flag.
+      InputError: one of them is not what it may be.
     """
-    config = config.copy_and_resolve_references().lock()
-    known = sorted(flatten(config.to_dict()))
-    for argument in arguments:
-        name = argument.split("=")[0]
+    config = module.get_config()
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"get_config of {module.__file__} gives {type(config).__name__}; give a values.Config")
+    return values.checked(config, where=f"{module.__file__}: ")
+
+
+def override(config: ConfigDict, arguments: list[str]) -> Config:
+    """`config` with command-line values, `--config.train.batch_size=64`, checked and locked.
+
+    Raises:
+      InputError: an unknown key (the nearest known one is named), what a value may not be, or another flag.
+    """
+    known = {key: about for key, _, about in values.walk(config)}
+    changes, rest = {}, list(arguments)
+    while rest:
+        name, equals, given = rest.pop(0).partition("=")
         if not name.startswith("-"):
-            continue  # the value of the flag before it
+            raise InputError(f"unexpected argument {name}; config values are given as --config.train.steps=1000")
         if not name.lstrip("-").startswith("config."):
             raise InputError(f"unknown flag {name}; --help lists them")
         key = name.lstrip("-").removeprefix("config.")
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.3) or known[:1]
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.3) or sorted(known)[:1]
             raise InputError(f"unknown config key {key}; did you mean {near[0]}?")
-    values = flags.FlagValues()
-    command = ["config", *arguments]
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=command)
-    try:
-        rest = values(command)[1:]
-    except (flags.Error, TypeError, ValueError) as error:
-        raise InputError(f"bad config value: {' '.join(str(error).split())}") from error
-    if rest:
-        raise InputError(f"unexpected argument {rest[0]}; config values are given as --config.train.steps=1000")
-    return values["config"].value
+        if not equals:  # the next argument is the value, or a flag stands for itself
+            given = rest.pop(0) if rest and not rest[0].startswith("-") else "true"
+        try:
+            changes[key] = known[key].kind.read(given)
+        except values.REFUSALS:
+            shown = given if given.isprintable() and len(given) <= 80 else values.short(given)
+            raise values.refusal(key, shown, known[key]) from None
+    return values.checked(config, changes)
 
 
 def flatten(tree: dict, prefix: str = "") -> dict:
-    """{"train": {"steps": 1}} -> {"train.steps": 1}."""
+    """{"train": {"steps": 1}} -> {"train.steps": 1}.
+
+    Raises:
+      InputError: it is nested deeper than any config.
+    """
+    if prefix.count(".") > 16:
+        raise InputError("the values are nested more than 16 deep, as no config's are; restore the file")
     flat = {}
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -103,24 +120,30 @@ def to_json(config: ConfigDict) -> dict:
     return json.loads(json.dumps(config.to_dict()))
 
 
-def from_json(config: ConfigDict, stored: dict) -> ConfigDict:
-    """`config` with the values of `stored`, as `to_json` made them, each of the type it replaces.
+def from_json(config: ConfigDict, stored: dict, where: str = "") -> Config:
+    """`config` with the values of `stored`, as `to_json` made them, checked and locked.
+
+    Args:
+      config: with the keys that there are now.
+      stored: nested values, of any type.
+      where: they come from, for messages.
 
     Raises:
-      InputError: the stored keys are not those of `config`: the config file has changed since.
+      InputError: the stored keys are not those of `config` (the config file has changed since), or a value is not
+        what it may be.
     """
     ours = flatten(config.to_dict())
     theirs = completed(flatten(stored), ours)
     # What does not change a run's results may have come since; it has its default then.
     differing = [key for key in sorted(ours.keys() ^ theirs.keys()) if key in theirs or not key.startswith(FREE)]
     if differing:
-        differing = ", ".join(differing)
-        raise InputError(f"the config file has other keys than the run had ({differing}); use that version of it")
-    config = config.copy_and_resolve_references()
-    config.update_from_flattened_dict(
-        {key: tuple(value) if isinstance(value, list) else value for key, value in theirs.items()}
-    )
-    return config.lock()
+        some = ", ".join(key if key in ours else values.short(key) for key in differing[:4])
+        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+        raise InputError(
+            f"{where}the config file has other keys than the run had ({some}{more}); use that version of it, or "
+            "restore config.json"
+        )
+    return values.checked(config, theirs, where)
 
 
 def line(message: str):

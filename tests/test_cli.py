@@ -127,12 +127,12 @@ def test_help_reads_well(main, capsys):
 MISTAKES = {
     "unknown config key train.bach_size; did you mean train.batch_size": ["--config.train.bach_size=3"],
     "unknown flag --bach": ["--bach=3"],
-    r"train.batch_size=many.*invalid": ["--config.train.batch_size=many"],
+    r"train.batch_size=many: give a whole number .*\(examples of an update": ["--config.train.batch_size=many"],
     "batch size 12 is not divisible by 8 devices; take 8 or 16": ["--config.train.batch_size=12"],
     "the data's image is 8x8x1, the config's 8x8x3; set data.shape": ["--config.data.shape=(8,8,3)"],
     "multiples of 16": ["--config.model.multipliers=(1,1,1,1,1)"],
     "learning": ["--config.train.learning=1"],
-    "train.steps_per_call=0 makes no step; take 1 or more": ["--config.train.steps_per_call=0"],
+    "train.steps_per_call=0: give a whole number from 1 to": ["--config.train.steps_per_call=0"],
 }
 
 

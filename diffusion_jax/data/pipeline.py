@@ -51,6 +51,11 @@ def batches(source, *, batch_size, seed, transforms=(), host=0, hosts=1, threads
     return iter(shards[host::hosts].to_iter_dataset(_read_options(threads, prefetch)))
 
 
+def position(count: int) -> dict:
+    """The state of an iterator of `batches` that has given so many; for its `set_state`."""
+    return {"next_index": count}
+
+
 def epoch(source, *, batch_size, threads=4, prefetch=8):
     """One pass over `source` in its own order, for evaluation.
 

@@ -12,14 +12,17 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from diffusion_jax import averages, conditions, guidance, samplers
+from diffusion_jax import averages, conditions, guidance, samplers, values
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.processes import Process
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.training_times import Times
+from diffusion_jax.values import Config, Value
 from diffusion_jax.views import View
+
+AVERAGED = values.Real(1e-3, averages.WIDEST)  # widths of profiles
 
 
 class Walk(NamedTuple):
@@ -58,41 +61,42 @@ class Data(NamedTuple):
     ask: Callable = conditions.nothing
 
 
-def base_config() -> ConfigDict:
+def base_config() -> Config:
     """The values that every experiment has."""
-    return ConfigDict(
-        {
-            "seed": 0,
-            "data": {
-                "dir": "",  # where the data is, if not where the config looks by itself
-                "threads": 8,
-            },
-            "train": {
-                "batch_size": 128,
-                "accumulate": 1,  # parts that a device's share of it is computed in, one after another
-                "fsdp": False,  # spread parameters and optimiser state over the devices (`training.sharded`)
-                "steps": 800_000,
-                "steps_per_call": 1,  # that the compiled program makes at most before it returns (`training.calls`)
-                "learning_rate": 2e-4,
-                "warmup_steps": 5000,
-                "clip_norm": 1.0,
-                "ema_decay": 0.9999,  # of the average that samples are drawn with
-                "ema_decays": (),  # of further averages (`sample --average DECAY`)
-                "ema_profiles": (),  # and the sigma_rel of power-function ones, for `sample --sigma-rel`
-            },
-            "log": {
-                "every": 100,  # steps between lines of metrics
-                "checkpoint_every": 5000,
-                "keep": 3,  # checkpoints
-                "snapshot_every": 0,  # steps between snapshots of the ema_profiles; 0 for one at the end
-                "sample_every": 10_000,  # steps between previews; 0 for none
-                "samples": 64,  # examples in a preview
-                "preview_steps": 50,
-                "evaluate_every": 0,  # steps between quick looks at the quality of images; 0 for none
-                "evaluate_num": 500,  # images of a look
-                "extractor": "",  # what looks: digits, the file of Inception's weights, a Python file
-            },
-        }
+    decay = values.Real(0.0, 1.0, below=True)
+    return Config(
+        seed=values.whole_number(0, "seed of all random numbers of the run", 0, 2**32 - 1),
+        data=Config(
+            dir=values.text("", "where the data is, if not where the config looks by itself"),
+            threads=values.count(8, "threads that read examples", 512, zero="read when they are needed"),
+        ),
+        train=Config(
+            batch_size=values.count(128, "examples of an update, over all devices", 2**20),
+            accumulate=values.count(1, "parts that a device's share is computed in, one after another", 2**20),
+            fsdp=values.flag(False, "whether parameters and optimiser state are spread over the devices"),
+            steps=values.count(800_000, "updates until training ends"),
+            steps_per_call=values.count(1, "updates that the compiled program makes before it returns", 1000),
+            learning_rate=values.number(2e-4, "learning rate of Adam", 1e-12, 1000),
+            warmup_steps=values.count(5000, "updates in which the rate rises from 0", zero="the full rate at once"),
+            clip_norm=values.number(1.0, "norm that longer gradients are scaled to", 1e-6, 1e9, zero="no clipping"),
+            ema_decay=Value(0.9999, "decay of the average that samples are drawn with", decay),
+            ema_decays=values.listed((), "decays of further averages (sample --average)", decay),
+            ema_profiles=values.listed(
+                (), "widths of power-function averages (sample --sigma-rel)", AVERAGED
+            ),
+        ),
+        log=Config(
+            every=values.count(100, "steps between lines of metrics", zero="no lines"),
+            checkpoint_every=values.count(5000, "steps between checkpoints", zero="only at the end, or when stopped"),
+            keep=values.count(3, "newest checkpoints that stay", zero="all of them"),
+            snapshot_every=values.count(0, "steps between snapshots of ema_profiles", zero="only at the end"),
+            sample_every=values.count(10_000, "steps between previews", zero="none"),
+            samples=values.count(64, "examples in a preview", 100_000, zero="no previews"),
+            preview_steps=values.count(50, "steps of a preview's chain", 100_000),
+            evaluate_every=values.count(0, "steps between quick looks at the quality of images", zero="none"),
+            evaluate_num=values.count(500, "images of a look", 1_000_000, zero="no looks", least=2),
+            extractor=values.text("", "what looks: digits, the file of Inception's weights, a Python file"),
+        ),
     )
 
 
@@ -243,6 +247,12 @@ def without_eta(walk: Callable) -> Callable:
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Adam with a linear warm-up and gradients clipped by their global norm (DDPM's appendix B and its code)."""
-    learning_rate = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(learning_rate, eps=1e-8))
+    """Adam with a linear warm-up and gradients clipped by their global norm (DDPM's appendix B and its code).
+
+    Zero `warmup_steps` is the full rate from the first step on, and zero `clip_norm` clips nothing. The optimiser's
+    state has the same structure with and without, so that a fork may change them.
+    """
+    rate, steps, norm = config.learning_rate, config.warmup_steps, config.clip_norm
+    warmup = optax.linear_schedule(0.0, rate, steps) if steps else optax.constant_schedule(rate)
+    clip = optax.clip_by_global_norm(norm) if norm else optax.identity()
+    return optax.chain(clip, optax.adam(warmup, eps=1e-8))

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffusion_jax import losses, parameterizations, processes, schedules, training_times
+from diffusion_jax import losses, parameterizations, processes, schedules, training_times, values
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.models.controlnet import Controlled, HintEncoder, from_base
@@ -14,11 +14,15 @@ from diffusion_jax.models.skeleton import Skeleton
 from diffusion_jax.recipes import ddpm
 from diffusion_jax.recipes.compose import Data, compose, without_eta
 from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.values import Config
 
 
-def with_base(config: ConfigDict) -> ConfigDict:
+def with_base(config: Config) -> Config:
     """`config` with the work directory of the trained model, and the widths of the hint's encoder."""
-    config.control = ConfigDict({"base": "", "channels": (16,)})
+    config.control = Config(
+        base=values.text("", "work directory of the trained model that is controlled"),
+        channels=values.listed((16,), "features of the hint's encoder, a level each", values.Whole(1, 16_384), 1, 12),
+    )
     return ddpm.with_table(config)
 
 

@@ -13,22 +13,24 @@ from diffusion_jax import (
     schedules,
     timesteps,
     training_times,
+    values,
     variances,
 )
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.likelihood import HEUN
 from diffusion_jax.recipes import likelihoods, pixels
 from diffusion_jax.recipes.compose import Walk, by_classifier, compose, without_eta
+from diffusion_jax.values import Config
 
 
-def default_config() -> ConfigDict:
+def default_config() -> Config:
     """The values of the paper's CIFAR-10 experiment (section 4 and appendix B); configs change what differs."""
     return with_table(pixels.default_config())
 
 
-def with_table(config: ConfigDict) -> ConfigDict:
+def with_table(config: Config) -> Config:
     """`config` with the length of the table of betas."""
-    config.diffusion = ConfigDict({"timesteps": 1000})
+    config.diffusion = Config(timesteps=values.count(1000, "entries of the table of betas", 100_000, least=2))
     return config
 
 

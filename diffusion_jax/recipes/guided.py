@@ -13,18 +13,23 @@ from diffusion_jax import (
     schedules,
     timesteps,
     training_times,
+    values,
     variances,
 )
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.recipes import likelihoods
 from diffusion_jax.recipes.compose import Data, Walk, compose, without_eta
+from diffusion_jax.recipes.ddpm import with_table
 from diffusion_jax.recipes.improved import l_hybrid, said
+from diffusion_jax.values import Config
 
 
-def with_guidance(config: ConfigDict) -> ConfigDict:
+def with_guidance(config: Config) -> Config:
     """`config` with a table of betas, the share of examples that are not told their label, and a usual guidance."""
-    config.diffusion = ConfigDict({"timesteps": 1000, "withheld": 0.1, "guidance": 2.0})
+    config = with_table(config)
+    config.diffusion.withheld = values.share(0.1, "share of examples that are not told their label")
+    config.diffusion.guidance = values.number(2.0, "guidance where none is asked for; 1 is as learned", -1000, 1000)
     return config
 
 

@@ -7,36 +7,50 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax import conditions, hints, images, views
+from diffusion_jax import conditions, hints, images, values, views
 from diffusion_jax.data import toys
 from diffusion_jax.data.pipeline import random_flip
 from diffusion_jax.models import attention
 from diffusion_jax.models.skeleton import Skeleton
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.recipes.compose import Data, base_config
+from diffusion_jax.values import Config, Value
+
+FACTOR = values.Whole(1, 256)
 
 
-def default_config() -> ConfigDict:
+def default_config() -> Config:
     """The values of DDPM's CIFAR-10 experiment (Ho et al. 2020, section 4 and appendix B); configs change some."""
-    config = base_config()
-    config.data.shape = (32, 32, 3)
-    config.data.flip = True
-    config.model = ConfigDict(
-        {
-            "channels": 128,
-            "multipliers": (1, 2, 2, 2),
-            "blocks": 2,
-            "attention_levels": (1,),
-            "dropout": 0.1,
-            "groups": 32,
-            "bfloat16": False,
-            "flash": False,  # attention by cuDNN; a GPU, and bfloat16
-        }
+    config = with_shape(base_config(), (32, 32, 3))
+    config.data.flip = values.flag(True, "whether training images are mirrored at random")
+    config.model = Config(
+        channels=values.count(128, "features of the first level, where its multiplier is 1", 16_384),
+        multipliers=values.listed((1, 2, 2, 2), "features of each level, as multiples of channels", FACTOR, 1, 12),
+        blocks=values.count(2, "residual blocks of a level on the way down", 64),
+        attention_levels=values.listed((1,), "levels with attention, from 0", values.Whole(0, 11), most=12),
+        dropout=values.share(0.1, "share of features that are dropped in training", below=True),
+        groups=values.count(32, "groups of every group normalisation", 16_384),
+        **computing(),
     )
     return config
 
 
-def config_256() -> ConfigDict:
+def with_shape(config: Config, shape: tuple[int, int, int]) -> Config:
+    """`config` with the shape of its images or latents, [H, W, C]."""
+    side = values.Whole(1, 16_384)
+    config.data.shape = values.listed(shape, "height, width and channels of an example", side, 3, 3)
+    return config
+
+
+def computing() -> dict[str, Value]:
+    """What `computed_by` reads, of a section `model`."""
+    return {
+        "bfloat16": values.flag(False, "whether convolutions, dense layers and attention are in bfloat16"),
+        "flash": values.flag(False, "whether cuDNN computes attention: on a GPU, in bfloat16"),
+    }
+
+
+def config_256() -> Config:
     """The values of its 256x256 experiments (LSUN, CelebA-HQ): six levels, attention at 16x16."""
     config = default_config()
     config.data.shape = (256, 256, 3)
@@ -50,7 +64,7 @@ def config_256() -> ConfigDict:
     return config
 
 
-def config_digits() -> ConfigDict:
+def config_digits() -> Config:
     """Values for scikit-learn's 8x8 digits: a network that learns them in two minutes on two CPU cores."""
     config = default_config()
     config.data.shape = (8, 8, 1)

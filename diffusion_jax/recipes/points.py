@@ -6,17 +6,31 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffusion_jax import losses, parameterizations, processes, samplers, schedules, timesteps, training_times, views
+from diffusion_jax import (
+    losses,
+    parameterizations,
+    processes,
+    samplers,
+    schedules,
+    timesteps,
+    training_times,
+    values,
+    views,
+)
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.recipes.compose import Data, Walk, base_config, compose, without_eta
+from diffusion_jax.values import Config
 
 
-def default_config() -> ConfigDict:
+def default_config() -> Config:
     """Values for ten thousand points: a minute on two CPU cores."""
     config = base_config()
     config.data.threads = 1
-    config.model = ConfigDict({"features": 128, "layers": 4})
+    config.model = Config(
+        features=values.count(128, "features of each layer, an even number", 16_384, least=4),
+        layers=values.count(4, "residual blocks", 256),
+    )
     config.train.batch_size = 256
     config.train.steps = 10_000
     config.train.steps_per_call = 10  # 1.2 times as fast as one

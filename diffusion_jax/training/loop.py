@@ -2,8 +2,10 @@
 
 import itertools
 import math
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax import images, rng
+from diffusion_jax import images, rng, values
 from diffusion_jax.config import line
 from diffusion_jax.data import pipeline
 from diffusion_jax.data.device import prefetch
 from diffusion_jax.errors import InputError, NotFiniteError, RunError
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.training import calls, interrupt, snapshots
+from diffusion_jax.training import calls, fork, interrupt, snapshots
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.judge import Judge
 from diffusion_jax.training.metrics import Log
@@ -25,14 +27,21 @@ from diffusion_jax.training.parallel import to_host
 from diffusion_jax.training.sharded import parallel_for
 from diffusion_jax.training.state import TrainState, init_state
 from diffusion_jax.training.step import check_parts, make_train_step
-from diffusion_jax.training.workdir import claim, locked
+from diffusion_jax.training.workdir import Parent, claim, locked, parent_of
 
 # Of `config.log`: after so many steps something is looked at between two calls.
 DUE = ("every", "checkpoint_every", "snapshot_every", "sample_every", "evaluate_every")
 
 
 def fit(
-    experiment: Experiment, config: ConfigDict, workdir: Path, *, config_file: Path | None = None, devices=None
+    experiment: Experiment,
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    config_file: Path | None = None,
+    devices=None,
+    parent: Parent | None = None,
+    fixed: Collection[str] = (),
 ) -> TrainState:
     """Train `experiment` up to step `config.train.steps`, from the newest checkpoint in `workdir` if there is one.
 
@@ -46,18 +55,20 @@ def fit(
       workdir: where checkpoints, metrics and pictures go (`training.workdir`); made if absent.
       config_file: where `config` comes from; `diffusion_jax.sample` will look for it there.
       devices: devices of this host to use, or None for all.
+      parent: where a new run begins, if not at random parameters (`training.fork`). A run that has begun goes on.
+      fixed: keys of `config.FREE` that `experiment` depends on all the same: a resumed run may not change them.
 
     Raises:
-      InputError: the data or the network does not fit the config, the batch does not divide over the devices, or
-        `workdir` belongs to another config or another run. Nothing was written then.
+      InputError: a value is not what it may be, the data or the network does not fit the config, the batch does not
+        divide over the devices, the parent has another structure, or `workdir` belongs to another config or another
+        run. Nothing was written then.
       RunError: the loss or its gradient is not finite (the step is named, and the last checkpoint is from
         before it), or a checkpoint cannot be written.
     """
+    config = values.checked(config)
     parallel = parallel_for(config.train.fsdp, devices)
     parallel.check_batch_size(config.train.batch_size)
     check_parts(config.train.batch_size // parallel.total, config.train.accumulate)
-    if config.train.steps_per_call < 1:
-        raise InputError(f"train.steps_per_call={config.train.steps_per_call} makes no step; take 1 or more")
     source = experiment.source("train")
     _check_example(source, experiment.example)
     stream = pipeline.batches(
@@ -70,30 +81,49 @@ def fit(
         threads=config.data.threads,
         prefetch=max(2, config.data.threads, config.train.steps_per_call),
     )
-    jax.eval_shape(experiment.init, rng.root(0))  # raises if the network cannot have this shape
-    looking = config.log.evaluate_every and parallel.joins
+    template = _template(experiment)
+    _check_size(template, jax.device_count() if config.train.fsdp else 1)
+    parent, forked = _forked(parent, experiment, template, config, workdir)
+    looking = config.log.evaluate_every and config.log.evaluate_num and parallel.joins
     judge = Judge(experiment, config, workdir, parallel.drawing()) if looking else None
+    showing = config.log.sample_every and config.log.samples and experiment.preview and parallel.joins
+    preview = _Preview(experiment, config, workdir, parallel.drawing()) if showing else None
     with locked(workdir, jax.process_index()):
         if jax.process_index() == 0:
-            claim(workdir, config, config_file)
-        with Checkpoints(workdir / "checkpoints", config.log.keep) as checkpoints:
-            state, stream = _begin(experiment, config, parallel, checkpoints, stream)
+            claim(workdir, config, config_file, parent, fixed)
+        with Checkpoints(workdir / "checkpoints", config.log.keep or None) as checkpoints:
+            state, stream = _begin(experiment, config, parallel, checkpoints, stream, forked)
             _announce(state, source, config)
             if state.step < config.train.steps:
-                state = _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge)
+                state = _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge, preview)
     return state
 
 
-def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Checkpoints, stream):
-    """The state, on the devices, and the data's position of the newest checkpoint, or of a new run."""
+def _forked(parent: Parent | None, experiment: Experiment, template: TrainState, config: ConfigDict, workdir: Path):
+    """(parent, state that the run begins with); None for a run without a parent, and no state once it has begun."""
+    before = parent_of(workdir)
+    if parent is not None and before != parent and (workdir / "config.json").exists():
+        raise InputError(f"{workdir} holds another run; give a new --workdir to what begins from {parent.workdir}")
+    parent = parent or before
+    if parent is None or any((workdir / "checkpoints").glob("[0-9]*")):
+        return parent, None
+    if parent.step >= config.train.steps:
+        raise InputError(
+            f"{parent.workdir} stood at step {parent.step}, and the fork goes on from there: "
+            f"raise train.steps={config.train.steps} above it"
+        )
+    return parent, fork.begin(parent, experiment, template)
 
-    def initial(key):
-        return init_state(experiment.init, experiment.optimizer, experiment.times, key, experiment.averages)
 
-    key = rng.stream(rng.root(config.seed), "init")
-    saved = checkpoints.restore_latest(jax.eval_shape(initial, key))
+def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Checkpoints, stream, forked):
+    """The state, on the devices, and the data's position: of the newest checkpoint, the parent, or a new run."""
+
+    saved = checkpoints.restore_latest(_template(experiment))
+    if saved is None and forked is not None:
+        saved = forked, pipeline.position(int(forked.step))
+        checkpoints.save(*saved)  # from here on the run does not need its parent
     if saved is None:
-        state = parallel.make(initial, key)
+        state = parallel.make(partial(_initial, experiment), rng.stream(rng.root(config.seed), "init"))
         params = experiment.start(to_host(state.params))
         state = state._replace(params=params, ema=params, averages=dict.fromkeys(state.averages, params))
     else:
@@ -102,7 +132,16 @@ def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Ch
     return parallel.hold(state), stream
 
 
-def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge) -> TrainState:
+def _initial(experiment: Experiment, key) -> TrainState:
+    return init_state(experiment.init, experiment.optimizer, experiment.times, key, experiment.averages)
+
+
+def _template(experiment: Experiment) -> TrainState:
+    """Shapes and dtypes of the state. Raises `InputError` if the network cannot have the shape of the data."""
+    return jax.eval_shape(partial(_initial, experiment), rng.root(0))
+
+
+def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge, preview) -> TrainState:
     lead = jax.process_index() == 0
     start, total = int(state.step), config.train.steps
     train_steps = parallel.train_steps(
@@ -119,8 +158,6 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
         most=config.train.steps_per_call,
     )
     plan = calls.plan(start, total, config.train.steps_per_call, (config.log[name] for name in DUE))
-    shown = config.log.sample_every and experiment.preview and parallel.joins
-    preview = _Preview(experiment, config, workdir, parallel.drawing()) if shown else None
     batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.example}))
     with (
         interrupt.listening() as stop,
@@ -134,16 +171,16 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
                 step, position = steps[-1], positions[-1]
                 stopping = stop.requested(call)
                 # Before the checkpoint of the same step: a run that is killed between the two comes by here again.
-                if step == total or (config.log.snapshot_every and step % config.log.snapshot_every == 0):
+                if step == total or _due(step, config.log.snapshot_every):
                     log.drain()
                     _keep_averages(experiment, workdir, state)
-                if stopping or step == total or step % config.log.checkpoint_every == 0:
+                if stopping or step == total or _due(step, config.log.checkpoint_every):
                     log.drain()  # what is saved is known to be finite
                     _check_space(state, workdir)
                     checkpoints.save(state, position)
-                if preview and not stopping and (step == total or step % config.log.sample_every == 0):
+                if preview and not stopping and (step == total or _due(step, config.log.sample_every)):
                     _look(step, lambda: log.picture(step, "samples", preview.draw(state.ema, step)))  # noqa: B023
-                if judge and not stopping and (step == total or step % config.log.evaluate_every == 0):
+                if judge and not stopping and (step == total or _due(step, config.log.evaluate_every)):
                     _look(step, lambda: log.scalars(step, judge.measure(state.ema, step)))  # noqa: B023
                 if stopping:
                     break
@@ -166,6 +203,11 @@ def _look(step: int, look: Callable):
         look()
     except NotFiniteError as error:
         line(f"step {step}: {error}")
+
+
+def _due(step: int, every: int) -> bool:
+    """Whether what is done every so many steps, or never for 0, is done after this one."""
+    return every > 0 and step % every == 0
 
 
 def _keep_averages(experiment: Experiment, workdir: Path, state: TrainState):
@@ -208,6 +250,24 @@ def _announce(state: TrainState, source, config: ConfigDict):
             f"{parameters:,} parameters, {len(source):,} examples, batch {config.train.batch_size} on "
             f"{jax.device_count()} x {jax.devices()[0].device_kind}, {course if step < total else reached}"
         )
+
+
+def _check_size(template: TrainState, devices: int):
+    """Raise `InputError` if the state alone, spread over so many devices, is more than they can hold."""
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(template))
+    memory = devices * _memory(jax.local_devices()[0])
+    if size > memory:
+        count = sum(x.size for x in jax.tree.leaves(template.params))
+        raise InputError(
+            f"training {count:,} parameters takes {size / 2**30:,.0f} GiB for them, their averages and the "
+            f"optimiser's state, and there are {memory / 2**30:,.0f}; take a smaller model, or train.fsdp"
+        )
+
+
+def _memory(device) -> int:
+    """Bytes of a device, or of this host where a device does not say."""
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _check_example(source, wanted):

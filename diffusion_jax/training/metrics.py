@@ -31,7 +31,7 @@ class Log:
       workdir: where to write, or None to write nothing (the hosts other than the first).
       start: the step before the first.
       total: the step after which the run ends.
-      every: steps between lines. A line holds the means since the one before, and the speed.
+      every: steps between lines; 0 for none. A line holds the means since the one before, and the speed.
       batch_size: the global one, for the speed in images a second.
     """
 
@@ -101,8 +101,10 @@ class Log:
         if not all(map(math.isfinite, values.values())):
             found = ", ".join(f"{name} = {value}" for name, value in values.items())
             raise RunError(f"not finite at step {step}: {found}; lower train.learning_rate in a new work directory")
-        self._window.append(values)
         self._bar.update()
+        if not self._every:
+            return
+        self._window.append(values)
         if step % self._every == 0 or step == self._total:
             self._write_line(step)
 

@@ -1,6 +1,6 @@
 """A work directory: one experiment's config, checkpoints, metrics and pictures, and nobody else's.
 
-    DIR/config.json       the config's values and where its file was
+    DIR/config.json       the config's values, where its file was, and the parent of a fork
     DIR/checkpoints/      Orbax; the last few
     DIR/damaged/          checkpoints that could not be read, if there were any
     DIR/averages/         snapshots of averages, if the config asks for some (`training.snapshots`)
@@ -12,39 +12,72 @@
 import contextlib
 import fcntl
 import json
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from diffusion_jax import config as configs
 from diffusion_jax import files
 from diffusion_jax.errors import InputError
+from diffusion_jax.values import MOST, REFUSALS, Text, Truth, Whole, short
+
+LARGEST = 2**20  # of a config.json, in bytes
+SHOWN = 4  # differences in a message
 
 
-def claim(workdir: Path, config: ConfigDict, config_file: Path | None):
+class Parent(NamedTuple):
+    """Where a fork began (`training.fork`): a work directory, a step of it, and whether its optimiser began anew."""
+
+    workdir: str
+    step: int
+    fresh_optimizer: bool = False
+
+
+def claim(
+    workdir: Path,
+    config: ConfigDict,
+    config_file: Path | None,
+    parent: Parent | None = None,
+    fixed: Collection[str] = (),
+):
     """Make `workdir` the home of `config`, or check that it is. Keys in `config.FREE` may differ, and are updated.
 
-    `config_file` is noted, for `open_existing` to find.
+    `config_file` is noted, for `open_existing` to find, and so are the `parent` and how its values differ.
+
+    Args:
+      workdir: made if absent.
+      config: the values of the run.
+      config_file: where they come from.
+      parent: that it begins from, if it does.
+      fixed: keys that may not differ although they are in `config.FREE`, for what is computed depends on them.
 
     Raises:
       InputError: it belongs to another config (the differing keys are named), or cannot be written.
     """
     stored_file = workdir / "config.json"
     values = configs.to_json(config)
+    told = {}
+    if parent is not None:
+        told["parent"] = parent._asdict() | {"differs": _differing(values_of(Path(parent.workdir)), values)}
     if stored_file.exists():
         ours = configs.flatten(values)
-        stored = configs.completed(configs.flatten(_read(stored_file)["config"]), ours)
+        before = _read(stored_file)
+        told = {"parent": before["parent"]} if "parent" in before else {}
+        stored = configs.completed(configs.flatten(before["config"]), ours)
         different = [
-            f"{key} = {stored.get(key)!r} there, {ours.get(key)!r} here"
+            f"{key if key in ours else short(key)} = {short(stored.get(key))} there, {short(ours.get(key))} here"
             for key in sorted(stored.keys() | ours.keys())
-            if stored.get(key) != ours.get(key) and not key.startswith(configs.FREE)
+            if stored.get(key) != ours.get(key) and (key in fixed or not key.startswith(configs.FREE))
         ]
         if different:
+            more = f"; and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
             raise InputError(
-                f"{workdir} belongs to another config ({'; '.join(different)}); "
-                "give the values it was started with, or another --workdir"
+                f"{workdir} belongs to another config ({'; '.join(different[:SHOWN])}{more}); "
+                f"give the values it was started with, or go on with these elsewhere: --from {workdir} --workdir NEW"
             )
-    text = json.dumps({"config_file": str(config_file or ""), "config": values}, indent=1) + "\n"
+    text = json.dumps({"config_file": str(config_file or ""), "config": values} | told, indent=1) + "\n"
     files.write(stored_file, lambda file: file.write(text.encode()))
 
 
@@ -58,16 +91,41 @@ def open_existing(workdir: Path, config_file: Path | None = None):
       InputError: not a work directory, or the config's file is not found.
     """
     stored_file = workdir / "config.json"
-    if not stored_file.is_file():
-        raise InputError(f"{workdir} is not a work directory (no config.json); give the one that was trained in")
-    stored = _read(stored_file)
+    stored = _existing(workdir)
     path = Path(config_file or stored["config_file"])
     if config_file is None and path.resolve().is_relative_to(workdir.resolve()):
         raise InputError(f"refusing to execute {path} from inside the work directory; pass --config if you trust it")
     if config_file is None and not path.is_file():
         raise InputError(f"the run's config file {str(path)!r} is not here; run where it is, or pass --config")
     module = configs.load(path)
-    return module, configs.from_json(module.get_config(), stored["config"])
+    return module, configs.from_json(configs.defaults(module), stored["config"], where=f"{stored_file}: ")
+
+
+def values_of(workdir: Path) -> dict:
+    """The values of an existing run, nested, as they stand in its config.json.
+
+    Raises:
+      InputError: not a work directory, or a damaged one.
+    """
+    return _existing(workdir)["config"]
+
+
+def parent_of(workdir: Path) -> Parent | None:
+    """Where the run in `workdir` began; None where there is no run, or one that has no parent.
+
+    Raises:
+      InputError: its config.json is damaged.
+    """
+    if not (workdir / "config.json").exists():
+        return None
+    told = _read(workdir / "config.json").get("parent")
+    if told is None:
+        return None
+    try:
+        folder, step, fresh = (told[name] for name in Parent._fields)
+        return Parent(Text().take(folder), Whole(0, MOST).take(step), Truth().take(fresh))
+    except REFUSALS as error:
+        raise InputError(f"the parent that {workdir / 'config.json'} names is damaged; restore the file") from error
 
 
 @contextlib.contextmanager
@@ -90,8 +148,30 @@ def locked(workdir: Path, host: int = 0):
         yield
 
 
+def _existing(workdir: Path) -> dict:
+    if not (workdir / "config.json").is_file():
+        raise InputError(f"{workdir} is not a work directory (no config.json); give the one that was trained in")
+    return _read(workdir / "config.json")
+
+
+def _differing(theirs: dict, ours: dict) -> dict[str, list]:
+    """Key -> [value there, value here], of those that differ; None where there is none."""
+    here = configs.flatten(ours)
+    there = configs.completed(configs.flatten(theirs), here)
+    keys = sorted(key for key in there.keys() | here.keys() if there.get(key) != here.get(key))
+    return {key: [there.get(key), here.get(key)] for key in keys}
+
+
 def _read(path: Path) -> dict:
+    """{"config_file": text, "config": nested values of any type}, and perhaps "parent", of any type."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} ({error}); restore it, or choose another work directory") from error
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            raise ValueError(f"it is no file of at most {LARGEST:,} bytes")
+        stored = json.loads(path.read_text())
+        if not isinstance(stored, dict) or not isinstance(stored.get("config"), dict):
+            raise ValueError("it has no values under 'config'")
+        Text().take(stored.get("config_file"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = short(str(error) or "the config file that it names is no path")
+        raise InputError(f"cannot read {path} ({reason}); restore it, or choose another work directory") from error
+    return stored

@@ -1,0 +1,49 @@
+"""The tables of docs/configs.md, made of the descriptions of all values of configs/.
+
+  python -m experiments.configs_page
+
+Writes them between the page's two marks; tests/test_configs.py fails where the page is not what this would write.
+"""
+
+from pathlib import Path
+
+from diffusion_jax import config as configs
+from diffusion_jax import files, values
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "configs.md"
+START, END = "<!-- made by experiments/configs_page.py -->\n", "<!-- end -->\n"
+
+
+def tables() -> str:
+    """A table a section: key, default, what it may be, what it is, and which configs have it."""
+    paths = sorted((ROOT / "configs").glob("*.py"))
+    holders: dict[tuple, list[str]] = {}
+    for path in paths:
+        for key, _, about in values.walk(configs.load(path).get_config()):
+            holders.setdefault((key, about), []).append(path.stem)
+    sections: dict[str, list[str]] = {}
+    for (key, about), names in holders.items():
+        where = "all" if len(names) == len(paths) else _fewest(names, [path.stem for path in paths])
+        default = f"`{about.default!r}`"
+        row = f"| `{key}` | {default} | {about.about} | {about.kind.says} | {where} |\n"
+        sections.setdefault(key.rpartition(".")[0], []).append(row)
+    head = "| key | default | what it is | what it may be | configs |\n|---|---|---|---|---|\n"
+    return "\n".join(f"### {name or 'The whole run'}\n\n{head}{''.join(rows)}" for name, rows in sections.items())
+
+
+def _fewest(names: list[str], everyone: list[str]) -> str:
+    """These names, or all but the others, whichever is shorter."""
+    others = [name for name in everyone if name not in names]
+    return f"all but {', '.join(others)}" if len(others) < len(names) else ", ".join(names)
+
+
+def page() -> str:
+    """The page as it is to be."""
+    before, _, rest = PAGE.read_text().partition(START)
+    return f"{before}{START}\n{tables()}\n{END}{rest.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    text = page()
+    files.write(PAGE, lambda file: file.write(text.encode()))
