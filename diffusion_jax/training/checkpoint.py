@@ -1,26 +1,38 @@
 """Checkpoints through Orbax: asynchronous, atomic, the last few kept, and checked when they are read.
 
 A checkpoint has the items `params`, `ema`, `progress` (the optimiser's state and what the drawing of times
-remembers), an `average_NAME` for each further average, and `meta` (JSON): the data's position and a CRC-32 of every
-array. Orbax writes into a temporary folder and renames it when complete, so a kill leaves the ones before as they
-were. The checksums catch what a rename cannot: a disk that changed a byte.
+remembers), an `average_NAME` for each further average, and `meta`, its manifest (`training.manifest`): step, run,
+the data's position and a CRC-32 of every array, under one digest. Orbax writes into a temporary folder and renames it
+when complete, so a kill leaves the ones before as they were. The digest catches what a rename cannot: a disk that
+changed a byte, a folder that got another's name or came from another run.
+
+Beside the folder lies a file of the same name and ".json": whose the checkpoints are, and which was the newest. So
+one that is gone is missed.
 """
 
 import logging
+import re
+import secrets
+import shutil
 import sys
-import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
-import chex
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.training import manifest
+from diffusion_jax.training.manifest import DamagedError, Ledger
 from diffusion_jax.training.parallel import to_host
 from diffusion_jax.training.state import TrainState
 
 AVERAGE = "average_{}"  # an item
+STEP = re.compile(r"0|[1-9][0-9]{0,9}")  # the name of a checkpoint
+LATEST = 2**31 - 1  # steps are int32
+UNFINISHED = ("*.orbax-checkpoint-tmp*", ".removed_*")  # what a kill leaves of a save, or of a removal
 
 
 def _items(state: TrainState) -> dict:
@@ -30,12 +42,30 @@ def _items(state: TrainState) -> dict:
     return {"params": state.params, "ema": state.ema, "progress": progress} | averages
 
 
-class DamagedError(Exception):
-    """A checkpoint whose contents are not what was written."""
+class _Found(NamedTuple):
+    """The newest checkpoint that is undamaged.
+
+    Attributes:
+      step: of it.
+      items: its trees.
+      manifest: of it.
+      said: what is wrong with newer ones, for a person; "" if there were none.
+      lost: steps from here to the newest there was.
+      damaged: newer ones that are there.
+    """
+
+    step: int
+    items: dict
+    manifest: dict
+    said: str
+    lost: int
+    damaged: list[int]
 
 
 class Checkpoints:
     """The checkpoints of one work directory. Close it (or use `with`) so that the last save is complete.
+
+    Nothing is written before the first `save`; who only reads may do so beside a run that writes.
 
     Args:
       directory: the folder, made when first written to.
@@ -45,13 +75,14 @@ class Checkpoints:
 
     def __init__(self, directory, keep: int = 3, report=lambda line: print(line, file=sys.stderr)):
         self.directory = Path(directory).absolute()
-        self._report = report
-        # Orbax logs every file it opens, and warns of what is meant (arrays restored as NumPy).
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
-        )
+        self._keep, self._report = keep, report
+        self._ledger_file = self.directory.with_name(f"{self.directory.name}.json")
+        self._run: str | None = None
+        # Orbax logs every file it opens, and tracebacks of its threads; what they met is raised by `wait` as well.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
+        self._save: Future | None = None
 
     def __enter__(self):
         return self
@@ -60,8 +91,9 @@ class Checkpoints:
         self.close()
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, ascending."""
-        return sorted(self._manager.all_steps())
+        """Steps of the complete checkpoints, ascending; what is not named like a step is none."""
+        names = [path.name for path in self.directory.iterdir()] if self.directory.is_dir() else []
+        return sorted(int(name) for name in names if STEP.fullmatch(name) and int(name) <= LATEST)
 
     def save(self, state: TrainState, position):
         """Write `state` and the data's `position` (JSON) at `state.step`, in the background.
@@ -73,52 +105,57 @@ class Checkpoints:
         Raises:
           RunError: this save, or the one before, could not be written (a full disk).
         """
+        self.wait()
         state = to_host(state)
-        items = _items(state)
-        meta = {"position": position, "crc32": {name: _checksums(tree) for name, tree in items.items()}}
-        step = int(state.step)
-        self._writing(
-            lambda: self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    meta=ocp.args.JsonSave(meta),
-                    **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
-                ),
-            )
-        )
+        step, items = int(state.step), _items(state)
+        self._run = self._run or secrets.token_hex(16)
+        meta = manifest.make(step, self._run, position, items)
+        arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        whole = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **arguments)
+        self._writing(lambda: self._checkpointer.save(self._folder(step), args=whole))
+        self._save = self._thread.submit(self._finish, step)
 
     def restore_latest(self, template: TrainState):
-        """The newest undamaged checkpoint: (state of NumPy arrays, position), or None if there is none.
+        """The newest undamaged checkpoint: (state of NumPy arrays, position), or None if there has never been one.
 
-        Damaged ones on the way are reported, and moved into `damaged/` so that their step can be saved again.
+        Damaged and missing ones on the way are reported, with the steps that are lost; damaged ones are moved into
+        `damaged/` so that their step can be saved again. What a killed run left unfinished is removed. For the one
+        that is going to write.
 
         Args:
           template: a state of the same structure, shapes and dtypes (values do not matter).
 
         Raises:
-          InputError: no checkpoint is readable although there are some; nothing is overwritten.
+          InputError: no checkpoint is readable although there are or were some, or the newest has another structure;
+            nothing is overwritten.
         """
-        steps = self.steps()
-        for step in reversed(steps):
-            try:
-                items, meta = self._read(step, _items(template))
-            except DamagedError as error:
-                self._report(f"checkpoint {step} in {self.directory} is damaged ({error}); trying the one before")
-                continue
-            for later in (s for s in steps if s > step):
-                self._set_aside(later)
-            averages = {name: items[AVERAGE.format(name)] for name in template.averages}
-            state = TrainState(np.int32(step), items["params"], items["ema"], **items["progress"], averages=averages)
-            return state, meta["position"]
-        if steps:
-            raise InputError(
-                f"no checkpoint in {self.directory} can be read ({len(steps)} tried); "
-                "restore them from a copy, or start again in another work directory"
-            )
-        return None
+        lead = jax.process_index() == 0
+        if lead:
+            self._remove_unfinished()
+        found = self._newest(_items(template))
+        if found is None:
+            if lead:
+                self._run = secrets.token_hex(16)
+                manifest.write_ledger(self._ledger_file, Ledger(self._run, 0))
+            return None
+        step, items, meta, said, lost, damaged = found
+        if said:
+            again = f"{lost} steps are made again" if lost else "no step is lost"
+            self._report(f"{said}; going on from step {step}: {again}")
+        if lead and damaged:
+            moved = [self._set_aside(other) for other in damaged]
+            self._report(f"moved to {moved[0].parent}: {', '.join(folder.name for folder in moved)}")
+        self._run = self._run or meta.get("run") or secrets.token_hex(16)
+        if lead:
+            manifest.write_ledger(self._ledger_file, Ledger(self._run, step))
+        averages = {name: items[AVERAGE.format(name)] for name in template.averages}
+        state = TrainState(np.int32(step), items["params"], items["ema"], **items["progress"], averages=averages)
+        return state, meta["position"]
 
     def restore(self, item: str, template, step: int | None = None):
-        """One item alone, of the newest step or of `step`: (step, tree of NumPy arrays).
+        """One item alone, of `step`, or of the newest undamaged checkpoint: (step, tree of NumPy arrays).
+
+        Damaged and missing ones that were newer are reported.
 
         Args:
           item: "params", "ema", or an `AVERAGE`.
@@ -126,14 +163,20 @@ class Checkpoints:
           step: of the checkpoint; None for the newest.
 
         Raises:
-          InputError: there is no such checkpoint, or it is damaged.
+          InputError: there is no such checkpoint, it is damaged, or it has another structure.
         """
+        if step is None:
+            found = self._newest({item: template})
+            if found is None:
+                raise InputError(f"there is no checkpoint in {self.directory}; train first, or check --workdir")
+            if found.said:
+                self._report(f"{found.said}; taking that of step {found.step}")
+            return found.step, found.items[item]
         steps = self.steps()
-        if not steps:
-            raise InputError(f"there is no checkpoint in {self.directory}; train first, or check --workdir")
-        step = steps[-1] if step is None else step
         if step not in steps:
-            raise InputError(f"there is no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+            known = ", ".join(map(str, steps)) or "none"
+            raise InputError(f"there is no checkpoint of step {step}; there are {known}")
+        self._run = (self._remembered() or Ledger(None, 0)).run
         try:
             items, _ = self._read(step, {item: template})
         except DamagedError as error:
@@ -145,59 +188,158 @@ class Checkpoints:
 
     def wait(self):
         """Return when the last save is on disk; `RunError` if it could not be written."""
-        self._writing(self._manager.wait_until_finished)
+        save, self._save = self._save, None
+        if save is not None:
+            self._writing(save.result)
 
     def close(self):
         """`wait`, and let go of the folder."""
         try:
             self.wait()
         finally:
-            self._manager.close()
+            self._thread.shutdown()
+            self._checkpointer.close()
 
-    def _read(self, step: int, templates: dict):
-        arguments = {
-            name: ocp.args.StandardRestore(jax.tree.map(_empty, template))
-            for name, template in templates.items()
-        }
+    def _folder(self, step: int) -> Path:
+        return self.directory / str(step)
+
+    def _remembered(self) -> Ledger | None:
+        """The ledger; None where there is none, or it is damaged, which is said."""
         try:
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(meta=ocp.args.JsonRestore(), **arguments)
+            return manifest.read_ledger(self._ledger_file)
+        except DamagedError as error:
+            if not self.steps():
+                raise InputError(
+                    f"{self._ledger_file} is damaged ({error}), and there is no checkpoint; "
+                    "restore them from a copy, or start again in another work directory"
+                ) from error
+            self._report(f"{self._ledger_file} is damaged ({error}); it is taken from the newest checkpoint")
+            return None
+
+    def _newest(self, templates: dict) -> _Found | None:
+        """The newest undamaged checkpoint, or None if there never was one."""
+        ledger = self._remembered()
+        self._run = ledger and ledger.run
+        bad: dict[int, str] = {}
+        # Listed anew each time: a run that writes beside this process removes the oldest.
+        while left := [step for step in self.steps() if step not in bad]:
+            step = left[-1]
+            try:
+                items, meta = self._read(step, templates, *bad.values())
+            except DamagedError as error:
+                if step in self.steps():
+                    bad[step] = f"checkpoint {step} in {self.directory} is damaged ({error})"
+                continue
+            newest = ledger.newest if ledger else max([step, *bad])
+            gone = newest > step and newest not in bad
+            said = [*bad.values(), *([f"checkpoint {newest} in {self.directory} is gone"] if gone else [])]
+            return _Found(step, items, meta, "; ".join(said), max(0, newest - step), [*bad])
+        if bad:
+            some = "; ".join([*bad.values()][:3])
+            raise InputError(
+                f"no checkpoint in {self.directory} can be read ({len(bad)} tried: {some}); "
+                "restore them from a copy, or start again in another work directory"
             )
-            meta, items = restored["meta"], {name: restored[name] for name in templates}
-            expected = {name: meta["crc32"][name] for name in templates}
-            chex.assert_trees_all_equal_shapes_and_dtypes(items, templates)
-        except Exception as error:  # Orbax, TensorStore and JSON raise whatever they find; all mean the same
-            raise DamagedError(str(error).strip().splitlines()[0][:120] if str(error) else repr(error)) from error
-        for name, tree in items.items():
-            found = _checksums(tree)
-            wrong = sorted(key for key in expected[name] if expected[name][key] != found.get(key))
-            if wrong:
-                raise DamagedError(f"{name} {wrong[0]} differs from its checksum")
+        if ledger and ledger.newest:
+            raise InputError(
+                f"the checkpoints in {self.directory} are gone, up to that of step {ledger.newest}; "
+                "restore them from a copy, or start again in another work directory"
+            )
+        return None
+
+    def _read(self, step: int, templates: dict, *before: str):
+        """(items, manifest) of one checkpoint; `before` is what to say first where it has another structure."""
+        meta = self._load(step, meta=ocp.args.JsonRestore())["meta"]
+        manifest.check(meta, step, self._run)
+        arguments = {name: ocp.args.StandardRestore(jax.tree.map(_empty, tree)) for name, tree in templates.items()}
+        for name, tree in templates.items():
+            there, here = meta.get("arrays", {}).get(name), manifest.kinds(tree)
+            if "arrays" in meta and there != here:
+                raise self._other(step, name, manifest.difference(there or {}, here), before)
+            if name not in meta["crc32"]:
+                raise self._other(step, name, " is not there", before)
+        try:
+            items = self._load(step, **arguments)
+            for name, tree in templates.items():
+                found, expected = manifest.checksums(items[name]), meta["crc32"][name]
+                wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+                if wrong:
+                    raise DamagedError(f"{name}{wrong[0]} differs from its checksum")
+                if manifest.kinds(items[name]) != manifest.kinds(tree):
+                    raise DamagedError(f"{name} has other shapes")
+        except DamagedError:
+            if "arrays" not in meta:
+                self._check_structure(step, templates, meta, before)
+            raise
         return items, meta
 
-    def _set_aside(self, step: int):
+    def _check_structure(self, step: int, templates: dict, meta: dict, before):
+        """Raise `InputError` if a checkpoint from before there were digests is whole, and of another structure."""
+        for name, tree in templates.items():
+            raw, expected = self._load(step, **{name: ocp.args.StandardRestore()})[name], meta["crc32"][name]
+            whole = sorted(manifest.checksums(raw).values()) == sorted(expected.values())
+            there, here = (sorted(manifest.kinds(x).values()) for x in (raw, tree))
+            name_there, name_here = (dict.fromkeys(x, "") for x in (expected, manifest.kinds(tree)))
+            if whole and (name_there != name_here or there != here):
+                other = manifest.difference(name_there, name_here) or " has arrays of other shapes or types"
+                raise self._other(step, name, other, before)
+
+    def _other(self, step: int, name: str, difference: str, before) -> InputError:
+        said = "".join(f"{line}; " for line in before)
+        return InputError(
+            f"{said}checkpoint {step} in {self.directory} is of another network or optimiser ({name}{difference}); "
+            "train with what it was made with, or in another work directory"
+        )
+
+    def _load(self, step: int, **arguments) -> dict:
+        folder = self._folder(step)
+        try:
+            for path in [folder, *folder.rglob("*")]:
+                if not (path.is_dir() or path.is_file()):
+                    raise DamagedError(f"{path.name} is not a file")
+            restored = self._checkpointer.restore(folder, args=ocp.args.Composite(**arguments))
+            return {name: restored[name] for name in arguments}
+        except DamagedError:
+            raise
+        except Exception as error:  # Orbax, TensorStore and JSON raise whatever they find; all mean the same
+            raise DamagedError(_first_line(error, 120)) from error
+
+    def _set_aside(self, step: int) -> Path:
         target = self.directory.with_name("damaged") / str(step)
         target.parent.mkdir(exist_ok=True)
-        while target.exists():
+        while target.exists() or target.is_symlink():
             target = target.with_name(target.name + "_")
-        (self.directory / str(step)).rename(target)
-        self._manager.reload()
-        self._report(f"moved checkpoint {step} to {target}")
+        self._folder(step).rename(target)
+        return target
+
+    def _remove_unfinished(self):
+        for pattern in UNFINISHED:
+            for path in self.directory.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _finish(self, step: int):
+        """What is to do when the save of `step` is complete; in a thread."""
+        self._checkpointer.wait_until_finished()
+        if jax.process_index() == 0:
+            for step in self.steps()[: -self._keep]:
+                removed = self.directory / f".removed_{step}"
+                self._folder(step).rename(removed)  # at once: half a checkpoint would be a damaged one
+                shutil.rmtree(removed, ignore_errors=True)
+            manifest.write_ledger(self._ledger_file, Ledger(self._run, step))
 
     def _writing(self, write):
         try:
             write()
         except Exception as error:
-            reason = str(error).strip().splitlines()[0][:160] if str(error) else repr(error)
+            reason = _first_line(error, 160)
             raise RunError(
                 f"cannot write a checkpoint ({reason}); free disk space and give the same command again"
             ) from error
 
 
+def _first_line(error: Exception, most: int) -> str:
+    return str(error).strip().splitlines()[0][:most] if str(error).strip() else repr(error)
+
+
 def _empty(leaf):
     return np.empty(np.shape(leaf), leaf.dtype)
-
-
-def _checksums(tree) -> dict[str, int]:
-    leaves, _ = jax.tree.flatten_with_path(tree)
-    return {jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf)) for path, leaf in leaves}
