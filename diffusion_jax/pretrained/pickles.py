@@ -101,7 +101,8 @@ class _Machine:
                 self.below.append(self.stack)
                 self.stack = []
             case "TUPLE":
-                self.stack = [*self.below.pop(), tuple(self.stack)]
+                items = tuple(self.unmark())
+                self.stack.append(items)
             case "APPEND":
                 self.extend([pop()])
             case "APPENDS":
