@@ -19,7 +19,6 @@ flags that its page gives. Nothing in it is executed. Noise, parameterisation an
 """
 
 import hashlib
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ import numpy as np
 
 from diffusion_jax import cli, cpu, drawing, opened, rng
 from diffusion_jax.config import line
+from diffusion_jax.data import numpy_files
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import SampleRequest
 
@@ -117,14 +117,7 @@ def _told(options, experiment, classifier: _Classifier | None) -> tuple:
 
 def _given(options) -> dict[str, np.ndarray]:
     """What the person tells the samples, name -> array."""
-    given = {}
-    if options.condition:
-        try:
-            with np.load(options.condition, allow_pickle=False) as file:
-                given |= {name: file[name] for name in file.files}
-        except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-            raise InputError(f"cannot read {options.condition} ({error}); give an .npz file of arrays") from error
-    return given | opened.labels(options.label)
+    return (numpy_files.arrays(options.condition) if options.condition else {}) | opened.labels(options.label)
 
 
 def _parser():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax.data import pictures
+from diffusion_jax.data import numpy_files, pictures
 from diffusion_jax.errors import InputError
 
 
@@ -201,10 +201,7 @@ def latents(path):
     root = Path(path).expanduser()
     arrays = []
     for name, kind, dims in (("latents.npy", np.floating, 4), ("labels.npy", np.integer, 1)):
-        try:
-            array = np.load(root / name, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {root / name} ({error}); save it there with numpy.save") from error
+        array = numpy_files.mapped(root / name)
         if not np.issubdtype(array.dtype, kind) or array.ndim != dims:
             raise InputError(f"{root / name} holds {array.dtype} {list(array.shape)}; see data.sources.latents")
         arrays.append(array)

@@ -1,0 +1,193 @@
+"""Arrays in files of NumPy (.npy, .npz), whatever the files claim: nothing is executed, and memory is bounded.
+
+An .npz file is a zip archive of .npy files, each with a CRC-32, which is checked. A few bytes of it can unpack to
+gigabytes: a whole file is read only where that is not so, and long arrays are read row by row.
+"""
+
+import math
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from diffusion_jax import files
+from diffusion_jax.errors import InputError
+from diffusion_jax.files import MEBIBYTE, Bounded
+
+SMALL = 256 * MEBIBYTE  # bytes of arrays that are read whole, however well they were packed
+RATIO = 4  # beyond that: times the file's bytes
+HEADER, DIRECTORY = MEBIBYTE // 16, 4 * MEBIBYTE  # bytes of an array's header, and of an archive's directory
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those of NumPy
+MAGIC = b"\x93NUMPY"
+
+
+class Rows(NamedTuple):
+    """An array that is read part by part, along its first axis.
+
+    Attributes:
+      dtype: of it.
+      shape: of it, [N, ...].
+      parts: `size -> iterator` of arrays [size, ...]; the last may be shorter. Raises `InputError` where the file is
+        damaged or shorter than it was.
+    """
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    parts: Callable[[int], Iterator[np.ndarray]]
+
+
+class _Header(NamedTuple):
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    order: str
+    length: int  # bytes
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def arrays(path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file, by name.
+
+    Raises:
+      InputError: the file cannot be read, is damaged or another, holds something else than arrays of numbers, or is
+        so well packed that it may be a trap.
+    """
+    with _archive(path) as members:
+        unpacked, size = sum(info.file_size for _, info in members.values()), os.path.getsize(path)
+        if unpacked > max(SMALL, RATIO * size):
+            remedy = "save it with numpy.savez, which does not pack"
+            raise InputError(f"{path} would be {unpacked} bytes of arrays, unpacked from {size}; {remedy}")
+        return {name: _whole(archive, info) for name, (archive, info) in members.items()}
+
+
+def rows(path, *names: str) -> Rows:
+    """The array of an .npy file, or the first of `names` that an .npz file has, still in the file.
+
+    Raises:
+      InputError: as of `arrays`; or there is none of these names, it has no rows, or not row after row in the file.
+    """
+
+    @contextmanager
+    def opened():
+        if _starts(path, MAGIC):
+            with _said(path), files.reading(path) as file:
+                yield file, os.fstat(file.fileno()).st_size
+            return
+        with _archive(path) as members:
+            name = next((name for name in names if name in members), None)
+            if name is None:
+                found = ", ".join(sorted(members)[:10]) or "nothing"
+                raise InputError(f"{path} has no array {' or '.join(names)}; it has {found}")
+            archive, info = members[name]
+            with archive.open(info) as file:
+                yield file, info.file_size
+
+    with opened() as (file, size):
+        header = _header(file, size)
+    if not header.shape or (header.order == "F" and len(header.shape) > 1):
+        raise InputError(f"{path} has no rows one after the other; save it as numpy.ascontiguousarray(array)")
+
+    def parts(size: int) -> Iterator[np.ndarray]:
+        with opened() as (file, total):
+            if _header(file, total) != header:
+                raise ValueError("it changed while it was read")
+            for start in range(0, header.shape[0], size):
+                yield _taken(file, header._replace(shape=(min(size, header.shape[0] - start), *header.shape[1:])))
+            file.read(1)  # at the end of a packed file its checksum is met
+
+    return Rows(header.dtype, header.shape, parts)
+
+
+def mapped(path) -> np.ndarray:
+    """The array of an .npy file, on disk: only what is looked at is read.
+
+    Raises:
+      InputError: as of `arrays`.
+    """
+    with _said(path), files.reading(path) as file:
+        header = _header(file, os.fstat(file.fileno()).st_size)
+        if not header.size:
+            return np.zeros(header.shape, header.dtype)
+        return np.memmap(file, header.dtype, "r", header.length, header.shape, header.order)
+
+
+def _whole(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(info) as file:
+        header = _header(file, info.file_size)
+        found = _taken(file, header)
+        if file.read(1):  # at the end its checksum is met
+            raise ValueError(f"{info.filename[:100]!r} is longer than its array")
+        return found
+
+
+def _header(file: BinaryIO, size: int) -> _Header:
+    """What the first bytes of an .npy file say; `size` is that of the file."""
+    bounded = Bounded(file, HEADER)
+    version = np.lib.format.read_magic(bounded)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError("it holds no plain numbers")
+    shape, fortran, dtype = read(bounded)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"it holds {str(dtype)[:40]}, not plain numbers")
+    if len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("its shape is none")
+    if math.prod(n or 1 for n in shape) >= 2**60:
+        raise ValueError("no array can have its shape")
+    header = _Header(dtype, tuple(shape), "F" if fortran else "C", HEADER - bounded.left)
+    if header.size > size - header.length:
+        raise ValueError(f"it is cut off: {size} bytes for {dtype} {list(shape)}")
+    return header
+
+
+def _taken(file: BinaryIO, header: _Header) -> np.ndarray:
+    """The next entries of a file."""
+    content, done = np.empty(header.size, np.uint8), 0
+    while done < header.size:
+        read = file.readinto(memoryview(content)[done : done + MEBIBYTE])
+        if not read:
+            raise ValueError("it is cut off")
+        done += read
+    array = content.view(header.dtype).reshape(header.shape, order=header.order)
+    return array.astype(header.dtype.newbyteorder("="), copy=False)
+
+
+def _starts(path, magic: bytes) -> bool:
+    with files.reading(path) as file:
+        return file.read(len(magic)) == magic
+
+
+@contextmanager
+def _archive(path) -> Iterator[dict[str, tuple[Any, zipfile.ZipInfo]]]:
+    """Name -> (archive, member) of an .npz file."""
+    if _starts(path, MAGIC):
+        raise InputError(f"{path} holds an array without a name; give an .npz: numpy.savez(FILE, NAME=array)")
+    with _said(path), files.reading(path) as file:
+        bounded = Bounded(file, DIRECTORY)
+        with zipfile.ZipFile(bounded) as archive:
+            bounded.left = sys.maxsize  # the directory is read; members are bounded by what they claim
+            listed = archive.infolist()
+            members = {info.filename.removesuffix(".npy"): (archive, info) for info in listed}
+            if len(members) < len(listed) or not all(info.filename.endswith(".npy") for info in listed):
+                raise ValueError("a name comes twice, or is that of no array")
+            if not all(info.compress_type in PACKINGS for info in listed):
+                raise ValueError("it is packed otherwise than NumPy does")
+            yield members
+
+
+@contextmanager
+def _said(path) -> Iterator[None]:
+    """Whatever damaged bytes lead to, in one line."""
+    try:
+        yield
+    except (InputError, GeneratorExit):
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise InputError(f"cannot read {path} ({reason}); give a whole file of arrays, .npz or .npy") from error
