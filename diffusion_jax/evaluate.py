@@ -16,6 +16,11 @@ The extractor is "digits" (comes with the package), the file of the FID's Incept
 6726825d.pth (pretrained.inception.URL; its hash is checked), or a Python file of yours with a function extractor().
 """
 
+from diffusion_jax import ending
+
+if __name__ == "__main__":
+    ending.at_once()  # before the rest is imported, which takes seconds
+
 import hashlib
 import json
 import shutil

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,6 +93,14 @@ class Bounded:
         if self.left < 0:
             raise ValueError("it is longer than such a file is")
         return content
+unfinished: set[Path] = set()  # temporary files of this process, which one that ends at once removes
+
+
+def remove_unfinished(folder: Path, pattern: str):
+    """Remove what killed processes left of files in `folder` that match `pattern`, where no one else writes such."""
+    for path in folder.glob(f".{pattern}.*"):
+        if re.fullmatch(r"\d+", path.suffix[1:]):
+            path.unlink(missing_ok=True)
 
 
 def write(path, save: Callable):
@@ -102,6 +111,7 @@ def write(path, save: Callable):
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.add(temporary)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -110,6 +120,7 @@ def write(path, save: Callable):
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+            unfinished.discard(temporary)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror}); choose a path you may write to") from error
 

@@ -18,6 +18,11 @@ A published model is a folder as diffusers lays it out, a name on the Hugging Fa
 flags that its page gives. Nothing in it is executed. Noise, parameterisation and sampler are those of its files.
 """
 
+from diffusion_jax import ending
+
+if __name__ == "__main__":
+    ending.at_once()  # before the rest is imported, which takes seconds
+
 import hashlib
 from collections.abc import Callable
 from functools import partial

@@ -11,6 +11,11 @@ same command goes on from the newest checkpoint, exactly as if it had never stop
 that JAX sees. Every value in the config file can be overridden as --config.SECTION.NAME=VALUE.
 """
 
+from diffusion_jax import ending
+
+if __name__ == "__main__":
+    ending.at_once()  # before the rest is imported, which takes seconds
+
 import argparse
 from pathlib import Path
 

@@ -67,3 +67,8 @@ def plan(start: int, total: int, most: int, events: Iterable[int]) -> Iterator[r
         end = min(done + most, total, *((done // every + 1) * every for every in events))
         yield range(done + 1, end + 1)
         done = end
+
+
+def due(step: int, every: int) -> bool:
+    """Whether what is done every so many steps, or never for 0, is done after `step`."""
+    return every > 0 and step % every == 0

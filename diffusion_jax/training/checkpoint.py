@@ -134,9 +134,6 @@ class Checkpoints:
             self._remove_unfinished()
         found = self._newest(_items(template))
         if found is None:
-            if lead:
-                self._run = secrets.token_hex(16)
-                manifest.write_ledger(self._ledger_file, Ledger(self._run, 0))
             return None
         step, items, meta, said, lost, damaged = found
         if said:
@@ -240,7 +237,7 @@ class Checkpoints:
                 f"no checkpoint in {self.directory} can be read ({len(bad)} tried: {some}); "
                 "restore them from a copy, or start again in another work directory"
             )
-        if ledger and ledger.newest:
+        if ledger:
             raise InputError(
                 f"the checkpoints in {self.directory} are gone, up to that of step {ledger.newest}; "
                 "restore them from a copy, or start again in another work directory"

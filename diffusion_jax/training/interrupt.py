@@ -1,14 +1,19 @@
 """Ending a run when the system asks for it, between two steps."""
 
 import contextlib
+import os
 import signal
+import threading
 
 import jax
 from jax.experimental import multihost_utils
 
+from diffusion_jax import ending
+from diffusion_jax.config import line
+
 
 class Interrupt:
-    """Notes SIGTERM and SIGINT instead of dying of them; the loop asks after every call.
+    """Notes SIGTERM, SIGHUP and SIGINT instead of dying of them; the loop asks after every call.
 
     With several hosts all must stop after the same one: JAX's coordination service agrees on one.
     """
@@ -26,17 +31,26 @@ class Interrupt:
 
 @contextlib.contextmanager
 def listening():
-    """An `Interrupt` that listens inside the `with`. A second Ctrl-C ends the process at once."""
+    """An `Interrupt` that listens inside the `with`. Ctrl-C, after any other signal, ends the process at once.
+
+    Other signals may come twice: a terminal that is closed sends SIGHUP, and so does its shell. Outside of the main
+    thread there is no listening to signals, which a line says.
+    """
     interrupt = Interrupt()
-
-    def note(number, frame):
-        interrupt.signal = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    numbers = (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else (signal.SIGINT,)
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
+    if threading.current_thread() is not threading.main_thread():
+        line("training outside of the main thread: no signal is listened to, one loses the steps since a checkpoint")
         yield interrupt
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return
+    several = jax.process_count() > 1  # SIGTERM is JAX's then, and tells the other hosts
+
+    def hear(number: int):
+        if interrupt.signal is None:
+            interrupt.signal = number
+            ending.say(f"signal {number}: the step in progress is finished and saved; Ctrl-C ends at once")
+            if several:
+                os.kill(os.getpid(), signal.SIGTERM)
+        elif number == signal.SIGINT:
+            ending.end(number, "; the same command goes on from the last checkpoint")
+
+    with ending.hearing(hear, [number for number in ending.SIGNALS if not (several and number == signal.SIGTERM)]):
+        yield interrupt

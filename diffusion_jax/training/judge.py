@@ -1,6 +1,5 @@
 """A quick look at quality during training: the Fréchet distance of a few images, by the averaged parameters."""
 
-import json
 import math
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from diffusion_jax import rng
 from diffusion_jax.errors import InputError
 from diffusion_jax.evaluation import extractors, frechet, kept, streaming
 from diffusion_jax.experiment import Experiment
+from diffusion_jax.training import metrics
 
 DISTANCE = "frechet_distance"
 SMALLEST = "frechet_distance_min_over_training"  # what papers report; chosen by itself, it is a little too good
@@ -48,7 +48,7 @@ class Judge:
         self._cond = experiment.ask(self._num, {})
         self._sample = parallel.sample(experiment.preview(self._size // parallel.programs))
         self._images = experiment.view.images
-        self._file = workdir / "metrics.jsonl"
+        self._file = workdir / metrics.FILE
 
     def measure(self, params, step: int) -> dict[str, float]:
         """The distance now, and the smallest so far; later steps, of a run that was resumed, do not count."""
@@ -64,7 +64,10 @@ class Judge:
 
 def smallest(file: Path, last: int) -> float:
     """The smallest distance in a metrics.jsonl up to step `last`; infinite if there is none."""
-    if not file.is_file():
-        return math.inf
-    lines = [json.loads(line) for line in file.read_text().splitlines() if DISTANCE in line]
-    return min((line[DISTANCE] for line in lines if DISTANCE in line and line["step"] <= last), default=math.inf)
+    return min((distance for step, distance in distances(file) if step <= last), default=math.inf)
+
+
+def distances(file: Path) -> list[tuple[int, float]]:
+    """(step, distance) of every look in a metrics.jsonl."""
+    found = ((line["step"], line.get(DISTANCE)) for line in metrics.read(file))
+    return [(step, distance) for step, distance in found if isinstance(distance, int | float)]

@@ -1,27 +1,27 @@
 """The training loop: data in, steps out, and nothing lost on the way."""
 
+import contextlib
 import itertools
-import math
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax import images, rng, values
+from diffusion_jax import files, rng, values
 from diffusion_jax.config import line
 from diffusion_jax.data import pipeline
 from diffusion_jax.data.device import prefetch
-from diffusion_jax.errors import InputError, NotFiniteError, RunError
+from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.training import calls, fork, interrupt, snapshots
+from diffusion_jax.training import calls, fork, interrupt, metrics, snapshots
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.judge import Judge
+from diffusion_jax.training.looks import Looks
 from diffusion_jax.training.metrics import Log
 from diffusion_jax.training.parallel import to_host
 from diffusion_jax.training.sharded import parallel_for
@@ -45,8 +45,8 @@ def fit(
 ) -> TrainState:
     """Train `experiment` up to step `config.train.steps`, from the newest checkpoint in `workdir` if there is one.
 
-    Resuming is exact to the bit. SIGTERM and Ctrl-C save a checkpoint and raise `SystemExit` with status
-    128 + signal. Returns the last state, on the devices.
+    Resuming is exact to the bit. SIGTERM, SIGHUP and Ctrl-C save a checkpoint and raise `SystemExit` with status
+    128 + signal; Ctrl-C once more ends the process at once. Returns the last state, on the devices.
 
     Args:
       experiment: what to train.
@@ -86,16 +86,17 @@ def fit(
     parent, forked = _forked(parent, experiment, template, config, workdir)
     looking = config.log.evaluate_every and config.log.evaluate_num and parallel.joins
     judge = Judge(experiment, config, workdir, parallel.drawing()) if looking else None
-    showing = config.log.sample_every and config.log.samples and experiment.preview and parallel.joins
-    preview = _Preview(experiment, config, workdir, parallel.drawing()) if showing else None
     with locked(workdir, jax.process_index()):
         if jax.process_index() == 0:
             claim(workdir, config, config_file, parent, fixed)
+            _remove_unfinished(workdir)
         with Checkpoints(workdir / "checkpoints", config.log.keep or None) as checkpoints:
-            state, stream = _begin(experiment, config, parallel, checkpoints, stream, forked)
-            _announce(state, source, config)
-            if state.step < config.train.steps:
-                state = _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge, preview)
+            reached = max((line["step"] for line in metrics.read(workdir / metrics.FILE)), default=0)
+            state, stream = _begin(experiment, config, parallel, checkpoints, stream, reached, forked)
+            _announce(state, source, config, reached)
+            looks = Looks(experiment, config, workdir, parallel, judge)
+            if state.step < config.train.steps or looks.missing(int(state.step)):
+                state = _run(experiment, config, workdir, parallel, checkpoints, state, stream, looks)
     return state
 
 
@@ -115,14 +116,21 @@ def _forked(parent: Parent | None, experiment: Experiment, template: TrainState,
     return parent, fork.begin(parent, experiment, template)
 
 
-def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Checkpoints, stream, forked):
-    """The state, on the devices, and the data's position: of the newest checkpoint, the parent, or a new run."""
+def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Checkpoints, stream, reached: int, forked):
+    """The state, on the devices, and the data's position: of the newest checkpoint, the parent, or a new run.
 
+    `reached` is the last step in the log. A save waits for the one before: where two were due, one was complete.
+    """
     saved = checkpoints.restore_latest(_template(experiment))
     if saved is None and forked is not None:
         saved = forked, pipeline.position(int(forked.step))
         checkpoints.save(*saved)  # from here on the run does not need its parent
     if saved is None:
+        if config.log.checkpoint_every and reached > 2 * config.log.checkpoint_every:
+            raise InputError(
+                f"there is no checkpoint in {checkpoints.directory}, but the run's {metrics.FILE} reached step "
+                f"{reached}; restore them from a copy, or start again in another work directory"
+            )
         state = parallel.make(partial(_initial, experiment), rng.stream(rng.root(config.seed), "init"))
         params = experiment.start(to_host(state.params))
         state = state._replace(params=params, ema=params, averages=dict.fromkeys(state.averages, params))
@@ -141,7 +149,7 @@ def _template(experiment: Experiment) -> TrainState:
     return jax.eval_shape(partial(_initial, experiment), rng.root(0))
 
 
-def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judge, preview) -> TrainState:
+def _run(experiment, config, workdir, parallel, checkpoints, state, stream, looks) -> TrainState:
     lead = jax.process_index() == 0
     start, total = int(state.step), config.train.steps
     train_steps = parallel.train_steps(
@@ -159,55 +167,42 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
     )
     plan = calls.plan(start, total, config.train.steps_per_call, (config.log[name] for name in DUE))
     batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.example}))
-    with (
-        interrupt.listening() as stop,
-        Log(workdir if lead else None, start, total, config.log.every, config.train.batch_size) as log,
-    ):
+    step = start
+    with interrupt.listening() as stop:
         try:
-            for call, steps in enumerate(plan, 1):
-                taken, positions = zip(*itertools.islice(batches, len(steps)), strict=True)
-                state, metrics = train_steps(state, taken)
-                log.push(steps, metrics)
-                step, position = steps[-1], positions[-1]
-                stopping = stop.requested(call)
-                # Before the checkpoint of the same step: a run that is killed between the two comes by here again.
-                if step == total or _due(step, config.log.snapshot_every):
-                    log.drain()
-                    _keep_averages(experiment, workdir, state)
-                if stopping or step == total or _due(step, config.log.checkpoint_every):
-                    log.drain()  # what is saved is known to be finite
-                    _check_space(state, workdir)
-                    checkpoints.save(state, position)
-                if preview and not stopping and (step == total or _due(step, config.log.sample_every)):
-                    _look(step, lambda: log.picture(step, "samples", preview.draw(state.ema, step)))  # noqa: B023
-                if judge and not stopping and (step == total or _due(step, config.log.evaluate_every)):
-                    _look(step, lambda: log.scalars(step, judge.measure(state.ema, step)))  # noqa: B023
-                if stopping:
-                    break
+            with Log(workdir if lead else None, start, total, config.log.every, config.train.batch_size) as log:
+                if looks.missing(start):  # the run was ended after its checkpoint and before they were there
+                    looks.take(log, start, state.ema)
+                for call, steps in enumerate(plan, 1):
+                    taken, positions = zip(*itertools.islice(batches, len(steps)), strict=True)
+                    state, found = train_steps(state, taken)
+                    log.push(steps, found)
+                    step, position = steps[-1], positions[-1]
+                    stopping = stop.requested(call)
+                    # Before the checkpoint of this step: a run that is killed between the two comes by here again.
+                    if step == total or calls.due(step, config.log.snapshot_every):
+                        log.drain()
+                        _keep_averages(experiment, workdir, state)
+                    if stopping or step == total or calls.due(step, config.log.checkpoint_every):
+                        log.drain()  # what is saved is known to be finite
+                        _check_space(state, workdir)
+                        checkpoints.save(state, position)
+                    if stopping:
+                        break
+                    looks.take(log, step, state.ema)
+            checkpoints.wait()
         except RunError as error:
+            with contextlib.suppress(RunError):
+                checkpoints.wait()
             kept = checkpoints.steps()
             intact = f"the checkpoint of step {kept[-1]} is intact" if kept else "there is no checkpoint yet"
             raise RunError(f"{error}; {intact} ({checkpoints.directory})") from error
-    if stopping and step < total:
-        checkpoints.wait()
+    if stop.signal is not None:
         line(f"stopped by signal {stop.signal} and saved at step {step}; the same command goes on from there")
         raise SystemExit(128 + stop.signal)
-    if preview and lead:
-        line(f"samples during training: {preview.directory}")
+    if looks.preview and lead:
+        line(f"samples during training: {looks.preview.directory}")
     return state
-
-
-def _look(step: int, look: Callable):
-    """`look()`, which draws. A young network may draw what is not finite: that is said, and training goes on."""
-    try:
-        look()
-    except NotFiniteError as error:
-        line(f"step {step}: {error}")
-
-
-def _due(step: int, every: int) -> bool:
-    """Whether what is done every so many steps, or never for 0, is done after this one."""
-    return every > 0 and step % every == 0
 
 
 def _keep_averages(experiment: Experiment, workdir: Path, state: TrainState):
@@ -219,32 +214,18 @@ def _keep_averages(experiment: Experiment, workdir: Path, state: TrainState):
                 snapshots.save(workdir / "averages", average.sigma_rel, int(state.step), params)
 
 
-class _Preview:
-    """The same `log.samples` noises, drawn with the averaged parameters, again and again during training."""
-
-    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel):
-        self.directory = workdir / "samples"
-        count = len(parallel.devices)
-        size = math.ceil(config.log.samples / count) * count
-        self._keys = rng.per_example(rng.stream(rng.root(config.seed), "preview"), jnp.arange(size))
-        self._num, self._view = config.log.samples, experiment.view
-        self._cond = experiment.ask(size, {})
-        self._sample = parallel.sample(experiment.preview(size // parallel.programs))
-
-    def draw(self, params, step: int):
-        """The picture, uint8 [H, W, C]; the first host also writes it to `directory`."""
-        samples = self._sample(params, self._keys, *self._cond)
-        picture = self._view.picture(jax.tree.map(lambda x: x[: self._num], samples))
-        if jax.process_index() == 0:
-            images.save_png(self.directory / f"step_{step:08d}.png", picture)
-        return picture
+def _remove_unfinished(workdir: Path):
+    """Remove what a killed run left of files that only a run writes."""
+    for folder, pattern in ((".", "*.json"), ("samples", "step_*.png"), ("averages", "*.safetensors")):
+        files.remove_unfinished(workdir / folder, pattern)
 
 
-def _announce(state: TrainState, source, config: ConfigDict):
+def _announce(state: TrainState, source, config: ConfigDict, logged: int):
     if jax.process_index() == 0:
         parameters = sum(x.size for x in jax.tree.leaves(state.params))
         step, total = int(state.step), config.train.steps
         course = f"going on from step {step} to {total}" if step else f"from the start to step {total}"
+        course += f" ({logged - step} steps that were logged are made again)" if logged > step else ""
         reached = f"step {step} is reached already: raise --config.train.steps to go on"
         line(
             f"{parameters:,} parameters, {len(source):,} examples, batch {config.train.batch_size} on "

@@ -99,7 +99,7 @@ class Ledger(NamedTuple):
 
     Attributes:
       run: whose checkpoints they are; a random name.
-      newest: the step of the last one that was complete; 0 before there was one.
+      newest: the step of the last one that was complete.
     """
 
     run: str

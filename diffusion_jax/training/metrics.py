@@ -15,6 +15,20 @@ from tqdm import tqdm
 from diffusion_jax.errors import RunError
 
 LAG = 2
+FILE = "metrics.jsonl"  # in the work directory
+
+
+def read(path: Path) -> list[dict]:
+    """The lines of a metrics.jsonl that are whole; none where there is no such file."""
+    found = map(_parsed, path.read_bytes().splitlines() if path.is_file() else ())
+    return [line for line in found if isinstance(line, dict) and type(line.get("step")) is int]
+
+
+def _parsed(line: bytes):
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 class Log:
@@ -41,7 +55,9 @@ class Log:
         self._window: list[dict[str, float]] = []
         self._file = self._board = None
         if workdir is not None:
-            self._file = open(workdir / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 (closed by __exit__)
+            self._file = open(workdir / FILE, "a", buffering=1)  # noqa: SIM115 (closed by __exit__)
+            if self._file.tell() and not (workdir / FILE).read_bytes().endswith(b"\n"):
+                self._file.write("\n")  # a line that a kill cut off must not spoil the next
             self._board = SummaryWriter(str(workdir / "tensorboard"))
         self._bar = tqdm(total=total, initial=start, unit="step", disable=workdir is None, dynamic_ncols=True)
         self._restart_clock()

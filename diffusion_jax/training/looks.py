@@ -1,0 +1,76 @@
+"""What is drawn and measured now and then during training, by the averaged parameters."""
+
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from diffusion_jax import images, rng
+from diffusion_jax.config import line
+from diffusion_jax.errors import NotFiniteError
+from diffusion_jax.experiment import Experiment
+from diffusion_jax.training import calls, metrics
+from diffusion_jax.training.judge import Judge, distances
+
+
+class Looks:
+    """All of them; what a run that ended did not come to is made up for when it goes on.
+
+    Args:
+      experiment: what is trained.
+      config: its `seed`, `train.steps` and `log`.
+      workdir: where they are kept.
+      parallel: what the experiment is trained by.
+      judge: what measures, or None.
+    """
+
+    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel, judge: Judge | None):
+        shown = config.log.sample_every and config.log.samples and experiment.preview and parallel.joins
+        self.preview = Preview(experiment, config, workdir, parallel.drawing()) if shown else None
+        self._judge, self._log, self._total = judge, config.log, config.train.steps
+        self._file = workdir / metrics.FILE
+
+    def missing(self, step: int) -> bool:
+        """Whether something is due after `step` and not there."""
+        picture = self.preview and self._due(step, self._log.sample_every) and not self.preview.path(step).exists()
+        measured = self._judge and self._due(step, self._log.evaluate_every)
+        return bool(picture or (measured and step not in dict(distances(self._file))))
+
+    def take(self, log: metrics.Log, step: int, params):
+        """All that is due after `step`."""
+        try:
+            if self.preview and self._due(step, self._log.sample_every):
+                log.picture(step, "samples", self.preview.draw(params, step))
+            if self._judge and self._due(step, self._log.evaluate_every):
+                log.scalars(step, self._judge.measure(params, step))
+        except NotFiniteError as error:  # a young network may draw such; its training goes on
+            line(f"step {step}: {error}")
+
+    def _due(self, step: int, every: int) -> bool:
+        return step > 0 and (step == self._total or calls.due(step, every))
+
+
+class Preview:
+    """The same `log.samples` noises, drawn with the averaged parameters, again and again during training."""
+
+    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel):
+        self.directory = workdir / "samples"
+        count = len(parallel.devices)
+        size = math.ceil(config.log.samples / count) * count
+        self._keys = rng.per_example(rng.stream(rng.root(config.seed), "preview"), jnp.arange(size))
+        self._num, self._view = config.log.samples, experiment.view
+        self._cond = experiment.ask(size, {})
+        self._sample = parallel.sample(experiment.preview(size // parallel.programs))
+
+    def draw(self, params, step: int):
+        """The picture, uint8 [H, W, C]; the first host also writes it to `directory`."""
+        samples = self._sample(params, self._keys, *self._cond)
+        picture = self._view.picture(jax.tree.map(lambda x: x[: self._num], samples))
+        if jax.process_index() == 0:
+            images.save_png(self.path(step), picture)
+        return picture
+
+    def path(self, step: int) -> Path:
+        return self.directory / f"step_{step:08d}.png"
