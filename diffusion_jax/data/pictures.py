@@ -12,7 +12,7 @@ from diffusion_jax.errors import InputError
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's name for them
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # others of Pillow's start programs, such as Ghostscript
-LARGEST = 2**26  # pixels: twice that many unpack to more than a gigabyte
+LARGEST = 50_000_000  # pixels: of some kinds each takes 16 bytes while it is read
 DEEP = re.compile(r";(16|32)[BLNSF]")  # in Pillow's names of how more than 8 bits a channel lie in a file
 
 # Pillow warns of pictures that are above its bound, and here they are refused below it.
