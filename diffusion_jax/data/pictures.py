@@ -1,40 +1,68 @@
 """From an encoded picture to uint8 pixels of the wanted size."""
 
+import re
+import warnings
 from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from diffusion_jax import files
 from diffusion_jax.errors import InputError
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's name for them
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # others of Pillow's start programs, such as Ghostscript
+LARGEST = 50_000_000  # pixels: of some kinds each takes 16 bytes while it is read
+DEEP = re.compile(r";(16|32)[BLNSF]")  # in Pillow's names of how more than 8 bits a channel lie in a file
+
+# Pillow warns of pictures that are above its bound, and here they are refused below it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @contextmanager
 def opened(file, name):
-    """The picture in `file` (a path or a binary file) with its pixels not read yet.
+    """The picture in a binary file with its pixels not read yet; of several pages or frames, the first.
 
     Raises:
-      InputError: `name` cannot be opened, or its pixels not be read in the body; or is deeper than 8 bits.
+      InputError: `name` cannot be opened, or its pixels not be read in the body; has more than 8 bits a channel, or
+        more than `LARGEST` pixels.
     """
     try:
-        with Image.open(file) as picture:
-            # Pillow would clip these to 255 without a word, and most of the picture would be white.
-            if picture.mode.startswith(("I", "F")):
+        with Image.open(file, formats=FORMATS) as picture:
+            # Of these Pillow would clip grey to 255 without a word, and cut the lower bits of colours off.
+            if picture.mode.startswith(("I", "F")) or any(DEEP.search(str(tile[3])) for tile in picture.tile):
                 raise InputError(f"image {name} has more than 8 bits a channel; convert it to 8 bits")
+            if picture.width * picture.height > LARGEST:
+                found = f"{picture.height} x {picture.width}"
+                raise InputError(f"image {name} is {found}, over {LARGEST} pixels; shrink or remove it")
             yield picture
+    except InputError:
+        raise
     except (OSError, SyntaxError) as error:  # SyntaxError is Pillow's word for a broken PNG
         reason = getattr(error, "strerror", None) or "damaged, or not an image"
         raise InputError(f"cannot read image {name} ({reason}); replace or remove it") from error
+    except Exception as error:  # decoders have no type of their own: from struct.error to RuntimeError
+        reason = (str(error).splitlines() or [""])[0][:100] or type(error).__name__
+        raise InputError(f"cannot read image {name} ({reason}); replace or remove it") from error
 
 
-def decode(file, name, channels):
+@contextmanager
+def opened_file(path):
+    """`opened`, of a regular file."""
+    with files.reading(path) as file, opened(file, path) as picture:
+        yield picture
+
+
+def decode(opening, channels):
     """Reads a picture, upright by its EXIF orientation, as a Pillow image in RGB (3 channels) or grey (1).
 
-    Transparency is dropped. Errors are those of `opened`.
+    Transparency is dropped. `opening` is `opened(...)` or `opened_file(...)`, whose errors are raised.
     """
-    with opened(file, name) as picture:
-        return ImageOps.exif_transpose(picture).convert(MODES[channels])
+    with opening as picture:
+        # In place where nothing has to change: a large picture should not be in memory three times.
+        ImageOps.exif_transpose(picture, in_place=True)
+        picture.load()
+        return picture if picture.mode == MODES[channels] else picture.convert(MODES[channels])
 
 
 def fit(picture, size, name):

@@ -4,11 +4,15 @@ A source knows its images and nothing of order, batches or hosts; that is `pipel
 ``__len__`` and a thread-safe ``__getitem__`` is a source, so a project's own needs no registration.
 """
 
+import functools
 import io
+import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
+from diffusion_jax.config import line
 from diffusion_jax.data import numpy_files, pictures
 from diffusion_jax.errors import InputError
 
@@ -79,7 +83,7 @@ def digits(split="train"):
     return Arrays(image, label=data.target[chosen].astype(np.int64))
 
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def folder(path, size, channels=3):
@@ -90,7 +94,7 @@ def folder(path, size, channels=3):
     file shows before training, though one that is damaged further in is named only when its turn comes.
 
     Args:
-      path: the folder. PNG, JPEG, WebP and BMP files count, unless their name begins with a dot.
+      path: the folder; which files count is said by `image_files`, on standard error as well.
       size: the side of a square, or (height, width). Smaller images are refused.
       channels: 3 (RGB) or 1 (grey).
 
@@ -103,22 +107,74 @@ def folder(path, size, channels=3):
     size = _height_width(size)
     if channels not in pictures.MODES:
         raise InputError(f"images cannot have {channels} channels; give 3 (RGB) or 1 (grey)")
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise InputError(f"there is no folder {root}; give one that holds images")
-    files = [p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-    if not files:
-        raise InputError(f"folder {root} holds no images; put {', '.join(SUFFIXES)} files into it")
-    files.sort(key=lambda file: file.relative_to(root).as_posix())
+    files = image_files(path)
     for file in files:
-        with pictures.opened(file, file) as picture:
+        with pictures.opened_file(file) as picture:
             # Sorted, for EXIF may yet turn it, and finding that out can cost a decoding: `fit` looks again.
             pictures.check_size(sorted(picture.size), sorted(size), file)
 
     def read(file):
-        return {"image": pictures.pixels(pictures.fit(pictures.decode(file, file, channels), size, file))}
+        picture = pictures.decode(pictures.opened_file(file), channels)
+        return {"image": pictures.pixels(pictures.fit(picture, size, file))}
 
     return Mapped(files, read)
+
+
+def image_files(path):
+    """The image files in a folder and the folders below it, linked ones too, in order of their relative paths.
+
+    A file counts if its name ends as in `SUFFIXES`. What is hidden does not: names of files and of folders below
+    `path` that begin with a dot, and __MACOSX, hold copies and notes of other programs. A folder that is met twice
+    counts once. One line on standard error says how many files count, and what does not.
+
+    Raises:
+      InputError: no such folder, one that cannot be read, or no image in it.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}; give one that holds images")
+    found, skipped = _walked(root)
+    others = ", ".join(f"{count} {what}" for what, count in sorted(skipped.items()))
+    if not found:
+        more = f", where there are {others}" if others else ""
+        raise InputError(f"folder {root} holds no images{more}; put {', '.join(SUFFIXES)} files into it")
+    _say(f"{root}: {len(found)} images" + (f"; left out: {others}" if others else ""))
+    return sorted(found, key=lambda file: file.relative_to(root).as_posix())
+
+
+def _walked(root):
+    """Image files, and how many of what else."""
+    found, skipped, seen = [], Counter(), set()
+
+    def refuse(error):
+        raise InputError(f"cannot read folder {error.filename} ({error.strerror}); make it readable or remove it")
+
+    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:  # links may lead in circles
+            skipped["linked again"] += 1
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        skipped["hidden"] += sum(map(_is_hidden, [*folders, *names]))
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        for name in (name for name in names if not _is_hidden(name)):
+            suffix = Path(name).suffix.lower()
+            if suffix in SUFFIXES:
+                found.append(Path(folder, name))
+            else:
+                skipped[f"of {suffix}" if suffix else "without an ending"] += 1
+    return found, +skipped
+
+
+def _is_hidden(name):
+    return name.startswith(".") or name == "__MACOSX"
+
+
+@functools.cache
+def _say(message):
+    """Once in a process, however often its folder is read."""
+    line(message)
 
 
 def tfds_images(name, split, data_dir=None, size=None, transform=lambda picture: picture):
@@ -177,7 +233,8 @@ def tfds_images(name, split, data_dir=None, size=None, transform=lambda picture:
     kept = [feature for feature in ("label",) if feature in features]  # text and ids make no arrays
 
     def read(record):
-        picture = transform(pictures.decode(io.BytesIO(record["image"]), f"in TFDS {name!r}", channels))
+        opening = pictures.opened(io.BytesIO(record["image"]), f"in TFDS {name!r}")
+        picture = transform(pictures.decode(opening, channels))
         if size is not None:
             picture = pictures.fit(picture, size, f"in TFDS {name!r}")
         return {"image": pictures.pixels(picture)} | {feature: record[feature] for feature in kept}

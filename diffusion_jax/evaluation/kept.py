@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion_jax import files
-from diffusion_jax.data import sources
+from diffusion_jax.data import pictures, sources
 from diffusion_jax.errors import InputError
 
 PART = 500  # images read at a time, so that memory does not grow with their number
@@ -125,11 +125,16 @@ def of_path(path) -> Images:
 
 
 def _of_folder(path: Path) -> Images:
-    from PIL import Image
-
-    first = next((p for p in sorted(path.rglob("*")) if p.suffix.lower() in sources.SUFFIXES), None)
-    if first is None:
-        raise InputError(f"folder {path} holds no images; put {', '.join(sources.SUFFIXES)} files into it")
-    with Image.open(first) as picture:
-        (width, height), grey = picture.size, picture.mode in ("1", "L")
-    return of_source(sources.folder(path, (height, width), 1 if grey else 3), str(path))
+    sizes, grey = {}, True
+    for file in sources.image_files(path):
+        with pictures.opened_file(file) as picture:
+            # Sorted, for EXIF may yet turn it; one that then lies the other way is refused when it is read.
+            sizes.setdefault(tuple(sorted(picture.size)), file)
+            grey = grey and picture.mode in ("1", "L", "LA")
+    if len(sizes) > 1:
+        shown = ", ".join(f"{file} of {a} x {b}" for (a, b), file in list(sizes.items())[:3])
+        raise InputError(f"images of {len(sizes)} sizes in {path}: {shown}; remove those that do not belong there")
+    (first,) = sizes.values()
+    channels = 1 if grey else 3
+    upright = pictures.decode(pictures.opened_file(first), channels)
+    return of_source(sources.folder(path, (upright.height, upright.width), channels), str(path))

@@ -411,7 +411,7 @@ def crafted_pictures() -> list[Case]:
         "20,000 x 20,000": ("b.png", lambda _: png(20_000, 20_000)),
         "13,000 x 13,000": ("b.png", lambda _: png(13_000, 13_000)),
         "9,000 x 9,000": ("b.png", lambda _: png(9_000, 9_000)),
-        "8,100 x 8,100 with an alpha": ("b.png", lambda _: png(8_100, 8_100, colour=6)),
+        "7,000 x 7,000 with an alpha": ("b.png", lambda _: png(7_000, 7_000, colour=6)),
         "2^31 - 1 wide": ("b.png", lambda _: png(2**31 - 1, 1, rows=b"\0")),
         "0 wide": ("b.png", lambda _: png(0, 8)),
         "a long profile": ("b.png", lambda _: png(8, 8, chunk(b"iCCP", b"a\0\0" + long))),
@@ -446,9 +446,9 @@ def crafted_pictures() -> list[Case]:
             "b.bmp",
             lambda _: encoded("BMP")[:18] + b"\xff\xff\xff\x7f\xff\xff\xff\x7f" + encoded("BMP")[26:],
         ),
-        "a WebP of 8,192 x 8,192": (
+        "a WebP of 7,000 x 7,000": (
             "b.webp",
-            lambda _: encoded("WEBP", size=(8_192, 8_192), mode="RGB", lossless=True),
+            lambda _: encoded("WEBP", size=(7_000, 7_000), mode="RGB", lossless=True),
         ),
         "an EXIF that is none": ("b.jpg", lambda _: encoded("JPEG", exif=b"Exif\0\0" + b"\xff" * 1000)),
         "a PNG named .jpg": ("b.jpg", lambda _: png(8, 8)),

@@ -1,5 +1,10 @@
 """Sources in memory and in folders: the right pixels, in a fixed order, and errors that name the file."""
 
+import contextlib
+import os
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -79,15 +84,20 @@ def test_arrays_of_different_lengths_are_refused():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_folder_is_read_in_order_of_paths_and_of_any_kind(tmp_path, channels):
+def test_a_folder_is_read_in_order_of_paths_and_of_any_kind(tmp_path, channels, capsys):
     names = ["z.png", "a/10.png", "a/2.PNG", "b/c/x.bmp", "B.webp"]
     written = {}
     for i, name in enumerate(names):
         written[name] = np.full((4, 4, channels), 10 * i, np.uint8)
         save(tmp_path / name, written[name], **({"lossless": True} if name.endswith("webp") else {}))
     (tmp_path / "a" / "notes.txt").write_text("not an image")
-    (tmp_path / "._z.png").write_text("what some systems leave beside z.png")
+    (tmp_path / "README").write_text("not an image")
+    for hidden in ("._z.png", ".ipynb_checkpoints/z.png", "a/__MACOSX/b/z.png", "a/.git/c/z.png"):
+        (tmp_path / hidden).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / hidden).write_text("what other programs leave")
     read = everything(folder(tmp_path, 4, channels=channels))
+    everything(folder(tmp_path, 4, channels=channels))  # what is known is not said again
+    assert capsys.readouterr().err == f"{tmp_path}: 5 images; left out: 4 hidden, 1 of .txt, 1 without an ending\n"
     for example, name in zip(read, ["B.webp", "a/10.png", "a/2.PNG", "b/c/x.bmp", "z.png"], strict=True):
         assert example["image"].dtype == np.uint8
         np.testing.assert_array_equal(example["image"], written[name])
@@ -182,9 +192,78 @@ def test_a_file_that_is_no_image_is_named_at_once(tmp_path, content):
     assert folder_error(tmp_path) == expected
 
 
-def test_sixteen_bits_are_refused_rather_than_turned_white(tmp_path):
-    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    assert "deep.png has more than 8 bits a channel; convert it" in folder_error(tmp_path)
+@pytest.mark.parametrize("ending", ["jfif", "tif", "tiff", "gif"])
+def test_other_endings_are_seen_and_of_several_pages_the_first(tmp_path, ending):
+    first, second = (Image.fromarray(np.full((4, 4), level, np.uint8)) for level in (80, 160))
+    several = {} if ending == "jfif" else {"save_all": True, "append_images": [second]}
+    first.save(tmp_path / f"a.{ending}", "JPEG" if ending == "jfif" else None, **several)
+    np.testing.assert_array_equal(folder(tmp_path, 4, channels=1)[0]["image"], np.full((4, 4, 1), 80, np.uint8))
+
+
+def test_linked_folders_are_followed_and_circles_are_not(tmp_path, capsys):
+    data, other = tmp_path / "data", tmp_path / "other"
+    save(data / "b.png", pattern(4, 4))
+    save(other / "a.png", pattern(4, 4))
+    (data / "linked").symlink_to(other)
+    (other / "back").symlink_to(data)
+    (other / "again").symlink_to(other)
+    (data / "c.png").symlink_to(data / "b.png")
+    assert len(folder(data, 4)) == 3
+    assert capsys.readouterr().err == f"{data}: 3 images; left out: 2 linked again\n"
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, *extra, depth=8, colour=0, rows=b""):
+    """A PNG file of zeros, or of `rows` as they are in it."""
+    rows = rows or bytes((1 + width * {0: 1, 2: 3}[colour] * depth // 8) * height)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def deep_tiff():
+    """Colours of 16 bits, of which Pillow writes none."""
+    data = bytes(4 * 4 * 6)
+    tags = {256: 4, 257: 4, 258: None, 259: 1, 262: 2, 273: None, 277: 3, 278: 4, 279: len(data)}
+    end = 8 + 2 + 12 * len(tags) + 4
+    fields = tags | {258: end, 273: end + 6}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, n) for tag, n in fields.items() if tag != 258)
+    entries = entries[:24] + struct.pack("<HHII", 258, 3, 3, end) + entries[24:]
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + struct.pack("<3H", 16, 16, 16) + data
+
+
+LONG = zlib.compress(bytes(2**21))
+REFUSED = {
+    "grey of 16 bits": ("a.png", png(4, 4, depth=16), "has more than 8 bits a channel; convert it"),
+    "colours of 16 bits": ("a.png", png(4, 4, depth=16, colour=2), "has more than 8 bits a channel; convert it"),
+    "a TIFF of 16 bits": ("a.tif", deep_tiff(), "has more than 8 bits a channel; convert it"),
+    "a bomb": ("a.png", png(20_000, 20_000, rows=b"0"), "cannot read image"),
+    "a smaller bomb": ("a.png", png(10_000, 10_000, rows=b"0"), "10000 x 10000, over 50000000 pixels"),
+    "a long profile": ("a.png", png(4, 4, chunk(b"iCCP", b"a\0\0" + LONG)), "cannot read image"),
+    "a long text": ("a.png", png(4, 4, chunk(b"zTXt", b"a\0\0" + LONG)), "cannot read image"),
+    "a program of another kind": ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n", "not an image"),
+    "an EXIF of nothing": ("a.jpg", None, None),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "said"), REFUSED.values(), ids=REFUSED)
+def test_whatever_a_decoder_raises_is_one_line(tmp_path, name, content, said):
+    if content is None:  # whether it is read depends on the version of Pillow; a traceback it is not
+        save(tmp_path / name, pattern(8, 8), exif=b"Exif\0\0" + b"\xff" * 1000)
+        with contextlib.suppress(InputError):
+            everything(folder(tmp_path, 4))
+        return
+    (tmp_path / name).write_bytes(content)
+    message = folder_error(tmp_path)
+    assert said in message
+    assert str(tmp_path / name) in message
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert "pipe" in folder_error(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
