@@ -116,7 +116,7 @@ def _forked(parent: Parent | None, experiment: Experiment, template: TrainState,
     return parent, fork.begin(parent, experiment, template)
 
 
-def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Checkpoints, stream, reached: int, forked):
+def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Checkpoints, stream, reached, forked):
     """The state, on the devices, and the data's position: of the newest checkpoint, the parent, or a new run.
 
     `reached` is the last step in the log. A save waits for the one before: where two were due, one was complete.
