@@ -22,10 +22,10 @@ def nothing(num: int, given: Mapping[str, np.ndarray]) -> tuple:
     return ()
 
 
-def labels(classes: int) -> Callable:
+def labels(classes: int, null: bool = False) -> Callable:
     """The `ask` of a model that is told a label, 0 to classes - 1; by default each in turn.
 
-    `classes` itself may be given too: it is the label that tells nothing.
+    With `null` its table has one more, the label that tells nothing: `classes` may be given too.
     """
 
     def ask(num, given):
@@ -35,9 +35,10 @@ def labels(classes: int) -> Callable:
             raise InputError(f"labels are a list of whole numbers, not {wanted.dtype} of shape {wanted.shape}")
         if not len(wanted):
             raise InputError("an empty list of labels; give at least one")
-        wrong = wanted[(wanted < 0) | (wanted > classes)]
+        wrong = wanted[(wanted < 0) | (wanted >= classes + null)]
         if len(wrong):
-            raise InputError(f"there is no label {wrong[0]}: they run from 0 to {classes - 1}")
+            also = f", and {classes} tells nothing" if null else ""
+            raise InputError(f"there is no label {wrong[0]}: they run from 0 to {classes - 1}{also}")
         return ({"label": np.resize(wanted, num).astype(np.int32)},)
 
     return ask

@@ -19,7 +19,9 @@ def test_labels_come_in_turn():
     np.testing.assert_array_equal(default["label"], [0, 1, 2, 0, 1, 2, 0])
     assert default["label"].dtype == np.int32
     np.testing.assert_array_equal(ask(3, {"label": np.array([2, 0])})[0]["label"], [2, 0, 2])
-    np.testing.assert_array_equal(ask(2, {"label": np.array(3)})[0]["label"], [3, 3])  # the one that tells nothing
+    with_null = conditions.labels(3, null=True)
+    np.testing.assert_array_equal(with_null(2, {"label": np.array(3)})[0]["label"], [3, 3])  # it tells nothing
+    np.testing.assert_array_equal(with_null(4, {})[0]["label"], [0, 1, 2, 0])
 
 
 def default(num):
@@ -36,7 +38,8 @@ def test_arrays_are_repeated_and_missing_ones_have_a_default():
 
 
 WRONG = [
-    (conditions.labels(10), {"label": np.array([10, 11])}, "no label 11: they run from 0 to 9"),
+    (conditions.labels(10), {"label": np.array([10, 11])}, "no label 10: they run from 0 to 9$"),
+    (conditions.labels(10, null=True), {"label": np.array([10, 11])}, "no label 11: they run from 0 to 9, and 10 tells"),
     (conditions.labels(10), {"label": np.array([-1])}, "no label -1"),
     (conditions.labels(10), {"label": np.array([0.5])}, "whole numbers, not float64"),
     (conditions.labels(10), {"label": np.array([], int)}, "empty list"),

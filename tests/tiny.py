@@ -1,5 +1,6 @@
 """A config whose network compiles in seconds: real digits, every part of the real thing, nothing to look at."""
 
+from diffusion_jax import schedules
 from diffusion_jax.data import sources
 from diffusion_jax.recipes import ddpm
 
@@ -24,4 +25,4 @@ def get_config():
 
 
 def build(config):
-    return ddpm.build(config, source=sources.digits)
+    return ddpm.build(config, source=sources.digits, betas=schedules.linear_betas(config.diffusion.timesteps))

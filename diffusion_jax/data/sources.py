@@ -51,6 +51,23 @@ class Mapped:
         return self._read(self._records[index])
 
 
+def with_labels(source, classes: int) -> Mapped:
+    """`source`, of whose examples each has a "label" of 0, ..., classes - 1: reading another is an `InputError`."""
+
+    def read(index):
+        example = source[index]
+        if "label" not in example:
+            raise InputError(f"the data has no label, only {', '.join(example)}; give a source that has it")
+        if not 0 <= example["label"] < classes:
+            raise InputError(
+                f"example {index} has the label {example['label']}, and the network knows 0 to {classes - 1}; "
+                "mend the data, or give the network more classes"
+            )
+        return example
+
+    return Mapped(range(len(source)), read)
+
+
 def _read_only(array):
     """A view that cannot be written through: a batch may alias the source, and must not change it."""
     view = np.asarray(array).view()

@@ -4,10 +4,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from diffusion_jax import averages, losses, parameterizations, processes, schedules, training_times, views
+from diffusion_jax import averages, losses, parameterizations, processes, training_times, views
 from diffusion_jax.distributions import Categorical
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.recipes.compose import Data, optimizer
+from diffusion_jax.recipes.ddpm import table
 
 
 def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Experiment:
@@ -20,7 +21,7 @@ def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Exper
       betas: the table of the model that it is to guide, [config.diffusion.timesteps]; by default DDPM's linear one.
     """
     num = config.diffusion.timesteps
-    schedule = schedules.from_betas(schedules.linear_betas(num) if betas is None else betas)
+    schedule = table(num, betas)
     time = parameterizations.table_index(num)
 
     def apply(params, x, t, **dropout_keys):

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from diffusion_jax import losses, parameterizations, processes, schedules, training_times, values
+from diffusion_jax import losses, parameterizations, processes, training_times, values
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.models.controlnet import Controlled, HintEncoder, from_base
@@ -35,7 +35,7 @@ def build(config: ConfigDict, data: Data, unet: Skeleton) -> Experiment:
       unet: the base's network.
     """
     num = config.diffusion.timesteps
-    schedule = schedules.from_betas(schedules.linear_betas(num))
+    schedule = ddpm.table(num)
     model = Controlled(unet, HintEncoder(tuple(config.control.channels), unet.dtype))
     return compose(
         config,

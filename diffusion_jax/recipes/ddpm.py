@@ -16,6 +16,7 @@ from diffusion_jax import (
     values,
     variances,
 )
+from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.likelihood import HEUN
 from diffusion_jax.recipes import likelihoods, pixels
@@ -49,10 +50,11 @@ def build(
       variance: of the ancestral sampler (`variances`): `fixed_large` for CIFAR-10, `posterior` for 256x256.
 
     Raises:
-      InputError: values that do not fit together, image sizes that the network cannot halve among them.
+      InputError: values that do not fit together, image sizes that the network cannot halve among them; errors of
+        `table`.
     """
     num = config.diffusion.timesteps
-    schedule = schedules.from_betas(schedules.linear_betas(num) if betas is None else betas)
+    schedule = table(num, betas)
 
     return compose(
         config,
@@ -69,6 +71,25 @@ def build(
             "ode": likelihoods.flow(schedule, likelihoods.table_grid(num), 200, HEUN),
         },
     )
+
+
+def table(num: int, betas=None) -> schedules.Schedule:
+    """The schedule of `betas`, [num]; by default of the paper's linear table.
+
+    Raises:
+      InputError: the paper's table is cut so short that it does not end in noise, from which chains start.
+    """
+    if betas is not None:
+        return schedules.from_betas(betas)
+    schedule = schedules.from_betas(schedules.linear_betas(num))
+    left = schedule.alpha(1.0)
+    if left > 0.1:  # 455 entries or fewer
+        raise InputError(
+            f"diffusion.timesteps={num}: DDPM's linear table ends with {left:.2f} of the data then, and chains start "
+            "from pure noise; take 456 or more, or give `build` a table that is scaled to its length, "
+            "betas=schedules.linear_betas(num, 0.1 / num, 20 / num)"
+        )
+    return schedule
 
 
 def ancestral(schedule: schedules.Schedule, num: int, variance: Callable = variances.fixed_large) -> Callable:

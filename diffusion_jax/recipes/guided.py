@@ -6,6 +6,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion_jax import (
+    conditions,
     guidance,
     losses,
     processes,
@@ -80,7 +81,7 @@ def build(
 
     return compose(
         config,
-        data,
+        data._replace(ask=conditions.labels(classes, null=True)),
         model=model,
         process=process,
         parameterization=learned,

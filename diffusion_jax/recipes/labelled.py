@@ -24,6 +24,7 @@ from diffusion_jax import (
     training_times,
     views,
 )
+from diffusion_jax.data import sources
 from diffusion_jax.distributions import draw
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.models.labelled import LabelledUNet
@@ -62,7 +63,7 @@ def build(config: ConfigDict, source: Callable, classes: int, label_weight: floa
     return compose(
         config,
         Data(
-            source,
+            lambda split: sources.with_labels(source(split), classes),
             example={"image": jax.ShapeDtypeStruct(shape, jnp.uint8), "label": jax.ShapeDtypeStruct((), jnp.int32)},
             clean=lambda batch: {"image": images.to_float(batch["image"]), "label": batch["label"]},
             shape={"image": shape, "label": ()},

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax import conditions, hints, images, values, views
-from diffusion_jax.data import toys
+from diffusion_jax.data import sources, toys
 from diffusion_jax.data.pipeline import random_flip
 from diffusion_jax.models import attention
 from diffusion_jax.models.skeleton import Skeleton
@@ -119,6 +119,7 @@ def latents(config: ConfigDict, source: Callable) -> Data:
 def told_labels(data: Data, classes: int) -> Data:
     """`data` whose examples have a label, 0 to classes - 1, of which the network is told."""
     return data._replace(
+        source=lambda split: sources.with_labels(data.source(split), classes),
         example=data.example | {"label": jax.ShapeDtypeStruct((), jnp.int32)},
         told=lambda batch: ({"label": batch["label"]},),
         ask=conditions.labels(classes),

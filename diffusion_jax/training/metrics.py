@@ -116,7 +116,7 @@ class Log:
     def _take(self, step: int, values: dict[str, float]):
         if not all(map(math.isfinite, values.values())):
             found = ", ".join(f"{name} = {value}" for name, value in values.items())
-            raise RunError(f"not finite at step {step}: {found}; lower train.learning_rate in a new work directory")
+            raise RunError(f"not finite at step {step}: {found}")
         self._bar.update()
         if not self._every:
             return

@@ -276,3 +276,16 @@ def test_a_truncated_image_is_named_when_its_turn_comes(tmp_path, kind):
         next(batches(folder(tmp_path, 8), batch_size=1, seed=0))
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+def test_labels_beyond_the_table_are_named():
+    images = np.zeros((3, 2, 2, 1), np.uint8)
+    good = sources.with_labels(sources.Arrays(images, label=np.array([0, 9, 3])), 10)
+    assert [good[i]["label"] for i in range(len(good))] == [0, 9, 3]
+    for wrong in (10, -1):
+        bad = sources.with_labels(sources.Arrays(images, label=np.array([0, wrong, 3])), 10)
+        assert bad[2]["label"] == 3
+        with pytest.raises(InputError, match=rf"example 1 has the label {wrong}, and the network knows 0 to 9"):
+            bad[1]
+    with pytest.raises(InputError, match="no label, only image"):
+        sources.with_labels(sources.Arrays(images), 10)[0]
