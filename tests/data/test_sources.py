@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from diffusion_jax.data.pipeline import batches
-from diffusion_jax.data.sources import Arrays, digits, folder
+from diffusion_jax.data.sources import Arrays, digits, folder, with_labels
 from diffusion_jax.errors import InputError
 
 
@@ -280,12 +280,12 @@ def test_a_truncated_image_is_named_when_its_turn_comes(tmp_path, kind):
 
 def test_labels_beyond_the_table_are_named():
     images = np.zeros((3, 2, 2, 1), np.uint8)
-    good = sources.with_labels(sources.Arrays(images, label=np.array([0, 9, 3])), 10)
+    good = with_labels(Arrays(images, label=np.array([0, 9, 3])), 10)
     assert [good[i]["label"] for i in range(len(good))] == [0, 9, 3]
     for wrong in (10, -1):
-        bad = sources.with_labels(sources.Arrays(images, label=np.array([0, wrong, 3])), 10)
+        bad = with_labels(Arrays(images, label=np.array([0, wrong, 3])), 10)
         assert bad[2]["label"] == 3
         with pytest.raises(InputError, match=rf"example 1 has the label {wrong}, and the network knows 0 to 9"):
             bad[1]
     with pytest.raises(InputError, match="no label, only image"):
-        sources.with_labels(sources.Arrays(images), 10)[0]
+        with_labels(Arrays(images), 10)[0]
