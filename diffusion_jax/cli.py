@@ -1,6 +1,7 @@
 """What the command lines share: how help looks, and one clear line instead of a traceback."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 
@@ -9,9 +10,47 @@ from diffusion_jax.config import line
 from diffusion_jax.errors import InputError, RunError
 
 
-def parser(module: str, description: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """An `argparse.ArgumentParser` whose errors are one line (`InputError`), without the usage before them."""
+
+    def error(self, message: str):
+        raise InputError(f"{message}; --help lists the options")
+
+
+def whole(least: int, most: int = 2**31 - 1) -> Callable:
+    """The `type` of an option that is a whole number from `least` to `most`."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = None
+        if number is None or not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text[:40]}: give a whole number from {least} to {most}")
+        return number
+
+    return read
+
+
+def real(least: float = -math.inf, most: float = math.inf) -> Callable:
+    """The `type` of an option that is a finite number from `least` to `most`."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and least <= number <= most):
+            span = "" if math.isinf(most) else f" from {least:g} to {most:g}"
+            raise argparse.ArgumentTypeError(f"{text[:40]}: give a finite number{span}")
+        return number
+
+    return read
+
+
+def parser(module: str, description: str) -> Parser:
     """The parser of `python -m module`; `description` is shown as it is written."""
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"python -m {module}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from diffusion_jax import cli, rng
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Drawable, Experiment
@@ -24,7 +25,7 @@ def experiment(folder: Path, config_file: Path | None = None) -> Experiment:
 
 def parameters(folder: Path, of: Experiment, item: str = "ema", step: int | None = None):
     """(step, parameters) of the run in `folder`: `item` is "ema", "params", or another of a checkpoint's."""
-    template = jax.eval_shape(of.init, jax.random.key(0))
+    template = jax.eval_shape(of.init, rng.root(0))
     with Checkpoints(folder / "checkpoints") as checkpoints:
         return checkpoints.restore(item, template, step)
 
@@ -65,7 +66,7 @@ def post_hoc(sigma_rel: float) -> Which:
 
     def read(folder, of, step):
         known = snapshots.found(folder / "averages")
-        template = jax.eval_shape(of.init, jax.random.key(0))
+        template = jax.eval_shape(of.init, rng.root(0))
         made = snapshots.post_hoc(known, sigma_rel, step, template)
         error = 100 * made.mixture.error
         line(f"sigma_rel {sigma_rel} of step {made.step} from {len(known)} snapshots, {error:.2g} % from its profile")
@@ -133,17 +134,17 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
     """The options of how samples are drawn."""
     add = parser.add_argument_group("how samples are drawn").add_argument
     add("--sampler", metavar="NAME", help="one of the model's (its first: ancestral for DDPM)")
-    add("--steps", type=int, metavar="N", help="steps of the chain (for DDPM all, for ddim 50)")
-    add("--eta", type=float, metavar="ETA", help="ddim's noise, from 0, deterministic, to 1 (0)")
+    add("--steps", type=cli.whole(1), metavar="N", help="steps of the chain (for DDPM all, for ddim 50)")
+    add("--eta", type=cli.real(0, 1), metavar="ETA", help="ddim's noise, from 0, deterministic, to 1 (0)")
     add("--label", metavar="LIST", help="for models of labels: which, such as 3 or 3,8 (each in turn)")
-    add("--guidance", type=float, metavar="G", help="how strongly it is followed; 1 is as learned (the config's)")
-    add("--seed", type=int, default=0, help="of the noise (%(default)s)")
-    add("--batch", type=int, default=256, metavar="B", help="drawn at a time, over all devices (%(default)s)")
+    add("--guidance", type=cli.real(), metavar="G", help="how strongly it is followed; 1 as learned (the config's)")
+    add("--seed", type=cli.whole(0, 2**63 - 1), default=0, help="of the noise (%(default)s)")
+    add("--batch", type=cli.whole(1), default=256, metavar="B", help="drawn at a time, on all devices (%(default)s)")
     add("--fsdp", action="store_true", help="spread the parameters over the devices, where one cannot hold them")
     add("--raw", action="store_true", help="the last parameters instead of their moving average")
     add("--average", metavar="NAME", help="another average that was kept, such as 0.999 (train.ema_decays)")
-    add("--sigma-rel", type=float, metavar="S", help="an average made of the run's snapshots (train.ema_profiles)")
-    add("--step", type=int, metavar="N", help="which checkpoint, or step of the average (the newest)")
+    add("--sigma-rel", type=cli.real(), metavar="S", help="an average of the run's snapshots (train.ema_profiles)")
+    add("--step", type=cli.whole(0), metavar="N", help="which checkpoint, or step of the average (the newest)")
     add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")
 
 

@@ -42,8 +42,6 @@ from diffusion_jax.experiment import SampleRequest
 def main(arguments: list[str]):
     """The command `python -m diffusion_jax.sample`."""
     options = _parser().parse_args(arguments)
-    if options.num < 1 or options.batch < 1:
-        raise InputError(f"--num {options.num} and --batch {options.batch} must be at least 1")
     if options.pretrained:
         model = opened.released(options)
     else:
@@ -131,7 +129,7 @@ def _parser():
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", type=Path, metavar="DIR", help="a trained run")
     model.add_argument("--pretrained", metavar="PATH", help="a published model: folder, hub name or OpenAI's file")
-    add("--num", type=int, default=64, metavar="N", help="how many (%(default)s)")
+    add("--num", type=cli.whole(1), default=64, metavar="N", help="how many (%(default)s)")
     add("--condition", type=Path, metavar="FILE", help="an .npz of what to tell the samples, by name")
     add("--classifier", type=Path, metavar="DIR", help="a trained classifier, to guide a model that is told no label")
     add("--film", action="store_true", help="also the way from noise to data, of the first few")
