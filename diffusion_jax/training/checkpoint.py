@@ -10,6 +10,7 @@ Beside the folder lies a file of the same name and ".json": whose the checkpoint
 one that is gone is missed.
 """
 
+import functools
 import logging
 import re
 import secrets
@@ -78,8 +79,7 @@ class Checkpoints:
         self._keep, self._report = keep, report
         self._ledger_file = self.directory.with_name(f"{self.directory.name}.json")
         self._run: str | None = None
-        # Orbax logs every file it opens, and tracebacks of its threads; what they met is raised by `wait` as well.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        _hush()
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._save: Future | None = None
@@ -332,6 +332,21 @@ class Checkpoints:
             raise RunError(
                 f"cannot write a checkpoint ({reason}); free disk space and give the same command again"
             ) from error
+
+
+@functools.cache
+def _hush():
+    """Keep Orbax from logging every file it opens, and tracebacks of its threads: what they met is raised as well."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        # Where one of several reads has failed, TensorStore tells of the others when no one waits for them any more.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _first_line(error: Exception, most: int) -> str:
