@@ -228,8 +228,11 @@ class Checkpoints:
                     bad[step] = f"checkpoint {step} in {self.directory} is damaged ({error})"
                 continue
             newest = ledger.newest if ledger else max([step, *bad])
-            gone = newest > step and newest not in bad
-            said = [*bad.values(), *([f"checkpoint {newest} in {self.directory} is gone"] if gone else [])]
+            said = [*bad.values()]
+            if newest > step and newest not in bad:
+                said.append(f"checkpoint {newest} in {self.directory} is gone")
+            if ledger is None and manifest.DIGEST in meta and not self._ledger_file.exists():
+                said.append(f"{self._ledger_file} is gone, so that newer checkpoints are not missed")
             return _Found(step, items, meta, "; ".join(said), max(0, newest - step), [*bad])
         if bad:
             some = "; ".join([*bad.values()][:3])
