@@ -16,9 +16,9 @@ def keep():
     """
     if jax.config.jax_compilation_cache_dir is not None:
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "diffusion_jax")
     try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "diffusion_jax")
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # a container's user may have no home
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))

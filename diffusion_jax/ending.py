@@ -55,6 +55,7 @@ class _Ears:
 
 
 _ears: _Ears | None = None
+_always = contextlib.ExitStack()  # never left
 
 
 @contextlib.contextmanager
@@ -82,4 +83,4 @@ def hearing(hear: Callable, signals: Iterable[int] = SIGNALS):
 
 def at_once():
     """From now on every one of `SIGNALS` ends the process; for commands."""
-    hearing(end).__enter__()
+    _always.enter_context(hearing(end))

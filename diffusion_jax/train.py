@@ -80,8 +80,17 @@ def _start_hosts(options):
     given = [options.coordinator, options.hosts, options.host]
     if any(x is not None for x in given) and any(x is None for x in given):
         raise InputError("--coordinator, --hosts and --host go together; give all three, or only --distributed")
+    if options.coordinator and not 0 <= options.host < options.hosts:
+        raise InputError(f"--host {options.host} of --hosts {options.hosts}: give 0 to {options.hosts - 1}")
     if options.distributed or options.coordinator:
-        jax.distributed.initialize(options.coordinator, options.hosts, options.host)
+        try:
+            jax.distributed.initialize(options.coordinator, options.hosts, options.host)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"cannot join the other hosts ({reason}); without a cluster that JAX knows, give --coordinator, "
+                "--hosts and --host, or train on this host alone, without --distributed"
+            ) from error
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Beside the folder lies a file of the same name and ".json": whose the checkpoint
 one that is gone is missed.
 """
 
+import functools
 import logging
 import re
 import secrets
@@ -78,8 +79,7 @@ class Checkpoints:
         self._keep, self._report = keep, report
         self._ledger_file = self.directory.with_name(f"{self.directory.name}.json")
         self._run: str | None = None
-        # Orbax logs every file it opens, and tracebacks of its threads; what they met is raised by `wait` as well.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        _hush()
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._save: Future | None = None
@@ -228,8 +228,11 @@ class Checkpoints:
                     bad[step] = f"checkpoint {step} in {self.directory} is damaged ({error})"
                 continue
             newest = ledger.newest if ledger else max([step, *bad])
-            gone = newest > step and newest not in bad
-            said = [*bad.values(), *([f"checkpoint {newest} in {self.directory} is gone"] if gone else [])]
+            said = [*bad.values()]
+            if newest > step and newest not in bad:
+                said.append(f"checkpoint {newest} in {self.directory} is gone")
+            if ledger is None and manifest.DIGEST in meta and not self._ledger_file.exists():
+                said.append(f"{self._ledger_file} is gone, so that newer checkpoints are not missed")
             return _Found(step, items, meta, "; ".join(said), max(0, newest - step), [*bad])
         if bad:
             some = "; ".join([*bad.values()][:3])
@@ -332,6 +335,21 @@ class Checkpoints:
             raise RunError(
                 f"cannot write a checkpoint ({reason}); free disk space and give the same command again"
             ) from error
+
+
+@functools.cache
+def _hush():
+    """Keep Orbax from logging every file it opens, and tracebacks of its threads: what they met is raised as well."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        # Where one of several reads has failed, TensorStore tells of the others when no one waits for them any more.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _first_line(error: Exception, most: int) -> str:

@@ -1,10 +1,12 @@
 """Snapshots of averages of power-function profiles, and averages made of them after training (`averages.mixture`).
 
 A snapshot is a file of safetensors, DIR/sigma_rel_0.05_00003000.safetensors: the parameters by their places in the
-tree, "down_0/conv/kernel", after 3000 updates, and "crc32" of each of them, in the file's order. Snapshots stay,
-however few checkpoints are kept.
+tree, "down_0/conv/kernel", after 3000 updates, "crc32" of each of them, in the file's order, and "sha256" of all that
+and of sigma_rel and the step. Snapshots stay, however few checkpoints are kept.
 """
 
+import hashlib
+import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping
@@ -19,8 +21,9 @@ from diffusion_jax.config import line
 from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.pretrained import safetensors_file
 
-NAME = re.compile(r"sigma_rel_([0-9.e+-]+)_(\d+)\.safetensors")
+NAME = re.compile(r"sigma_rel_([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)_([0-9]{8,10})\.safetensors")
 CRC = "crc32"
+DIGEST = "sha256"
 
 
 class Snapshot(NamedTuple):
@@ -46,7 +49,8 @@ class Reconstruction(NamedTuple):
 def found(folder: Path) -> list[Snapshot]:
     """The snapshots in `folder`, by step and sigma_rel; none where there is no such folder."""
     names = ((path, NAME.fullmatch(path.name)) for path in folder.glob("*.safetensors"))
-    some = [Snapshot(path, float(name[1]), int(name[2])) for path, name in names if name]
+    named = [Snapshot(path, float(name[1]), int(name[2])) for path, name in names if name]
+    some = [snapshot for snapshot in named if snapshot.path.name == _name(snapshot.sigma_rel, snapshot.step)]
     return sorted(some, key=lambda snapshot: (snapshot.step, snapshot.sigma_rel))
 
 
@@ -59,16 +63,17 @@ def save(folder: Path, sigma_rel: float, step: int, params) -> Path:
     Raises:
       RunError: the file cannot be written (a full disk).
     """
-    path = folder / f"sigma_rel_{sigma_rel}_{step:08d}.safetensors"
+    path = folder / _name(sigma_rel, step)
     arrays = {name: np.asarray(leaf) for name, leaf in _named(params)}
     sums = np.array([_crc(array) for array in arrays.values()], np.int64)
     if path.exists():
-        if _same(path, arrays, sums):
+        if _same(path, sigma_rel, step, arrays, sums):
             return path
         aside = _aside(path)
         path.rename(aside)
         line(f"the snapshot {path.name} was there with other values; moved to {aside}")
-    arrays[CRC] = sums
+    digest = _digest(sigma_rel, step, arrays, sums)
+    arrays |= {CRC: sums, DIGEST: digest}
     shapes = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     try:
         safetensors_file.write(path, shapes, iter(arrays.values()))
@@ -122,10 +127,12 @@ def _named(tree) -> list[tuple[str, Any]]:
 def _checked(snapshot: Snapshot, template):
     """`name -> array` of a snapshot that fits the template; what is read is compared with its checksum."""
     arrays = snapshot.arrays()
-    sums = arrays.pop(CRC, None)
+    sums, digest = arrays.pop(CRC, None), arrays.pop(DIGEST, None)
     if _shapes(arrays.items()) != _shapes(_named(template)):
         raise InputError(f"{snapshot.path} is not of this network; move it elsewhere")
     known = {} if sums is None else dict(zip(arrays, np.asarray(sums).tolist(), strict=False))
+    if digest is not None and not np.array_equal(digest, _digest(snapshot.sigma_rel, snapshot.step, arrays, sums)):
+        raise InputError(f"{snapshot.path} is damaged, or of another step or profile; move it elsewhere")
 
     def read(name: str) -> np.ndarray:
         array = np.asarray(arrays[name])
@@ -136,15 +143,28 @@ def _checked(snapshot: Snapshot, template):
     return read
 
 
-def _same(path: Path, arrays: Mapping[str, np.ndarray], sums: np.ndarray) -> bool:
-    """Whether the file holds these arrays; a damaged one does not."""
+def _same(path: Path, sigma_rel: float, step: int, arrays: Mapping[str, np.ndarray], sums: np.ndarray) -> bool:
+    """Whether the file holds these arrays, of that step and profile; a damaged one does not."""
     try:
         there = safetensors_file.load(path)
-        return [*there] == [*arrays, CRC] and all(
-            _crc(there[name]) == expected for name, expected in zip(arrays, sums.tolist(), strict=True)
+        digest = np.asarray(there.pop(DIGEST, _digest(sigma_rel, step, arrays, sums)))
+        return (
+            [*there] == [*arrays, CRC]
+            and np.array_equal(digest, _digest(sigma_rel, step, arrays, sums))
+            and all(_crc(there[name]) == expected for name, expected in zip(arrays, sums.tolist(), strict=True))
         )
     except InputError:
         return False
+
+
+def _name(sigma_rel: float, step: int) -> str:
+    return f"sigma_rel_{sigma_rel}_{step:08d}.safetensors"
+
+
+def _digest(sigma_rel: float, step: int, arrays: Iterable[str], sums) -> np.ndarray:
+    """uint8 [32]: SHA-256 of what the file says of itself."""
+    said = [sigma_rel, step, [*arrays], None if sums is None else np.asarray(sums).tolist()]
+    return np.frombuffer(hashlib.sha256(json.dumps(said).encode()).digest(), np.uint8)
 
 
 def _shapes(arrays: Iterable[tuple[str, Any]]) -> dict[str, tuple]:

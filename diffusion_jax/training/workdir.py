@@ -2,6 +2,7 @@
 
     DIR/config.json       the config's values, where its file was, and the parent of a fork
     DIR/checkpoints/      Orbax; the last few
+    DIR/checkpoints.json  whose they are, and the newest that was complete (`training.manifest`)
     DIR/damaged/          checkpoints that could not be read, if there were any
     DIR/averages/         snapshots of averages, if the config asks for some (`training.snapshots`)
     DIR/metrics.jsonl     a JSON object a line
@@ -132,6 +133,8 @@ def parent_of(workdir: Path) -> Parent | None:
 def locked(workdir: Path, host: int = 0):
     """Hold `workdir` for this process (one for each host); the lock goes with it, however it ends.
 
+    A file system without locks is used without, and a line says so.
+
     Raises:
       InputError: another process holds it, or it cannot be written.
     """
@@ -145,6 +148,8 @@ def locked(workdir: Path, host: int = 0):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"another run is using {workdir}; wait for it, or choose another --workdir") from error
+        except OSError as error:  # some network file systems have no locks
+            configs.line(f"{workdir} cannot be locked ({error.strerror}); take care that no other run uses it")
         yield
 
 
