@@ -31,10 +31,9 @@ def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Exper
         return Categorical(apply(params, x_t, t)).log_prob(label)
 
     criterion = losses.classifying(apply, processes.gaussian(schedule))
-    image = jnp.zeros((1, *data.shape))
     return Experiment(
         example=data.example,
-        init=lambda key: model.init(key, image, jnp.zeros(1))["params"],
+        init=lambda key: model.init(key, jnp.zeros((1, *data.shape)), jnp.zeros(1))["params"],
         loss=lambda keys, params, batch, t: criterion(keys, params, data.clean(batch), t, *data.told(batch)),
         times=training_times.independent(training_times.table(num)),
         optimizer=optimizer(config.train),

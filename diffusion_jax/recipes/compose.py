@@ -147,12 +147,14 @@ def compose(
     # Only the shapes: nothing is drawn.
     one = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in data.example.items()}
     shapes = jax.eval_shape(network_input, jax.random.key(0), one)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def init(key):
+        return model.init(key, *jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))["params"]
 
     made = drawn_by(walks, apply, parameterization, process, data.shape)
     return Experiment(
         example=data.example,
-        init=lambda key: model.init(key, *zeros)["params"],
+        init=init,
         loss=lambda keys, params, batch, t: criterion(keys, params, data.clean(batch), t, *data.told(batch)),
         times=times,
         optimizer=holding(frozen, optimizer(config.train)),

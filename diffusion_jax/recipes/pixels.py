@@ -37,7 +37,7 @@ def default_config() -> Config:
 
 def with_shape(config: Config, shape: tuple[int, int, int]) -> Config:
     """`config` with the shape of its images or latents, [H, W, C]."""
-    side = values.Whole(1, 16_384)
+    side = values.Whole(1, 4096)
     config.data.shape = values.listed(shape, "height, width and channels of an example", side, 3, 3)
     return config
 

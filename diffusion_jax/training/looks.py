@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax import images, rng
 from diffusion_jax.config import line
-from diffusion_jax.errors import NotFiniteError
+from diffusion_jax.errors import InputError, NotFiniteError
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.training import calls, metrics
 from diffusion_jax.training.judge import Judge, distances
@@ -62,7 +62,11 @@ class Preview:
         self._keys = rng.per_example(rng.stream(rng.root(config.seed), "preview"), jnp.arange(size))
         self._num, self._view = config.log.samples, experiment.view
         self._cond = experiment.ask(size, {})
-        self._sample = parallel.sample(experiment.preview(size // parallel.programs))
+        try:
+            drawn = experiment.preview(size // parallel.programs)
+        except InputError as error:
+            raise InputError(f"log.preview_steps={config.log.preview_steps}: {error}") from error
+        self._sample = parallel.sample(drawn)
 
     def draw(self, params, step: int):
         """The picture, uint8 [H, W, C]; the first host also writes it to `directory`."""

@@ -83,61 +83,70 @@ def fit(
     )
     template = _template(experiment)
     _check_size(template, jax.device_count() if config.train.fsdp else 1)
-    parent, forked = _forked(parent, experiment, template, config, workdir)
+    parent = _parent(parent, config, workdir)
+    first = partial(_first, experiment, config, parallel, parent, template)
+    # What a new run begins with may be read from files: what is wrong with them is said before anything is written.
+    begins = None if _has_begun(workdir) else first()
     looking = config.log.evaluate_every and config.log.evaluate_num and parallel.joins
     judge = Judge(experiment, config, workdir, parallel.drawing()) if looking else None
+    looks = Looks(experiment, config, workdir, parallel, judge)
     with locked(workdir, jax.process_index()):
         if jax.process_index() == 0:
             claim(workdir, config, config_file, parent, fixed)
             _remove_unfinished(workdir)
         with Checkpoints(workdir / "checkpoints", config.log.keep or None) as checkpoints:
             reached = max((line["step"] for line in metrics.read(workdir / metrics.FILE)), default=0)
-            state, stream = _begin(experiment, config, parallel, checkpoints, stream, reached, forked)
+            saved = checkpoints.restore_latest(template)
+            if saved is None:
+                _check_new(checkpoints, config, reached)
+                saved = begins or first()
+                if parent is not None:
+                    checkpoints.save(*saved)  # from here on the run does not need its parent
+            state, position = saved
+            stream.set_state(position)
+            state = parallel.hold(state)
             _announce(state, source, config, reached)
-            looks = Looks(experiment, config, workdir, parallel, judge)
             if state.step < config.train.steps or looks.missing(int(state.step)):
                 state = _run(experiment, config, workdir, parallel, checkpoints, state, stream, looks)
     return state
 
 
-def _forked(parent: Parent | None, experiment: Experiment, template: TrainState, config: ConfigDict, workdir: Path):
-    """(parent, state that the run begins with); None for a run without a parent, and no state once it has begun."""
+def _has_begun(workdir: Path) -> bool:
+    folder = workdir / "checkpoints"
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+
+
+def _parent(given: Parent | None, config: ConfigDict, workdir: Path) -> Parent | None:
+    """Where the run begins or began: as is given, or as its config.json says."""
     before = parent_of(workdir)
-    if parent is not None and before != parent and (workdir / "config.json").exists():
-        raise InputError(f"{workdir} holds another run; give a new --workdir to what begins from {parent.workdir}")
-    parent = parent or before
-    if parent is None or any((workdir / "checkpoints").glob("[0-9]*")):
-        return parent, None
-    if parent.step >= config.train.steps:
+    if given is not None and before != given and (workdir / "config.json").exists():
+        raise InputError(f"{workdir} holds another run; give a new --workdir to what begins from {given.workdir}")
+    parent = given or before
+    if parent is not None and not _has_begun(workdir) and parent.step >= config.train.steps:
         raise InputError(
             f"{parent.workdir} stood at step {parent.step}, and the fork goes on from there: "
             f"raise train.steps={config.train.steps} above it"
         )
-    return parent, fork.begin(parent, experiment, template)
+    return parent
 
 
-def _begin(experiment: Experiment, config: ConfigDict, parallel, checkpoints: Checkpoints, stream, reached, forked):
-    """The state, on the devices, and the data's position: of the newest checkpoint, the parent, or a new run.
+def _check_new(checkpoints: Checkpoints, config: ConfigDict, reached: int):
+    """`InputError` where checkpoints must have been: a save waits for the one before, and two were due by `reached`."""
+    if config.log.checkpoint_every and reached > 2 * config.log.checkpoint_every:
+        raise InputError(
+            f"there is no checkpoint in {checkpoints.directory}, but the run's {metrics.FILE} reached step {reached}; "
+            "restore them from a copy, or start again in another work directory"
+        )
 
-    `reached` is the last step in the log. A save waits for the one before: where two were due, one was complete.
-    """
-    saved = checkpoints.restore_latest(_template(experiment))
-    if saved is None and forked is not None:
-        saved = forked, pipeline.position(int(forked.step))
-        checkpoints.save(*saved)  # from here on the run does not need its parent
-    if saved is None:
-        if config.log.checkpoint_every and reached > 2 * config.log.checkpoint_every:
-            raise InputError(
-                f"there is no checkpoint in {checkpoints.directory}, but the run's {metrics.FILE} reached step "
-                f"{reached}; restore them from a copy, or start again in another work directory"
-            )
-        state = parallel.make(partial(_initial, experiment), rng.stream(rng.root(config.seed), "init"))
-        params = experiment.start(to_host(state.params))
-        state = state._replace(params=params, ema=params, averages=dict.fromkeys(state.averages, params))
-    else:
-        state, position = saved
-        stream.set_state(position)
-    return parallel.hold(state), stream
+
+def _first(experiment: Experiment, config: ConfigDict, parallel, parent: Parent | None, template: TrainState):
+    """(state, data's position) that a run begins with."""
+    if parent is not None:
+        return fork.begin(parent, experiment, template), pipeline.position(parent.step)
+    state = parallel.make(partial(_initial, experiment), rng.stream(rng.root(config.seed), "init"))
+    params = experiment.start(to_host(state.params))
+    averages = dict.fromkeys(state.averages, params)
+    return state._replace(params=params, ema=params, averages=averages), pipeline.position(0)
 
 
 def _initial(experiment: Experiment, key) -> TrainState:
