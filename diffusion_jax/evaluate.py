@@ -11,7 +11,8 @@ sampler, seeds, weights, versions) and report.html, one page with the samples, t
 bound's terms. Given again after a kill, the same command goes on from the last batch of images. Numbers compare only
 within one protocol: --compare refuses others, and says what differs.
 
-Sample quality is measured against the model's own training images, or --reference test, or a folder or samples.npz.
+Sample quality is measured against the model's own training images, or --reference test, a folder or samples.npz, or
+an .npz of mu and sigma, as pytorch-fid, EDM and ADM publish them: Fréchet distances then, and the Inception Score.
 The extractor is "digits" (comes with the package), the file of the FID's Inception network, pt_inception-2015-12-05-
 6726825d.pth (pretrained.inception.URL; its hash is checked), or a Python file of yours with a function extractor().
 """
@@ -23,21 +24,38 @@ if __name__ == "__main__":
 
 import hashlib
 import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import cli, cpu, drawing, images, opened, rng
+from diffusion_jax import cli, cpu, drawing, files, images, opened, rng
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError
-from diffusion_jax.evaluation import extractors, kept, neighbours, protocol, quality, report
+from diffusion_jax.evaluation import (
+    extractors,
+    kept,
+    neighbours,
+    protocol,
+    quality,
+    references,
+    report,
+    streaming,
+)
+from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.kept import Images
+from diffusion_jax.evaluation.measures import GAUSSIAN
+from diffusion_jax.evaluation.references import Reference
 from diffusion_jax.experiment import SampleRequest
 
 SHOWN = 100  # samples in the report
 CLOSEST = 20  # of them with their nearest training images
+# Options of how images are drawn, which have no effect on those that are there.
+DRAWING = (
+    *("sampler", "steps", "eta", "label", "guidance", "seed", "batch", "fsdp", "raw", "average", "sigma_rel", "step"),
+    *("config", "size", "variant", "controlnet", "flags", "num"),
+)
 
 
 def main(arguments: list[str]):
@@ -45,14 +63,13 @@ def main(arguments: list[str]):
     options = _parser().parse_args(arguments)
     if options.compare:
         return _compare(*options.compare)
-    if options.num < 0 or options.batch < 1:
-        raise InputError(f"--num {options.num} must be 0 or more and --batch {options.batch} at least 1")
+    _check(options)
     experiment = opened.experiment(options.workdir, options.config) if options.workdir else None
+    # All that can be known is refused before anything is drawn, and the least that takes time comes first.
+    likelihood = _likelihood(options, experiment) if options.likelihood else None
     out, result, figures = _quality(options, experiment) if options.num else _nothing(options)
-    if options.likelihood:
-        if experiment is None:
-            raise InputError("--likelihood needs --workdir, for the images and the process that it was trained with")
-        found, picture = _likelihood(options, experiment, out)
+    if likelihood is not None:
+        found, picture = likelihood()
         result["metrics"] |= found.pop("metrics")
         # How it was measured is protocol; what was, and its terms, are results.
         result["protocol"]["likelihood"] = found.pop("protocol")
@@ -67,6 +84,26 @@ def main(arguments: list[str]):
         print(f"{name:<34}{value:>12.4f}")
     line(f"{out / 'evaluation.json'}, {out / 'report.html'}")
     return None
+
+
+def _check(options) -> None:
+    """What options say by themselves."""
+    if options.num < 0 or options.batch < 1:
+        raise InputError(f"--num {options.num} must be 0 or more and --batch {options.batch} at least 1")
+    if options.examples is not None and options.examples < 1:
+        raise InputError(f"--examples {options.examples} must be at least 1")
+    if options.examples is not None and not options.likelihood:
+        raise InputError(f"--examples {options.examples} is of --likelihood, which is not given; leave it out")
+    if options.likelihood and not options.workdir:
+        raise InputError("--likelihood needs --workdir, for the images and the process that it was trained with")
+    if options.images:
+        default = vars(_parser().parse_args(["--images", options.images]))
+        given = [name for name in DRAWING if getattr(options, name) != default[name]]
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"{flags}: of drawing, and --images are there already; leave it out")
+    if options.out:
+        files.check_folder(options.out)
 
 
 def _compare(a: str, b: str):
@@ -84,16 +121,16 @@ def _compare(a: str, b: str):
 def _quality(options, experiment):
     """(folder, report, figures) of the images' quality."""
     extractor = extractors.named(options.extractor)
-    out, subject, drawn = _generated(options, experiment)
     reference = _reference(options, experiment)
-    line(f"{drawn.count} images of {drawn.name} against {reference.count} of {reference.name}, by {extractor.name}")
-    scratch = out / ".features"  # always the same: what a killed evaluation left is written over, and goes
-    try:
-        real = quality.features(extractor, reference, scratch / "real")
-        made = quality.features(extractor, drawn, scratch / "generated")
-        metrics = quality.all_measures(real, made)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    reference.check(extractor)
+    out, subject, drawn = _generated(options, experiment, extractor)
+    known = reference.about()
+    count = known["images"] or "published moments"
+    line(f"{drawn.count} images of {drawn.name} against {count} of {reference.name}, by {extractor.name}")
+    real = {GAUSSIAN.format(name): pair for name, pair in reference.gaussians.items()}
+    if reference.images is not None:
+        real |= quality.features(extractor, reference.images, out)
+    metrics = quality.all_measures(real, quality.features(extractor, drawn, out))
     figures = [(f"The first samples of {drawn.name}", images.grid(drawn.some(SHOWN)))]
     if experiment is not None:
         found, picture = _memorisation(experiment, drawn)
@@ -102,7 +139,7 @@ def _quality(options, experiment):
     result = {
         "protocol": {
             "generated": drawn.count,
-            "reference": {"name": reference.name, "images": reference.count, "sha256": reference.sha256()},
+            "reference": known,
             "extractor": {"name": extractor.name, "sha256": extractor.sha256},
             "metrics": sorted(metrics),
             "pixels": "uint8, as saved",
@@ -114,12 +151,14 @@ def _quality(options, experiment):
     return out, result, figures
 
 
-def _generated(options, experiment) -> tuple[Path, dict, Images]:
-    """(folder, what they are, the images): given ones, or drawn."""
+def _generated(options, experiment, extractor: Extractor) -> tuple[Path, dict, Images]:
+    """(folder, what they are, the images): given ones, or drawn; the extractor takes them."""
     if options.images:
         found = kept.of_path(options.images)
+        streaming.check_shape(extractor, found.some(1).shape[1:])
         name = hashlib.sha256(str(Path(options.images).resolve()).encode()).hexdigest()[:8]
         out = options.out or Path("evaluations") / f"{Path(options.images).stem}_{name}"
+        files.check_folder(out)
         return out, {"model": str(options.images)}, found
     if experiment is not None:
         model = opened.trained(options.workdir, experiment, opened.which(options), options.step)
@@ -151,27 +190,31 @@ def _generated(options, experiment) -> tuple[Path, dict, Images]:
     out = options.out or root / "evaluations" / f"{name}_{options.num}_{key}"
     parts = kept.Parts(out / f"images_{key}", options.num, options.batch)
     keys = rng.per_example(rng.stream(rng.root(options.seed), "sample"), jnp.arange(options.num))
+    files.check_folder(parts.folder)
     missing = parts.missing()
-    if missing and len(missing) < len(range(0, options.num, options.batch)):
-        line(f"going on with {out}: {options.num - len(missing) * options.batch} images are there already")
+    there = options.num - sum(min(options.batch, options.num - start) for start in missing)
+    if missing and there:
+        line(f"going on with {out}: {there} images are there already")
     if missing:
         parallel = drawing.spread(params, min(options.batch, options.num), options.fsdp)
         for start, some in drawing.batches(
             make, params, keys, cond, request, options.batch, missing, parallel=parallel
         ):
-            parts.add(start, model.view.images(some))
+            pixels = model.view.images(some)
+            streaming.check_shape(extractor, pixels.shape[1:])
+            parts.add(start, pixels)
     return out, subject, parts.images(f"{options.workdir or options.pretrained} ({name}, {about})")
 
 
-def _reference(options, experiment) -> Images:
+def _reference(options, experiment) -> Reference:
     name = options.reference or ("train" if experiment is not None else None)
     if name is None:
-        raise InputError("no images to compare with; give --reference FOLDER or samples.npz")
+        raise InputError("no images to compare with; give --reference FOLDER, samples.npz or a file of mu and sigma")
     if name in ("train", "test"):
         if experiment is None:
             raise InputError(f"--reference {name} needs --workdir; give a folder or samples.npz")
-        return kept.of_source(experiment.source(name), f"{name} images")
-    return kept.of_path(name)
+        return references.of_images(kept.of_source(experiment.source(name), f"{name} images"))
+    return references.of_path(name)
 
 
 def _memorisation(experiment, drawn: Images):
@@ -192,8 +235,8 @@ def _memorisation(experiment, drawn: Images):
 # ---- Likelihood.
 
 
-def _likelihood(options, experiment, out: Path):
-    """What the likelihood found, and the figure of its terms."""
+def _likelihood(options, experiment) -> Callable:
+    """`() -> (what the likelihood found, the figure of its terms)`; what cannot be measured is refused here."""
     name = options.likelihood
     if name not in experiment.likelihoods:
         known = ", ".join(experiment.likelihoods) or "none"
@@ -201,9 +244,13 @@ def _likelihood(options, experiment, out: Path):
     split = options.reference if options.reference in ("train", "test") else "test"
     source = experiment.source(split)
     count = min(len(source), options.examples or len(source))
-    which = opened.which(options)
-    step, params = which.read(options.workdir, experiment, options.step)
     function = experiment.likelihoods[name](options.steps)
+    return lambda: _measured(options, experiment, function, split, source, count)
+
+
+def _measured(options, experiment, function: Callable, split: str, source, count: int):
+    name, which = options.likelihood, opened.which(options)
+    step, params = which.read(options.workdir, experiment, options.step)
     parallel = drawing.spread(params, min(options.batch, count), options.fsdp)
     found = quality.likelihood(function, params, experiment, source, count, options.batch, options.seed, parallel)
     metrics = {f"{name}, bits an entry": found["total"]}
@@ -234,6 +281,7 @@ def _nothing(options):
     if not options.workdir:
         raise InputError("--num 0 leaves only the likelihood, which needs --workdir")
     out = options.out or options.workdir / "evaluations" / f"likelihood{opened.which(options).tag}"
+    files.check_folder(out)
     subject = {"model": str(options.workdir)}
     return out, {"protocol": {}, "subject": subject, "metrics": {}, "environment": protocol.environment()}, []
 
@@ -243,12 +291,12 @@ def _parser():
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", type=Path, metavar="DIR", help="a trained run")
     model.add_argument("--pretrained", metavar="PATH", help="a published model (see diffusion_jax.sample)")
-    model.add_argument("--images", metavar="PATH", help="images that are there already: a folder or samples.npz")
+    model.add_argument("--images", metavar="PATH", help="images that are there already: a folder, .npz or .npy")
     model.add_argument("--compare", nargs=2, metavar="FILE", help="two evaluation.json of one protocol, side by side")
     add = parser.add_argument
     add("--num", type=int, default=1000, metavar="N", help="images to draw and judge; 0 for none (%(default)s)")
     add("--extractor", metavar="WHICH", help="digits, a file of Inception weights, or a Python file")
-    add("--reference", metavar="WHICH", help="train, test, a folder or a samples.npz (train)")
+    add("--reference", metavar="WHICH", help="train, test, images, or an .npz of mu and sigma (train)")
     add("--likelihood", metavar="NAME", help="also a likelihood of held-out data: bound or ode, as the model has it")
     add("--examples", type=int, metavar="N", help="examples for the likelihood (all)")
     add("--out", type=Path, metavar="DIR", help="where to write (evaluations/... in the work directory)")

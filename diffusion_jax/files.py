@@ -103,6 +103,18 @@ def remove_unfinished(folder: Path, pattern: str):
             path.unlink(missing_ok=True)
 
 
+def check_folder(path) -> None:
+    """Raise `InputError` unless a folder, which need not be there yet, can be written to; nothing is written."""
+    path = Path(path)
+    try:
+        found = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}); choose a path you may write to") from error
+    reason = "no folder" if not found.is_dir() else "" if os.access(found, os.W_OK | os.X_OK) else "not writable"
+    if reason:
+        raise InputError(f"cannot write {path} ({found} is {reason}); choose a path you may write to")
+
+
 def write(path, save: Callable):
     """Call `save(file)` on a temporary binary file beside `path`, and rename it: no one ever sees half a file.
 

@@ -1,11 +1,13 @@
 """Evaluations from the command line: what they write, that they go on after a kill, and what they refuse."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +15,7 @@ from PIL import Image
 from diffusion_jax import evaluate, train
 from diffusion_jax.data import sources
 from diffusion_jax.errors import InputError
-from diffusion_jax.evaluation import kept, protocol, report
+from diffusion_jax.evaluation import extractors, frechet, kept, protocol, quality, report
 from tests import tiny
 from tests.test_cli import run
 
@@ -34,6 +36,10 @@ def digits(tmp_path_factory):
     for split in ("train", "test"):
         source = sources.digits(split)
         np.savez(root / f"{split}.npz", images=np.stack([source[i]["image"] for i in range(100)]))
+    np.save(root / "large.npy", np.zeros((2, 9, 8, 1), np.uint8))
+    np.save(root / "first.npy", np.zeros((2, 3, 8, 8), np.uint8))
+    np.savez(root / "others.npz", mu=np.zeros(7), sigma=np.eye(7))
+    np.savez(root / "bad.npz", mu=np.zeros(64), sigma=-np.eye(64))
     return root
 
 
@@ -77,13 +83,13 @@ def test_a_killed_evaluation_goes_on(trained, tmp_path):
     command = [sys.executable, "-m", "diffusion_jax.evaluate", *map(str, options), "--out", str(tmp_path / "broken")]
     process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "broken").rglob("images_*.npy")):
+    while not list((tmp_path / "broken").rglob("images_*.npz")):
         assert time.monotonic() < deadline
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "broken").rglob("images_*.npy")}
+    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "broken").rglob("images_*.npz")}
     assert 1 <= len(parts) < 5
     assert not (tmp_path / "broken" / "evaluation.json").exists()
     measured(*options, "--out", tmp_path / "broken")
@@ -115,6 +121,94 @@ def test_folders_and_files_are_measured_against_each_other(digits, tmp_path, cap
     said = capsys.readouterr().out
     assert "Fréchet distance" in said
     assert "model" in said
+
+
+def test_arrays_of_any_name_and_published_moments(digits, tmp_path):
+    """Published moments give the Fréchet distance of the images they are of; float32 ones to their rounding."""
+    test = np.load(digits / "test.npz")["images"]
+    np.save(tmp_path / "test.npy", test)
+    np.savez_compressed(tmp_path / "arr.npz", arr_0=test)
+    told = extractors.digits().features(jnp.asarray(test))
+    mean, covariance = frechet.moments(told["features"]).gaussian()
+    spatial = dict(zip(("mu_s", "sigma_s"), frechet.moments(told["spatial"]).gaussian(), strict=True))
+    np.savez(tmp_path / "moments.npz", mu=mean, sigma=covariance)
+    np.savez(tmp_path / "rounded.npz", mu=mean.astype(np.float32), sigma=covariance.astype(np.float32))
+    np.savez(tmp_path / "adm.npz", mu=mean, sigma=covariance, arr_0=test, **spatial)
+    found = {}
+    for reference in ("test.npy", "arr.npz", "moments.npz", "rounded.npz", "adm.npz"):
+        out = tmp_path / f"out_{reference}"
+        measured("--images", digits / "train.npz", "--reference", tmp_path / reference, *DIGITS, "--out", out)
+        found[reference] = protocol.read(out / "evaluation.json")
+    whole = found["test.npy"]["metrics"]
+    assert found["arr.npz"]["metrics"] == whole
+    for reference, rtol in (("moments.npz", 1e-9), ("rounded.npz", 1e-5)):
+        metrics = found[reference]["metrics"]
+        assert metrics.keys() == {"Fréchet distance", "Inception Score"}
+        np.testing.assert_allclose(metrics["Fréchet distance"], whole["Fréchet distance"], rtol=rtol)
+        assert metrics["Inception Score"] == whole["Inception Score"]
+        assert found[reference]["protocol"]["reference"]["images"] is None
+    assert found["adm.npz"]["metrics"].keys() == whole.keys()
+    for name, value in found["adm.npz"]["metrics"].items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-9)
+    hashes = {about["protocol"]["reference"]["sha256"] for about in found.values()}
+    assert len(hashes) == 4  # test.npy and arr.npz hold the same
+    assert not list(tmp_path.glob("out_*/*[!nl]"))  # evaluation.json and report.html are all that is left
+
+
+def test_one_protocol_may_have_two_names(digits, tmp_path, capsys):
+    shutil.copy(digits / "test.npz", tmp_path / "other.npz")
+    for name, reference in (("a", digits / "test.npz"), ("b", tmp_path / "other.npz")):
+        measured("--images", digits / "train.npz", "--reference", reference, *DIGITS, "--out", tmp_path / name)
+    capsys.readouterr()
+    assert compared(tmp_path / "a", tmp_path / "b") == 0
+    said = capsys.readouterr().out
+    assert "reference.name" in said
+    assert "Fréchet distance" in said
+
+
+def test_images_of_a_folder_are_of_one_size(digits, tmp_path):
+    """The one that is another is named, wherever it stands; grey among colour is colour."""
+    for name in ("b", "c"):
+        Image.new("RGB", (8, 8), (9, 8, 7)).save(tmp_path / f"{name}.png")
+    Image.new("L", (8, 8), 5).save(tmp_path / "a.png")
+    (tmp_path / "._000.png").write_bytes(b"what another system left")
+    assert kept.of_path(tmp_path).some(2)[:, 0, 0].tolist() == [[5, 5, 5], [9, 8, 7]]
+    Image.new("RGB", (64, 66)).save(tmp_path / "grid.png")
+    with pytest.raises(InputError, match=r"images of 2 sizes in .*a.png of 8 x 8, .*grid.png of 64 x 66; remove"):
+        kept.of_path(tmp_path)
+
+
+def test_the_hash_of_images_does_not_depend_on_their_parts():
+    images = np.arange(1100, dtype=np.uint8).reshape(-1, 1, 1, 1)
+
+    def of(*sizes):
+        return kept.Images(1100, lambda: iter(np.split(images, np.cumsum(sizes))), "").sha256()
+
+    assert of(500, 500) == of() == of(7, 493, 499, 2) != kept.Images(1100, lambda: iter([images[::-1]]), "").sha256()
+
+
+def test_features_are_seen_by_no_other_process(digits, tmp_path):
+    found = quality.features(extractors.digits(), kept.of_path(digits / "test.npz"), tmp_path)
+    again = quality.features(extractors.digits(), kept.of_path(digits / "train.npz"), tmp_path)
+    assert not list(tmp_path.iterdir())  # neither has a name in the folder
+    assert (found["features"] != again["features"]).any()
+    alone = quality.features(extractors.digits(), kept.of_path(digits / "test.npz"), tmp_path)
+    np.testing.assert_array_equal(found["features"], alone["features"])
+
+
+BROKEN = {
+    "a list": '{"protocol": [], "subject": {}, "metrics": {}}',
+    "a number": '{"protocol": {}, "subject": {}, "metrics": 3}',
+    "text": '{"protocol": {}, "subject": {}, "metrics": {"a": "b"}}',
+    "deep": '{"protocol": ' + '{"a":' * 980 + "1" + "}" * 980 + ', "subject": {}, "metrics": {}}',
+}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
+def test_reports_that_are_none(tmp_path, text):
+    (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(InputError, match=r"give an evaluation\.json"):
+        protocol.read(tmp_path / "evaluation.json")
 
 
 def test_numbers_of_other_protocols_do_not_compare(digits, tmp_path, capsys):
@@ -151,10 +245,11 @@ def test_an_extractor_of_ones_own(digits, tmp_path):
     assert "Inception Score" not in found["metrics"]  # it gives no logits
 
 
+SLOW = ["--workdir", "{run}", "--num", "1000000", "--steps", "1000", *DIGITS]
 MISTAKES = {
     "no extractor": (["--images", "{digits}/train.npz", "--reference", "{digits}/test.npz"], "no extractor; give"),
     "no reference": (["--images", "{digits}/train.npz", *DIGITS], "no images to compare with"),
-    "no images": (["--images", "nothing.npz", "--reference", "{digits}/test.npz", *DIGITS], "cannot read images"),
+    "no images": (["--images", "none.npz", "--reference", "{digits}/test.npz", *DIGITS], "cannot read none.npz"),
     "weights": (
         ["--images", "{digits}/train.npz", "--reference", "{digits}/test.npz", "--extractor", "{digits}/train.npz"],
         "train.npz",
@@ -163,19 +258,36 @@ MISTAKES = {
     "nothing": (["--workdir", "{run}", "--num", "0"], "nothing to measure"),
     "not a report": (["--compare", "{digits}/train.npz", "{digits}/test.npz"], "give an evaluation.json"),
     "sampler": (["--workdir", "{run}", "--sampler", "dpm", *DIGITS], "choose from ancestral, ddim"),
+    # What follows is refused before an image is drawn: in a second, where drawing takes minutes.
+    "reference": ([*SLOW, "--reference", "nowhere"], "cannot read nowhere"),
+    "likelihood": ([*SLOW, "--likelihood", "exact"], "it has bound, ode"),
+    "examples": ([*SLOW, "--likelihood", "bound", "--examples", "-3"], "--examples -3 must be at least 1"),
+    "examples of nothing": ([*SLOW, "--examples", "3"], "--examples 3 is of --likelihood"),
+    "no folder": ([*SLOW, "--out", "{digits}/train.npz/out"], "train.npz is no folder"),
+    "another size": ([*SLOW, "--reference", "{digits}/large.npy"], "takes 8 x 8 x 1"),
+    "moments of others": ([*SLOW, "--reference", "{digits}/others.npz"], "features of 7 and of 64 dimensions"),
+    "no moments": ([*SLOW, "--reference", "{digits}/bad.npz"], "has the eigenvalue -1"),
+    "channels first": (
+        ["--images", "{digits}/first.npy", "--reference", "{digits}/test.npz", *DIGITS],
+        "images.transpose(0, 2, 3, 1) puts the channels last",
+    ),
+    "no effect": (
+        ["--images", "{digits}/train.npz", "--reference", "{digits}/test.npz", "--steps", "3", "--sigma-rel", ".1"],
+        "--steps, --sigma-rel: of drawing",
+    ),
 }
 
 
 @pytest.mark.parametrize(("options", "said"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_gets_one_line(trained, digits, options, said, capsys, tmp_path):
     options = [option.format(run=trained, digits=digits) for option in options]
-    assert run(evaluate.main, *options, "--out", tmp_path / "out") == 2
+    assert run(evaluate.main, "--out", tmp_path / "out", *options) == 2
     output = capsys.readouterr().err.strip()
     assert said in output.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
-def test_parts_are_checked_and_never_taken_for_others(tmp_path):
+def test_parts_are_checked_and_never_taken_for_others(tmp_path, capsys):
     parts = kept.Parts(tmp_path, 5, 2)
     assert parts.missing() == [0, 2, 4]
     for start, count in ((0, 2), (2, 2), (4, 1)):
@@ -184,9 +296,16 @@ def test_parts_are_checked_and_never_taken_for_others(tmp_path):
     found = parts.images("mine")
     assert found.some(3)[:, 0, 0, 0].tolist() == [0, 0, 2]
     assert np.concatenate(list(found.parts())).shape == (5, 2, 2, 1)
-    (tmp_path / "images_00000002.npy").write_bytes(b"half a file")
-    with pytest.raises(InputError, match="delete it and give the same command again"):
-        list(found.parts())
+    kept_part = (tmp_path / "images_00000002.npz").read_bytes()
+    for damaged in (b"half a file", kept_part.replace(bytes([2] * 8), bytes([2] * 7 + [3]))):
+        (tmp_path / "images_00000002.npz").write_bytes(damaged)
+        with pytest.raises(InputError, match="delete it and give the same command again"):
+            list(found.parts())
+        assert parts.missing() == [2]
+        assert "images_00000002.npz" in capsys.readouterr().err
+    parts.add(2, np.full((2, 2, 2, 1), 9, np.uint8))
+    assert parts.missing() == []
+    assert kept.Parts(tmp_path, 5, 5).missing() == [0]  # the first part of another division is not that of this one
 
 
 def test_a_digest_sees_every_byte_and_place():

@@ -51,19 +51,31 @@ class _Header(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def arrays(path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file, by name.
+def arrays(path, *names: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, by name: all, or those of `names` that are there.
 
     Raises:
       InputError: the file cannot be read, is damaged or another, holds something else than arrays of numbers, or is
         so well packed that it may be a trap.
     """
-    with _archive(path) as members:
+    with _archive(path) as found:
+        members = {name: member for name, member in found.items() if not names or name in names}
         unpacked, size = sum(info.file_size for _, info in members.values()), os.path.getsize(path)
         if unpacked > max(SMALL, RATIO * size):
             remedy = "save it with numpy.savez, which does not pack"
             raise InputError(f"{path} would be {unpacked} bytes of arrays, unpacked from {size}; {remedy}")
         return {name: _whole(archive, info) for name, (archive, info) in members.items()}
+
+
+def is_archive(path) -> bool:
+    """Whether a file is an .npz file rather than one array, or something else."""
+    return _starts(path, b"PK")
+
+
+def names(path) -> set[str]:
+    """Of the arrays of an .npz file; errors as of `arrays`."""
+    with _archive(path) as members:
+        return set(members)
 
 
 def rows(path, *names: str) -> Rows:

@@ -18,6 +18,7 @@ from diffusion_jax.pretrained import digest, safetensors_file
 from diffusion_jax.pretrained import inception as published
 
 FEATURES = "features"  # what every extractor gives
+SPATIAL = "spatial"
 
 DIGITS = Path(__file__).with_name("digits.safetensors")
 DIGITS_SHA256 = "1508413184c6b4c489ad8cfd7251546740b6436540a1584a703939998cf2cea6"
@@ -75,6 +76,13 @@ def digits() -> Extractor:
     digest.check(DIGITS, DIGITS_SHA256, "install the package again")
     params = {name: np.asarray(array) for name, array in safetensors_file.load(DIGITS).items()}
     return Extractor(Partial(_digits, params), "digits classifier", DIGITS_SHA256, (8, 8, 1))
+
+
+def dimensions(extractor: Extractor) -> dict[str, int]:
+    """Name -> D of what the extractor says; nothing is computed."""
+    shape = tuple(known or usual for known, usual in zip(extractor.shape, (64, 64, 3), strict=True))
+    said = jax.eval_shape(extractor.features, jax.ShapeDtypeStruct((1, *shape), np.uint8))
+    return {name: array.shape[-1] for name, array in said.items()}
 
 
 def named(name: str | None) -> Extractor:

@@ -98,7 +98,8 @@ def gaussian_distance(a, b) -> float:
 
     Raises:
       InputError: shapes that do not fit.
-      RunError: a covariance is not symmetric or has a negative eigenvalue beyond rounding, or values are not finite.
+      RunError: a covariance is not symmetric or has a negative eigenvalue beyond the rounding of its own type, or
+        values are not finite.
     """
     (mean_a, root_a, trace_a), (mean_b, root_b, trace_b) = _prepared(*a), _prepared(*b)
     checks.same_size(len(mean_a), len(mean_b))
@@ -110,21 +111,29 @@ def gaussian_distance(a, b) -> float:
     return float(shift @ shift + trace_a + trace_b - 2.0 * cross)
 
 
+def check_gaussian(mean, covariance) -> None:
+    """Raises what `gaussian_distance` would, of one Gaussian."""
+    _prepared(mean, covariance)
+
+
 def _prepared(mean, covariance) -> tuple[np.ndarray, np.ndarray, float]:
     """Mean, square root of the covariance, and its trace, float64."""
-    mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+    mean, covariance = np.asarray(mean), np.asarray(covariance)
+    eps = np.finfo(covariance.dtype).eps if covariance.dtype.kind == "f" else 0.0
+    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
+    if mean.ndim != 1 or not mean.size or covariance.shape != (len(mean), len(mean)):
         raise InputError(f"a mean {list(mean.shape)} and a covariance {list(covariance.shape)}; give [D] and [D, D]")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise RunError("a mean or covariance is not finite; look at the images")
     skew, largest = np.abs(covariance - covariance.T).max(), np.abs(covariance).max()
-    if skew > ROUNDING * largest:
+    if skew > max(ROUNDING, eps) * largest:
         raise RunError(f"a covariance is not symmetric, by {skew:.3g}; a covariance of features is")
     try:
         values, vectors = np.linalg.eigh(covariance)
     except np.linalg.LinAlgError as error:
         raise RunError(f"the eigenvalues of a covariance were not found ({error}); look at the images") from error
-    if values[0] < -ROUNDING * np.abs(values).max():
+    # Rounding each entry to eps / 2 of itself moves no eigenvalue by more than that times the Frobenius norm (Weyl).
+    if values[0] < -max(ROUNDING * np.abs(values).max(), eps * np.linalg.norm(covariance)):
         raise RunError(f"a covariance has the eigenvalue {values[0]:.3g}; a Fréchet distance needs none below 0")
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     return mean, root, float(np.trace(covariance))

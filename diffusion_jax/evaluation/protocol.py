@@ -15,6 +15,7 @@ from diffusion_jax import files
 from diffusion_jax.config import flatten
 from diffusion_jax.errors import InputError
 
+LONGEST = 16 * files.MEBIBYTE  # bytes of a report
 PACKAGES = ("diffusion_jax", "jax", "jaxlib", "flax", "numpy")
 
 
@@ -53,33 +54,54 @@ def read(path) -> dict[str, Any]:
       InputError: it is none.
     """
     try:
-        report = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path} ({error}); give an evaluation.json") from error
-    if not isinstance(report, dict) or not {"protocol", "subject", "metrics"} <= report.keys():
+        report = files.json_object(path, LONGEST)
+        known = {"protocol", "subject", "metrics"} <= report.keys() and all(map(_is_flat, report.values()))
+        known = known and all(type(value) in (int, float) for value in report["metrics"].values())
+    except InputError as error:
+        raise InputError(f"{error}; give an evaluation.json") from error
+    if not known:
         raise InputError(f"{path} is not a report of diffusion_jax.evaluate; give an evaluation.json")
     return report
+
+
+def _is_flat(section) -> bool:
+    """Whether it is of names and values, or of such sections, and not so deep that it has no end."""
+    try:
+        return type(section) is dict and flatten(section) is not None
+    except RecursionError:
+        return False
 
 
 def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     """(metric, of a, of b) of two reports with one protocol; metrics that only one of them has are left out.
 
+    What has a SHA-256 in both is the same where that is, whatever it is called.
+
     Raises:
       InputError: their protocols differ: each difference is named. Such numbers say nothing beside each other.
     """
-    ours, theirs = flatten(a["protocol"]), flatten(b["protocol"])
-    different = [
-        f"{key}: {ours.get(key)!r} and {theirs.get(key)!r}"
-        for key in sorted(ours.keys() | theirs.keys())
-        if ours.get(key) != theirs.get(key)
-    ]
-    if different:
+    notes = _notes(a, b)
+    rows = [row for row in _differing(a, b, "protocol") if row[0] not in notes]
+    if rows:
+        different = [f"{key}: {one!r} and {other!r}" for key, one, other in rows]
         raise InputError(f"these were not measured alike, {'; '.join(different)}; measure one of them again")
     return [(name, a["metrics"][name], b["metrics"][name]) for name in a["metrics"] if name in b["metrics"]]
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(name, of a, of b) of what differs in what was measured: models, samplers, steps."""
-    ours, theirs = flatten(a["subject"]), flatten(b["subject"])
+    """(name, of a, of b) of what differs in what was measured, models, samplers, steps, and of other names."""
+    notes = _notes(a, b)
+    return _differing(a, b, "subject") + [row for row in _differing(a, b, "protocol") if row[0] in notes]
+
+
+def _differing(a, b, section: str) -> list[tuple[str, Any, Any]]:
+    ours, theirs = flatten(a[section]), flatten(b[section])
     keys = sorted(ours.keys() | theirs.keys())
     return [(key, ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)]
+
+
+def _notes(a, b) -> set[str]:
+    """Keys of names of what both reports know by its hash."""
+    ours, theirs = flatten(a["protocol"]), flatten(b["protocol"])
+    hashed = {key.removesuffix("sha256") for key in ours if key.endswith(".sha256") and ours[key] and theirs.get(key)}
+    return {f"{prefix}name" for prefix in hashed}

@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffusion_jax import rng
+from diffusion_jax.errors import RunError
 from diffusion_jax.evaluation import streaming
 from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.kept import Images
@@ -17,25 +20,39 @@ from diffusion_jax.training.parallel import DataParallel
 
 
 def features(extractor: Extractor, images: Images, folder: Path, size: int = 64) -> dict[str, np.ndarray]:
-    """Everything the extractor says of a set, name -> [N, D], as files in `folder`.
+    """Everything the extractor says of a set, name -> [N, D], on the disk of `folder`.
 
     Images are read and features written part by part, and the measures read them so: memory does not grow with N.
+
+    Raises:
+      RunError: there is no room for them.
     """
     arrays, done = {}, 0
     for part in streaming.stream(extractor, images.parts(), size, images.count):
         for name, x in part.items():
             if name not in arrays:
-                folder.mkdir(parents=True, exist_ok=True)
-                shape = (images.count, x.shape[1])
-                arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", x.dtype, shape)
+                arrays[name] = _on_disk(folder, (images.count, x.shape[1]), x.dtype)
             arrays[name][done : done + len(x)] = x
         done += len(x)
     return arrays
 
 
+def _on_disk(folder: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """An array in a file without a name: another process cannot change it, and a killed one leaves nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error now, and not a signal later
+                os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * dtype.itemsize))
+            return np.memmap(file, dtype, "w+", shape=shape)
+    except OSError as error:
+        size = f"{math.prod(shape) * dtype.itemsize / 2**20:.0f} MiB"
+        raise RunError(f"no {size} for features in {folder} ({error.strerror}); make room there") from error
+
+
 def all_measures(real: Mapping[str, np.ndarray], generated: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Every measure that the extractor's arrays allow."""
-    return {m.name: float(m.of(real, generated)) for m in MEASURES if m.needs in generated}
+    return {m.name: float(m.of(real, generated)) for m in MEASURES if m.possible(real, generated)}
 
 
 def digest(source, example: Mapping, count: int) -> str:

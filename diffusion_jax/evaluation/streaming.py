@@ -135,14 +135,19 @@ def _checked(extractor: Extractor, batches: Iterable) -> Iterator[np.ndarray]:
         images = np.asarray(images)
         if images.ndim != 4:
             raise InputError(f"images {list(images.shape)}; give batches [B, H, W, C], a whole array as [array]")
-        if any(wanted not in (None, found) for wanted, found in zip(extractor.shape, images.shape[1:], strict=True)):
-            wanted = " x ".join("any" if n is None else str(n) for n in extractor.shape)
-            found = " x ".join(map(str, images.shape[1:]))
-            raise InputError(f"images of {found}; {extractor.name} takes {wanted} (height x width x channels)")
+        check_shape(extractor, images.shape[1:])
         if shape not in (None, images.shape[1:]):
             raise InputError(f"images of {images.shape[1:]} after some of {shape}; all must be of one shape")
         shape = images.shape[1:]
         yield _levels(images)
+
+
+def check_shape(extractor: Extractor, shape: tuple[int, ...]) -> None:
+    """Raise `InputError` unless the extractor takes images of `shape`, [H, W, C]."""
+    if any(wanted not in (None, found) for wanted, found in zip(extractor.shape, shape, strict=True)):
+        wanted = " x ".join("any" if n is None else str(n) for n in extractor.shape)
+        found = " x ".join(map(str, shape))
+        raise InputError(f"images of {found}; {extractor.name} takes {wanted} (height x width x channels)")
 
 
 def _levels(images: np.ndarray) -> np.ndarray:

@@ -131,11 +131,11 @@ def _parent(given: Parent | None, config: ConfigDict, workdir: Path) -> Parent |
 
 
 def _check_new(checkpoints: Checkpoints, config: ConfigDict, reached: int):
-    """`InputError` where checkpoints must have been: a save waits for the one before, and two were due by `reached`."""
+    """`InputError` where there must have been one: a save waits for the one before, and two were due by `reached`."""
     if config.log.checkpoint_every and reached > 2 * config.log.checkpoint_every:
         raise InputError(
-            f"there is no checkpoint in {checkpoints.directory}, but the run's {metrics.FILE} reached step {reached}; "
-            "restore them from a copy, or start again in another work directory"
+            f"there is no checkpoint in {checkpoints.directory}, but the run's {metrics.FILE} reached step "
+            f"{reached}; restore them from a copy, or start again in another work directory"
         )
 
 

@@ -126,6 +126,21 @@ def test_what_is_no_covariance_is_refused(bad, message, scale):
             frechet.gaussian_distance(*pair)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_rounded_covariances_are_taken_to_their_rounding(dtype):
+    """Singular ones: rounding makes some of their zeros negative. As float64 that would be no rounding."""
+    mean, exact = frechet.moments(features(0, 6)).gaussian()
+    rounded, eye = exact.astype(dtype), (np.zeros(D), np.eye(D))
+    assert np.linalg.eigvalsh(rounded.astype(np.float64))[0] < -1e-9
+    eps = float(np.finfo(dtype).eps)
+    expected = frechet.gaussian_distance((mean, exact), eye)
+    np.testing.assert_allclose(frechet.gaussian_distance((mean, rounded), eye), expected, rtol=5 * eps**0.5)
+    with pytest.raises(RunError, match="eigenvalue"):
+        frechet.gaussian_distance((mean, rounded.astype(np.float64)), eye)
+    with pytest.raises(RunError, match="eigenvalue"):
+        frechet.gaussian_distance((mean, (exact - 3 * eps * np.linalg.norm(exact) * np.eye(D)).astype(dtype)), eye)
+
+
 def test_the_eigenvalue_is_said():
     with pytest.raises(RunError, match=r"eigenvalue -0\.25;"):
         frechet.gaussian_distance((np.zeros(2), np.diag([1.0, -0.25])), (np.zeros(2), np.eye(2)))
