@@ -39,8 +39,13 @@ def inverse_log_snr(schedule: Schedule, value) -> np.ndarray:
 
     By bisection: log-SNR falls with t whatever the schedule. Values above log-SNR(0+) give 0, and values
     below log-SNR(1) give 1. For schedules known at every t, not for tables.
+
+    Raises:
+      InputError: a value is not a number.
     """
     value = np.asarray(value, np.float64)
+    if np.isnan(value).any():
+        raise InputError("a log-SNR to look up is not a number (NaN)")
     low, high = np.zeros_like(value), np.ones_like(value)
     for _ in range(80):  # to the last bit, for times down to 1e-9
         middle = (low + high) / 2

@@ -197,7 +197,7 @@ def test_tables(name, betas):
 @pytest.mark.parametrize(("spacing", "grid"), [("leading", timesteps.leading), ("trailing", timesteps.uniform)])
 def test_grids(spacing, grid):
     scheduler = diffusers.DDPMScheduler(T, timestep_spacing=spacing)
-    for steps in (1, 2, 3, 7, 10, 30, 50, 64, 250, 999, T):
+    for steps in (2, 3, 7, 10, 30, 50, 64, 250, 999, T):
         scheduler.set_timesteps(steps)
         np.testing.assert_array_equal(table_indices(grid(steps, T)), scheduler.timesteps, err_msg=str(steps))
 

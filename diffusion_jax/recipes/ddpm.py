@@ -85,7 +85,7 @@ def ddim(schedule: schedules.Schedule, num: int) -> Callable:
     """DDIM's walk down a table of `num` betas."""
 
     def walk(request: SampleRequest) -> Walk:
-        times = timesteps.leading(min(50, num) if request.steps is None else request.steps, num)
+        times = timesteps.leading(timesteps.leading_steps(50, num) if request.steps is None else request.steps, num)
         process = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
         transforms = (guidance.clip(), variances.posterior(schedule))
         return Walk(samplers.ancestral(process), times, transforms, by_classifier(schedule, request))

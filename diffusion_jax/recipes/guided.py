@@ -68,7 +68,7 @@ def build(
         return Walk(samplers.ancestral(process), grid, transforms, guide(request))
 
     def ddim(request: SampleRequest) -> Walk:
-        grid = timesteps.leading(min(50, num) if request.steps is None else request.steps, num)
+        grid = timesteps.leading(timesteps.leading_steps(50, num) if request.steps is None else request.steps, num)
         deterministic = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
         certain = (*transforms, variances.posterior(schedule))
         return Walk(samplers.ancestral(deterministic), grid, certain, guide(request))
