@@ -1,21 +1,26 @@
-"""Published models, to draw from: their networks, their weights, and the noise and sampler that their files name."""
+"""Published models, to draw from: their networks, their weights, and the noise and sampler that their files name.
 
-import shlex
+OpenAI's are composed in `recipes.openai`.
+"""
+
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from diffusion_jax import conditions, guidance, processes, samplers, timesteps, variances, views
+from diffusion_jax import conditions, guidance, processes, samplers, variances, views
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Drawable, SampleRequest
 from diffusion_jax.models.controlnet import Controlled
-from diffusion_jax.pretrained import files, loading, openai_flags
+from diffusion_jax.pretrained import files, loading
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.scheduler import Sampling, sampling
 from diffusion_jax.recipes import improved
 from diffusion_jax.recipes.compose import Walk, drawn_by, without_eta
+from diffusion_jax.recipes.openai import openai
+
+__all__ = ["diffusers", "openai"]
 
 OFFICIAL_DIT = 4.0  # the guidance of its own script
 
@@ -57,48 +62,6 @@ def diffusers(name: str, variant: str = "", controlnet: str | None = None, size:
         return read(), f"published {kind} of {name}", lambda sampler: Path("samples") / Path(name).name / sampler
 
     return Drawable(_samplers(model, how, guide, shape, component.scheduler), ask, view, load)
-
-
-def openai(path: str, text: str) -> Drawable:
-    """A file of improved-diffusion's or guided-diffusion's, to draw from.
-
-    Args:
-      path: the file (.pt).
-      text: the flags that its page gives, of network and diffusion: "--image_size 64 --learn_sigma True ...".
-
-    Raises:
-      InputError: a flag or a value that is not known, or a file that is damaged or of another network.
-    """
-    flags = _flags(text)
-    num = int(flags.pop("diffusion_steps", 1000))
-    betas = flags.pop("noise_schedule", "linear")
-    respacing, said = flags.pop("timestep_respacing", ""), flags.pop("predict_xstart", False)
-    learned = flags.get("learn_sigma", False)
-    small = flags.pop("sigma_small", False)
-    for name in ("rescale_timesteps", "rescale_learned_sigmas", "use_kl", "use_ddim", "num_samples", "batch_size"):
-        flags.pop(name, None)  # of training, of other times of the same network, or asked for here in other words
-    network = openai_flags.unet(flags)
-    scheduler = {
-        "_class_name": "DDPMScheduler",
-        "num_train_timesteps": num,
-        "beta_schedule": {"cosine": "squaredcos_cap_v2"}.get(betas, betas),
-        # Their linear tables keep the total noise whatever the number of steps.
-        "beta_start": 0.0001 * 1000 / num,
-        "beta_end": 0.02 * 1000 / num,
-        "variance_type": "learned_range" if learned else "fixed_small" if small else "fixed_large",
-        "prediction_type": "sample" if said else "epsilon",
-    }
-    how = sampling(scheduler)._replace(grid=lambda steps: timesteps.respaced(steps, num))
-    side = int(flags.get("image_size", openai_flags.FLAGS["image_size"]))
-    shape = (side, side, network.example[0].shape[-1])
-    ask = conditions.labels(openai_flags.CLASSES) if network.example[2] else conditions.nothing
-    usual = scheduler | ({"steps": int(respacing)} if str(respacing).isdigit() else {})
-
-    def load():
-        params = network.read(files.weights(path))
-        return params, f"published weights of {path}", lambda sampler: Path("samples") / Path(path).stem / sampler
-
-    return Drawable(_samplers(network.model, how, None, shape, usual), ask, views.pictures(), load)
 
 
 # ---- What is told, how it guides, and how it is shown, by the kind of network.
@@ -226,20 +189,3 @@ def _size(text: str | None, published) -> tuple[int, int]:
     if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
         raise InputError(f"--size {text}: give height and width, such as 32x32")
     return int(parts[0]), int(parts[1])
-
-
-def _flags(text: str) -> dict:
-    """"--a 1 --b True" as {"a": 1, "b": True}."""
-    words = shlex.split(text.replace("=", " "))
-    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
-        raise InputError(f"--flags {text}: give pairs of --name value")
-    return {name[2:]: _value(value) for name, value in zip(words[::2], words[1::2], strict=True)}
-
-
-def _value(word: str):
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(word.lower(), word)

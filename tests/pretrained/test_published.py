@@ -127,7 +127,7 @@ def test_a_file_of_openai(tmp_path, monkeypatch):
     named = {"image_size": 32, "num_channels": 32, "num_res_blocks": 1, "learn_sigma": True, "class_cond": True}
     named |= {"channel_mult": "1,2", "attention_resolutions": "16"}
     flags = " ".join(f"--{name} {value}" for name, value in named.items())
-    flags += " --diffusion_steps 100 --noise_schedule cosine --timestep_respacing 4"
+    flags += " --diffusion_steps 100 --rescale_timesteps True --noise_schedule cosine --timestep_respacing 4"
     network = openai_flags.unet(named)
     params = jax.tree.map(lambda leaf: (0.05 * RNG.normal(size=leaf.shape)).astype(np.float32), network.template())
     flat = traverse_util.flatten_dict(params, sep="/")
