@@ -12,7 +12,7 @@ from diffusion_jax.models.text_unet import TextUNet
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.pretrained import diffusers_names as names
 from diffusion_jax.pretrained.layouts import linear, pointwise
-from diffusion_jax.pretrained.published import Network, Values, shape
+from diffusion_jax.pretrained.published import LARGEST, LAYERS, Network, Values, shape
 from diffusion_jax.pretrained.wiring import Wiring
 
 SHARED = {
@@ -211,7 +211,7 @@ def _wiring(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wiri
     values.only("act_fn", "silu", "swish")
     values.only("class_embed_type", None)
     labels = int(values["num_class_embeds"] is not None)
-    wiring = Wiring(widths, _equal(values, "layers_per_block", len(widths)), down, labels)
+    wiring = Wiring(widths, _equal(values, "layers_per_block", len(widths), LAYERS), down, labels)
     return wiring, between.pop() if between else "conv"
 
 
@@ -271,7 +271,9 @@ def _reading(values: Values, blocks: Iterable[str]) -> tuple[Wiring, TextUNet, C
     values.only("resnet_time_scale_shift", "default")
     values.only("only_cross_attention", False)
     values.only("downsample_padding", 1)
-    depth = _equal(values, "transformer_layers_per_block", len(wiring.widths))
+    depth = _equal(values, "transformer_layers_per_block", len(wiring.widths), LAYERS)
+    if wiring.blocks * depth > LAYERS:
+        values.refuse("transformer_layers_per_block", depth, f"at most {LAYERS} on one level are expected")
     project = linear if values.only("use_linear_projection", False, True) else pointwise
     model = TextUNet(heads=_heads(values, wiring.widths), depth=depth, **_fields(values, wiring))
     return wiring, model, names.transformer(depth, project)
@@ -289,11 +291,11 @@ def _heads(values: Values, widths: tuple[int, ...]) -> Callable:
     return values.refuse(name, heads, "as many heads everywhere, or heads as wide everywhere, are expected")
 
 
-def _equal(values: Values, name: str, count: int) -> int:
-    """A positive integer, or a list of `count` that are equal."""
+def _equal(values: Values, name: str, count: int, most: int = LARGEST) -> int:
+    """An integer in [1, most], or a list of `count` that are equal."""
     if type(values[name]) not in (list, tuple):
-        return values.integer(name)
-    listed = values.integers(name)
+        return values.integer(name, most=most)
+    listed = values.integers(name, most)
     if len(listed) != count or len(set(listed)) != 1:
         values.refuse(name, listed, "the same for every level is expected")
     return listed[0]

@@ -6,7 +6,7 @@ from typing import Any
 from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.pretrained import dit as names
-from diffusion_jax.pretrained.published import Network, Values, shape
+from diffusion_jax.pretrained.published import LAYERS, Network, Values, shape
 
 DIT = {
     "num_attention_heads": 16,
@@ -48,7 +48,7 @@ def dit(config: Mapping[str, Any]) -> Network:
         values.only(fixed, DIT[fixed])
     values.only("norm_eps", 1e-5, 1e-6)
     patch, channels, heads = (values.integer(n) for n in ("patch_size", "in_channels", "num_attention_heads"))
-    layers = values.integer("num_layers")
+    layers = values.integer("num_layers", most=LAYERS)
     model = DiT(
         patch=patch,
         features=heads * values.integer("attention_head_dim"),

@@ -1,6 +1,7 @@
 """Parameters from published weights and back, by a table of entries: which of theirs is which of ours, and how."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from diffusion_jax.errors import InputError
 from diffusion_jax.pretrained import safetensors_file
 from diffusion_jax.pretrained.files import WEIGHTS
 from diffusion_jax.pretrained.layouts import Layout, same
+
+OTHERS = "these are not the weights of this network"
 
 
 class Entry(NamedTuple):
@@ -49,6 +52,8 @@ def read(template: Mapping[str, Any], entries: Sequence[Entry], weights: Mapping
         table is not that of this network.
     """
     leaves = traverse_util.flatten_dict(template, sep="/")
+    _check_table(leaves, entries)
+    _check_total(leaves, weights)
     _check_weights({name: shape for name, (_, shape) in kinds(template, entries).items()}, weights)
     params, broken = {}, []
     for entry in entries:
@@ -99,15 +104,7 @@ def kinds(template: Mapping[str, Any], entries: Sequence[Entry]) -> dict[str, tu
       InputError: the table is not that of this network.
     """
     leaves = traverse_util.flatten_dict(template, sep="/")
-    ours = Counter(name for entry in entries for name in entry.ours)
-    _refuse(
-        "the table of names is not that of this network",
-        {
-            "not in the network": [name for name in ours if name not in leaves],
-            "not in the table": [name for name in leaves if name not in ours],
-            "twice in the table": [name for name, count in ours.items() if count > 1],
-        },
-    )
+    _check_table(leaves, entries)
     # One zero, repeated by strides of 0: rearranging it says the shape, and takes next to no memory.
     zeros = {name: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for name, leaf in leaves.items()}
     found = {}
@@ -117,13 +114,45 @@ def kinds(template: Mapping[str, Any], entries: Sequence[Entry]) -> dict[str, tu
     return found
 
 
+def check_names(entries: Sequence[Entry], weights: Iterable[str]) -> None:
+    """Raise `InputError` unless `weights` are the names of the table; each other is named."""
+    _refuse(OTHERS, _other_names([name for entry in entries for name in (entry.theirs, *entry.copies)], weights))
+
+
+def _other_names(wanted: Iterable[str], given: Iterable[str]) -> dict[str, list[str]]:
+    wanted, given = dict.fromkeys(wanted), dict.fromkeys(given)
+    return {
+        "missing": [name for name in wanted if name not in given],
+        "unknown": [name for name in given if name not in wanted],
+    }
+
+
+def _check_table(leaves: Mapping[str, Any], entries: Sequence[Entry]) -> None:
+    ours = Counter(name for entry in entries for name in entry.ours)
+    _refuse(
+        "the table of names is not that of this network",
+        {
+            "not in the network": [name for name in ours if name not in leaves],
+            "not in the table": [name for name in leaves if name not in ours],
+            "twice in the table": [name for name, count in ours.items() if count > 1],
+        },
+    )
+
+
+def _check_total(leaves: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+    """Raise `InputError` where parameters outnumber the file's numbers by far: to rearrange them takes memory."""
+    wanted = sum(math.prod(leaf.shape) for leaf in leaves.values())
+    given = sum(math.prod(array.shape) for array in weights.values())
+    if wanted > 2 * given + 2**20:
+        raise InputError(f"{OTHERS}, which has {wanted} parameters; the file has {given}")
+
+
 def _check_weights(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, Any]) -> None:
     both = [name for name in shapes if name in weights]
     _refuse(
-        "these are not the weights of this network",
-        {
-            "missing": [name for name in shapes if name not in weights],
-            "unknown": [name for name in weights if name not in shapes],
+        OTHERS,
+        _other_names(shapes, weights)
+        | {
             "of another shape": [
                 f"{name} {tuple(weights[name].shape)} instead of {shapes[name]}"
                 for name in both

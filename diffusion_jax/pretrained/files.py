@@ -1,11 +1,11 @@
 """Weights and configs where they are kept: files, folders as diffusers lays them out, and the Hugging Face hub."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from diffusion_jax.errors import InputError
+from diffusion_jax.files import MEBIBYTE, json_object
 from diffusion_jax.pretrained import safetensors_file, torch_file
 from diffusion_jax.pretrained.stored import Stored
 
@@ -13,6 +13,7 @@ WEIGHTS = "diffusion_pytorch_model"
 MODELS = ("", "unet", "transformer", "controlnet")  # folders of a pipeline where a model of ours may be
 SCHEDULER = "scheduler_config.json"
 TORCH = (".bin", ".pt", ".pth", ".ckpt")
+INDEX = 8 * MEBIBYTE  # bytes of the index of a sharded file: of some 80,000 arrays
 
 
 class Component(NamedTuple):
@@ -76,19 +77,6 @@ def component(name, variant: str = "", revision: str | None = None) -> Component
     return Component(json_object(folder / "config.json"), weights(_weights_file(folder, variant)), scheduler)
 
 
-def json_object(path) -> dict:
-    """The object in a JSON file, or `InputError`."""
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({str(error)[:80]})") from error
-    if type(content) is not dict:
-        raise InputError(f"{path} holds a {type(content).__name__}, not an object with names")
-    return content
-
-
 def _weights_file(folder: Path, variant: str) -> Path:
     dot = f".{variant}" if variant else ""
     # Both orders of a variant and the index are in use.
@@ -102,7 +90,7 @@ def _weights_file(folder: Path, variant: str) -> Path:
 
 
 def _sharded(path: Path) -> dict[str, Stored]:
-    shards: Mapping = json_object(path).get("weight_map")
+    shards: Mapping = json_object(path, INDEX).get("weight_map")
     if type(shards) is not dict or not all(type(file) is str for file in shards.values()):
         raise InputError(f"{path} has no weight_map of names to files")
     for file in set(shards.values()):

@@ -55,10 +55,10 @@ def load(name, variant: str = "", revision: str | None = None) -> Pretrained:
 
 
 def build(config: Mapping[str, Any], weights=()) -> Network:
-    """The network of a config.json; `weights` are the names of the file's arrays.
+    """The network of a config.json; `weights` are the names of the file's arrays, where there is one.
 
     Raises:
-      InputError: another class, or a value that is not implemented; both are named.
+      InputError: another class, or a value that is not implemented; both are named. Or weights of another network.
     """
     kinds = {
         "UNet2DModel": lambda: diffusers_configs.unet2d(config, weights),
@@ -70,4 +70,7 @@ def build(config: Mapping[str, Any], weights=()) -> Network:
     name = str(config.get("_class_name"))
     if name not in kinds:
         raise InputError(f"a network of class {name[:100]!r} is not known; of use are {', '.join(kinds)}")
-    return kinds[name]()
+    network = kinds[name]()
+    if weights:  # before anything as large as the config says is made
+        entries.check_names(network.entries, weights)
+    return network

@@ -12,7 +12,7 @@ from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.models.skeleton import Skeleton
 from diffusion_jax.pretrained import openai_names as names
 from diffusion_jax.pretrained.diffusers_configs import OpenUNet
-from diffusion_jax.pretrained.published import Network, Values, shape
+from diffusion_jax.pretrained.published import LARGEST, LAYERS, LEVELS, Network, Values, shape
 from diffusion_jax.pretrained.wiring import Wiring
 
 FLAGS = {
@@ -61,12 +61,12 @@ def unet(flags: Mapping[str, Any]) -> Network:
     multipliers = _listed(values, "channel_mult") or MULTIPLIERS.get(size)
     widths = tuple(int(channels * m) for m in multipliers or ())
     first = widths[0] if widths else 0
-    if not first or any(width % first for width in widths):
-        wanted = f"multiples of the first are expected for image_size {size}"
+    if not first or any(width % first for width in widths) or max(widths) > LARGEST or len(widths) > LEVELS:
+        wanted = f"multiples of the first are expected for image_size {size}, at most {LEVELS}"
         values.refuse("channel_mult", values["channel_mult"], wanted)
     wiring = Wiring(
         widths,
-        values.integer("num_res_blocks"),
+        values.integer("num_res_blocks", most=LAYERS),
         _attention_levels(values, size, len(widths)),
         int(values.only("class_cond", False, True)),
     )

@@ -39,6 +39,11 @@ def shape(*sizes: int, dtype=np.float32) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(sizes, dtype)
 
 
+LARGEST = 100_000  # of any count or width: beyond it a network takes hours to describe, and no memory holds it
+LAYERS = 128  # of blocks one after the other, on a level where there are several
+LEVELS = 12  # of a U-Net: its images' sides are multiples of 2^11 then
+
+
 class Values:
     """The values of a config, with defaults; what the network here cannot do is refused by name and value.
 
@@ -68,17 +73,18 @@ class Values:
             self.refuse(name, value, f"only {' or '.join(map(repr, dict.fromkeys(allowed)))}")
         return value
 
-    def integer(self, name: str, least: int = 1) -> int:
-        """The value, an integer from `least`."""
-        if type(self[name]) is not int or self[name] < least:
-            self.refuse(name, self[name], f"an integer from {least} is expected")
+    def integer(self, name: str, least: int = 1, most: int = LARGEST) -> int:
+        """The value, an integer in [least, most]."""
+        if type(self[name]) is not int or not least <= self[name] <= most:
+            self.refuse(name, self[name], f"an integer from {least} to {most} is expected")
         return self[name]
 
-    def integers(self, name: str) -> tuple[int, ...]:
-        """The value, a list of positive integers."""
+    def integers(self, name: str, most: int = LARGEST) -> tuple[int, ...]:
+        """The value, a list of integers in [1, most], one a level: at most `LEVELS`."""
         value = self[name]
-        if type(value) not in (list, tuple) or not value or not all(type(n) is int and n > 0 for n in value):
-            self.refuse(name, value, "a list of positive integers is expected")
+        fit = type(value) in (list, tuple) and all(type(n) is int and 0 < n <= most for n in value)
+        if not fit or not 1 <= len(value) <= LEVELS:
+            self.refuse(name, value, f"a list of positive integers is expected, at most {LEVELS} up to {most}")
         return tuple(value)
 
     def number(self, name: str, low: float, high: float) -> float:
@@ -90,4 +96,12 @@ class Values:
 
     def refuse(self, name: str, value, remedy: str = "it is not known here"):
         """Raise `InputError` for a value."""
-        raise InputError(f"{self.what}: {name} = {repr(value)[:100]} is not supported; {remedy}")
+        raise InputError(f"{self.what}: {name} = {_shown(value)} is not supported; {remedy}")
+
+
+def _shown(value) -> str:
+    """The value, cut off: integers of thousands of digits and deep lists Python does not write."""
+    try:
+        return repr(value)[:100]
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__}"

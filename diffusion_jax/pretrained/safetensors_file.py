@@ -6,15 +6,17 @@ name is not used: its NumPy side does not know bfloat16, maps the file into memo
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax import files
 from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained.stored import Stored, check_shape
+from diffusion_jax.pretrained.stored import Stored, check_shape, show
 
 DTYPES = {
     "F64": np.dtype("<f8"),
@@ -28,52 +30,100 @@ DTYPES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-LONGEST = 100_000_000  # bytes of a header, the limit of the library
+LONGEST = 16 * files.MEBIBYTE  # bytes of a header: of some 100,000 arrays
 METADATA = "__metadata__"
+FIELDS = {"dtype", "shape", "data_offsets"}
 
 
 def load(path) -> dict[str, Stored]:
     """The arrays of a file of safetensors, still in the file: name -> `Stored`, in the header's order.
 
+    What the format's own reader refuses is refused: arrays that overlap, leave gaps or do not reach the file's end, a
+    header that is not exactly an object. So are names that come twice, of which that reader takes the last.
+
     Raises:
-      InputError: the file cannot be read, is damaged or cut off, or has an array of a type that is not in `DTYPES`.
+      InputError: the file cannot be read, is damaged or cut off, has a header of more than `LONGEST` bytes, or an
+        array of a type that is not in `DTYPES`.
     """
     path = Path(path)
     damaged = InputError(f"{path} is not a file of safetensors, or it is damaged; get it again")
+    with files.reading(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        total = os.fstat(file.fileno()).st_size
+        if length > total - 8:
+            raise damaged
+        if length > LONGEST:
+            raise InputError(f"{path} has a header of {length} bytes; at most {LONGEST} are read: split the file")
+        content = file.read(length)
     try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            total = path.stat().st_size
-            if length > min(LONGEST, total - 8):
-                raise damaged
-            header = json.loads(file.read(length))
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror or error})") from error
-    except InputError:
-        raise
+        header = json.loads(content.decode(), object_pairs_hook=files.once, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise damaged from error
-    if type(header) is not dict:
+    if type(header) is not dict or not _is_metadata(header.pop(METADATA, None)) or not _is_text(header):
         raise damaged
-    header.pop(METADATA, None)
-    return {name: _stored(path, name, entry, 8 + length, total) for name, entry in header.items()}
+    start = 8 + length
+    places = {name: _place(path, name, entry, total - start) for name, entry in header.items()}
+    _check_cover(path, places, total - start)
+    return {name: Stored(path, p.dtype, p.shape, start + p.begin) for name, p in places.items()}
 
 
-def _stored(path, name: str, entry, start: int, total: int) -> Stored:
+class _Place(NamedTuple):
+    begin: int  # bytes after the header
+    end: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+def _place(path, name: str, entry, size: int) -> _Place:
     what = f"{path}: tensor {name[:100]!r}"
-    match entry:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
-            pass
-        case _:
-            raise InputError(f"{what} is damaged: its entry in the header is not that of an array")
-    if dtype not in DTYPES:
-        raise InputError(f"{what} is of type {dtype[:20]!r}; only {', '.join(DTYPES)} are read")
-    shape = check_shape(shape, what)
-    if end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
-        raise InputError(f"{what} is damaged: {end - begin} bytes for shape {shape} of {dtype}")
-    if not 0 <= begin <= end <= total - start:
-        raise InputError(f"{what} is cut off: the file has {total} bytes; get it again")
-    return Stored(path, DTYPES[dtype], shape, start + begin)
+    if type(entry) is not dict or entry.keys() != FIELDS:
+        raise InputError(f"{what} is damaged: its entry in the header is not that of an array")
+    kind, offsets = entry["dtype"], entry["data_offsets"]
+    if type(kind) is not str or type(entry["shape"]) is not list or not _is_pair(offsets):
+        raise InputError(f"{what} is damaged: its entry in the header is not that of an array")
+    if kind not in DTYPES:
+        raise InputError(f"{what} is of type {kind[:20]!r}; only {', '.join(DTYPES)} are read")
+    (begin, end), dtype = offsets, DTYPES[kind]
+    shape = check_shape(entry["shape"], what)
+    if end - begin != math.prod(shape) * dtype.itemsize:
+        raise InputError(f"{what} is damaged: {show(end - begin)} bytes for shape {shape} of {kind}")
+    if not 0 <= begin <= end <= size:
+        raise InputError(f"{what} is cut off: the file has {size} bytes of arrays; get it again")
+    return _Place(begin, end, dtype, shape)
+
+
+def _check_cover(path, places: Mapping[str, _Place], size: int) -> None:
+    """Raise `InputError` unless the arrays fill what follows the header, one after the other."""
+    at = 0
+    for name, place in sorted(places.items(), key=lambda item: item[1][:2]):
+        if place.begin != at:
+            what = f"{path}: tensor {name[:100]!r} is damaged"
+            raise InputError(f"{what}: it begins at byte {place.begin}, and the one before it ends at {at}")
+        at = place.end
+    if at != size:
+        raise InputError(f"{path} is damaged: {size - at} bytes follow its last array; get it again")
+
+
+def _is_pair(found) -> bool:
+    return type(found) is list and [type(number) for number in found] == [int, int]
+
+
+def _integer(text: str) -> int | float:
+    """As the format's reader takes it: -0 is none."""
+    return -0.0 if text == "-0" else int(text)
+
+
+def _is_text(names) -> bool:
+    """Whether they can be printed: half of a surrogate pair cannot."""
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_metadata(found) -> bool:
+    return found is None or (type(found) is dict and all(type(value) is str for value in found.values()))
 
 
 def write(path, shapes: Mapping[str, tuple[np.dtype, tuple[int, ...]]], arrays: Iterator[np.ndarray]) -> None:

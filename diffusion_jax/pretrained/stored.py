@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from diffusion_jax import files
 from diffusion_jax.errors import InputError
 
 
@@ -39,10 +40,8 @@ class Stored(NamedTuple):
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         size = self.span * self.dtype.itemsize
-        try:
-            data = np.fromfile(self.path, np.uint8, size, offset=self.offset)
-        except OSError as error:
-            raise InputError(f"cannot read {self.path} ({error.strerror or error})") from error
+        with files.reading(self.path) as file:
+            data = np.fromfile(file, np.uint8, size, offset=self.offset)
         if len(data) < size:
             raise InputError(f"{self.path} became shorter while it was read; leave it alone, or read a copy")
         array = data.view(self.dtype)
@@ -56,8 +55,24 @@ class Stored(NamedTuple):
 
 
 def check_shape(shape, what: str) -> tuple[int, ...]:
-    """`shape` as a tuple, or `InputError` unless it holds a few integers from 0; `what` begins the message."""
-    fit = isinstance(shape, tuple | list) and len(shape) <= 32
-    if not fit or not all(type(size) is int and 0 <= size < 2**62 for size in shape):
+    """`shape` as a tuple, or `InputError` unless an array may have it; `what` begins the message.
+
+    NumPy counts the bytes of an array as if no axis were empty: of eight each, fewer than 2^63.
+    """
+    shape = check_sizes(shape, what)
+    if 0 in shape and math.prod(size or 1 for size in shape) >= 2**60:
+        raise InputError(f"{what} is damaged: no array can have the shape {shape}")
+    return shape
+
+
+def check_sizes(sizes, what: str) -> tuple[int, ...]:
+    """`sizes` as a tuple, or `InputError` unless it holds a few integers from 0; `what` begins the message."""
+    fit = isinstance(sizes, tuple | list) and len(sizes) <= 32
+    if not fit or not all(type(size) is int and 0 <= size < 2**62 for size in sizes):
         raise InputError(f"{what} is damaged: a shape or stride in it is not a list of sizes")
-    return tuple(shape)
+    return tuple(sizes)
+
+
+def show(number: int) -> str:
+    """An integer of a file, for a message: Python does not write those of thousands of digits."""
+    return str(number) if abs(number) < 2**64 else "over 2^64"

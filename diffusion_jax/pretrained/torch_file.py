@@ -6,20 +6,24 @@ a sequence of pickles, then the storages. Only tensors and containers of them ar
 
 import io
 import math
-import mmap
+import os
 import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax import files
 from diffusion_jax.errors import InputError
+from diffusion_jax.files import MEBIBYTE, Bounded
 from diffusion_jax.pretrained import pickles
-from diffusion_jax.pretrained.stored import Stored, check_shape
+from diffusion_jax.pretrained.stored import Stored, check_shape, check_sizes, show
 
+DIRECTORY = 16 * MEBIBYTE  # bytes of an archive's directory: of some 150,000 storages
+SHARED = 4  # times the file's bytes: what its tensors may have in all, for some share a storage
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # the first two pickles of the older format
 
 STORAGES = {
@@ -69,15 +73,19 @@ def load(path, key: str | None = None) -> dict[str, Stored]:
         tensors there; then the message names the keys that have.
     """
     path = Path(path)
-    try:
-        if not path.stat().st_size:
+    with files.reading(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
             raise InputError(f"{path} is empty")
-        # Only to find what is where. Mapped, a claimed length can take no more memory than the file has.
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            content, places = _read_zip(data, path) if data[:4] == b"PK\3\4" else _read_legacy(data, path)
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror or error})") from error
-    return {name: _stored(path, name, tensor, places) for name, tensor in _tensors(path, content, key).items()}
+        read = _read_zip if file.read(4) == b"PK\3\4" else _read_legacy
+        file.seek(0)
+        content, places = read(file, size, path)
+    found = {name: _stored(path, name, tensor, places) for name, tensor in _tensors(path, content, key).items()}
+    # Tensors may share a storage; a file can say of few bytes that they are many tensors.
+    claimed = sum(math.prod(stored.shape) * stored.dtype.itemsize for stored in found.values())
+    if claimed > SHARED * size:
+        raise InputError(f"{path} is damaged: its {size} bytes would be tensors of {claimed}; save a state dict")
+    return found
 
 
 def _tensors(path, content, key: str | None) -> dict[str, _Tensor]:
@@ -103,12 +111,12 @@ def _stored(path, name: str, tensor: _Tensor, places: Mapping[str, _Place]) -> S
     if place is None:
         raise InputError(f"{what} is damaged: its storage {storage.key[:100]!r} is missing")
     if storage.size * storage.dtype.itemsize != place.size:
-        raise InputError(f"{what} is damaged: its storage has {place.size} bytes, not {storage.size} entries")
+        raise InputError(f"{what} is damaged: its storage has {place.size} bytes, not {show(storage.size)} entries")
     offset = place.offset + tensor.offset * storage.dtype.itemsize
     stored = Stored(path, storage.dtype, tensor.shape, offset, tensor.strides)
     # The first would read beyond the storage; the second, repeating entries, would take memory without bound.
     if tensor.offset + stored.span > storage.size or math.prod(tensor.shape) > storage.size:
-        raise InputError(f"{what} is damaged or expanded: shape {tensor.shape} in a storage of {storage.size}")
+        raise InputError(f"{what} is damaged or expanded: shape {tensor.shape} in a storage of {show(storage.size)}")
     return stored
 
 
@@ -128,7 +136,7 @@ def _storage(path):
 
 
 def _rebuilt(storage, offset, size, stride, *_) -> _Tensor:
-    shape, strides = check_shape(size, "a tensor"), check_shape(stride, "a tensor")
+    shape, strides = check_shape(size, "a tensor"), check_sizes(stride, "a tensor")
     if type(storage) is not _Storage or type(offset) is not int or offset < 0 or len(shape) != len(strides):
         raise ValueError("a tensor without storage")
     return _Tensor(storage, offset, shape, strides)
@@ -164,27 +172,33 @@ KNOWN = {
 # ---- The two formats: each gives the content, with `_Tensor` in the places of tensors, and where storages are.
 
 
-def _read_zip(data: mmap.mmap, path: Path) -> tuple[Any, dict[str, _Place]]:
+def _read_zip(file: BinaryIO, size: int, path: Path) -> tuple[Any, dict[str, _Place]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {info.filename: info for info in archive.infolist()}
+        with zipfile.ZipFile(Bounded(file, DIRECTORY)) as archive:
+            listed = archive.infolist()
     except OSError:
         raise
     except Exception as error:  # zipfile raises many kinds for damaged directories
         raise InputError(f"{path} is damaged (its directory cannot be read); get it again") from error
-    roots = sorted((name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")), key=len)
+    members = {info.filename: info for info in listed}
+    if len(members) < len(listed):
+        raise InputError(f"{path} is damaged: its directory has a name twice; get it again")
+    roots = [name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")]
     if not roots:
         raise InputError(f"{path} is a zip archive, but not one of torch.save (it has no data.pkl)")
-    root = roots[0]
+    root = min(roots, key=len)
     if root + "constants.pkl" in members:
         raise InputError(f"{path} is a TorchScript program; only weights are read: save its state dict")
 
     def place(name):
-        return _member(data, path, members[name])
+        return _member(file, size, path, members[name])
 
     def content(name):
-        start, size = place(name)
-        return data[start : start + size]
+        start, length = place(name)
+        if length > pickles.LONGEST:
+            raise InputError(f"{path} holds more than weights ({length} bytes beside them); save a state dict")
+        file.seek(start)
+        return file.read(length)
 
     if root + "byteorder" in members and content(root + "byteorder") != b"little":
         raise InputError(f"{path} was written on a big-endian machine; save it again on a little-endian one")
@@ -193,22 +207,23 @@ def _read_zip(data: mmap.mmap, path: Path) -> tuple[Any, dict[str, _Place]]:
     return pickled, {name.removeprefix(folder): place(name) for name in members if name.startswith(folder)}
 
 
-def _member(data: mmap.mmap, path: Path, info: zipfile.ZipInfo) -> _Place:
+def _member(file: BinaryIO, size: int, path: Path, info: zipfile.ZipInfo) -> _Place:
     """Where a member's bytes are: its header in the file, which the directory points to, says how long it is."""
-    header = data[info.header_offset : info.header_offset + 30]
     if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
         raise InputError(f"{path}: member {info.filename[:100]!r} is compressed, which torch.save does not do")
+    file.seek(max(info.header_offset, 0))
+    header = file.read(30)
     if info.header_offset < 0 or len(header) < 30 or header[:4] != b"PK\3\4":
         raise InputError(f"{path}: member {info.filename[:100]!r} is damaged; get the file again")
     start = info.header_offset + 30 + sum(struct.unpack("<HH", header[26:]))
-    if start + info.file_size > len(data):
+    if start + info.file_size > size:
         raise InputError(f"{path}: member {info.filename[:100]!r} is cut off; get the file again")
     return _Place(start, info.file_size)
 
 
-def _read_legacy(data: mmap.mmap, path: Path) -> tuple[Any, dict[str, _Place]]:
+def _read_legacy(file: BinaryIO, total: int, path: Path) -> tuple[Any, dict[str, _Place]]:
     try:
-        begins = [pickles.load(data, {}, _nothing, str(path)) for _ in range(3)]
+        begins = [pickles.load(file, {}, _nothing, str(path)) for _ in range(3)]
     except InputError:
         begins = [None] * 3
     magic, protocol, system = begins
@@ -224,15 +239,15 @@ def _read_legacy(data: mmap.mmap, path: Path) -> tuple[Any, dict[str, _Place]]:
             raise InputError(f"{path} is damaged: a storage is of two types or sizes; get it again")
         return storage
 
-    content = pickles.load(data, KNOWN, persistent, str(path))
-    keys = pickles.load(data, {}, _nothing, str(path))
+    content = pickles.load(file, KNOWN, persistent, str(path))
+    keys = pickles.load(file, {}, _nothing, str(path))
     places = {}
     for key in keys if type(keys) is list else []:
-        size = int.from_bytes(data.read(8), "little")
+        size = int.from_bytes(file.read(8), "little")
         if type(key) is not str or key not in references or size != references[key].size:
             raise InputError(f"{path} is damaged: a storage is not of the size that its tensors say; get it again")
-        places[key] = _Place(data.tell(), size * references[key].dtype.itemsize)
-        if sum(places[key]) > len(data):
+        places[key] = _Place(file.tell(), size * references[key].dtype.itemsize)
+        if sum(places[key]) > total:
             raise InputError(f"{path} is cut off; get it again")
-        data.seek(sum(places[key]))
+        file.seek(sum(places[key]))
     return content, places

@@ -59,6 +59,10 @@ REFUSED = [
     (DDPM_CIFAR10, {"downsample_type": "resnet"}, "the same between all levels"),
     (DDPM_CIFAR10, {"layers_per_block": [1, 2, 2, 2]}, "the same for every level"),
     (DDPM_CIFAR10, {"layers_per_block": True}, "an integer from 1"),
+    (DDPM_CIFAR10, {"layers_per_block": 10**9}, "an integer from 1 to 128"),
+    (DDPM_CIFAR10, {"block_out_channels": [2**40] * 4}, "at most 12 up to 100000"),
+    (DDPM_CIFAR10, {"block_out_channels": [32] * 13}, "at most 12 up to 100000"),
+    (DDPM_CIFAR10, {"num_class_embeds": 2**40}, "an integer from 1 to 100000"),
     (DDPM_CIFAR10, {"dropout": "0"}, "a number from 0 to 1"),
     (DDPM_CIFAR10, {"something_new": 3}, "not known here"),
     (CONSISTENCY_IMAGENET64, {"attn_norm_num_groups": None}, "only 32"),
@@ -71,6 +75,8 @@ REFUSED = [
     (STABLE_DIFFUSION, {"time_cond_proj_dim": 256}, "not known here"),
     (STABLE_DIFFUSION, {"only_cross_attention": [True, True, True, False]}, "only False"),
     (STABLE_DIFFUSION, {"transformer_layers_per_block": [1, 2, 10, 10]}, "the same for every level"),
+    (STABLE_DIFFUSION, {"transformer_layers_per_block": 100}, "at most 128 on one level"),
+    (STABLE_DIFFUSION, {"cross_attention_dim": 10**9}, "an integer from 1 to 100000"),
     (STABLE_DIFFUSION, {"cross_attention_dim": [768, 768, 768, 1280]}, "the same for every level"),
     (STABLE_DIFFUSION, {"conv_in_kernel": 5}, "only 3"),
     (STABLE_DIFFUSION_2, {"attention_head_dim": [5, 10, 20, 10]}, "heads as wide everywhere"),
@@ -79,6 +85,8 @@ REFUSED = [
     (CONTROLNET, {"global_pool_conditions": True}, "not known here"),
     (DIT, {"norm_type": "ada_norm"}, "only 'ada_norm_zero'"),
     (DIT, {"dropout": 0.1}, "only 0.0"),
+    (DIT, {"num_layers": 10**9}, "an integer from 1 to 128"),
+    (DIT, {"num_attention_heads": 10**9}, "an integer from 1 to 100000"),
     (DIT, {"patch_size": None}, "an integer from 1"),
 ]
 

@@ -1,6 +1,7 @@
 """Folders and the hub: which files are taken, and what is said when they are not there."""
 
 import json
+import os
 import sys
 import types
 
@@ -145,12 +146,32 @@ def test_folders_without_a_model_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"[1]", "holds a list"), (b"{", "is not JSON"), (b"\xff", "is not JSON"), (b"[" * 100_000, "is not JSON")],
+    [
+        (b"[1]", "holds a list"),
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"a": ' + b"1" * 4301 + b"}", "is not JSON"),
+        (b'{"a": 1, "a": 2}', "a name comes twice"),
+        (b'{"a": [' + b"[]," * 2**19 + b"[]]}", "has 1572875 bytes; such a file has at most 1048576"),
+    ],
+    ids=["list", "no end", "no text", "deep", "digits", "twice", "long"],
 )
 def test_json_that_is_no_object_is_refused(tmp_path, content, message):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(InputError, match=message):
         files.json_object(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("ending", [".json", ".safetensors", ".pt"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, ending):
+    folder, pipe, endless = (tmp_path / f"{name}{ending}" for name in ("folder", "pipe", "endless"))
+    folder.mkdir()
+    os.mkfifo(pipe)
+    endless.symlink_to("/dev/zero")
+    for path in (folder, pipe, endless):
+        with pytest.raises(InputError, match="cannot read"):
+            files.weights(path)
 
 
 # ---- The hub, of which only our side is tested: `snapshot_download` is replaced.

@@ -111,6 +111,15 @@ DAMAGED = {
     "before the beginning": (file({"a": entry("F32", (1,), -4, 0)}, b"1234"), "cut off"),
     "huge": (file({"a": entry("F32", (2**40, 2**20), 0, 2**62)}, b"1234"), "cut off"),
     "cut off": (WHOLE[:-1], "cut off"),
+    "bytes of no array": (WHOLE + b"x", "1 bytes follow its last array"),
+    "a gap": (file({"a": entry("F32", (1,), 4, 8)}, b"12345678"), "byte 4, and the one before it ends at 0"),
+    "a name twice": (file('{"a": 1, "a": 1}'), "not a file of safetensors"),
+    "integers of many digits": (
+        file({"a": entry("F32", (1,), 0, 4)} | {"b": entry("F32", (1,), 0, 10**4000)}, b"1234"),
+        "over 2\\^64 bytes for shape",
+    ),
+    "zero and 2^61": (file({"a": entry("F32", (0, 2**61), 0, 0)}), "no array can have the shape"),
+    "a long header": (file(" " * (16 * 2**20 + 1)), "has a header of 16777217 bytes"),
 }
 
 

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import pickle
+import struct
+import warnings
 import zipfile
 
 import numpy as np
@@ -18,6 +20,7 @@ from crafted import (
     legacy,
     name,
     number,
+    numbers,
     program,
     several,
     storage,
@@ -27,7 +30,7 @@ from crafted import (
 )
 
 from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained import torch_file
+from diffusion_jax.pretrained import pickles, torch_file
 
 A = np.arange(6, dtype="<f4").reshape(2, 3) + 0.5
 B = np.arange(4, dtype="<i8")
@@ -230,6 +233,8 @@ BAD_TENSORS = {
     "a storage of another size": tensor(storage("0", 2**40), (6,)),
     "a storage of fewer entries": tensor(storage("0", 5), (5,)),
     "a storage of another type": tensor(storage("0", 6, "f2"), (6,)),
+    "a storage of thousands of digits": tensor(storage("0", 2**70), (6,)),
+    "zero and 2^61": tensor(storage("0", 6), (0, 2**61), (1, 1)),
     "a storage of negative size": tensor(storage("0", -6), (6,)),
     "a storage that is missing": tensor(storage("5", 6), (6,)),
     "no storage": tensor(number(1), (6,)),
@@ -247,6 +252,7 @@ def test_sizes_that_the_file_does_not_have_are_refused(load, bad):
         load(zipped(dictionary({"good": good, "bad": bad}), {"0": FLOATS}))
 
 
+DOUBLED = b"q\x00" + b"h\x00\x86q\x00" * 60  # (x, x) of what is on the stack, sixty times: 2^60 entries
 BOMBS = {
     "bytes": b"\x8e" + (2**60).to_bytes(8, "little") + b"x",
     "a bytearray": b"\x96" + (2**40).to_bytes(8, "little"),
@@ -254,6 +260,16 @@ BOMBS = {
     "a place in the memo": number(1) + b"r\xff\xff\xff\xff",
     "a deep key": b"}" + b")" + b"\x85" * 200_000 + number(1) + b"s",
     "a deep list": b"]" + b"](" * 100_000,
+    "doubled pairs as a name": b")" + DOUBLED + b"h\x00\x93",
+    "doubled pairs as a key": b"}" + b")" + DOUBLED + number(1) + b"s",
+    "doubled pairs as a shape": tensor(storage("0", 6), ()).replace(numbers(()), b")" + DOUBLED, 1),
+    "doubled pairs as a storage": b")" + DOUBLED + PERSISTENT,
+    "doubled pairs as a dictionary": name(b"collections", b"OrderedDict") + b")" + DOUBLED + REDUCE,
+    "a list walked many times": several(*[number(1)] * 3000)
+    + b"q\x00"
+    + b"".join([name(b"collections", b"OrderedDict") + b"h\x00" + REDUCE + b"0"] * 3000),
+    "an integer of 4301 digits": b"\x8b" + struct.pack("<I", 2000) + b"\x7f" * 2000,
+    "keys of one hash": b"}(" + b"".join(number(i * (2**61 - 1)) * 2 for i in range(1, 4)) + b"u",
     "a deep pair": call(name(b"collections", b"OrderedDict"), b"](" + b")" + b"\x85" * 200_000 + b"K\x01\x86e"),
 }
 
@@ -267,6 +283,15 @@ def test_claimed_lengths_and_depths_are_harmless(load, bomb):
 
 # ---- Files of other kinds, and damaged ones.
 
+
+
+def twice(entry):
+    """The archive with a second member of a name that it has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return zipped(weights(), {"0": FLOATS}, extra=[(entry, FLOATS)])
+
+
 OTHERS = {
     "empty": (b"", "is empty"),
     "text": (b"hello " * 100, "not a file of torch.save"),
@@ -276,6 +301,7 @@ OTHERS = {
     "big-endian": (zipped(weights(), {}, extra=[("byteorder", b"big")]), "big-endian"),
     "big-endian, legacy": (legacy(weights(legacy=True), {}, little=False), "big-endian"),
     "cut off": (legacy_file()[:-1], "cut off"),
+    "a name twice": (twice("data/0"), "a name twice"),
     "the wrong length of a storage": (legacy(weights(legacy=True), {"0": (7, FLOATS)}), "not of the size"),
     "a module": (zipped(call(name(b"torch.nn", b"Linear")), {}), "holds code: 'torch.nn.Linear'"),
 }
@@ -312,3 +338,23 @@ def test_damaged_files_give_arrays_or_an_input_error(load, file):
             assert all(array.nbytes <= len(whole) for array in found.values())
     assert len(messages) > len(damaged) // 2
     assert not any("\n" in message for message in messages)
+
+
+def test_the_steps_of_a_pickle_are_bounded(load, monkeypatch):
+    """A container of 300 pairs takes some 1200 steps to make, and 300 for each call that it is handed to."""
+    walk = name(b"collections", b"OrderedDict") + b"h\x00" + REDUCE + b"0"
+    handed = several(*[several(text("a"), number(1))] * 300) + b"q\x00"
+    for content, most in ((b"N" * 500, 400), (handed + walk * 5, 2000)):
+        monkeypatch.setattr(pickles, "MOST", most)
+        with pytest.raises(InputError, match=r"more than weights \(over \d+ steps\)"):
+            load(zipped(content, {}))
+        assert list(load(zip_file())) == ["a", "row", "transposed", "b"]
+
+
+def test_tensors_beyond_what_the_file_has_are_refused(load):
+    """Each within its storage; together more than the file could say apart."""
+    shared = tensor(storage("0", 60_000), (60_000,))
+    data = {"0": bytes(240_000)}
+    assert len(load(zipped(dictionary({str(i): shared for i in range(3)}), data))) == 3
+    with pytest.raises(InputError, match="would be tensors of 4800000"):
+        load(zipped(dictionary({str(i): shared for i in range(20)}), data))
