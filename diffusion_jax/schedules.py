@@ -229,6 +229,50 @@ def from_betas(betas) -> Schedule:
     )
 
 
+def through_levels(levels) -> Schedule:
+    """The VP schedule whose noise level sigma / alpha is `levels` [T + 1] at i / T, and on straight lines between.
+
+    A table of betas that is known between its entries too, for samplers that look there. The levels begin with 0 and
+    rise (`InputError` otherwise).
+    """
+    levels = _rising(levels)
+    num = len(levels) - 1
+
+    def level(t):
+        xp = namespace(t)
+        return xp.interp(xp.asarray(t, float) * num, np.arange(num + 1), levels)
+
+    return _of_level(level)
+
+
+def through_log_levels(levels) -> Schedule:
+    """`through_levels`, but on straight lines of the logarithm, from the first entry on."""
+    levels = _rising(levels)
+    num = len(levels) - 1
+
+    def level(t):
+        xp = namespace(t)
+        position = xp.asarray(t, float) * num
+        above = xp.exp(xp.interp(position, np.arange(1, num + 1), np.log(levels[1:])))
+        return xp.where(position < 1, position * levels[1], above)
+
+    return _of_level(level)
+
+
+def _rising(levels) -> np.ndarray:
+    levels = np.asarray(levels, np.float64)
+    if levels.ndim != 1 or levels[0] != 0 or not (np.diff(levels) > 0).all() or not np.isfinite(levels).all():
+        raise InputError("noise levels begin with 0 and rise, and each is finite")
+    return levels
+
+
+def _of_level(level: Callable) -> Schedule:
+    def alpha(t):
+        return 1 / namespace(t).sqrt(1 + level(t) ** 2)
+
+    return Schedule(alpha, sigma=lambda t: level(t) * alpha(t))
+
+
 def _lookup(table: np.ndarray) -> Callable:
     num = len(table) - 1
 

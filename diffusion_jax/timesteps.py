@@ -36,18 +36,23 @@ def leading(steps: int, num: int) -> np.ndarray:
     return np.append(index + 1.0, 0.0) / num
 
 
-def check_leading(steps: int, num: int):
+def check_leading(steps: int, num: int, unused: int = 0):
     """Raise `InputError`, with the nearest numbers that fit, where `leading` would not start where the prior is.
 
     Where `steps` does not divide `num`, num - c steps entries are left out at the noisy end, beside the c - 1 that
     the last stride always leaves out: with 501 of 1000 steps half of the table. At most a twentieth may be. A single
     step would look at index 0, where there is the least noise of all.
+
+    Args:
+      steps: how many are walked.
+      num: entries of the table.
+      unused: further steps of the same spacing that are not walked: the last, near the data.
     """
-    fit = _fit_to_lead(num)
-    if steps not in fit:
+    spaced, fit = steps + unused, _fit_to_lead(num)
+    if spaced not in fit:
         raise InputError(
-            f"{steps} leading steps would start at entry {(steps - 1) * (num // steps) + 1} of {num}, not where all "
-            f"is noise; take {_nearest(steps, fit)}"
+            f"{steps} leading steps would start at entry {(spaced - 1) * (num // spaced) + 1} of {num}, not where "
+            f"all is noise; take {_nearest(steps, fit - unused)}"
         )
 
 

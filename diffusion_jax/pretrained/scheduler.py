@@ -3,63 +3,62 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax import (
     guidance,
-    likelihood,
     parameterizations,
     processes,
+    rng,
     samplers,
-    schedules,
-    timesteps,
     variances,
 )
 from diffusion_jax.arrays import expand, namespace
 from diffusion_jax.distributions import Gaussian
 from diffusion_jax.errors import InputError
 from diffusion_jax.parameterizations import Parameterization
+from diffusion_jax.pretrained import tables
 from diffusion_jax.pretrained.published import Values
+from diffusion_jax.pretrained.tables import CURVES, TABLE, ZERO_SNR, Walk
 from diffusion_jax.processes import Process
-from diffusion_jax.samplers import Sampler
+from diffusion_jax.samplers import Sampler, dpm
 from diffusion_jax.samplers.pndm import IMPROVED_EULER, NOISE, RUNGE_KUTTA, VELOCITY
 from diffusion_jax.schedules import Schedule
 
-TABLE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-    "prediction_type": "epsilon",
-    "timestep_spacing": "leading",
-    "steps_offset": 0,
-    "rescale_betas_zero_snr": False,
-    "skip_prk_steps": False,  # of PNDM's own steps
-    "variance_type": None,  # of DDPM's
-}
+NARROWEST = 1e-20  # of a learned variance
+PUBLISHED_CURVATURE = 0.5  # of solvers of third order
 BOUNDS = {"thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
 CLIP = {"clip_sample": True, "clip_sample_range": 1.0}
 
-DDPM = TABLE | BOUNDS | CLIP | {"variance_type": "fixed_small"}
-DDIM = TABLE | BOUNDS | CLIP | {"set_alpha_to_one": True}
+DDPM = TABLE | ZERO_SNR | BOUNDS | CLIP | {"variance_type": "fixed_small"}
+DDIM = TABLE | ZERO_SNR | BOUNDS | CLIP | {"set_alpha_to_one": True}
 PNDM = TABLE | {"set_alpha_to_one": False}
-EULER = TABLE | {
-    "timestep_spacing": "linspace",
-    "interpolation_type": "linear",
-    "timestep_type": "discrete",
-    "final_sigmas_type": "zero",
-}
-DPM = (
-    TABLE
-    | BOUNDS
+LINSPACE = TABLE | {"timestep_spacing": "linspace"}
+EULER = (
+    LINSPACE
+    | ZERO_SNR
+    | CURVES
     | {
-        "timestep_spacing": "linspace",
+        "interpolation_type": "linear",
+        "timestep_type": "discrete",
+        "final_sigmas_type": "zero",
+        "sigma_min": None,
+        "sigma_max": None,
+    }
+)
+DPM = (
+    LINSPACE
+    | ZERO_SNR
+    | BOUNDS
+    | CURVES
+    | {
         "solver_order": 2,
         "algorithm_type": "dpmsolver++",
         "solver_type": "midpoint",
         "lower_order_final": True,
+        "euler_at_final": False,
         "final_sigmas_type": "zero",
         "lambda_min_clipped": -float("inf"),
         "variance_type": None,
@@ -87,8 +86,9 @@ class Sampling(NamedTuple):
       process: Gaussian noise, undone as the scheduler does.
       transforms: bounds of x0 (`guidance.clip`, `guidance.dynamic_threshold`), before all else.
       variance: the transform for ancestral samplers (`variances`); the identity where there is none.
-      sampler: the scheduler's, to be used with `transforms` and then `variance`.
+      sampler: the scheduler's, to be used with `own` and then `variance`.
       grid: `steps -> times`, the scheduler's.
+      own: `transforms`, or none where the sampler itself bounds x0, as DDIMScheduler's does.
     """
 
     schedule: Schedule
@@ -98,18 +98,17 @@ class Sampling(NamedTuple):
     variance: Callable
     sampler: Sampler
     grid: Callable
+    own: tuple[Callable, ...]
 
 
 def sampling(config: Mapping[str, Any]) -> Sampling:
     """The parts that a scheduler_config.json names; values that are absent are those of diffusers.
 
-    DDPMScheduler is ancestral sampling, DDIMScheduler DDIM with eta = 0, DPMSolverMultistepScheduler
-    DPM-Solver++(2M) or its stochastic form, CMStochasticIterativeScheduler multistep consistency sampling.
-    EulerDiscreteScheduler is DDIM as well, which is Euler's method in sigma / alpha; fractions of a table's entry,
-    which it interpolates, are rounded. PNDMScheduler is `samplers.plms` with skip_prk_steps, of one evaluation more
-    than steps, and else `samplers.pndm`, of nine more. Where the network says v, it is v that they average, as
-    diffusers does, although only averages of noise are of second order. Where the indices of `samplers.pndm` are an
-    odd number apart, diffusers tells the network a neighbouring time in the first steps, and images differ a little.
+    Chains are diffusers' own, step for step, or the value is refused by its name; where a number of steps does not
+    suit a spacing, by the grid. What is copied although it is odd: DDIMScheduler bounds x0 and not the noise that it
+    carries on (`samplers.ddim`), and steps as many entries down as a chain of equal steps would, wherever the next
+    index lies; DDPMScheduler leaves noise on an image whose last index is not 0; PNDMScheduler averages v where the
+    network says v, although only averages of noise are of second order.
 
     Raises:
       InputError: another scheduler, or a value that is not implemented.
@@ -130,7 +129,8 @@ def sampling(config: Mapping[str, Any]) -> Sampling:
 
 def betas(config: Mapping[str, Any]) -> np.ndarray:
     """The table of betas of a scheduler_config.json, float64 [num_train_timesteps]. Errors as of `sampling`."""
-    return _betas(Values({k: config[k] for k in TABLE if k in config}, TABLE, "scheduler"))
+    known = TABLE | ZERO_SNR
+    return tables.betas(Values({k: config[k] for k in known if k in config}, known, "scheduler"))
 
 
 # ---- The schedulers.
@@ -138,71 +138,121 @@ def betas(config: Mapping[str, Any]) -> np.ndarray:
 
 def _ddpm(config) -> Sampling:
     values = Values(config, DDPM, "DDPMScheduler")
-    schedule, num = _table(values)
-    said, variance = _said(values, schedule, num), variances.posterior(schedule)
+    walk = tables.at_entries(values, 0)
+    schedule, num = walk.schedule, walk.num
+    said, variance = _said(values, walk), variances.posterior(schedule)
     kind = values.only("variance_type", "fixed_small", "fixed_small_log", "fixed_large", "learned_range")
     if kind == "learned_range":
-        # The posterior variance of the second step, as in Improved DDPM's code.
-        narrowest = likelihood.second_variance(schedule, timesteps.uniform(num, num))
-        said, variance = parameterizations.learned_range(said, schedule, narrowest), _as_it_is
+        # Only an image that ends in noise, see below, knows how narrow the last kernel may be.
+        said, variance = parameterizations.learned_range(said, schedule, NARROWEST), _as_it_is
     if kind == "fixed_large":
         variance = variances.fixed_large(schedule)
     process = processes.gaussian(schedule)
-    grid = _grid(values, num, 0)
-    return Sampling(schedule, said, process, _bounds(values), variance, samplers.ancestral(process), grid)
+    ancestral = samplers.ancestral(process)
+
+    def plan(t, s):
+        # The chain ends on the kernel's mean at index 0, and in noise at any other.
+        return t, t * num < 1.5, process.bridge(t, s)
+
+    return _parts(values, walk, process, ancestral._replace(plan=plan), said)._replace(variance=variance)
 
 
 def _ddim(config) -> Sampling:
     values = Values(config, DDIM, "DDIMScheduler")
-    return _deterministic(values, _bounds(values), 0 if values.only("set_alpha_to_one", False, True) else 1)
+    last = 0 if values.only("set_alpha_to_one", False, True) else 1
+    walk = tables.at_entries(values, last)
+    bounds = _bounds(values)
+    (bound,) = bounds or (_as_it_is,)
+    sampler = samplers.ddim(walk.schedule, 0.0, bound)
+
+    def landing(t):
+        """Where diffusers has a step from t land: c = T // N entries lower, or at the end."""
+        index = np.rint(t * walk.num) - walk.num // len(t)
+        return np.where(index >= 1, index, last) / walk.num
+
+    def grid(steps):
+        times = walk.grid(steps)
+        # A step that moves nothing but bounds x0: the sampler knows where it lands.
+        return times if len(times) > steps else np.append(times, 0.0)
+
+    process = processes.gaussian(walk.schedule, processes.ddim(0.0))
+    sampler = sampler._replace(plan=lambda t, s, plan=sampler.plan: plan(t, landing(t)))
+    return _parts(values, walk, process, sampler)._replace(grid=grid, own=())
 
 
 def _pndm(config) -> Sampling:
     values = Values(config, PNDM, "PNDMScheduler")
-    found = _deterministic(values, (), 0 if values.only("set_alpha_to_one", False, True) else 1)
-    num = values["num_train_timesteps"]
-    start = IMPROVED_EULER if values.only("skip_prk_steps", False, True) else RUNGE_KUTTA
+    values.only("prediction_type", "epsilon", "v_prediction")
+    walk = tables.at_entries(values, 0 if values.only("set_alpha_to_one", False, True) else 1)
+    num, skip = walk.num, values.only("skip_prk_steps", False, True)
     direction = VELOCITY if values["prediction_type"] == "v_prediction" else NOISE
 
-    def near(t):
-        return np.floor(t * num + 1e-6) / num  # halfway between two entries of the table: the lower
+    def grid(steps):
+        times = walk.grid(steps)
+        stride, index = num // steps, np.rint(times * num)[:steps]
+        if not (np.diff(index) == -stride).all() or index[-1] > stride:
+            raise InputError(
+                f"PNDMScheduler walks in equal steps: {steps} of this spacing are not; take steps that "
+                f"divide {num}, or timestep_spacing = 'leading'"
+            )
+        if not skip and (steps < 4 or stride % 2):
+            raise InputError(
+                f"PNDMScheduler without skip_prk_steps halves its first steps and takes at least 4: "
+                f"{steps} steps of {num} are {stride} entries long; take a number that makes them even"
+            )
+        return times
 
-    return found._replace(sampler=samplers.pndm(found.schedule, start, direction, near))
+    process = processes.gaussian(walk.schedule, processes.ddim(0.0))
+    sampler = samplers.pndm(walk.schedule, IMPROVED_EULER if skip else RUNGE_KUTTA, direction)
+    return _parts(values, walk, process, sampler)._replace(grid=grid)
 
 
 def _euler(config) -> Sampling:
     values = Values(config, EULER, "EulerDiscreteScheduler")
     values.only("interpolation_type", "linear")
     values.only("timestep_type", "discrete")
-    return _deterministic(values, (), _last(values))
-
-
-def _deterministic(values: Values, bounds: tuple, last: int) -> Sampling:
-    schedule, num = _table(values)
-    process = processes.gaussian(schedule, processes.ddim(0.0))
-    said, grid, variance = _said(values, schedule, num), _grid(values, num, last), variances.posterior(schedule)
-    return Sampling(schedule, said, process, bounds, variance, samplers.ancestral(process), grid)
+    last = _last(values)
+    walk = tables.between_entries(values, last)
+    sampler = samplers.euler(walk.schedule)
+    if last:
+        # Their images are x / alpha.
+        alpha = float(walk.schedule.alpha(last / walk.num))
+        sampler = sampler._replace(done=lambda x: x / alpha)
+    return _parts(values, walk, _noisy(values, walk), sampler)
 
 
 def _dpm(config) -> Sampling:
     values = Values(config, DPM, "DPMSolverMultistepScheduler")
-    for name, value in (("solver_order", 2), ("solver_type", "midpoint"), ("lower_order_final", True)):
-        values.only(name, value)
+    order = values.only("solver_order", 1, 2, 3)
     values.only("lambda_min_clipped", -float("inf"), "-inf", "-Infinity")
     values.only("variance_type", None)
-    kinds = {"dpmsolver++": samplers.dpmpp_2m, "sde-dpmsolver++": samplers.dpmpp_2m_sde}
-    schedule, num = _table(values)
-    sampler = kinds[values.only("algorithm_type", *kinds)](schedule)
-    last, spacing = _last(values), _spacing(values)
+    last, lower = _last(values), values.only("lower_order_final", False, True)
+    first_at_last = values.only("euler_at_final", False, True) or not last
+    forms = {
+        "dpmsolver++": dpm.data(),
+        "sde-dpmsolver++": dpm.data(1.0),
+        "dpmsolver": dpm.NOISE,
+        "sde-dpmsolver": dpm.NOISE_SDE,
+    }
+    kind = values.only("algorithm_type", *forms)
+    if order == 3 and kind.startswith("sde"):
+        values.refuse("solver_order", 3, f"of {kind} it is of less than second order in diffusers, by a sign")
+    if not last and kind in ("dpmsolver", "sde-dpmsolver"):
+        values.refuse("final_sigmas_type", "zero", f"{kind} ends at sigma_min")
+    second = {"midpoint": dpm.midpoint, "heun": dpm.exact}
+    walk = tables.by_log_snr(values, last)
 
-    def grid(steps: int) -> np.ndarray:
-        # One more than the steps, without the last of them; but for those that end at the largest noise.
-        _checked(steps, num)
-        index = spacing(steps, num) if values["timestep_spacing"] == "trailing" else spacing(steps + 1, num)[:-1]
-        return _times(index, num, last)
+    def orders(steps):
+        found = samplers.at_most(order)(steps)
+        short = lower and steps < 15
+        ends = np.arange(steps)[::-1]
+        found = np.where((ends == 1) & short, np.minimum(found, 2), found)
+        return np.where((ends == 0) & (short or first_at_last), 1, found)
 
-    process = processes.gaussian(schedule)
-    return Sampling(schedule, _said(values, schedule, num), process, _bounds(values), _as_it_is, sampler, grid)
+    sampler = samplers.dpm_multistep(
+        walk.schedule, forms[kind], orders, second[values.only("solver_type", *second)], PUBLISHED_CURVATURE
+    )
+    return _parts(values, walk, processes.gaussian(walk.schedule), sampler)
 
 
 def _consistency(config) -> Sampling:
@@ -223,7 +273,8 @@ def _consistency(config) -> Sampling:
     bounds = (guidance.clip(),) if values.only("clip_denoised", False, True) else ()
 
     def grid(steps: int) -> np.ndarray:
-        share = np.arange(_checked(steps, num)) * (num // steps) / max(num - 1, 1)
+        tables.check_steps(steps, num)
+        share = np.arange(steps) * (num // steps) / max(num - 1, 1)
         root = 1 / values["rho"]
         levels = (high**root + share * (low**root - high**root)) ** values["rho"]
         times = np.clip((levels - low) / (high - low), 0.0, 1.0)
@@ -231,7 +282,7 @@ def _consistency(config) -> Sampling:
         return np.append(times[share < 1], 0.0)
 
     said = consistency(schedule, values["sigma_data"], low)
-    return Sampling(schedule, said, process, bounds, _as_it_is, samplers.ancestral(process), grid)
+    return Sampling(schedule, said, process, bounds, _as_it_is, samplers.ancestral(process), grid, own=bounds)
 
 
 def consistency(schedule: Schedule, sigma_data: float, sigma_min: float) -> Parameterization:
@@ -267,41 +318,36 @@ def consistency(schedule: Schedule, sigma_data: float, sigma_min: float) -> Para
 # ---- What they are made of.
 
 
-def _betas(values: Values) -> np.ndarray:
-    num, given = values.integer("num_train_timesteps"), values["trained_betas"]
-    if given is not None:
-        table = np.asarray(given, np.float64) if type(given) is list and given else np.zeros(0)
-        if table.shape != (num,):
-            values.refuse("trained_betas", given, f"a list of num_train_timesteps = {num} numbers is expected")
-    else:
-        start, end = values.number("beta_start", 0.0, 1.0), values.number("beta_end", 0.0, 1.0)
-        kinds = {
-            "linear": lambda: schedules.linear_betas(num, start, end),
-            "scaled_linear": lambda: schedules.quadratic_betas(num, start, end),
-            "squaredcos_cap_v2": lambda: schedules.cosine_betas(num),
-            "sigmoid": lambda: schedules.sigmoid_betas(num, start, end),
-        }
-        table = kinds[values.only("beta_schedule", *kinds)]()
-    return schedules.zero_terminal_snr(table) if values.only("rescale_betas_zero_snr", False, True) else table
+def _parts(values: Values, walk: Walk, process: Process, sampler: Sampler, said=None) -> Sampling:
+    bounds = _bounds(values)
+    said = said or _said(values, walk)
+    variance = variances.posterior(walk.schedule)
+    return Sampling(walk.schedule, said, process, bounds, variance, sampler, walk.grid, own=bounds)
 
 
-def _table(values: Values) -> tuple[Schedule, int]:
-    table = _betas(values)
-    return schedules.from_betas(table), len(table)
-
-
-def _said(values: Values, schedule: Schedule, num: int) -> Parameterization:
-    time = parameterizations.table_index(num)
+def _said(values: Values, walk: Walk) -> Parameterization:
     kinds = {
-        "epsilon": lambda: parameterizations.eps(schedule, time),
-        "sample": lambda: parameterizations.x0(time),
-        "v_prediction": lambda: parameterizations.v(schedule, time),
+        "epsilon": lambda: parameterizations.eps(walk.schedule, walk.time),
+        "sample": lambda: parameterizations.x0(walk.time),
+        "v_prediction": lambda: parameterizations.v(walk.schedule, walk.time),
     }
     return kinds[values.only("prediction_type", *kinds)]()
 
 
+def _noisy(values: Values, walk: Walk) -> Process:
+    """Euler's kin begin with v z, but for `leading`: with x = sigma z and not with sqrt(alpha^2 + sigma^2) z."""
+    process = processes.gaussian(walk.schedule, processes.ddim(0.0))
+    if values["timestep_spacing"] == "leading":
+        return process
+
+    def prior(key, shape, t=1.0):
+        return walk.schedule.sigma(t) * rng.flat(jax.random.normal, key, shape)
+
+    return process._replace(prior=prior)
+
+
 def _bounds(values: Values) -> tuple[Callable, ...]:
-    if values.only("thresholding", False, True):
+    if "thresholding" in values.values and values.only("thresholding", False, True):
         return (guidance.dynamic_threshold(values["dynamic_thresholding_ratio"], values["sample_max_value"]),)
     if "clip_sample" in values.values and values.only("clip_sample", False, True):
         bound = values.number("clip_sample_range", 0.0, 1e9)
@@ -315,33 +361,3 @@ def _as_it_is(denoise):
 
 def _last(values: Values) -> int:
     return {"zero": 0, "sigma_min": 1}[values.only("final_sigmas_type", "zero", "sigma_min")]
-
-
-def _grid(values: Values, num: int, last: int) -> Callable:
-    spacing = _spacing(values)
-    return lambda steps: _times(spacing(_checked(steps, num), num), num, last)
-
-
-def _spacing(values: Values) -> Callable:
-    """`(steps, num) -> indices`, falling, from 0 as diffusers counts them (Lin et al. 2024, table 2)."""
-    offset = values.integer("steps_offset", 0)
-    kinds = {
-        "linspace": lambda steps, num: np.rint(np.linspace(0, num - 1, steps))[::-1],
-        "leading": lambda steps, num: np.arange(steps)[::-1] * (num // steps) + offset,
-        "trailing": lambda steps, num: np.rint(timesteps.uniform(steps, num)[:-1] * num) - 1,
-    }
-    return kinds[values.only("timestep_spacing", *kinds)]
-
-
-def _times(index: np.ndarray, num: int, last: int) -> np.ndarray:
-    """The grid of a table's indices, and on to its entry `last`, unless it is there already."""
-    if index[0] >= num:
-        raise InputError(f"the scheduler's first index is {index[0]:g} of {num}; take fewer than {len(index)} steps")
-    times = (index + 1.0) / num
-    return np.append(times, last / num) if times[-1] > last / num else times
-
-
-def _checked(steps: int, num: int) -> int:
-    if not 1 <= steps <= num:
-        raise InputError(f"the number of sampling steps must lie in 1, ..., {num}, not {steps}")
-    return steps

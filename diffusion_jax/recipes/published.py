@@ -148,18 +148,22 @@ def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Ma
     certain = variances.posterior(how.schedule)
     own = how.variance if scheduler["_class_name"] == "DDPMScheduler" else certain
 
-    def walk(sampler: Callable, variance: Callable = certain, steps: int = usual) -> Callable:
+    def walk(
+        sampler: Callable, variance: Callable = certain, steps: int = usual, bounds: tuple = how.transforms
+    ) -> Callable:
         def down(request: SampleRequest) -> Walk:
             times = how.grid(steps if request.steps is None else request.steps)
-            return Walk(sampler(request), times, (*how.transforms, variance), guide and guide(request))
+            return Walk(sampler(request), times, (*bounds, variance), guide and guide(request))
 
         return down
 
-    walks = {"published": without_eta(walk(lambda request: how.sampler, own))}
+    walks = {"published": without_eta(walk(lambda request: how.sampler, own, bounds=how.own))}
     if not single:
-        eta = lambda request: processes.ddim(request.eta or 0.0)  # noqa: E731
+        # As diffusers' pipelines have it, a bound of x0 leaves the noise alone.
         walks["ddim"] = walk(
-            lambda request: samplers.ancestral(processes.gaussian(how.schedule, eta(request))), steps=min(50, num)
+            lambda request: samplers.ddim(how.schedule, request.eta or 0.0, *how.transforms),
+            steps=min(50, num),
+            bounds=(),
         )
         walks["dpmpp_2m"] = without_eta(walk(lambda request: samplers.dpmpp_2m(how.schedule), steps=min(20, num)))
         walks["plms"] = without_eta(walk(lambda request: samplers.plms(how.schedule), steps=min(50, num)))

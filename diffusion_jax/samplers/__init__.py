@@ -9,10 +9,14 @@ from diffusion_jax.samplers.core import film as film
 from diffusion_jax.samplers.core import make_sample_fn as make_sample_fn
 from diffusion_jax.samplers.core import reporting as reporting
 from diffusion_jax.samplers.core import solve as solve
+from diffusion_jax.samplers.ddim import ddim as ddim
+from diffusion_jax.samplers.dpm import dpm_multistep as dpm_multistep
 from diffusion_jax.samplers.dpm import dpmpp_2m as dpmpp_2m
 from diffusion_jax.samplers.dpm import dpmpp_2m_sde as dpmpp_2m_sde
+from diffusion_jax.samplers.dpm import dpmpp_3m_sde as dpmpp_3m_sde
 from diffusion_jax.samplers.inversion import invert as invert
 from diffusion_jax.samplers.langevin import annealed_langevin as annealed_langevin
+from diffusion_jax.samplers.multistep import at_most as at_most
 from diffusion_jax.samplers.ode import euler as euler
 from diffusion_jax.samplers.ode import heun as heun
 from diffusion_jax.samplers.pndm import plms as plms

@@ -22,13 +22,13 @@ REFUSED = {
     "betas of text": (DDPM | {"trained_betas": "0.1"}, "trained_betas = '0.1' is not supported"),
     "an unknown value": (DDPM | {"use_magic": True}, "DDPMScheduler: use_magic = True is not supported"),
     "no boolean": (DDPM | {"clip_sample": 1}, "clip_sample = 1 is not supported; only False or True"),
-    "Karras": (
-        {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True},
-        "EulerDiscreteScheduler: use_karras_sigmas = True is not supported",
+    "a curve": (
+        {"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": True},
+        "EulerDiscreteScheduler: use_beta_sigmas = True is not supported",
     ),
-    "third order": (
-        {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3},
-        "solver_order = 3 is not supported; only 2",
+    "fourth order": (
+        {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 4},
+        "solver_order = 4 is not supported; only 1 or 2 or 3",
     ),
     "levels upside down": (
         {"_class_name": "CMStochasticIterativeScheduler", "sigma_min": 90.0},
@@ -55,6 +55,23 @@ def test_notes_and_values_that_are_off_do_not_matter():
 def test_numbers_of_steps_are_checked(name, steps):
     with pytest.raises(InputError, match="number of sampling steps"):
         scheduler.sampling({"_class_name": name}).grid(steps)
+
+
+GRIDS = {
+    "midway": ("DDIMScheduler", {}, 501, "501 leading steps would start at entry 501 of 1000, .*; take 500 or 950$"),
+    "one less": ("DPMSolverMultistepScheduler", {"timestep_spacing": "leading"}, 500, "take 499 or 949$"),
+    "a single step": ("PNDMScheduler", {"skip_prk_steps": True}, 1, "start at entry 1 of 1000, .*take 2$"),
+    "half a step": ("PNDMScheduler", {}, 40, "40 steps of 1000 are 25 entries long; take a number"),
+    "too few to start": ("PNDMScheduler", {}, 2, "takes at least 4: 2 steps of 1000"),
+    "linspace": ("DDIMScheduler", {"timestep_spacing": "linspace"}, 1, "1 linspace step would look at index 0"),
+    "twice": ("DPMSolverMultistepScheduler", {}, 1000, "fall on the same entries of the table; take fewer"),
+}
+
+
+@pytest.mark.parametrize(("name", "values", "steps", "message"), GRIDS.values(), ids=GRIDS)
+def test_grids_that_do_not_fit_say_what_does(name, values, steps, message):
+    with pytest.raises(InputError, match=message):
+        scheduler.sampling({"_class_name": name} | values).grid(steps)
 
 
 def test_an_offset_beyond_the_table_is_refused():

@@ -1,0 +1,244 @@
+"""Whole chains of published schedulers against diffusers', for every pair of values that their configs can say.
+
+A covering array has each pair of values of each two names in some row; the number of steps is one of the names.
+Every row gives their last image, but for the combinations of `REFUSED`, which say why they cannot. Both sides see
+one toy network, the same first noise and the same noise on the way.
+
+Their tables are float32 and put in double precision here; their levels are float32 all the same, and so are some of
+their sums: 2e-4 is allowed (1e-6 is usual), and controls must be ten times as far.
+"""
+
+import itertools
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion_jax import rng, samplers
+from diffusion_jax.errors import InputError
+from diffusion_jax.pretrained import scheduler
+
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
+diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
+
+SHAPE = (2, 3, 4, 3)
+KEY = jax.random.key(0)
+TOLERANCE = 2e-4
+
+SPACINGS = ["leading", "trailing", "linspace"]
+PREDICTIONS = ["epsilon", "sample", "v_prediction"]
+BETAS = ["linear", "scaled_linear", "squaredcos_cap_v2"]
+STEPS = {"steps": [10, 7]}  # of 1000: one divides, one does not
+TABLE = STEPS | {
+    "beta_schedule": BETAS,
+    "timestep_spacing": SPACINGS,
+    "steps_offset": [0, 1],
+    "prediction_type": PREDICTIONS,
+}
+ZERO = {"rescale_betas_zero_snr": [False, True]}
+BOUNDS = {"thresholding": [False, True], "dynamic_thresholding_ratio": [0.995, 0.6], "sample_max_value": [1.0, 1.5]}
+CLIP = {"clip_sample": [True, False], "clip_sample_range": [1.0, 0.6]}
+CURVES = {"use_karras_sigmas": [False, True], "use_exponential_sigmas": [False, True]}
+FINAL = {"final_sigmas_type": ["zero", "sigma_min"]}
+SPACE = {
+    "DDPMScheduler": TABLE
+    | ZERO
+    | BOUNDS
+    | CLIP
+    | {"variance_type": ["fixed_small", "fixed_small_log", "fixed_large", "learned_range"]},
+    "DDIMScheduler": TABLE | ZERO | BOUNDS | CLIP | {"set_alpha_to_one": [True, False]},
+    "PNDMScheduler": TABLE
+    | {
+        "prediction_type": ["epsilon", "v_prediction"],
+        "set_alpha_to_one": [True, False],
+        "skip_prk_steps": [True, False],
+    },
+    "EulerDiscreteScheduler": TABLE | ZERO | CURVES | FINAL | {"sigma_min": [None, 0.1]},
+    "DPMSolverMultistepScheduler": TABLE
+    | ZERO
+    | BOUNDS
+    | CURVES
+    | FINAL
+    | {
+        "solver_order": [1, 2, 3],
+        "algorithm_type": ["dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver"],
+        "solver_type": ["midpoint", "heun"],
+        "lower_order_final": [True, False],
+        "euler_at_final": [False, True],
+    },
+}
+
+
+# By class, combinations that are refused, and what the message says.
+NOTHING = [({"rescale_betas_zero_snr": True, "prediction_type": "epsilon"}, "eps says nothing of x0")]
+RISES = [({"rescale_betas_zero_snr": True, "beta_schedule": "linear"}, "at the end")]
+TWO = [({"use_karras_sigmas": True, "use_exponential_sigmas": True}, "only one")]
+REFUSED = {
+    "DDPMScheduler": NOTHING,
+    "DDIMScheduler": NOTHING,
+    "PNDMScheduler": [
+        ({"timestep_spacing": "linspace"}, "walks in equal steps"),
+        ({"timestep_spacing": "trailing", "steps": 7}, "walks in equal steps"),
+    ],
+    "EulerDiscreteScheduler": NOTHING + RISES + TWO,
+    "DPMSolverMultistepScheduler": NOTHING
+    + RISES
+    + [
+        ({"use_exponential_sigmas": True}, "cuts the network's times off"),
+        ({"use_karras_sigmas": True, "beta_schedule": "squaredcos_cap_v2"}, "cuts the times of this table off"),
+        ({"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}, "would have no length"),
+        ({"algorithm_type": "sde-dpmsolver", "solver_order": 3}, "by a sign"),
+        ({"algorithm_type": "sde-dpmsolver++", "solver_order": 3}, "by a sign"),
+        ({"algorithm_type": "dpmsolver", "final_sigmas_type": "zero"}, "ends at sigma_min"),
+        ({"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "zero"}, "ends at sigma_min"),
+        ({"algorithm_type": "dpmsolver", "use_karras_sigmas": True}, "ends at sigma_min"),
+        ({"algorithm_type": "sde-dpmsolver", "use_karras_sigmas": True}, "ends at sigma_min"),
+    ],
+}
+
+
+def pairs(row):
+    return set(itertools.combinations(sorted(row.items()), 2))
+
+
+def allowed(row, name):
+    return not any(part.items() <= row.items() for part, _ in REFUSED[name])
+
+
+def covering(name, seed=0):
+    """Rows that hold every pair of values of each two names of a class, but for what is refused."""
+    space, chance = SPACE[name], random.Random(seed)
+    names = sorted(space)
+    every = {((a, x), (b, y)) for a, b in itertools.combinations(names, 2) for x in space[a] for y in space[b]}
+    missing, rows = {pair for pair in every if allowed(dict(pair), name)}, []
+    while missing:
+        start, tried = dict(chance.choice(sorted(missing, key=repr))), []
+        for _ in range(12):
+            row = dict(start)
+            for one in chance.sample([n for n in names if n not in row], len(names) - len(row)):
+                values = [v for v in space[one] if allowed(row | {one: v}, name)] or space[one]
+                row[one] = max(values, key=lambda v: (len(pairs(row | {one: v}) & missing), chance.random()))
+            tried.append(row)
+        best = max((row for row in tried if allowed(row, name)), key=lambda row: len(pairs(row) & missing))
+        rows.append(best)
+        missing -= pairs(best)
+    return rows
+
+
+def test_a_covering_array_covers():
+    rows, space = covering("DDIMScheduler"), SPACE["DDIMScheduler"]
+    found = set().union(*map(pairs, rows))
+    for a, b in itertools.combinations(sorted(space), 2):
+        for pair in itertools.product(((a, x) for x in space[a]), ((b, y) for y in space[b])):
+            assert (pair in found) == allowed(dict(pair), "DDIMScheduler")
+    assert len(rows) < 25
+
+
+# ---- Chains.
+
+
+def network(xp, x, time):
+    """Neither linear nor entrywise, beyond [-1, 1], and sensitive to time."""
+    return 1.5 * xp.tanh(1.1 * x - 0.4 * xp.roll(x, 1, -1) + 2.0 * (time / 1000 - 0.5))
+
+
+def fraction(xp, x):
+    """What stands for a learned variance."""
+    return xp.tanh(0.7 * x)
+
+
+def theirs(config):
+    """Their scheduler, its table in double precision."""
+    found = getattr(diffusers, config["_class_name"]).from_config(config)
+    table = 1 - scheduler.betas({**config, "prediction_type": "sample"})
+    table = np.cumprod(table)
+    if table[-1] == 0 and found.alphas_cumprod[-1] > 0:
+        table[-1] = 2.0**-24
+    found.alphas_cumprod = torch.from_numpy(table)
+    if hasattr(found, "final_alpha_cumprod"):
+        found.final_alpha_cumprod = torch.tensor(1.0 if config["set_alpha_to_one"] else table[0], dtype=torch.float64)
+    return found
+
+
+def drawn(keys, number):
+    return np.array(rng.normal_like(rng.each(keys, number), jnp.zeros(SHAPE)))
+
+
+def learned(config):
+    return config.get("variance_type") == "learned_range"
+
+
+def our_image(config, steps):
+    """The image and the first state, of a chain in operations that are compiled one by one."""
+    parts = scheduler.sampling(config)
+
+    def apply(params, x, time):
+        said = network(jnp, x, time.reshape(-1, 1, 1, 1))
+        return jnp.concatenate([said, fraction(jnp, x)], axis=-1) if learned(config) else said
+
+    first = []
+
+    def run(sampler, times, denoise, x, keys):
+        first.append(x)
+        return samplers.solve(sampler, times, denoise, x, keys)
+
+    sample_fn = samplers.make_sample_fn(
+        apply,
+        parts.parameterization,
+        parts.process,
+        parts.sampler,
+        parts.grid(steps),
+        SHAPE[0],
+        SHAPE[1:],
+        (*parts.own, parts.variance),
+        run,
+    )
+    with jax.disable_jit():
+        return np.asarray(sample_fn(None, KEY)), np.asarray(first[0])
+
+
+def their_image(config, steps, monkeypatch):
+    found = theirs(config)
+    found.set_timesteps(steps)
+    keys = rng.per_example(KEY, jnp.arange(SHAPE[0]))
+    noise = (torch.from_numpy(drawn(keys, n)) for n in itertools.count(1))
+    module = type(found).__module__
+    monkeypatch.setattr(f"{module}.randn_tensor", lambda *_, **__: next(noise), raising=False)
+    x = torch.from_numpy(drawn(keys, 0)) * found.init_noise_sigma
+    for t in found.timesteps:
+        seen = found.scale_model_input(x, t)
+        output = network(torch, seen, t.double())
+        if learned(config):
+            output = torch.cat([output, fraction(torch, seen)], dim=1)
+        x = found.step(output, t, x).prev_sample.double()
+    return x.numpy()
+
+
+def distance(ours, theirs):
+    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SPACE)
+def test_chains_are_equal(monkeypatch, name):
+    found = {}
+    for row in covering(name):
+        config = {"_class_name": name} | row
+        steps = config.pop("steps")
+        found[str(row)] = distance(our_image(config, steps)[0], their_image(config, steps, monkeypatch))
+    print(name, len(found), "equal, at most", max(found.values()))
+    assert not {row: far for row, far in found.items() if not far < TOLERANCE}
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "message"),
+    [(name, *one) for name, parts in REFUSED.items() for one in parts],
+)
+def test_what_is_refused(name, part, message):
+    config = {"_class_name": name, "prediction_type": "v_prediction"} | part
+    steps = config.pop("steps", 10)
+    with pytest.raises(InputError, match=message):
+        scheduler.sampling(config).grid(steps)
