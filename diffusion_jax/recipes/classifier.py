@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from diffusion_jax import averages, losses, parameterizations, processes, schedules, training_times, views
+from diffusion_jax import averages, conditions, losses, parameterizations, processes, schedules, training_times, views
 from diffusion_jax.distributions import Categorical
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.recipes.compose import Data, optimizer
@@ -44,6 +44,6 @@ def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Exper
         samplers={},
         preview=None,
         view=views.pictures(),
-        ask=data.ask,
+        ask=conditions.labels(model.classes),
         log_prob=log_prob,
     )

@@ -107,7 +107,7 @@ def told_labels(data: Data, classes: int) -> Data:
     return data._replace(
         example=data.example | {"label": jax.ShapeDtypeStruct((), jnp.int32)},
         told=lambda batch: ({"label": batch["label"]},),
-        ask=conditions.labels(classes),
+        ask=conditions.labels(classes, null=classes),
     )
 
 
