@@ -163,7 +163,7 @@ def _controlled(network: Network, component, name: str, variant: str, ask: Calla
 
 
 def _noise(config: Mapping, sampler: str | None) -> tuple[Mapping, Sampling]:
-    """A scheduler's config and its parts; for other samplers the table of one that is not known will do, as DDIM's."""
+    """A scheduler's config and its parts; for another sampler, the table alone of one that is not known."""
     try:
         return config, sampling(config)
     except InputError as error:
