@@ -22,11 +22,13 @@ def nothing(num: int, given: Mapping[str, np.ndarray]) -> tuple:
     return ()
 
 
-def labels(classes: int, null: bool = False) -> Callable:
+def labels(classes: int, null: int | None = None) -> Callable:
     """The `ask` of a model that is told a label, 0 to classes - 1; by default each in turn.
 
-    With `null` its table has one more, the label that tells nothing: `classes` may be given too.
+    `null` may be given too: it is the label that tells nothing, of models that have one.
     """
+    known = np.arange(classes) if null is None else np.append(np.arange(classes), null)
+    others = f"they run from 0 to {classes - 1}" + ("" if null is None else f", and {null} tells nothing")
 
     def ask(num, given):
         _only(given, "label")
@@ -35,10 +37,9 @@ def labels(classes: int, null: bool = False) -> Callable:
             raise InputError(f"labels are a list of whole numbers, not {wanted.dtype} of shape {wanted.shape}")
         if not len(wanted):
             raise InputError("an empty list of labels; give at least one")
-        wrong = wanted[(wanted < 0) | (wanted >= classes + null)]
+        wrong = wanted[~np.isin(wanted, known)]
         if len(wrong):
-            also = f", and {classes} tells nothing" if null else ""
-            raise InputError(f"there is no label {wrong[0]}: they run from 0 to {classes - 1}{also}")
+            raise InputError(f"there is no label {wrong[0]}: {others}")
         return ({"label": np.resize(wanted, num).astype(np.int32)},)
 
     return ask
@@ -62,11 +63,27 @@ def arrays(default: Callable, **shapes: tuple) -> Callable:
             if not fits or not len(array):
                 wanted = ", ".join("any" if size is None else str(size) for size in shapes[name])
                 raise InputError(f"{name} of shape {array.shape}: give [samples, {wanted}]")
-            if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
+            with np.errstate(over="ignore"):
+                finite = np.issubdtype(array.dtype, np.floating) and np.isfinite(array.astype(np.float32)).all()
+            if not finite:
                 raise InputError(f"{name} of type {array.dtype} or with NaN: give finite floats")
         if set(shapes) - set(found):
             found = default(num) | found
         return ({name: np.take(x, np.arange(num) % len(x), axis=0).astype(np.float32) for name, x in found.items()},)
+
+    return ask
+
+
+def joined(**asks: Callable) -> Callable:
+    """The `ask` of a model that is told several things: an `ask` for each name, and `rest` for all other names."""
+
+    def ask(num, given):
+        told = {}
+        for name, one in asks.items():
+            mine = {key: x for key, x in given.items() if (key not in asks if name == "rest" else key == name)}
+            for cond in one(num, mine):
+                told |= cond
+        return (told,)
 
     return ask
 

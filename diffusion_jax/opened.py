@@ -12,6 +12,7 @@ from diffusion_jax import cli, rng
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Drawable, Experiment
+from diffusion_jax.pretrained import files
 from diffusion_jax.recipes import published
 from diffusion_jax.training import snapshots, workdir
 from diffusion_jax.training.checkpoint import AVERAGE, Checkpoints
@@ -113,13 +114,26 @@ def released(options) -> Drawable:
     """The published model of `--pretrained` and its like.
 
     Raises:
-      InputError: parameters are asked for that only a run has.
+      InputError: options are given that are of no use to it.
     """
     if which(options) is not AVERAGED:
         raise InputError("a published model has one set of parameters; leave --raw, --average and --sigma-rel out")
+    _leave_out("of a run's", options, "step", "config")
     if options.flags is not None:
+        _leave_out("of diffusers' folders", options, "variant", "controlnet", "size")
         return published.openai(options.pretrained, options.flags)
-    return published.diffusers(options.pretrained, options.variant, options.controlnet, options.size)
+    if Path(options.pretrained).suffix in files.TORCH:
+        raise InputError(
+            f"{options.pretrained} is a file of weights alone, as OpenAI's are: give --flags with the flags that its "
+            "page prints; diffusers' models are folders or names on the hub"
+        )
+    return published.diffusers(options.pretrained, options.variant, options.controlnet, options.size, options.sampler)
+
+
+def _leave_out(whose: str, options, *names: str) -> None:
+    given = [f"--{name}" for name in names if getattr(options, name)]
+    if given:
+        raise InputError(f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} {whose}; leave out")
 
 
 def sampler(model: Drawable, name: str | None) -> str:

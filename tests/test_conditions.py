@@ -19,9 +19,21 @@ def test_labels_come_in_turn():
     np.testing.assert_array_equal(default["label"], [0, 1, 2, 0, 1, 2, 0])
     assert default["label"].dtype == np.int32
     np.testing.assert_array_equal(ask(3, {"label": np.array([2, 0])})[0]["label"], [2, 0, 2])
-    with_null = conditions.labels(3, null=True)
-    np.testing.assert_array_equal(with_null(2, {"label": np.array(3)})[0]["label"], [3, 3])  # it tells nothing
-    np.testing.assert_array_equal(with_null(4, {})[0]["label"], [0, 1, 2, 0])
+    with_null = conditions.labels(3, null=3)(2, {"label": np.array(3)})
+    np.testing.assert_array_equal(with_null[0]["label"], [3, 3])  # the one that tells nothing
+
+
+def test_several_things_are_told():
+    ask = conditions.joined(
+        label=conditions.labels(3), rest=conditions.arrays(lambda num: {}, hint=(1,), tokens=(None, 2))
+    )
+    given = {"label": np.array([2]), "hint": np.ones((1, 1)), "tokens": np.ones((1, 4, 2))}
+    (cond,) = ask(2, given)
+    assert {name: x.shape for name, x in cond.items()} == {"label": (2,), "hint": (2, 1), "tokens": (2, 4, 2)}
+    with pytest.raises(InputError, match="no label 3"):
+        ask(2, given | {"label": np.array([3])})
+    with pytest.raises(InputError, match="takes no condition 'seed', only hint, tokens"):
+        ask(2, given | {"seed": np.array([3])})
 
 
 def default(num):
@@ -38,8 +50,8 @@ def test_arrays_are_repeated_and_missing_ones_have_a_default():
 
 
 WRONG = [
-    (conditions.labels(10), {"label": np.array([10, 11])}, "no label 10: they run from 0 to 9$"),
-    (conditions.labels(10, null=True), {"label": np.array([10, 11])}, "no label 11: .* to 9, and 10 tells nothing"),
+    (conditions.labels(10), {"label": np.array([9, 10])}, "no label 10: they run from 0 to 9"),
+    (conditions.labels(10, null=10), {"label": np.array([10, 11])}, "no label 11: .* 0 to 9, and 10 tells nothing"),
     (conditions.labels(10), {"label": np.array([-1])}, "no label -1"),
     (conditions.labels(10), {"label": np.array([0.5])}, "whole numbers, not float64"),
     (conditions.labels(10), {"label": np.array([], int)}, "empty list"),
@@ -47,6 +59,7 @@ WRONG = [
     (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.zeros((2, 8, 9, 1))}, r"give \[samples, 8, 8, 1\]"),
     (conditions.arrays(default, tokens=(None, 8)), {"tokens": np.zeros((5, 8))}, r"give \[samples, any, 8\]"),
     (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.full((2, 8, 8, 1), np.nan)}, "with NaN"),
+    (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.full((2, 8, 8, 1), 1e39)}, "with NaN"),
     (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.zeros((0, 8, 8, 1))}, "give"),
 ]
 

@@ -1,8 +1,7 @@
 """OpenAI's U-Nets by the flags of their command lines, for their files hold weights alone (*.pt).
 
 improved-diffusion (Nichol & Dhariwal 2021) and guided-diffusion (Dhariwal & Nichol 2021) print the flags of every
-published file; `torch_file.load` reads it. The flags of their samplers (noise_schedule, timestep_respacing, ...) are
-matters of `schedules.cosine_betas` and `timesteps.respaced`.
+published file; `torch_file.load` reads it. Whole command lines are read by `openai_command`.
 """
 
 from collections.abc import Callable, Mapping

@@ -81,7 +81,7 @@ def build(
 
     return compose(
         config,
-        data._replace(ask=conditions.labels(classes, null=True)),
+        data._replace(ask=conditions.labels(classes, null=classes)),
         model=model,
         process=process,
         parameterization=learned,

@@ -1,26 +1,43 @@
-"""Published models, to draw from: their networks, their weights, and the noise and sampler that their files name."""
+"""Published models, to draw from: their networks, their weights, and the noise and sampler that their files name.
 
-import shlex
+OpenAI's are composed in `recipes.openai`.
+"""
+
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from diffusion_jax import conditions, guidance, processes, samplers, timesteps, variances, views
+from diffusion_jax import conditions, guidance, processes, samplers, variances, views
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Drawable, SampleRequest
 from diffusion_jax.models.controlnet import Controlled
-from diffusion_jax.pretrained import files, loading, openai_flags
+from diffusion_jax.pretrained import files, loading
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.scheduler import Sampling, sampling
 from diffusion_jax.recipes import improved
 from diffusion_jax.recipes.compose import Walk, drawn_by, without_eta
+from diffusion_jax.recipes.openai import openai
+
+__all__ = ["diffusers", "openai"]
 
 OFFICIAL_DIT = 4.0  # the guidance of its own script
+# Of any scheduler's config: its table, and what else is not its solver's own.
+BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
+BESIDE = (
+    *("trained_betas", "prediction_type", "rescale_betas_zero_snr", "timestep_spacing", "steps_offset"),
+    *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value"),
+)
 
 
-def diffusers(name: str, variant: str = "", controlnet: str | None = None, size: str | None = None) -> Drawable:
+def diffusers(
+    name: str,
+    variant: str = "",
+    controlnet: str | None = None,
+    size: str | None = None,
+    sampler: str | None = None,
+) -> Drawable:
     """A model as diffusers keeps it, to draw from.
 
     Args:
@@ -28,6 +45,8 @@ def diffusers(name: str, variant: str = "", controlnet: str | None = None, size:
       variant: of the weights.
       controlnet: likewise, a ControlNet for it.
       size: "HxW" of the images or latents, in place of the published one.
+      sampler: the one that will be asked for. Where it is not the scheduler's own, a scheduler that is not known here
+        does not stand in the way: its table of betas is enough.
 
     Raises:
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
@@ -41,64 +60,29 @@ def diffusers(name: str, variant: str = "", controlnet: str | None = None, size:
         "DiTTransformer2DModel": _dit,
         "Transformer2DModel": _dit,
     }
-    kind = component.config.get("_class_name")
+    kind = str(component.config.get("_class_name"))
     if kind not in kinds:
-        raise InputError(f"{name} is a {str(kind)[:60]!r}; of use are {', '.join(kinds)}")
+        raise InputError(f"{name} is a {kind[:60]!r}; of use are {', '.join(kinds)}")
     network = loading.build(component.config, component.weights)
     ask, guide, view = kinds[kind](component.config, network)
-    how = _with_variance(sampling(component.scheduler), network, component.scheduler)
     height, width = _size(size, component.config.get("sample_size"))
     shape = (height, width, network.example[0].shape[-1])
+    scheduler, how = _noise(component.scheduler, sampler)
+    how = _with_variance(how, network, shape, scheduler)
     model, read = network.model, lambda: network.read(component.weights)
     if controlnet is not None:
         model, read, ask = _controlled(network, component, controlnet, variant, ask, shape)
 
-    def load():
-        return read(), f"published {kind} of {name}", lambda sampler: Path("samples") / Path(name).name / sampler
-
-    return Drawable(_samplers(model, how, guide, shape, component.scheduler), ask, view, load)
-
-
-def openai(path: str, text: str) -> Drawable:
-    """A file of improved-diffusion's or guided-diffusion's, to draw from.
-
-    Args:
-      path: the file (.pt).
-      text: the flags that its page gives, of network and diffusion: "--image_size 64 --learn_sigma True ...".
-
-    Raises:
-      InputError: a flag or a value that is not known, or a file that is damaged or of another network.
-    """
-    flags = _flags(text)
-    num = int(flags.pop("diffusion_steps", 1000))
-    betas = flags.pop("noise_schedule", "linear")
-    respacing, said = flags.pop("timestep_respacing", ""), flags.pop("predict_xstart", False)
-    learned = flags.get("learn_sigma", False)
-    small = flags.pop("sigma_small", False)
-    for name in ("rescale_timesteps", "rescale_learned_sigmas", "use_kl", "use_ddim", "num_samples", "batch_size"):
-        flags.pop(name, None)  # of training, of other times of the same network, or asked for here in other words
-    network = openai_flags.unet(flags)
-    scheduler = {
-        "_class_name": "DDPMScheduler",
-        "num_train_timesteps": num,
-        "beta_schedule": {"cosine": "squaredcos_cap_v2"}.get(betas, betas),
-        # Their linear tables keep the total noise whatever the number of steps.
-        "beta_start": 0.0001 * 1000 / num,
-        "beta_end": 0.02 * 1000 / num,
-        "variance_type": "learned_range" if learned else "fixed_small" if small else "fixed_large",
-        "prediction_type": "sample" if said else "epsilon",
-    }
-    how = sampling(scheduler)._replace(grid=lambda steps: timesteps.respaced(steps, num))
-    side = int(flags.get("image_size", openai_flags.FLAGS["image_size"]))
-    shape = (side, side, network.example[0].shape[-1])
-    ask = conditions.labels(openai_flags.CLASSES) if network.example[2] else conditions.nothing
-    usual = scheduler | ({"steps": int(respacing)} if str(respacing).isdigit() else {})
+    drawn = _samplers(model, how, guide, shape, scheduler)
+    about = f"published {kind} of {name}"
+    if scheduler is not component.scheduler:
+        del drawn["published"]
+        about += f", whose {str(component.scheduler.get('_class_name'))[:60]} is not used"
 
     def load():
-        params = network.read(files.weights(path))
-        return params, f"published weights of {path}", lambda sampler: Path("samples") / Path(path).stem / sampler
+        return read(), about, lambda sampler: Path("samples") / Path(name).name / sampler
 
-    return Drawable(_samplers(network.model, how, None, shape, usual), ask, views.pictures(), load)
+    return Drawable(drawn, ask, view, load)
 
 
 # ---- What is told, how it guides, and how it is shown, by the kind of network.
@@ -122,7 +106,7 @@ def _dit(config: Mapping, network: Network) -> tuple:
         kept = guidance.channels(scale, 3, channels) if channels > 3 else scale
         return guidance.classifier_free(guidance.replacing(label=classes), kept)
 
-    return conditions.labels(classes), guide, views.latents()
+    return conditions.labels(classes, null=classes), guide, views.latents()
 
 
 def _text(config: Mapping, network: Network) -> tuple:
@@ -144,8 +128,17 @@ def _text(config: Mapping, network: Network) -> tuple:
 
         return guided
 
-    ask = conditions.arrays(missing, tokens=(None, features), null_tokens=(None, features))
-    return ask, guide, views.latents()
+    texts = conditions.arrays(missing, tokens=(None, features), null_tokens=(None, features))
+
+    def ask(num, given):
+        (cond,) = texts(num, given)
+        long, null = cond["tokens"].shape[1], cond["null_tokens"].shape[1]
+        if long != null:
+            raise InputError(f"tokens are {long} to a text and null_tokens {null}; give as many")
+        return (cond,)
+
+    classes = config.get("num_class_embeds")
+    return conditions.joined(label=conditions.labels(classes), rest=ask) if classes else ask, guide, views.latents()
 
 
 def _controlled(network: Network, component, name: str, variant: str, ask: Callable, shape) -> tuple:
@@ -156,20 +149,31 @@ def _controlled(network: Network, component, name: str, variant: str, ask: Calla
     factor = 2 ** (len(hint.channels) - 1)
     wanted = (shape[0] * factor, shape[1] * factor, other.example[2]["hint"].shape[-1])
 
-    def told(num, given):
-        if "hint" not in given:
-            raise InputError(f"a ControlNet is told a hint: --condition FILE.npz with hint, float [N, {wanted}]")
-        (seen,) = conditions.arrays(lambda num: {}, hint=wanted)(num, {"hint": given["hint"]})
-        rest = ask(num, {key: value for key, value in given.items() if key != "hint"})
-        return (seen | (rest[0] if rest else {}),)
+    def missing(num):
+        raise InputError(f"a ControlNet is told a hint: --condition FILE.npz with hint, float [N, {wanted}]")
 
     def read():
         return {"unet": network.read(component.weights), "control": other.read(steering.weights)}
 
+    told = conditions.joined(hint=conditions.arrays(missing, hint=wanted), rest=ask)
     return Controlled(network.model, hint), read, told
 
 
 # ---- How it is drawn.
+
+
+def _noise(config: Mapping, sampler: str | None) -> tuple[Mapping, Sampling]:
+    """A scheduler's config and its parts; for another sampler, the table alone of one that is not known."""
+    try:
+        return config, sampling(config)
+    except InputError as error:
+        if not set(BETAS) <= set(config) or config.get("use_flow_sigmas"):
+            raise
+        if sampler in (None, "published"):
+            raise InputError(f"{error}; or give --sampler ddim, to which its table of betas is enough") from error
+    table = {"_class_name": "DDIMScheduler", "clip_sample": False}
+    table |= {name: config[name] for name in (*BETAS, *BESIDE) if name in config}
+    return table, sampling(table)
 
 
 def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Mapping) -> dict[str, Callable]:
@@ -189,6 +193,8 @@ def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Ma
         sampler: Callable, variance: Callable = certain, steps: int = usual, bounds: tuple = how.transforms
     ) -> Callable:
         def down(request: SampleRequest) -> Walk:
+            if guide is not None and request.classifier is not None:
+                raise InputError("this model is guided by what it is told itself; leave --classifier out")
             times = how.grid(steps if request.steps is None else request.steps)
             return Walk(sampler(request), times, (*bounds, variance), guide and guide(request))
 
@@ -209,10 +215,13 @@ def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Ma
     return drawn_by(walks, apply, how.parameterization, how.process, shape)
 
 
-def _with_variance(how: Sampling, network: Network, scheduler: Mapping) -> Sampling:
-    """`how`, for networks that say a variance of which their scheduler does not know, as DiT's."""
-    x = network.example[0]
-    said = jax.eval_shape(network.model.apply, {"params": network.template()}, *network.example)
+def _with_variance(how: Sampling, network: Network, shape: tuple, scheduler: Mapping) -> Sampling:
+    """`how`, for networks that say a variance of which their scheduler does not know, as DiT's.
+
+    Images of `shape` that the network cannot take are refused here, before anything is read.
+    """
+    x = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    said = jax.eval_shape(network.model.apply, {"params": network.template()}, x, *network.example[1:])
     if said.shape[-1] == x.shape[-1] or scheduler.get("variance_type") == "learned_range":
         return how
     if said.shape[-1] != 2 * x.shape[-1] or scheduler.get("prediction_type", "epsilon") != "epsilon":
@@ -230,20 +239,3 @@ def _size(text: str | None, published) -> tuple[int, int]:
     if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
         raise InputError(f"--size {text}: give height and width, such as 32x32")
     return int(parts[0]), int(parts[1])
-
-
-def _flags(text: str) -> dict:
-    """"--a 1 --b True" as {"a": 1, "b": True}."""
-    words = shlex.split(text.replace("=", " "))
-    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
-        raise InputError(f"--flags {text}: give pairs of --name value")
-    return {name[2:]: _value(value) for name, value in zip(words[::2], words[1::2], strict=True)}
-
-
-def _value(word: str):
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(word.lower(), word)

@@ -1,5 +1,6 @@
 """Published models from the command line: every kind draws, is told what it should be, and refuses the rest."""
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from flax import traverse_util
 
 from diffusion_jax import cli, pretrained, sample
+from diffusion_jax.errors import InputError
 from diffusion_jax.pretrained import files, openai_flags
 from diffusion_jax.recipes import published
 
@@ -22,6 +24,7 @@ def root(tmp_path_factory):
     for name in tiny.CONFIGS:
         tiny.make(root, name)
     np.savez(root / "text.npz", tokens=RNG.normal(size=(2, 3, 12)), null_tokens=np.zeros((1, 3, 12)))
+    np.savez(root / "uneven.npz", tokens=RNG.normal(size=(2, 3, 12)), null_tokens=np.zeros((1, 4, 12)))
     np.savez(
         root / "hint.npz",
         tokens=RNG.normal(size=(2, 3, 12)),
@@ -101,7 +104,16 @@ def test_the_readmes_python(root, tmp_path, monkeypatch):
 MISTAKES = {
     "no folder": (["--pretrained", "nowhere"], "neither a folder nor a name on the hub"),
     "a label beyond": (["--pretrained", "{root}/dit", "--label", "6"], "there is no label 6"),
+    "a label too many": (["--pretrained", "{root}/consistency", "--label", "5"], "no label 5: they run from 0 to 4"),
+    "eta": (["--pretrained", "{root}/ddpm", "--eta", "0.5"], "only the sampler ddim has it"),
+    "flags forgotten": (["--pretrained", "a b/model.pt"], "a b/model.pt is a file of weights alone, as OpenAI's"),
+    "flags and a size": (["--pretrained", "x.pt", "--flags", "", "--size", "8x8"], "--size is of diffusers' folders"),
+    "a step": (["--pretrained", "{root}/ddpm", "--step", "3"], "--step is of a run's"),
     "no text": (["--pretrained", "{root}/text"], "is told an encoded text: --condition FILE.npz with tokens"),
+    "texts of two lengths": (
+        ["--pretrained", "{root}/text", "--condition", "{root}/uneven.npz"],
+        "tokens are 3 to a text and null_tokens 4",
+    ),
     "no hint": (
         ["--pretrained", "{root}/text", "--controlnet", "{root}/controlnet", "--condition", "{root}/text.npz"],
         "is told a hint",
@@ -113,6 +125,30 @@ MISTAKES = {
     "sampler": (["--pretrained", "{root}/ddpm", "--sampler", "heun"], "choose from published, ddim"),
     "both": (["--pretrained", "{root}/ddpm", "--workdir", "x"], "not allowed with"),
 }
+
+
+SA = {"_class_name": "SASolverScheduler", "use_karras_sigmas": False} | {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+}
+
+
+def test_a_scheduler_of_no_known_class(root):
+    """Another sampler needs only its table, which decides what is drawn; its own is refused."""
+    folder = tiny.make(root / "sa", "ddpm", **SA)
+    with pytest.raises(InputError, match=r"SASolverScheduler.* is not known.* or give --sampler ddim"):
+        published.diffusers(str(folder))
+    model = published.diffusers(str(folder), sampler="ddim")
+    assert list(model.samplers) == ["ddim", "dpmpp_2m", "plms", "ancestral"]
+    assert model.load()[1].endswith("whose SASolverScheduler is not used")
+    (folder / "scheduler_config.json").write_text(json.dumps(SA | {"beta_schedule": "exp"}))
+    with pytest.raises(InputError, match="beta_schedule = 'exp' is not supported"):
+        published.diffusers(str(folder), sampler="ddim")
+    (folder / "scheduler_config.json").write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
+    with pytest.raises(InputError, match=r"FlowMatchEulerDiscreteScheduler.* is not known"):
+        published.diffusers(str(folder), sampler="ddim")
 
 
 @pytest.mark.parametrize(("options", "said"), MISTAKES.values(), ids=MISTAKES)
@@ -127,7 +163,7 @@ def test_a_file_of_openai(tmp_path, monkeypatch):
     named = {"image_size": 32, "num_channels": 32, "num_res_blocks": 1, "learn_sigma": True, "class_cond": True}
     named |= {"channel_mult": "1,2", "attention_resolutions": "16"}
     flags = " ".join(f"--{name} {value}" for name, value in named.items())
-    flags += " --diffusion_steps 100 --noise_schedule cosine --timestep_respacing 4"
+    flags += " --diffusion_steps 100 --rescale_timesteps True --noise_schedule cosine --timestep_respacing 4"
     network = openai_flags.unet(named)
     params = jax.tree.map(lambda leaf: (0.05 * RNG.normal(size=leaf.shape)).astype(np.float32), network.template())
     flat = traverse_util.flatten_dict(params, sep="/")
