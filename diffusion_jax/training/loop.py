@@ -190,7 +190,11 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, judg
                     log.scalars(step, judge.measure(state.ema, step))
                 if stopping:
                     break
-        except RunError as error:
+        except (RunError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                error = RunError("out of memory: lower train.batch_size, or raise train.accumulate")
             kept = checkpoints.steps()
             intact = f"the checkpoint of step {kept[-1]} is intact" if kept else "there is no checkpoint yet"
             raise RunError(f"{error}; {intact} ({checkpoints.directory})") from error
