@@ -60,11 +60,19 @@ def defaults(module: ModuleType) -> Config:
     """The values that the config file itself gives, checked.
 
     Raises:
-      InputError: one of them is not what it may be.
+      InputError: one of them is not what it may be, or has no description and nearly the name of one that has.
     """
     config = module.get_config()
     if not isinstance(config, ConfigDict):
         raise InputError(f"get_config of {module.__file__} gives {type(config).__name__}; give a values.Config")
+    described = {key: bool(about.about) for key, _, about in values.walk(config)}
+    known = [key for key, yes in described.items() if yes]
+    for key in (key for key, yes in described.items() if not yes):
+        if near := difflib.get_close_matches(key, known, n=1, cutoff=0.9):
+            raise InputError(
+                f"{module.__file__} sets {key}, which nothing reads; did you mean {near[0]}? "
+                "A value of your own is declared with a description: values.count(1, 'what it is')"
+            )
     return values.checked(config, where=f"{module.__file__}: ")
 
 

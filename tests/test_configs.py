@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 from pathlib import Path
 
 import jax
@@ -144,6 +145,33 @@ def test_values_of_ones_own_are_declared_and_checked():
     mine.other.rate, mine.process.grain = 0.5, "x"
     with pytest.raises(InputError, match=r"^process.grain='x': give a number from 1e-06 to 10, or 0: none \(of the"):
         values.checked(mine)
+
+
+def test_a_config_file_that_sets_what_no_one_reads(tmp_path, capsys):
+    """A slip of the pen is refused, as is a wrong value; neither waits for an override."""
+    for line, said in {
+        "config.train.learning_rat = 1e-3": "train.learning_rat, which nothing reads; did you mean train.learning_ra",
+        "config.train.steps = 2.5": "own.py: train.steps=2.5: give a whole number of 1 or more",
+        "config.train.own = object()": "train.own = ",
+        "config = 3": "gives int; give a values.Config",
+    }.items():
+        lines = ["from tests import tiny", "from tests.tiny import build", "def get_config():"]
+        lines += ["    config = tiny.get_config()", f"    {line}", "    return config"]
+        (tmp_path / "own.py").write_text("\n".join(lines))
+        with pytest.raises(SystemExit, match="2"):
+            cli.run(train.main, ["--config", str(tmp_path / "own.py"), "--workdir", str(tmp_path / "run")])
+        (found,) = capsys.readouterr().err.strip().splitlines()
+        assert said in found
+        assert not (tmp_path / "run").exists()
+
+
+def test_the_page_declares_values_as_it_says():
+    (code,) = re.findall(r"```python\n(.*?)```", configs_page.PAGE.read_text(), re.DOTALL)
+    names = {}
+    exec(code, names)
+    found = values.checked(names["get_config"]())
+    assert (found.train.steps, found.process.grain, found.process.frames) == (5000, 0.3, 8)
+    assert found.process.described("grain").kind.zero == "no grain"
 
 
 def test_copies_keep_descriptions():

@@ -179,6 +179,7 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, look
     step = start
     with interrupt.listening() as stop:
         try:
+<<<<<<< HEAD
             with Log(workdir if lead else None, start, total, config.log.every, config.train.batch_size) as log:
                 if looks.missing(start):  # the run was ended after its checkpoint and before they were there
                     looks.take(log, start, state.ema)
@@ -203,6 +204,33 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, look
         except RunError as error:
             with contextlib.suppress(RunError):
                 checkpoints.wait()
+=======
+            for call, steps in enumerate(plan, 1):
+                taken, positions = zip(*itertools.islice(batches, len(steps)), strict=True)
+                state, metrics = train_steps(state, taken)
+                log.push(steps, metrics)
+                step, position = steps[-1], positions[-1]
+                stopping = stop.requested(call)
+                # Before the checkpoint of the same step: a run that is killed between the two comes by here again.
+                if step == total or _due(step, config.log.snapshot_every):
+                    log.drain()
+                    _keep_averages(experiment, workdir, state)
+                if stopping or step == total or _due(step, config.log.checkpoint_every):
+                    log.drain()  # what is saved is known to be finite
+                    _check_space(state, workdir)
+                    checkpoints.save(state, position)
+                if preview and not stopping and (step == total or _due(step, config.log.sample_every)):
+                    log.picture(step, "samples", preview.draw(state.ema, step))
+                if judge and not stopping and (step == total or _due(step, config.log.evaluate_every)):
+                    log.scalars(step, judge.measure(state.ema, step))
+                if stopping:
+                    break
+        except (RunError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                error = RunError("out of memory: lower train.batch_size, or raise train.accumulate")
+>>>>>>> conf
             kept = checkpoints.steps()
             intact = f"the checkpoint of step {kept[-1]} is intact" if kept else "there is no checkpoint yet"
             raise RunError(f"{error}; {intact} ({checkpoints.directory})") from error

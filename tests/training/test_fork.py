@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_jax import cli, train, values
 from diffusion_jax.data import toys
-from diffusion_jax.errors import InputError
+from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.recipes import points
 from diffusion_jax.training import fork, workdir
 from diffusion_jax.training.checkpoint import Checkpoints
@@ -139,3 +139,12 @@ def test_steps_are_free_only_where_nothing_depends_on_them(parent, tmp_path):
     workdir.claim(tmp_path, values.checked(config(8)), None)
     with pytest.raises(InputError, match=r"train.steps = 8 there, 6 here.*--from"):
         workdir.claim(tmp_path, values.checked(config(6)), None, fixed=read & {"train.steps"})
+
+
+def test_out_of_memory_is_one_line(tmp_path):
+    def loss(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1125899906842624 bytes.")
+
+    greedy = build(config(2))._replace(loss=loss)
+    with pytest.raises(RunError, match=r"out of memory: lower train.batch_size.*there is no checkpoint yet"):
+        fit(greedy, config(2), tmp_path, devices=jax.devices()[:1])
