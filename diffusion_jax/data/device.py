@@ -2,6 +2,8 @@
 
 import collections
 
+from diffusion_jax.errors import InputError
+
 
 def prefetch(iterator, put, size=2):
     """Keeps `size` batches on the device, waiting behind the one that is being used.
@@ -16,10 +18,17 @@ def prefetch(iterator, put, size=2):
 
     Yields:
       (device_batch, state): after ``iterator.set_state(state)`` the next batch is the one after this.
+
+    Raises:
+      InputError: of `iterator`, after all that came before it.
     """
     waiting = collections.deque()
-    for batch in iterator:
-        waiting.append((put(batch), iterator.get_state()))
-        if len(waiting) > size:
-            yield waiting.popleft()
+    try:
+        for batch in iterator:
+            waiting.append((put(batch), iterator.get_state()))
+            if len(waiting) > size:
+                yield waiting.popleft()
+    except InputError:  # the batches before the one that could not be read are whole
+        yield from waiting
+        raise
     yield from waiting

@@ -176,18 +176,25 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, look
     )
     plan = calls.plan(start, total, config.train.steps_per_call, (config.log[name] for name in DUE))
     batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.example}))
-    step = start
+    step, position = start, None
     with interrupt.listening() as stop:
         try:
-<<<<<<< HEAD
             with Log(workdir if lead else None, start, total, config.log.every, config.train.batch_size) as log:
                 if looks.missing(start):  # the run was ended after its checkpoint and before they were there
                     looks.take(log, start, state.ema)
                 for call, steps in enumerate(plan, 1):
-                    taken, positions = zip(*itertools.islice(batches, len(steps)), strict=True)
-                    state, found = train_steps(state, taken)
-                    log.push(steps, found)
-                    step, position = steps[-1], positions[-1]
+                    taken, damage = _taken(batches, len(steps))
+                    if taken:
+                        steps = steps[: len(taken)]
+                        state, found = train_steps(state, [batch for batch, _ in taken])
+                        log.push(steps, found)
+                        step, position = steps[-1], taken[-1][1]
+                    if damage is not None:
+                        log.drain()
+                        checkpoints.wait()
+                        if step not in (start, *checkpoints.steps()):
+                            checkpoints.save(state, position)
+                        raise RunError(f"{damage}; mend or remove it, and give the same command again") from damage
                     stopping = stop.requested(call)
                     # Before the checkpoint of this step: a run that is killed between the two comes by here again.
                     if step == total or calls.due(step, config.log.snapshot_every):
@@ -201,36 +208,13 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, look
                         break
                     looks.take(log, step, state.ema)
             checkpoints.wait()
-        except RunError as error:
-            with contextlib.suppress(RunError):
-                checkpoints.wait()
-=======
-            for call, steps in enumerate(plan, 1):
-                taken, positions = zip(*itertools.islice(batches, len(steps)), strict=True)
-                state, metrics = train_steps(state, taken)
-                log.push(steps, metrics)
-                step, position = steps[-1], positions[-1]
-                stopping = stop.requested(call)
-                # Before the checkpoint of the same step: a run that is killed between the two comes by here again.
-                if step == total or _due(step, config.log.snapshot_every):
-                    log.drain()
-                    _keep_averages(experiment, workdir, state)
-                if stopping or step == total or _due(step, config.log.checkpoint_every):
-                    log.drain()  # what is saved is known to be finite
-                    _check_space(state, workdir)
-                    checkpoints.save(state, position)
-                if preview and not stopping and (step == total or _due(step, config.log.sample_every)):
-                    log.picture(step, "samples", preview.draw(state.ema, step))
-                if judge and not stopping and (step == total or _due(step, config.log.evaluate_every)):
-                    log.scalars(step, judge.measure(state.ema, step))
-                if stopping:
-                    break
         except (RunError, jax.errors.JaxRuntimeError) as error:
             if isinstance(error, jax.errors.JaxRuntimeError):
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
                 error = RunError("out of memory: lower train.batch_size, or raise train.accumulate")
->>>>>>> conf
+            with contextlib.suppress(RunError):
+                checkpoints.wait()
             kept = checkpoints.steps()
             intact = f"the checkpoint of step {kept[-1]} is intact" if kept else "there is no checkpoint yet"
             raise RunError(f"{error}; {intact} ({checkpoints.directory})") from error
@@ -240,6 +224,17 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, look
     if looks.preview and lead:
         line(f"samples during training: {looks.preview.directory}")
     return state
+
+
+def _taken(batches, most: int) -> tuple[list, InputError | None]:
+    """Up to `most` batches with their positions, and what the data said if the example after them cannot be read."""
+    taken = []
+    try:
+        for each in itertools.islice(batches, most):
+            taken.append(each)
+    except InputError as error:
+        return taken, error
+    return taken, None
 
 
 def _keep_averages(experiment: Experiment, workdir: Path, state: TrainState):

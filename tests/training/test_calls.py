@@ -11,7 +11,8 @@ import pytest
 
 from configs import swiss_roll
 from diffusion_jax import rng, training_times
-from diffusion_jax.errors import RunError
+from diffusion_jax.data.sources import Mapped
+from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.training import loop
 from diffusion_jax.training.calls import plan
 from diffusion_jax.training.loop import fit
@@ -198,3 +199,23 @@ def test_a_loss_that_is_not_finite_within_a_call_is_named(tmp_path):
     experiment = swiss_roll.build(values)._replace(optimizer=optax.sgd(broken))
     with pytest.raises(RunError, match=r"not finite at step 13: .*checkpoint of step 10 is intact"):
         fitted(tmp_path, values, experiment)
+
+
+def test_an_example_that_cannot_be_read_loses_no_step(whole, tmp_path):
+    """It is met before a checkpoint is due. What was made since the last is saved, and mended data go on from it."""
+    values, good = config(4), swiss_roll.build(config(4))
+    source, read = good.source("train"), []
+
+    def reading(index):
+        read.append(index)
+        if len(read) > 14 * values.train.batch_size:  # in the batch of step 15
+            raise InputError(f"example {index} is damaged")
+        return source[index]
+
+    damaged = good._replace(source=lambda split: Mapped(range(len(source)), reading))
+    with pytest.raises(RunError, match=r"example \d+ is damaged; mend or remove it.*step 1[1-4] is intact"):
+        fitted(tmp_path, values, damaged)
+    latest = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert 10 < latest < 15
+    for x, y in zip(jax.tree.leaves(fitted(tmp_path, values)), jax.tree.leaves(whole[0]), strict=True):
+        np.testing.assert_array_equal(x, y)
