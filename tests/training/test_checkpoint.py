@@ -1,4 +1,8 @@
+import functools
 import itertools
+import json
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +15,7 @@ import pytest
 
 from diffusion_jax import training_times
 from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.training import manifest
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.state import TrainState, init_state
 
@@ -18,6 +23,7 @@ TIMES = training_times.loss_aware(num=5)  # its memory is saved too
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(0, 1e-3, 10)))
 
 
+@functools.cache
 def state_at(step: int) -> TrainState:
     def init(key):
         return {"a": {"kernel": jax.random.normal(key, (64, 32)), "bias": jnp.zeros(())}, "b": jnp.ones(3)}
@@ -93,6 +99,7 @@ def test_a_damaged_newest_checkpoint_is_noticed_whatever_was_damaged(saved):
     # The index files that Orbax never reads back are many and alike; one in five of all keeps this short.
     for path, how in cases[::5]:
         shutil.copytree(saved, copy / "checkpoints")
+        shutil.copy(saved.with_name("checkpoints.json"), copy)
         spoil(copy / "checkpoints" / path, how)
         said = []
         with Checkpoints(copy / "checkpoints", report=said.append) as checkpoints:
@@ -106,6 +113,7 @@ def test_a_damaged_newest_checkpoint_is_noticed_whatever_was_damaged(saved):
             assert position == {"next_index": 10}
             assert "20" in said[0]
             assert "damaged" in said[0]
+            assert "going on from step 10: 10 steps are made again" in said[0]
             assert (copy / "damaged" / "20").is_dir()
             fell_back += 1
         shutil.rmtree(copy)
@@ -154,6 +162,124 @@ def test_nothing_is_restarted_when_all_are_damaged(saved):
     ):
         checkpoints.restore_latest(state_at(0))
     assert {p.name for p in saved.iterdir()} >= {"10", "20"}
+
+
+def alter(checkpoint: Path, **changes):
+    """Change what a checkpoint says of itself; None takes a key away."""
+    file = checkpoint / "meta" / "metadata"
+    said = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in said.items() if value is not None}))
+
+
+def exchange(one: Path, two: Path):
+    between = one.with_name("between")
+    one.rename(between), two.rename(one), between.rename(two)
+
+
+FORGERIES = {  # what is done to the checkpoints of 10 and 20 -> what is said, and where a resume goes on from
+    "position": (lambda saved, other: alter(saved / "20", position={"next_index": 21}), "from its digest", 10),
+    "renamed": (lambda saved, other: (saved / "20").rename(saved / "25"), "it is the checkpoint of step 20", 10),
+    "far": (lambda saved, other: (saved / "20").rename(saved / "4000000000"), "checkpoint 20 .* is gone", 10),
+    "odd": (lambda saved, other: (saved / "20").rename(saved / "0020"), "checkpoint 20 .* is gone", 10),
+    "removed": (lambda saved, other: shutil.rmtree(saved / "20"), "checkpoint 20 .* is gone", 10),
+    "foreign": (lambda saved, other: exchange(saved / "20", other / "20"), "it is of another run", 10),
+    "item": (lambda saved, other: exchange(saved / "20" / "ema", other / "10" / "ema"), "from its checksum", 10),
+    "pipe": (lambda saved, other: os.mkfifo(saved / "20" / "params" / "pipe"), "pipe is not a file", 10),
+    "file": (lambda saved, other: (saved / "30").write_text(""), "checkpoint 30 .* is damaged", 20),
+    "linked": (lambda saved, other: (saved / "30").symlink_to(saved / "20"), "it is the checkpoint of step 20", 20),
+    "ledger": (lambda saved, other: saved.with_name("checkpoints.json").write_text("{}"), "json is damaged", 20),
+    "no ledger": (lambda saved, other: saved.with_name("checkpoints.json").unlink(), "json is gone", 20),
+    "unfinished": (lambda saved, other: (saved / "30.orbax-checkpoint-tmp").mkdir(), "", 20),
+}
+
+
+@pytest.mark.parametrize(("forge", "says", "goes_on"), FORGERIES.values(), ids=FORGERIES)
+def test_a_checkpoint_is_what_it_was_saved_as_or_that_is_said(saved, tmp_path, forge, says, goes_on):
+    shutil.copytree(saved, tmp_path / "other" / "checkpoints")
+    alter(tmp_path / "other" / "checkpoints" / "20", run="another", sha256=None)
+    other = tmp_path / "other" / "checkpoints" / "20" / "meta" / "metadata"
+    other.write_text(json.dumps(manifest.signed(json.loads(other.read_text()))))
+    forge(saved, other.parent.parent.parent)
+    # Who only reads takes the same, says the same, and moves nothing.
+    before, said = sorted(saved.rglob("*")), []
+    with Checkpoints(saved, report=said.append) as checkpoints:
+        step, ema = checkpoints.restore("ema", state_at(0).ema)
+    assert step == goes_on
+    assert_same(ema, state_at(goes_on).ema)
+    assert re.search(says, " ".join(said))
+    assert sorted(saved.rglob("*")) == before
+    said.clear()
+    with Checkpoints(saved, report=said.append) as checkpoints:
+        state, position = checkpoints.restore_latest(state_at(0))
+        assert_same(state, state_at(goes_on))
+        assert position == {"next_index": goes_on}
+        assert re.search(says, " ".join(said))
+        assert ("10 steps are made again" in " ".join(said)) == (goes_on == 10)
+        assert max(checkpoints.steps()) == goes_on
+        # All is in order after that: the next step can be saved, and is what a resume goes on from, without a word.
+        said.clear()
+        checkpoints.save(state_at(30), {"next_index": 30})
+        checkpoints.wait()
+        assert_same(checkpoints.restore_latest(state_at(0))[0], state_at(30))
+    assert not said
+    assert not [path for path in saved.iterdir() if "tmp" in path.name]
+
+
+def test_checkpoints_that_are_gone_are_not_a_new_run(saved):
+    for step in ("10", "20"):
+        shutil.rmtree(saved / step)
+    for _ in range(2):
+        with Checkpoints(saved) as checkpoints, pytest.raises(InputError, match=r"are gone, up to that of step 20;"):
+            checkpoints.restore_latest(state_at(0))
+    with Checkpoints(saved) as checkpoints, pytest.raises(InputError, match=r"are gone, up to that of step 20;"):
+        checkpoints.restore("ema", state_at(0).ema)
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["with a digest", "of before"])
+def test_another_structure_is_no_damage(saved, before):
+    """It is refused by the first array that differs, and stays; so it is for those from before there were digests."""
+    if before:
+        for step in ("10", "20"):
+            alter(saved / step, step=None, run=None, arrays=None, sha256=None)
+        saved.with_name("checkpoints.json").unlink()
+    sgd = init_state(lambda key: state_at(0).params, optax.sgd(0.1, momentum=0.9), TIMES, jax.random.key(0))
+    wide = state_at(0)._replace(params=state_at(0).params | {"b": np.ones(4, np.float32)})
+    there = {
+        r"progress\['optimizer'\].* is (here|there) alone": sgd,
+        r"params has arrays of other" if before else r"params\['b'\] is float32\[3\] there, float32\[4\] here": wide,
+    }
+    for says, template in there.items():
+        with Checkpoints(saved) as checkpoints, pytest.raises(InputError, match=says) as raised:
+            checkpoints.restore_latest(template)
+        assert "damaged" not in str(raised.value)
+        assert {path.name for path in saved.iterdir()} == {"10", "20"}
+    said = []
+    with Checkpoints(saved, report=said.append) as checkpoints:
+        state, _ = checkpoints.restore_latest(state_at(0))
+        assert_same(state, state_at(20))
+        checkpoints.save(state_at(30), {})  # a run of before goes on
+        checkpoints.wait()
+        assert int(checkpoints.restore_latest(state_at(0))[0].step) == 30
+    assert not said
+
+
+def test_who_reads_beside_a_run_takes_the_next_checkpoint(saved, monkeypatch):
+    """The one that was chosen is removed before it is read; that is no damage, and is not said."""
+    said = []
+    with Checkpoints(saved, report=said.append) as reader, Checkpoints(saved, keep=1) as writer:
+        assert writer.restore_latest(state_at(0))
+        load = Checkpoints._load
+
+        def overtaken(checkpoints, step, **arguments):
+            if step == 20:
+                monkeypatch.setattr(Checkpoints, "_load", load)
+                writer.save(state_at(30), {})
+                writer.wait()
+            return load(checkpoints, step, **arguments)
+
+        monkeypatch.setattr(Checkpoints, "_load", overtaken)
+        assert reader.restore("ema", state_at(0).ema)[0] == 30
+    assert not said
 
 
 def test_a_missing_step_is_named(saved):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,13 @@ import jax
 import numpy as np
 import pytest
 
+from diffusion_jax import files
 from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.training import metrics
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.loop import fit
 from diffusion_jax.training.state import init_state
+from experiments.strangers import small
 from tests import tiny
 
 CONFIG = Path(tiny.__file__)
@@ -141,6 +145,79 @@ def test_two_halves_make_a_whole_on_any_number_of_devices(tmp_path):
     # A checkpoint does not know how many devices wrote it.
     values = config(steps=22)
     assert int(fit(tiny.build(values), values, tmp_path / "halves", devices=jax.devices()[:1]).step) == 22
+
+
+# ---- What a kill takes beside the state; a small experiment, in this process.
+
+
+def fitted(workdir: Path):
+    values = small.get_config()
+    values.train.steps = 6
+    values.log.update(checkpoint_every=2, sample_every=2, snapshot_every=2)
+    fit(small.build(values), values, workdir, devices=jax.devices()[:1])
+
+
+def left(workdir: Path) -> dict[str, bytes]:
+    """What is kept for people and for later: previews and snapshots."""
+    return {p.name: p.read_bytes() for name in ("samples", "averages") for p in (workdir / name).iterdir()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    fitted(workdir)
+    assert {"step_00000002.png", "step_00000004.png", "step_00000006.png"} < left(workdir).keys()
+    return workdir
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_a_preview_that_a_kill_took_is_drawn_by_the_resume(tmp_path, undisturbed, monkeypatch, step):
+    """Killed while it is written, after the checkpoint of its step; half a file of the dead process goes."""
+    write = files.write
+
+    def killed(path, save):
+        if path.name == f"step_{step:08d}.png":
+            path.parent.mkdir(exist_ok=True)
+            path.with_name(f".{path.name}.4194304").write_bytes(b"half")
+            raise KeyboardInterrupt
+        return write(path, save)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fitted(tmp_path)
+    assert checkpoints_in(tmp_path)[-1] == step
+    assert left(tmp_path) != left(undisturbed)
+    fitted(tmp_path)
+    assert left(tmp_path) == left(undisturbed)
+    times = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "samples").iterdir()}
+    fitted(tmp_path)  # all is there: nothing is drawn again
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "samples").iterdir()} == times
+
+
+def test_an_emptied_work_directory_is_not_a_new_one(tmp_path, undisturbed):
+    """Whether the checkpoints are gone alone or with what remembers them; the log reached more than two."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(InputError, match="are gone, up to that of step 6; restore them from a copy, or start again"):
+        fitted(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints.json").unlink()
+    with pytest.raises(InputError, match=r"metrics.jsonl reached step 6; restore them from a copy, or start again"):
+        fitted(tmp_path / "run")
+
+
+def test_a_log_that_was_cut_off_is_gone_on_with(tmp_path, undisturbed, capsys):
+    """A kill may leave half a line; the next is a line of its own, and what is lost is said."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.write_bytes(log.read_bytes()[:-5])
+    fitted(tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "checkpoint 6 in" in said
+    assert "is gone; going on from step 4: 2 steps are made again" in said
+    assert "going on from step 4 to 6 (1 steps that were logged are made again)" in said
+    assert [line["step"] for line in metrics.read(log)] == [1, 2, 3, 4, 5, 5, 6]
 
 
 def test_a_work_directory_of_another_config_is_left_alone(tmp_path):
