@@ -1,4 +1,4 @@
-"""Your own images: a folder of PNG, JPEG, WebP or BMP files, cut about the centre and shrunk.
+"""Your own images: a folder of PNG, JPEG, WebP, BMP, GIF or TIFF files, cut about the centre and shrunk.
 
   python -m diffusion_jax.train --config configs/folder.py --workdir runs/mine --config.data.dir=PATH
 

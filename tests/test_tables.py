@@ -116,7 +116,8 @@ def test_the_last_row_of_the_whole_chain_is_ddpm_s(folder, ddim_table, tmp_path)
 
 
 def test_images_are_kept_and_the_paper_stands_beside(folder, ddim_table, tmp_path, capsys):
-    kept_images = {path: path.stat().st_mtime_ns for path in (folder / "tables" / "images").rglob("*.npy")}
+    kept_images = {path: path.stat().st_mtime_ns for path in (folder / "tables" / "images").rglob("*.npz")}
+    assert kept_images
     again = table(ddim.main, folder, tmp_path, "--steps", f"3,{T}", "--etas", "1", *SET)
     assert again["metrics"] == ddim_table["metrics"]
     assert all(path.stat().st_mtime_ns == before for path, before in kept_images.items())

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from diffusion_jax import files
 from diffusion_jax.errors import InputError
 
 
@@ -140,11 +141,12 @@ def _read(path):
         return _python_reference()
     path = Path(path).expanduser()
     try:
-        return path.read_text(encoding="utf-8")
+        with files.reading(path) as file:
+            return file.read().decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}); convert it") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); give a text file") from error
+    except InputError as error:
+        raise InputError(f"{error}; give a text file") from error
 
 
 def _python_reference():

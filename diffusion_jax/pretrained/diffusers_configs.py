@@ -210,6 +210,7 @@ def _wiring(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wiri
     values.only("mid_block_scale_factor", 1)
     values.only("act_fn", "silu", "swish")
     values.only("class_embed_type", None)
+    values.check_size("sample_size")
     labels = int(values["num_class_embeds"] is not None)
     wiring = Wiring(widths, _equal(values, "layers_per_block", len(widths), LAYERS), down, labels)
     return wiring, between.pop() if between else "conv"

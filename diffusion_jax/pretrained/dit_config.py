@@ -47,6 +47,7 @@ def dit(config: Mapping[str, Any]) -> Network:
     for fixed in ("attention_bias", "dropout", "activation_fn", "norm_type", "norm_elementwise_affine"):
         values.only(fixed, DIT[fixed])
     values.only("norm_eps", 1e-5, 1e-6)
+    values.check_size("sample_size")
     patch, channels, heads = (values.integer(n) for n in ("patch_size", "in_channels", "num_attention_heads"))
     layers = values.integer("num_layers", most=LAYERS)
     model = DiT(

@@ -12,7 +12,7 @@ from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.models.skeleton import Skeleton
 from diffusion_jax.pretrained import openai_names as names
 from diffusion_jax.pretrained.diffusers_configs import OpenUNet
-from diffusion_jax.pretrained.published import LARGEST, LAYERS, LEVELS, Network, Values, shape
+from diffusion_jax.pretrained.published import LARGEST, LAYERS, LEVELS, SIDE, Network, Values, shape
 from diffusion_jax.pretrained.wiring import Wiring
 
 FLAGS = {
@@ -57,7 +57,7 @@ def unet(flags: Mapping[str, Any]) -> Network:
       InputError: an unknown flag, or a network that is not known here.
     """
     values = Values(flags, FLAGS, "OpenAI's U-Net")
-    size, channels = values.integer("image_size"), values.integer("num_channels")
+    size, channels = values.integer("image_size", most=SIDE), values.integer("num_channels")
     multipliers = _listed(values, "channel_mult") or MULTIPLIERS.get(size)
     widths = tuple(int(channels * m) for m in multipliers or ())
     first = widths[0] if widths else 0

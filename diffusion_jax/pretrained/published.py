@@ -41,6 +41,7 @@ def shape(*sizes: int, dtype=np.float32) -> jax.ShapeDtypeStruct:
 
 LARGEST = 100_000  # of any count or width: beyond it a network takes hours to describe, and no memory holds it
 LAYERS = 128  # of blocks one after the other, on a level where there are several
+SIDE = 8192  # of images, or of what an autoencoder made of them
 LEVELS = 12  # of a U-Net: its images' sides are multiples of 2^11 then
 
 
@@ -86,6 +87,13 @@ class Values:
         if not fit or not 1 <= len(value) <= LEVELS:
             self.refuse(name, value, f"a list of positive integers is expected, at most {LEVELS} up to {most}")
         return tuple(value)
+
+    def check_size(self, name: str) -> None:
+        """Refuse the value unless it is None, the side of a square, or height and width, in [1, `SIDE`]."""
+        value = self[name]
+        sides = value if type(value) in (list, tuple) and len(value) == 2 else (value,)
+        if value is not None and not all(type(side) is int and 0 < side <= SIDE for side in sides):
+            self.refuse(name, value, f"integers from 1 to {SIDE} are expected, one or height and width")
 
     def number(self, name: str, low: float, high: float) -> float:
         """The value, a number in [low, high]."""
