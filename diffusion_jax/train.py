@@ -8,6 +8,7 @@ same command goes on from the newest checkpoint, exactly as if it had never stop
 that JAX sees. Every value in the config file can be overridden as --config.SECTION.NAME=VALUE.
 """
 
+import shlex
 from pathlib import Path
 
 import jax
@@ -26,7 +27,8 @@ def main(arguments: list[str]):
     experiment = module.build(values)
     fit(experiment, values, options.workdir, config_file=options.config)
     if jax.process_index() == 0 and experiment.samplers:
-        config.line(f"draw from it with: python -m diffusion_jax.sample --workdir {options.workdir}")
+        workdir = shlex.quote(str(options.workdir))
+        config.line(f"draw from it with: python -m diffusion_jax.sample --workdir {workdir}")
 
 
 def _parser():
