@@ -204,4 +204,4 @@ def test_the_next_command_can_be_pasted(tmp_path, monkeypatch, capsys):
     """A work directory with a space in its name is quoted."""
     monkeypatch.setattr(train, "fit", lambda *arguments, **options: None)
     assert run(train.main, "--config", CONFIG, "--workdir", tmp_path / "my run") == 0
-    assert f"--workdir '{tmp_path / 'my run'}'\n" in capsys.readouterr().out
+    assert f"--workdir '{tmp_path / 'my run'}'" in capsys.readouterr().err
