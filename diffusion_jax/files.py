@@ -140,3 +140,8 @@ def write(path, save: Callable):
 def _at_once(path, flags: int) -> int:
     """Open without waiting for the other end of a pipe; of regular files the flag says nothing."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def write_json(path, content):
+    """`write` of what JSON can say, with two spaces a level."""
+    write(Path(path), lambda file: file.write(json.dumps(content, indent=2).encode() + b"\n"))

@@ -17,6 +17,7 @@ if __name__ == "__main__":
     ending.at_once()  # before the rest is imported, which takes seconds
 
 import argparse
+import shlex
 from pathlib import Path
 
 import jax
@@ -45,7 +46,8 @@ def main(arguments: list[str]):
     fixed = read & {"train.steps"}
     fit(experiment, chosen, options.workdir, config_file=options.config, parent=parent, fixed=fixed)
     if jax.process_index() == 0 and experiment.samplers:
-        config.line(f"draw from it with: python -m diffusion_jax.sample --workdir {options.workdir}")
+        workdir = shlex.quote(str(options.workdir))
+        config.line(f"draw from it with: python -m diffusion_jax.sample --workdir {workdir}")
 
 
 def _values(arguments: list[str]) -> str:

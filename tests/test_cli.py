@@ -224,3 +224,10 @@ def test_a_disk_that_is_too_full_for_a_checkpoint(tmp_path, capsys, monkeypatch)
     said = capsys.readouterr().err
     assert "the disk is full: a checkpoint of step 4 needs" in said
     assert "the checkpoint of step 2 is intact" in said
+
+
+def test_the_next_command_can_be_pasted(tmp_path, monkeypatch, capsys):
+    """A work directory with a space in its name is quoted."""
+    monkeypatch.setattr(train, "fit", lambda *arguments, **options: None)
+    assert run(train.main, "--config", CONFIG, "--workdir", tmp_path / "my run") == 0
+    assert f"--workdir '{tmp_path / 'my run'}'" in capsys.readouterr().err

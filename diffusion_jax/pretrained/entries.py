@@ -1,6 +1,5 @@
 """Parameters from published weights and back, by a table of entries: which of theirs is which of ours, and how."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -92,7 +91,7 @@ def write(params: Mapping[str, Any], entries: Sequence[Entry], path, config: Map
             yield from [array] * (1 + len(entry.copies))
 
     safetensors_file.write(path / f"{WEIGHTS}.safetensors", kinds(params, entries), arrays())
-    files.write(path / "config.json", lambda file: file.write(json.dumps(config, indent=2).encode() + b"\n"))
+    files.write_json(path / "config.json", config)
 
 
 def kinds(template: Mapping[str, Any], entries: Sequence[Entry]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:

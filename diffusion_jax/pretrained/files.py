@@ -11,6 +11,9 @@ from diffusion_jax.pretrained.stored import Stored
 
 WEIGHTS = "diffusion_pytorch_model"
 MODELS = ("", "unet", "transformer", "controlnet")  # folders of a pipeline where a model of ours may be
+# What is wrapped around a module adds to the names of what is inside: parts of names, and the first part of all.
+WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+PARALLEL = "module."
 SCHEDULER = "scheduler_config.json"
 TORCH = (".bin", ".pt", ".pth", ".ckpt")
 INDEX = 8 * MEBIBYTE  # bytes of the index of a sharded file: of some 80,000 arrays
@@ -33,9 +36,11 @@ class Component(NamedTuple):
 def weights(path, key: str | None = None) -> dict[str, Stored]:
     """The arrays of a file, still in the file: name -> `Stored`.
 
+    Names are those of the network itself, without what torch.compile and parallel training put before them.
+
     Args:
-      path: a file of safetensors, the index of a sharded one (.safetensors.index.json), or a file of torch.save
-        (.bin, .pt, .pth, .ckpt).
+      path: a file of safetensors or of torch.save (.bin, .pt, .pth, .ckpt), or the index of a sharded one
+        (.safetensors.index.json, .bin.index.json).
       key: for a file of torch.save, where its state dict is (`torch_file.load`).
 
     Raises:
@@ -43,12 +48,28 @@ def weights(path, key: str | None = None) -> dict[str, Stored]:
     """
     path = Path(path)
     if path.suffix == ".json":
-        return _sharded(path)
+        return unwrapped(_sharded(path))
     if path.suffix == ".safetensors":
-        return safetensors_file.load(path)
+        return unwrapped(safetensors_file.load(path))
     if path.suffix in TORCH:
-        return torch_file.load(path, key)
+        return unwrapped(torch_file.load(path, key))
     raise InputError(f"{path}: weights are read from files named .safetensors, .json, {', '.join(TORCH)}")
+
+
+def unwrapped(weights: dict[str, Stored]) -> dict[str, Stored]:
+    """`weights` by the names of the network itself.
+
+    Raises:
+      InputError: two of them have the same name then.
+    """
+    names = {name: ".".join(part for part in name.split(".") if part not in WRAPPED) for name in weights}
+    while names and all(name.startswith(PARALLEL) for name in names.values()):
+        names = {wrapped: name.removeprefix(PARALLEL) for wrapped, name in names.items()}
+    found = {name: weights[wrapped] for wrapped, name in names.items()}
+    if len(found) < len(weights):
+        twice = next(name for name in found if list(names.values()).count(name) > 1)
+        raise InputError(f"{twice[:100]!r} is in the weights twice, wrapped and as itself; get them again")
+    return found
 
 
 def component(name, variant: str = "", revision: str | None = None) -> Component:
@@ -56,13 +77,17 @@ def component(name, variant: str = "", revision: str | None = None) -> Component
 
     Args:
       name: a folder: of the model (config.json and weights), or of a pipeline that has it in unet/, transformer/ or
-        controlnet/. Or, where no such folder exists, its name on the hub, "owner/name", which is downloaded once.
-      variant: of the weights, such as "fp16".
+        controlnet/. That of a model, unet_ema/ say, may lie in the pipeline's, or in a checkpoint's in it. Or, where
+        no such folder exists, its name on the hub, "owner/name", which is downloaded once.
+      variant: of the weights, such as "fp16"; ".fp16" is the same.
       revision: of the hub's repository: a branch, a tag or a commit.
 
     Raises:
       InputError: no such folder or model, or files that are missing or damaged.
     """
+    variant = variant.removeprefix(".")
+    if "/" in variant or "\\" in variant:
+        raise InputError(f"a variant is a part of the weights' name, such as fp16, not {variant[:100]!r}")
     root = Path(name)
     if not root.exists():
         root = _download(str(name), variant, revision)
@@ -71,8 +96,8 @@ def component(name, variant: str = "", revision: str | None = None) -> Component
         raise InputError(f"{root} holds no config.json, nor do {', '.join(m + '/' for m in MODELS[1:])} in it")
     folder = folders[0]
     schedulers = [root / SCHEDULER, root / "scheduler" / SCHEDULER]
-    if folder == root and folder.name in MODELS:
-        schedulers.append(root.parent / "scheduler" / SCHEDULER)
+    if folder == root:
+        schedulers += [above / "scheduler" / SCHEDULER for above in root.absolute().parents[:2]]
     scheduler = next((json_object(path) for path in schedulers if path.is_file()), None)
     return Component(json_object(folder / "config.json"), weights(_weights_file(folder, variant)), scheduler)
 
@@ -80,7 +105,9 @@ def component(name, variant: str = "", revision: str | None = None) -> Component
 def _weights_file(folder: Path, variant: str) -> Path:
     dot = f".{variant}" if variant else ""
     # Both orders of a variant and the index are in use.
-    endings = (f"{dot}.safetensors", f".safetensors.index{dot}.json", f"{dot}.safetensors.index.json", f"{dot}.bin")
+    shards = [f"{kind}.index{dot}.json" for kind in (".safetensors", ".bin")]
+    other = [f"{dot}{kind}.index.json" for kind in (".safetensors", ".bin")]
+    endings = (f"{dot}.safetensors", shards[0], other[0], f"{dot}.bin", shards[1], other[1])
     for ending in endings:
         if (path := folder / f"{WEIGHTS}{ending}").is_file():
             return path
@@ -94,9 +121,10 @@ def _sharded(path: Path) -> dict[str, Stored]:
     if type(shards) is not dict or not all(type(file) is str for file in shards.values()):
         raise InputError(f"{path} has no weight_map of names to files")
     for file in set(shards.values()):
-        if Path(file).name != file or "\\" in file or not file.endswith(".safetensors"):
-            raise InputError(f"{path} points to {file!r}; parts must be files of safetensors beside it")
-    parts = {file: safetensors_file.load(path.parent / file) for file in set(shards.values())}
+        if Path(file).name != file or "\\" in file or not file.endswith((".safetensors", ".bin")):
+            raise InputError(f"{path} points to {file!r}; parts must be files of safetensors or .bin beside it")
+    read = {".safetensors": safetensors_file.load, ".bin": torch_file.load}
+    parts = {file: read[Path(file).suffix](path.parent / file) for file in set(shards.values())}
     for name, file in shards.items():
         if name not in parts[file]:
             raise InputError(f"{path}: tensor {name[:100]!r} is not in {file}; get both again")
@@ -123,7 +151,7 @@ def _download(name: str, variant: str, revision: str | None) -> Path:
     try:
         root = fetch(names)
         if not any(list((root / model).glob("*.safetensors")) for model in MODELS):
-            root = fetch((*names, f"{WEIGHTS}{dot}.bin"))
+            root = fetch((*names, f"{WEIGHTS}{dot}.bin", f"{WEIGHTS}*-of-*.bin"))
     except Exception as error:  # of the hub's many: no such model, no access, no connection, no space
         reason = (str(error).splitlines() or [""])[0][:200]
         raise InputError(f"cannot download {name} from the hub ({type(error).__name__}: {reason})") from error

@@ -1,13 +1,23 @@
 """A published model in one call: its module, its parameters, and how it is sampled."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusion_jax.errors import InputError
+from diffusion_jax.files import write_json
 from diffusion_jax.pretrained import diffusers_configs, entries, files, scheduler
 from diffusion_jax.pretrained.dit_config import dit
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.scheduler import Sampling
+
+# What is a network, its scheduler, and whether it is told a label, and nothing else; in one folder without others.
+PIPELINES = {
+    ("UNet2DModel", "DDPMScheduler", False): "DDPMPipeline",
+    ("UNet2DModel", "DDIMScheduler", False): "DDIMPipeline",
+    ("UNet2DModel", "CMStochasticIterativeScheduler", False): "ConsistencyModelPipeline",
+    ("UNet2DModel", "CMStochasticIterativeScheduler", True): "ConsistencyModelPipeline",
+}
 
 
 class Pretrained(NamedTuple):
@@ -36,8 +46,22 @@ class Pretrained(NamedTuple):
         return scheduler.sampling(self.scheduler)
 
     def save(self, path) -> None:
-        """Write a folder that `load` and diffusers read; errors as of `entries.write`."""
+        """Write a folder that `load`, `sample --pretrained` and diffusers read; errors as of `entries.write`.
+
+        It holds config.json, the weights, scheduler_config.json where there is one, and for a network that with its
+        scheduler is a whole pipeline of diffusers (DDPMPipeline, DDIMPipeline, ConsistencyModelPipeline) also
+        model_index.json. Each file appears whole or not at all, what makes the folder a pipeline last.
+        """
         entries.write(self.params, self.network.entries, path, self.config)
+        if self.scheduler is None:
+            return
+        write_json(Path(path) / files.SCHEDULER, self.scheduler)
+        kinds = [str(config.get("_class_name")) for config in (self.config, self.scheduler)]
+        told = self.network.example[2] is not None
+        pipeline = PIPELINES.get((*kinds, told))
+        if pipeline is not None:
+            parts = {name: ["diffusers", kind] for name, kind in zip(("unet", "scheduler"), kinds, strict=True)}
+            write_json(Path(path) / "model_index.json", {"_class_name": pipeline, **parts})
 
 
 def load(name, variant: str = "", revision: str | None = None) -> Pretrained:

@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 
 from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained import entries
+from diffusion_jax.pretrained import entries, heard
 from diffusion_jax.pretrained.entries import Entry
 
 
@@ -52,7 +52,7 @@ class Values:
       given: the config; names that begin with "_" are notes.
       defaults: all that are known, with what holds where they are absent. Of other names,
         None and False are taken as off.
-      what: begins the messages of errors.
+      what: the class, which begins the messages of errors; what diffusers' class drops is dropped (`heard.drops`).
     """
 
     def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any], what: str):
@@ -60,7 +60,7 @@ class Values:
         for name, value in given.items():
             if name in defaults:
                 self.values[name] = value
-            elif not name.startswith("_") and value is not None and value is not False:
+            elif not (name.startswith("_") or value is None or value is False or heard.drops(what, name)):
                 self.refuse(name, value)
 
     def __getitem__(self, name: str):

@@ -155,6 +155,14 @@ def test_a_model_to_a_folder_and_back(tmp_path):
     loaded.save(tmp_path / "again")
     for name in ("config.json", "diffusion_pytorch_model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert pretrained.load(tmp_path / "again").scheduler == {"_class_name": "DDPMScheduler"}
+    assert json.loads((tmp_path / "again" / "model_index.json").read_text()) == {
+        "_class_name": "DDPMPipeline",
+        "unet": ["diffusers", "UNet2DModel"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    }
+    loaded._replace(scheduler={"_class_name": "EulerDiscreteScheduler"}).save(tmp_path / "other")
+    assert not (tmp_path / "other" / "model_index.json").exists()  # no pipeline of diffusers is these two
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

@@ -76,6 +76,25 @@ def test_a_models_own_folder(tmp_path):
     assert (config, values(weights), scheduler) == ({"channels": 3}, {"w": 2}, {"steps": 1000})
 
 
+@pytest.mark.parametrize("at", ["unet_ema", "checkpoint-500/unet_ema"])
+def test_an_average_beside_its_pipeline(tmp_path, at):
+    write_json(tmp_path / at / "config.json", {"decay": 0.9999})
+    save(tmp_path / at / "diffusion_pytorch_model.safetensors", w=2)
+    write_json(tmp_path / "scheduler" / "scheduler_config.json", {"steps": 1000})
+    assert files.component(tmp_path / at).scheduler == {"steps": 1000}
+
+
+def test_names_of_wrapped_modules(tmp_path):
+    wrapped = {"module._orig_mod.a.weight": 1, "module.b._fsdp_wrapped_module.weight": 2}
+    save(tmp_path / "a.safetensors", **wrapped)
+    assert values(files.weights(tmp_path / "a.safetensors")) == {"a.weight": 1, "b.weight": 2}
+    save(tmp_path / "a.safetensors", **{"module.a": 1, "b": 2})
+    assert values(files.weights(tmp_path / "a.safetensors")) == {"module.a": 1, "b": 2}  # not all are wrapped
+    save(tmp_path / "a.safetensors", **{"_orig_mod.a": 1, "a": 2})
+    with pytest.raises(InputError, match="'a' is in the weights twice"):
+        files.weights(tmp_path / "a.safetensors")
+
+
 @pytest.mark.parametrize("ending", [".fp16.safetensors", ".fp16.bin"])
 def test_a_variant(tmp_path, ending):
     write_json(tmp_path / "config.json", {})
@@ -84,6 +103,9 @@ def test_a_variant(tmp_path, ending):
         files.component(tmp_path, variant="fp16")
     save(tmp_path / f"diffusion_pytorch_model{ending}", w=2)
     assert values(files.component(tmp_path, variant="fp16").weights) == {"w": 2}
+    assert values(files.component(tmp_path, variant=".fp16").weights) == {"w": 2}
+    with pytest.raises(InputError, match="such as fp16, not '/fp16'"):
+        files.component(tmp_path, variant="/fp16")
     assert values(files.component(tmp_path).weights) == {"w": 1}
 
 
@@ -95,14 +117,16 @@ SHARDS = {
 }
 
 
+@pytest.mark.parametrize("kind", [".safetensors", ".bin"])
 @pytest.mark.parametrize(
-    ("name", "variant"), [(".safetensors.index.json", ""), (".safetensors.index.fp16.json", "fp16")], ids=["", "fp16"]
+    ("name", "variant"), [("{}.index.json", ""), ("{}.index.fp16.json", "fp16"), (".fp16{}.index.json", "fp16")]
 )
-def test_parts(tmp_path, name, variant):
+def test_parts(tmp_path, name, variant, kind):
     write_json(tmp_path / "config.json", {})
-    write_json(tmp_path / f"diffusion_pytorch_model{name}", SHARDS)
-    save(tmp_path / SHARDS["weight_map"]["a"], a=1)
-    save(tmp_path / SHARDS["weight_map"]["b"], b=2)
+    shards = {at: file.replace(".safetensors", kind) for at, file in SHARDS["weight_map"].items()}
+    write_json(tmp_path / f"diffusion_pytorch_model{name.format(kind)}", {"weight_map": shards})
+    save(tmp_path / shards["a"], a=1)
+    save(tmp_path / shards["b"], b=2)
     weights = files.component(tmp_path, variant).weights
     assert list(weights) == ["b", "a"]
     assert values(weights) == {"a": 1, "b": 2}
@@ -118,7 +142,7 @@ def test_parts(tmp_path, name, variant):
         ({"weight_map": {"a": "/secret.safetensors"}}, "points to"),
         ({"weight_map": {"a": "..\\secret.safetensors"}}, "points to"),
         ({"weight_map": {"a": "inner/secret.safetensors"}}, "points to"),
-        ({"weight_map": {"a": "part.bin"}}, "points to"),
+        ({"weight_map": {"a": "part.pth"}}, "points to"),
         ({"weight_map": {"a": "none.safetensors"}}, "cannot read"),
         ({"weight_map": {"other": "part.safetensors"}}, "'other' is not in part.safetensors"),
     ],
@@ -127,7 +151,7 @@ def test_parts_that_are_missing_or_outside_are_refused(tmp_path, shards, message
     folder = tmp_path / "model"
     for path in (tmp_path / "secret", folder / "inner" / "secret", folder / "part"):
         save(path.with_suffix(".safetensors"), a=1)
-    save(folder / "part.bin", a=1)
+    save(folder / "part.pth", a=1)
     write_json(folder / "index.json", shards)
     with pytest.raises(InputError, match=message):
         files.weights(folder / "index.json")

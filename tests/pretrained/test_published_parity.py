@@ -11,13 +11,16 @@ import numpy as np
 import published_tiny as tiny
 import pytest
 
-from diffusion_jax import rng
+from diffusion_jax import pretrained, rng
 from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.pretrained import dit as dit_names
 from diffusion_jax.recipes import published
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
+
+from diffusers.pipelines.ddpm import pipeline_ddpm  # noqa: E402
+from diffusers.schedulers import scheduling_ddpm  # noqa: E402
 
 TOLERANCE = 1e-4
 STEPS = 4
@@ -80,6 +83,25 @@ def test_an_unconditional_model(root):
     assert distance(found, theirs) < TOLERANCE
     # Control: one step more is another image.
     assert distance(ours(published.diffusers(str(folder)), (), STEPS + 1), theirs) > 100 * TOLERANCE
+
+
+def test_a_saved_model_is_a_pipeline(root, tmp_path, monkeypatch):
+    """What `save` writes draws the same images here and by diffusers' own loop, given our noise."""
+    pretrained.load(root / "ddpm").save(tmp_path / "copy")
+    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path / "copy")
+    keys = iter(rng.each(KEYS, step) for step in range(STEPS + 1))
+
+    def given(shape, **how):
+        drawn = jax.vmap(lambda key: rng.flat(jax.random.normal, key, (8, 8, 3)))(next(keys))
+        return to_torch(drawn)
+
+    for module in (pipeline_ddpm, scheduling_ddpm):
+        monkeypatch.setattr(module, "randn_tensor", given)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(batch_size=2, num_inference_steps=STEPS, output_type="np").images
+    found = ours(published.diffusers(str(tmp_path / "copy")), (), STEPS)
+    assert np.abs(np.clip(found / 2 + 0.5, 0, 1) - theirs).max() < TOLERANCE
+    assert np.unique(theirs).size > 100
 
 
 def test_one_step_of_a_consistency_model(root):

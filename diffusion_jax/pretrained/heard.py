@@ -1,0 +1,110 @@
+"""Which names in a config a class of diffusers listens to: it drops what is of other classes, with a warning.
+
+Configs keep the values of all classes that a scheduler was changed from and to, and of what wrote them, averages of
+weights say. Only a name that is known to be of another kind is dropped; one that nobody knows stays refused.
+"""
+
+
+def _named(*parts: str) -> frozenset[str]:
+    return frozenset(" ".join(parts).split())
+
+
+_TABLE = "num_train_timesteps beta_start beta_end beta_schedule trained_betas prediction_type"
+_SPACED = f"{_TABLE} timestep_spacing steps_offset"
+_SNR = "rescale_betas_zero_snr"
+_THRESHOLD = "thresholding dynamic_thresholding_ratio sample_max_value"
+_CLIP = "clip_sample clip_sample_range"
+_CURVES = "use_karras_sigmas use_exponential_sigmas use_beta_sigmas"
+_FLOW = "use_flow_sigmas flow_shift use_dynamic_shifting time_shift_type"
+_SOLVER = f"{_TABLE} {_THRESHOLD} {_CURVES} {_FLOW} solver_order solver_type lower_order_final"
+_DPM = f"{_SOLVER} algorithm_type final_sigmas_type lambda_min_clipped variance_type"
+
+SCHEDULERS = {
+    "DDPMScheduler": _named(_SPACED, _SNR, _THRESHOLD, _CLIP, "variance_type"),
+    "DDIMScheduler": _named(_SPACED, _SNR, _THRESHOLD, _CLIP, "set_alpha_to_one"),
+    "PNDMScheduler": _named(_SPACED, "skip_prk_steps set_alpha_to_one"),
+    "EulerDiscreteScheduler": _named(
+        _SPACED, _SNR, _CURVES, "interpolation_type sigma_min sigma_max timestep_type final_sigmas_type"
+    ),
+    "EulerAncestralDiscreteScheduler": _named(_SPACED, _SNR),
+    "HeunDiscreteScheduler": _named(_SPACED, _CURVES, _CLIP),
+    "LMSDiscreteScheduler": _named(_SPACED, _CURVES),
+    "KDPM2DiscreteScheduler": _named(_SPACED, _CURVES),
+    "KDPM2AncestralDiscreteScheduler": _named(_SPACED, _CURVES),
+    "DPMSolverMultistepScheduler": _named(_SPACED, _SNR, _DPM, "euler_at_final use_lu_lambdas"),
+    "DPMSolverSinglestepScheduler": _named(_DPM),
+    "UniPCMultistepScheduler": _named(
+        _SPACED,
+        _SNR,
+        _SOLVER,
+        "final_sigmas_type predict_x0 disable_corrector solver_p sigma_min sigma_max shift_terminal",
+    ),
+    "DEISMultistepScheduler": _named(_SPACED, _SOLVER, "algorithm_type"),
+    "FlowMatchEulerDiscreteScheduler": _named(
+        "num_train_timesteps shift use_dynamic_shifting base_shift max_shift base_image_seq_len max_image_seq_len",
+        _CURVES,
+        "invert_sigmas shift_terminal time_shift_type stochastic_sampling",
+    ),
+    "CMStochasticIterativeScheduler": _named(
+        "num_train_timesteps sigma_min sigma_max sigma_data s_noise rho clip_denoised"
+    ),
+}
+
+_UNET = (
+    "in_channels flip_sin_to_cos freq_shift down_block_types mid_block_type block_out_channels layers_per_block "
+    "downsample_padding mid_block_scale_factor act_fn norm_num_groups norm_eps attention_head_dim class_embed_type "
+    "num_class_embeds resnet_time_scale_shift"
+)
+_WHOLE = f"{_UNET} sample_size out_channels center_input_sample up_block_types dropout time_embedding_type "
+_WHOLE += "time_embedding_dim"
+_READING = (
+    f"{_UNET} only_cross_attention cross_attention_dim transformer_layers_per_block encoder_hid_dim "
+    "encoder_hid_dim_type num_attention_heads use_linear_projection addition_embed_type addition_time_embed_dim "
+    "upcast_attention projection_class_embeddings_input_dim addition_embed_type_num_heads"
+)
+_DIT = (
+    "num_attention_heads attention_head_dim in_channels out_channels num_layers dropout norm_num_groups "
+    "attention_bias sample_size patch_size activation_fn num_embeds_ada_norm upcast_attention norm_type "
+    "norm_elementwise_affine norm_eps"
+)
+
+NETWORKS = {
+    "UNet2DModel": _named(
+        _WHOLE, "downsample_type upsample_type attn_norm_num_groups add_attention num_train_timesteps"
+    ),
+    "UNet2DConditionModel": _named(
+        _WHOLE,
+        _READING,
+        "reverse_transformer_layers_per_block dual_cross_attention resnet_skip_time_act resnet_out_scale_factor",
+        "time_embedding_act_fn timestep_post_act time_cond_proj_dim conv_in_kernel conv_out_kernel attention_type",
+        "class_embeddings_concat mid_block_only_cross_attention cross_attention_norm",
+    ),
+    "ControlNetModel": _named(
+        _READING,
+        "conditioning_channels controlnet_conditioning_channel_order conditioning_embedding_out_channels",
+        "global_pool_conditions",
+    ),
+    "DiTTransformer2DModel": _named(_DIT),
+    "Transformer2DModel": _named(
+        _DIT,
+        "cross_attention_dim num_vector_embeds use_linear_projection only_cross_attention double_self_attention",
+        "attention_type caption_channels interpolation_scale use_additional_conditions",
+    ),
+}
+
+# Of no class of today: what was given up, and what beside the classes above writes into such configs.
+_SCHEDULERS_PAST = _named(
+    "tensor_format timestep_values predict_epsilon original_inference_steps timestep_scaling sigma_schedule",
+    "predictor_order corrector_order tau_func",
+)
+_AVERAGES = _named("decay min_decay optimization_step update_after_step use_ema_warmup inv_gamma power")
+
+_FAMILIES = (
+    (SCHEDULERS, _SCHEDULERS_PAST.union(*SCHEDULERS.values())),
+    (NETWORKS, _AVERAGES.union(*NETWORKS.values())),
+)
+
+
+def drops(kind: str, name: str) -> bool:
+    """Whether diffusers' class `kind` drops the value `name` of a config; False for classes that are not known."""
+    return any(kind in family and name in names and name not in family[kind] for family, names in _FAMILIES)
