@@ -40,7 +40,7 @@ from experiments.tables import samplers as equal
 from tests import tiny
 from tests.test_cli import run as command
 
-T, NUM = 20, 24
+T, NUM = 21, 24
 SET = ("--num", NUM, "--batch", NUM)
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -158,8 +158,8 @@ def test_evaluations_are_counted_and_paid_for(run):
 
 
 def test_a_borrowed_sampler_is_the_one_composed_by_hand(folder, run, tmp_path, capsys):
-    report = table(equal.main, folder, tmp_path, "--samplers", "ddim,heun", "--evaluations", "1,5", *SET)
-    steps = {"ddim, 1 evaluations": 1, "ddim, 5 evaluations": 5, "heun, 1 evaluations": 1, "heun, 5 evaluations": 3}
+    report = table(equal.main, folder, tmp_path, "--samplers", "ddim,heun", "--evaluations", "3,5", *SET)
+    steps = {"ddim, 3 evaluations": 3, "ddim, 5 evaluations": 5, "heun, 3 evaluations": 2, "heun, 5 evaluations": 3}
     assert report["steps"] == steps
     assert "| heun |" in capsys.readouterr().out
 
@@ -293,7 +293,7 @@ MISTAKES = {
     "sampler": (equal.main, ["--samplers", "dpm"], "choose from ancestral, ddim, euler"),
     "no step": (equal.main, ["--samplers", "ancestral", "--evaluations", "0"], "larger --evaluations"),
     "one image": (equal.main, ["--num", "1"], "--num 1"),
-    "too many steps": (ddim.main, ["--steps", "30"], "1, ..., 20, not 30"),
+    "too many steps": (ddim.main, ["--steps", "30"], "1, ..., 21, not 30"),
     "quadratic": (ddim.main, ["--steps", "9", "--grid", "quadratic"], "at most 8"),
     "extractor": (equal.main, ["--evaluations", "3", "--extractor", "nothing.pth"], "nothing.pth"),
     "rate": (ema.main, ["--rates", "1"], "[0, 1)"),

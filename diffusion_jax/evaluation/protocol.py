@@ -55,8 +55,8 @@ def read(path) -> dict[str, Any]:
     """
     try:
         report = files.json_object(path, LONGEST)
-        known = {"protocol", "subject", "metrics"} <= report.keys() and all(map(_is_flat, report.values()))
-        known = known and all(type(value) in (int, float) for value in report["metrics"].values())
+        sections = [report.get(name) for name in ("protocol", "subject", "metrics")]
+        known = all(map(_is_flat, sections)) and all(type(n) in (int, float) for n in sections[2].values())
     except InputError as error:
         raise InputError(f"{error}; give an evaluation.json") from error
     if not known:
