@@ -34,7 +34,7 @@ class ModulatedResBlock(nn.Module):
 
     GroupNorm, swish, resampling, 3x3; GroupNorm * (1 + scale) + shift, swish, dropout, 3x3 (starts at zero), where
     scale and shift are dense(swish(embedding)); plus the input, resampled, through a 1x1 where the number of
-    channels changes. C and `features` are multiples of `groups`.
+    channels changes. C and `features` are multiples of `groups`. `activation` may stand for swish.
     """
 
     features: int
@@ -43,15 +43,16 @@ class ModulatedResBlock(nn.Module):
     epsilon: float = 1e-5
     dtype: Any = jnp.float32
     resampling: Resampling = KEPT
+    activation: Callable = nn.swish
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told) -> jax.Array:
-        h = nn.swish(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
+        h = self.activation(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
         h = conv3x3(self.features, self.dtype, "conv_0", self.resampling.convolve)(h)
-        modulation = dense(2 * self.features, self.dtype, "time")(nn.swish(told.embedding))
+        modulation = dense(2 * self.features, self.dtype, "time")(self.activation(told.embedding))
         scale, shift = jnp.split(modulation[:, None, None, :], 2, axis=-1)
         h = group_norm(self.groups, self.dtype, "norm_1", self.epsilon)(h)
-        h = nn.swish(h * (1 + scale) + shift)
+        h = self.activation(h * (1 + scale) + shift)
         h = Dropout(self.dropout, name="dropout")(h, told.dropout_keys)
         h = conv3x3(self.features, self.dtype, "conv_1", kernel_init=zero_init)(h)
         x = self.resampling.resample(x)
@@ -106,10 +107,11 @@ class ADMUNet(Skeleton):
         norm = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype}
 
         def resampled(way):
-            return lambda features, name: block(features, self.dropout, **norm, resampling=way, name=name)
+            fields = norm | {"resampling": way, "activation": self.activation}
+            return lambda features, name: block(features, self.dropout, **fields, name=name)
 
         return Parts(
-            block=lambda features, name: block(features, self.dropout, **norm, name=name),
+            block=resampled(KEPT),
             attention=lambda features, name: attention(self.heads(features), **norm, attend=self.attend, name=name),
             down=resampled(HALVED),
             up=resampled(ENLARGED),

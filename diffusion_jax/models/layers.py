@@ -253,7 +253,7 @@ class ResBlock(nn.Module):
 
     GroupNorm, swish, resampling, 3x3; plus dense(swish(embedding)); GroupNorm, swish, dropout, 3x3 (starts at zero);
     plus the input, resampled, through a 1x1 where the number of channels changes. C and `features` are multiples of
-    `groups`. `resampling` is `HALVED` or `ENLARGED` between levels.
+    `groups`. `resampling` is `HALVED` or `ENLARGED` between levels, and `activation` may stand for swish.
     """
 
     features: int
@@ -262,13 +262,14 @@ class ResBlock(nn.Module):
     epsilon: float = 1e-6
     dtype: Any = jnp.float32
     resampling: Resampling = KEPT
+    activation: Callable = nn.swish
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told) -> jax.Array:
-        h = nn.swish(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
+        h = self.activation(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
         h = conv3x3(self.features, self.dtype, "conv_0", self.resampling.convolve)(h)
-        h = h + dense(self.features, self.dtype, "time")(nn.swish(told.embedding))[:, None, None, :]
-        h = nn.swish(group_norm(self.groups, self.dtype, "norm_1", self.epsilon)(h))
+        h = h + dense(self.features, self.dtype, "time")(self.activation(told.embedding))[:, None, None, :]
+        h = self.activation(group_norm(self.groups, self.dtype, "norm_1", self.epsilon)(h))
         h = Dropout(self.dropout, name="dropout")(h, told.dropout_keys)
         h = conv3x3(self.features, self.dtype, "conv_1", kernel_init=zero_init)(h)
         x = self.resampling.resample(x)

@@ -39,11 +39,11 @@ class Skeleton(nn.Module):
     """A U-Net but for its `parts`.
 
     Attributes:
-      channels: channels at level 0 is channels * multipliers[0].
-      multipliers: channels of each level, as multiples of `channels`.
+      channels: of the first convolution.
+      multipliers: channels of each level, as multiples of `channels`; fractions too, to the nearest whole number.
       blocks: residual blocks a level on the way down.
       attention_levels: levels where attention stands after every residual block, down and up. The middle always
-        has it.
+        has it, unless `middle_attention` is False.
       out_channels: channels of the result.
       dropout: rate in [0, 1) within each residual block; active only when keys are given.
       groups: groups of every group normalisation.
@@ -54,10 +54,13 @@ class Skeleton(nn.Module):
         softmax, time embedding, last convolution and result are float32 whatever it is.
       time_features: of the time's sinusoid, a quarter of its embedding; None for as many as `channels`.
       attend: what attention is computed by, `attention.by_xla` or `attention.flash`.
+      activation: within residual blocks.
+      up_attention_levels: levels with attention on the way up; None for those of the way down.
+      middle_attention: whether the middle has it.
     """
 
     channels: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    multipliers: tuple[float, ...] = (1, 2, 2, 2)
     blocks: int = 2
     attention_levels: tuple[int, ...] = (1,)
     out_channels: int = 3
@@ -68,6 +71,9 @@ class Skeleton(nn.Module):
     dtype: Any = jnp.float32
     time_features: int | None = None
     attend: Callable = by_xla
+    activation: Callable = nn.swish
+    up_attention_levels: tuple[int, ...] | None = None
+    middle_attention: bool = True
 
     # What kinds of U-Net choose for all their layers; not fields, for no user does.
     encode_time = staticmethod(sinusoid)
@@ -77,6 +83,11 @@ class Skeleton(nn.Module):
     def parts(self) -> Parts:
         """The layers of this kind of U-Net."""
         raise NotImplementedError
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(round(self.channels * multiplier) for multiplier in self.multipliers)
 
     @nn.compact
     def __call__(
@@ -119,7 +130,7 @@ class Skeleton(nn.Module):
         """The way down and the middle: (its result, the skip connections, `Told`); `inward` acts on the first map."""
         self.check(x)
         check_names(cond, (*self.embed, *self.sequences))
-        parts, levels = self.parts(), range(len(self.multipliers))
+        parts, last = self.parts(), len(self.widths) - 1
         time_features = self.time_features or self.channels
         embedding = TimeEmbedding(time_features, self.encode_time, name="time_embedding")(time)
         embedding = embedding + embedded(self.embed, cond, 4 * time_features)
@@ -127,19 +138,19 @@ class Skeleton(nn.Module):
 
         h = inward(conv3x3(self.channels, self.dtype, "input_conv")(x))
         skips = [h]
-        for level in levels:
-            features = self.channels * self.multipliers[level]
+        for level, features in enumerate(self.widths):
             for i in range(self.blocks):
                 h = parts.block(features, f"down_{level}_block_{i}")(h, told)
                 if level in self.attention_levels:
                     h = parts.attention(features, f"down_{level}_attention_{i}")(h, told)
                 skips.append(h)
-            if level != levels[-1]:
+            if level != last:
                 h = parts.down(features, f"down_{level}_downsample")(h, told)
                 skips.append(h)
 
         h = parts.block(features, "middle_block_0")(h, told)
-        h = parts.attention(features, "middle_attention")(h, told)
+        if self.middle_attention:
+            h = parts.attention(features, "middle_attention")(h, told)
         h = parts.block(features, "middle_block_1")(h, told)
         return h, skips, told
 
@@ -147,12 +158,12 @@ class Skeleton(nn.Module):
     def decode(self, h, skips, told):
         """The way up, to the network's result."""
         parts, skips = self.parts(), list(skips)
-        for level in reversed(range(len(self.multipliers))):
-            features = self.channels * self.multipliers[level]
+        attended = self.attention_levels if self.up_attention_levels is None else self.up_attention_levels
+        for level, features in reversed(tuple(enumerate(self.widths))):
             for i in range(self.blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = parts.block(features, f"up_{level}_block_{i}")(h, told)
-                if level in self.attention_levels:
+                if level in attended:
                     h = parts.attention(features, f"up_{level}_attention_{i}")(h, told)
             if level != 0:
                 h = parts.up(features, f"up_{level}_upsample")(h, told)
@@ -170,13 +181,13 @@ class Skeleton(nn.Module):
                 f"images of {height}x{width}: height and width must be multiples of {multiple} "
                 f"for {len(self.multipliers)} levels; resize, crop or pad them"
             )
-        for channels in (self.channels, *(self.channels * m for m in self.multipliers)):
+        for channels in (self.channels, *self.widths):
             if channels % self.groups:
                 raise InputError(
                     f"{channels} channels do not divide into {self.groups} groups; "
                     f"take channels as a multiple of {self.groups}, or other groups"
                 )
-        for level in self.attention_levels:
+        for level in (*self.attention_levels, *(self.up_attention_levels or ())):
             if not 0 <= level < len(self.multipliers):
                 raise InputError(
                     f"attention at level {level}: levels run from 0 to {len(self.multipliers) - 1}"

@@ -1,7 +1,11 @@
 """Networks of diffusers' config.json: UNet2DModel, UNet2DConditionModel and ControlNetModel, as modules of ours."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
 
 from diffusion_jax.models.adm import AdditiveUNet, ADMUNet, ImprovedUNet, heads_always, heads_of_width
 from diffusion_jax.models.conditioning import LabelEmbedding
@@ -73,6 +77,14 @@ CONTROLNET = CONDITIONED | {
     "conditioning_embedding_out_channels": (16, 32, 96, 256),
 }
 
+ACTIVATIONS = {
+    "silu": nn.swish,
+    "swish": nn.swish,
+    "mish": lambda x: x * jnp.tanh(nn.softplus(x)),
+    "gelu": partial(nn.gelu, approximate=False),
+    "relu": nn.relu,
+}
+
 # Names of blocks: whether they have attention, and what follows them (None: as the config says, or nothing).
 KINDS = {
     "DownBlock2D": (False, "conv"),
@@ -131,8 +143,8 @@ def unet2d(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
     """
     values = Values(config, UNET2D, "UNet2DModel")
     wiring, between = _wiring(values, KINDS, ("down_block_types", "up_block_types"))
+    wiring = wiring._replace(middle_attention=values.only("add_attention", False, True))
     values.only("mid_block_type", "UNetMidBlock2D")
-    values.only("add_attention", True)
     values.only("num_train_timesteps", None)
     width = values["attention_head_dim"]
     heads = heads_always(1) if width is None else heads_of_width(values.integer("attention_head_dim"))
@@ -184,9 +196,6 @@ def controlnet(config: Mapping[str, Any]) -> Network:
 def _wiring(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wiring, str]:
     """The wiring, and what stands between its levels: "conv" or "resnet"."""
     widths = values.integers("block_out_channels")
-    for width in widths:
-        if width % widths[0]:
-            values.refuse("block_out_channels", widths, "multiples of the first are expected")
     last, levels, between = len(widths) - 1, [], set()
     for name in blocks:
         found = values[name]
@@ -199,20 +208,19 @@ def _wiring(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wiri
                 levels.append((way, level))
             if level != (last if way == "down" else 0):
                 between.add(resampling or values.only(f"{way}sample_type", "conv", "resnet"))
-    down = tuple(level for way, level in levels if way == "down")
-    if "up_block_types" in blocks and down != tuple(sorted(level for way, level in levels if way == "up")):
-        values.refuse("up_block_types", values["up_block_types"], "the levels of down_block_types are expected")
+    down, up = (tuple(sorted(level for way, level in levels if way == one)) for one in ("down", "up"))
     if len(between) > 1:
         values.refuse("downsample_type", values["downsample_type"], "the same between all levels is expected")
     values.only("center_input_sample", False)
     values.only("time_embedding_type", "positional")
     values.only("time_embedding_dim", None, 4 * widths[0])
     values.only("mid_block_scale_factor", 1)
-    values.only("act_fn", "silu", "swish")
     values.only("class_embed_type", None)
     values.check_size("sample_size")
     labels = int(values["num_class_embeds"] is not None)
     wiring = Wiring(widths, _equal(values, "layers_per_block", len(widths), LAYERS), down, labels)
+    if "up_block_types" in blocks and up != down:
+        wiring = wiring._replace(up_attention_levels=up)
     return wiring, between.pop() if between else "conv"
 
 
@@ -220,9 +228,12 @@ def _fields(values: Values, wiring: Wiring) -> dict[str, Any]:
     """Fields of `Skeleton`."""
     return {
         "channels": wiring.widths[0],
-        "multipliers": tuple(width // wiring.widths[0] for width in wiring.widths),
+        "multipliers": tuple(width / wiring.widths[0] for width in wiring.widths),
         "blocks": wiring.blocks,
         "attention_levels": wiring.attention_levels,
+        "up_attention_levels": wiring.up_attention_levels,
+        "middle_attention": wiring.middle_attention,
+        "activation": ACTIVATIONS[values.only("act_fn", *ACTIVATIONS)],
         "out_channels": values.integer("out_channels"),
         "dropout": values.number("dropout", 0.0, 1.0),
         "groups": values.integer("norm_num_groups"),
@@ -231,8 +242,9 @@ def _fields(values: Values, wiring: Wiring) -> dict[str, Any]:
 
 
 def _plain(values: Values, between: str, heads: Callable, fields: Mapping) -> Skeleton:
-    # Without groups of its own, the middle's attention has those of all.
-    values.only("attn_norm_num_groups", None, values["norm_num_groups"])
+    if fields["middle_attention"]:
+        # Without groups of its own, it has those of all.
+        values.only("attn_norm_num_groups", None, values["norm_num_groups"])
     if between == "resnet":
         _as_openai(values)
         return AdditiveUNet(heads=heads, **fields)
@@ -251,8 +263,9 @@ def _plain(values: Values, between: str, heads: Callable, fields: Mapping) -> Sk
 
 
 def _modulated(values: Values, between: str, heads: Callable, fields: Mapping) -> ADMUNet:
-    # Without groups of its own, the middle's attention has no normalisation in such networks.
-    values.only("attn_norm_num_groups", values["norm_num_groups"])
+    if fields["middle_attention"]:
+        # Without groups of its own, it has no normalisation in such networks.
+        values.only("attn_norm_num_groups", values["norm_num_groups"])
     _as_openai(values)
     if between == "conv":
         values.only("downsample_padding", 1)
@@ -267,6 +280,7 @@ def _as_openai(values: Values) -> None:
 
 def _reading(values: Values, blocks: Iterable[str]) -> tuple[Wiring, TextUNet, Callable]:
     wiring, _ = _wiring(values, READING, blocks)
+    values.only("act_fn", "silu", "swish")  # another would be that of the time's embedding and of the end too
     _as_openai(values)
     values.only("mid_block_type", "UNetMidBlock2DCrossAttn")
     values.only("resnet_time_scale_shift", "default")

@@ -16,7 +16,7 @@ def unet(wiring: Wiring, attention: Callable, between: Callable) -> list[Entry]:
     return [
         *_begin(wiring),
         *_down(wiring, attention, between),
-        *_middle(attention),
+        *_middle(wiring, attention),
         *_up(wiring, attention, between),
         *norm("conv_norm_out", "output_norm"),
         *affine("conv_out", "output_conv"),
@@ -30,7 +30,7 @@ def controlnet(wiring: Wiring, attention: Callable, hints: int) -> list[Entry]:
     return [
         *_begin(wiring),
         *_down(wiring, attention, convolution),
-        *_middle(attention),
+        *_middle(wiring, attention),
         *affine(f"{hint}.conv_in", "hint/input_conv"),
         *(e for i in range(2 * (hints - 1)) for e in affine(f"{hint}.blocks.{i}", f"hint/conv_{i}")),
         *affine(f"{hint}.conv_out", "hint/output_conv"),
@@ -124,28 +124,28 @@ def _begin(wiring):
     ]
 
 
-def _blocks(theirs, ours, count, wiring, level, attention):
+def _blocks(theirs, ours, count, wiring, attends, attention):
     shortcuts = wiring.shortcuts()
     for i in range(count):
         yield from residual(f"{theirs}.resnets.{i}", f"{ours}_block_{i}")
         if f"{ours}_block_{i}" in shortcuts:
             yield from affine(f"{theirs}.resnets.{i}.conv_shortcut", f"{ours}_block_{i}/shortcut", pointwise)
-        if level in wiring.attention_levels:
+        if attends:
             yield from attention(f"{theirs}.attentions.{i}", f"{ours}_attention_{i}")
 
 
 def _down(wiring, attention, between):
     for level in wiring.levels:
         theirs, ours = f"down_blocks.{level}", f"down_{level}"
-        yield from _blocks(theirs, ours, wiring.blocks, wiring, level, attention)
+        yield from _blocks(theirs, ours, wiring.blocks, wiring, level in wiring.attention_levels, attention)
         if level != wiring.levels[-1]:
             yield from between(f"{theirs}.downsamplers.0", f"{ours}_downsample")
 
 
-def _middle(attention):
+def _middle(wiring, attention):
     return [
         *residual("mid_block.resnets.0", "middle_block_0"),
-        *attention("mid_block.attentions.0", "middle_attention"),
+        *(attention("mid_block.attentions.0", "middle_attention") if wiring.middle_attention else ()),
         *residual("mid_block.resnets.1", "middle_block_1"),
     ]
 
@@ -153,6 +153,6 @@ def _middle(attention):
 def _up(wiring, attention, between):
     for level in reversed(wiring.levels):
         theirs, ours = f"up_blocks.{wiring.levels[-1] - level}", f"up_{level}"
-        yield from _blocks(theirs, ours, wiring.blocks + 1, wiring, level, attention)
+        yield from _blocks(theirs, ours, wiring.blocks + 1, wiring, level in wiring.attended_up, attention)
         if level != 0:
             yield from between(f"{theirs}.upsamplers.0", f"{ours}_upsample")

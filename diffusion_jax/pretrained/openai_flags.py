@@ -61,8 +61,8 @@ def unet(flags: Mapping[str, Any]) -> Network:
     multipliers = _listed(values, "channel_mult") or MULTIPLIERS.get(size)
     widths = tuple(int(channels * m) for m in multipliers or ())
     first = widths[0] if widths else 0
-    if not first or any(width % first for width in widths) or max(widths) > LARGEST or len(widths) > LEVELS:
-        wanted = f"multiples of the first are expected for image_size {size}, at most {LEVELS}"
+    if not first or max(widths) > LARGEST or len(widths) > LEVELS:
+        wanted = f"1 to {LEVELS} multiples of num_channels are expected for image_size {size}"
         values.refuse("channel_mult", values["channel_mult"], wanted)
     wiring = Wiring(
         widths,
@@ -79,7 +79,7 @@ def unet(flags: Mapping[str, Any]) -> Network:
     model = build(
         heads=heads,
         channels=first,
-        multipliers=tuple(width // first for width in widths),
+        multipliers=tuple(width / first for width in widths),
         blocks=wiring.blocks,
         attention_levels=wiring.attention_levels,
         out_channels=6 if values.only("learn_sigma", False, True) else 3,

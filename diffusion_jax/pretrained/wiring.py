@@ -12,14 +12,23 @@ class Wiring(NamedTuple):
     Attributes:
       widths: channels of each level, the full resolution first; the first convolution has those of the first level.
       blocks: residual blocks a level on the way down; the way up has one more.
-      attention_levels: levels with attention after every residual block. The middle always has it.
+      attention_levels: levels with attention after every residual block of the way down.
       labels: 1 where the network is told a label, 0 where it is not.
+      up_attention_levels: and of the way up; None for the same.
+      middle_attention: whether the middle has it.
     """
 
     widths: tuple[int, ...]
     blocks: int
     attention_levels: tuple[int, ...]
     labels: int = 0
+    up_attention_levels: tuple[int, ...] | None = None
+    middle_attention: bool = True
+
+    @property
+    def attended_up(self) -> tuple[int, ...]:
+        """Levels with attention on the way up."""
+        return self.attention_levels if self.up_attention_levels is None else self.up_attention_levels
 
     @property
     def levels(self) -> range:

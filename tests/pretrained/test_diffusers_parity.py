@@ -31,6 +31,8 @@ from diffusion_jax.pretrained.dit_config import DIT
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
 
+from diffusers.models.activations import get_activation  # noqa: E402
+
 TOLERANCE = 1e-4
 BATCH = 2
 # Keys that share a constant shift leave the softmax as it is: this gradient is zero but for rounding.
@@ -82,6 +84,13 @@ def test_names_and_shapes_are_the_published_ones(config, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
+@pytest.mark.parametrize("name", configs.ACTIVATIONS)
+def test_activations_are_theirs(name):
+    x = np.linspace(-6, 6, 101, dtype=np.float32)
+    theirs = get_activation(name)(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(configs.ACTIVATIONS[name](x), theirs, atol=1e-6)
+
+
 # ---- Tiny: numbers.
 
 SMALL = {"norm_num_groups": 8, "layers_per_block": 1}
@@ -117,6 +126,15 @@ TINY = {
     | SMALL
     | {"downsample_type": "conv", "upsample_type": "conv", "num_class_embeds": None}
     | {"attention_head_dim": 16, "attn_norm_num_groups": 8},
+    "other levels up, odd widths, mish": DDPM_CIFAR10
+    | SMALL
+    | {"block_out_channels": [16, 24], "act_fn": "mish"}
+    | {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]},
+    "no attention in the middle and up, gelu": CONSISTENCY_IMAGENET64
+    | RESNETS
+    | SMALL
+    | {"add_attention": False, "act_fn": "gelu", "attn_norm_num_groups": None, "num_class_embeds": None}
+    | {"attention_head_dim": 16, "up_block_types": ["ResnetUpsampleBlock2D"] * 2, "block_out_channels": [32, 16]},
     "Stable Diffusion 2": STABLE_DIFFUSION_2
     | READING
     | UP
@@ -209,7 +227,10 @@ def swapped(params):
     )
 
 
-@pytest.mark.parametrize("key", ["DDPM", "diffusers' defaults", "Improved DDPM", "Stable Diffusion 2"])
+VARIANTS = ["other levels up, odd widths, mish", "no attention in the middle and up, gelu"]
+
+
+@pytest.mark.parametrize("key", ["DDPM", "diffusers' defaults", "Improved DDPM", "Stable Diffusion 2", *VARIANTS])
 def test_outputs_equal_diffusers(key):
     model, network = build(TINY[key])
     randomise(model)
@@ -244,7 +265,7 @@ def test_outputs_and_gradients_equal_diffusers(key):
     assert last[0] < TOLERANCE, last
 
 
-@pytest.mark.parametrize("key", ["consistency", "consistency LSUN", "Stable Diffusion 2", "ControlNet"])
+@pytest.mark.parametrize("key", ["consistency", "consistency LSUN", "Stable Diffusion 2", "ControlNet", *VARIANTS])
 def test_diffusers_loads_what_is_written(tmp_path, key):
     """Bit for bit, through files: ours written, theirs read; and theirs written, ours read."""
     config = TINY[key]
