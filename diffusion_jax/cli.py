@@ -5,13 +5,19 @@ import math
 import sys
 from collections.abc import Callable
 
-from diffusion_jax import compiled, cpu
+from diffusion_jax import compiled, cpu, elsewhere
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError, RunError
 
 
 class Parser(argparse.ArgumentParser):
     """An `argparse.ArgumentParser` whose errors are one line (`InputError`), without the usage before them."""
+
+    def parse_args(self, arguments, namespace=None):
+        options, rest = self.parse_known_args(arguments, namespace)
+        if rest:
+            self.error(f"unknown: {' '.join(rest)[:200]}; {elsewhere.remedy(rest)}".removesuffix("; "))
+        return options
 
     def error(self, message: str):
         raise InputError(f"{message}; --help lists the options")

@@ -13,7 +13,7 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from diffusion_jax import values
+from diffusion_jax import elsewhere, values
 from diffusion_jax.errors import InputError
 from diffusion_jax.values import Config
 
@@ -89,7 +89,7 @@ def override(config: ConfigDict, arguments: list[str]) -> Config:
         if not name.startswith("-"):
             raise InputError(f"unexpected argument {name}; config values are given as --config.train.steps=1000")
         if not name.lstrip("-").startswith("config."):
-            raise InputError(f"unknown flag {name}; --help lists them")
+            raise InputError(f"unknown flag {name}; {elsewhere.remedy([name])}--help lists them")
         key = name.lstrip("-").removeprefix("config.")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.3) or sorted(known)[:1]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax import cli, evaluate, sample, train
+from diffusion_jax import cli, config, elsewhere, evaluate, sample, train
 from diffusion_jax.evaluation import protocol
+from diffusion_jax.recipes import ddpm
 from tests import tiny
 
 CONFIG = tiny.__file__
@@ -127,6 +128,7 @@ def test_help_reads_well(main, capsys):
 MISTAKES = {
     "unknown config key train.bach_size; did you mean train.batch_size": ["--config.train.bach_size=3"],
     "unknown flag --bach": ["--bach=3"],
+    "unknown flag --lr; --lr is --config.train.learning_rate here": ["--lr=1e-4"],
     r"train.batch_size=many: give a whole number .*\(examples of an update": ["--config.train.batch_size=many"],
     "batch size 12 is not divisible by 8 devices; take 8 or 16": ["--config.train.batch_size=12"],
     "the data's image is 8x8x1, the config's 8x8x3; set data.shape": ["--config.data.shape=(8,8,3)"],
@@ -167,7 +169,9 @@ SAMPLING_MISTAKES = {
     "--num: 0: give a whole number from 1": ["--num", 0],
     "--steps: -5: give a whole number from 1": ["--steps", -5],
     "--eta: nan: give a finite number from 0 to 1": ["--eta", "nan"],
-    "unrecognized arguments: --lr": ["--lr", "1e-4"],
+    "unknown: --num_samples 5 --classifier_scale=2; --num_samples is --num here; --classifier_scale is --guidance": [
+        *("--num_samples", 5, "--classifier_scale=2"),
+    ],
     "there is no config file": ["--config", "elsewhere.py"],
     "--raw and --average are different parameters; give one": ["--raw", "--average", "0.5"],
     "has no average 0.7; it has 0.5, sigma_rel_0.1, sigma_rel_0.2": ["--average", "0.7"],
@@ -231,3 +235,13 @@ def test_the_next_command_can_be_pasted(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "fit", lambda *arguments, **options: None)
     assert run(train.main, "--config", CONFIG, "--workdir", tmp_path / "my run") == 0
     assert f"--workdir '{tmp_path / 'my run'}'" in capsys.readouterr().err
+
+
+def test_what_others_call_our_options_names_options_that_there_are(capsys):
+    with pytest.raises(SystemExit):
+        sample.main(["--help"])
+    options = capsys.readouterr().out
+    values = config.flatten(ddpm.default_config().to_dict())
+    for said in elsewhere.OURS.values():
+        for name in re.findall(r"--([\w.-]*\w)", said):
+            assert name.removeprefix("config.") in values if name.startswith("config.") else f"--{name} " in options
