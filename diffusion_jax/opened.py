@@ -80,8 +80,10 @@ def which(options) -> Which:
     """What `--raw`, `--average` and `--sigma-rel` ask for.
 
     Raises:
-      InputError: more than one of them is given.
+      InputError: more than one of them is given, or for a run an option of published models.
     """
+    if not options.pretrained:
+        _leave_out("of published models", options, "size", "variant", "controlnet", "flags")
     asked = {
         "--raw": RAW if options.raw else None,
         "--average": options.average and average(options.average),

@@ -230,6 +230,11 @@ def test_a_disk_that_is_too_full_for_a_checkpoint(tmp_path, capsys, monkeypatch)
     assert "the checkpoint of step 2 is intact" in said
 
 
+def test_a_run_has_no_options_of_published_models(trained, capsys):
+    assert run(sample.main, "--workdir", trained, "--size", "8x8") == 2
+    assert "--size is of published models; leave out" in capsys.readouterr().err
+
+
 def test_the_next_command_can_be_pasted(tmp_path, monkeypatch, capsys):
     """A work directory with a space in its name is quoted."""
     monkeypatch.setattr(train, "fit", lambda *arguments, **options: None)

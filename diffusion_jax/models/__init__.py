@@ -4,6 +4,7 @@ All are called with (x, time, cond=None, dropout_keys=None); what may be in `con
 """
 
 from diffusion_jax.models.adm import AdditiveUNet, ADMUNet, ImprovedUNet
+from diffusion_jax.models.beside import Beside
 from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.models.controlnet import Controlled, ControlNet
 from diffusion_jax.models.dit import DiT
@@ -16,6 +17,7 @@ __all__ = [
     "MLP",
     "ADMUNet",
     "AdditiveUNet",
+    "Beside",
     "Classifier",
     "ControlNet",
     "Controlled",

@@ -12,6 +12,7 @@ import numpy as np
 from diffusion_jax import conditions, guidance, processes, samplers, variances, views
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Drawable, SampleRequest
+from diffusion_jax.models.beside import Beside
 from diffusion_jax.models.controlnet import Controlled
 from diffusion_jax.pretrained import files, loading
 from diffusion_jax.pretrained.published import Network
@@ -64,12 +65,17 @@ def diffusers(
     if kind not in kinds:
         raise InputError(f"{name} is a {kind[:60]!r}; of use are {', '.join(kinds)}")
     network = loading.build(component.config, component.weights)
-    ask, guide, view = kinds[kind](component.config, network)
     height, width = _size(size, component.config.get("sample_size"))
-    shape = (height, width, network.example[0].shape[-1])
+    given, said = network.example[0].shape[-1], _channels_said(network, height, width)
+    shape = (height, width, min(given, said))
+    ask, guide, view = kinds[kind](component.config, network, shape[-1])
     scheduler, how = _noise(component.scheduler, sampler)
-    how = _with_variance(how, network, shape, scheduler)
+    how = _with_variance(how, said, shape[-1], scheduler)
     model, read = network.model, lambda: network.read(component.weights)
+    if controlnet is not None and given > said:
+        raise InputError(f"a ControlNet for a network that sees {given} channels and says {said} is not known")
+    if given > said:
+        model, read, ask = _beside(model, read, ask, (height, width, given - said))
     if controlnet is not None:
         model, read, ask = _controlled(network, component, controlnet, variant, ask, shape)
 
@@ -88,17 +94,16 @@ def diffusers(
 # ---- What is told, how it guides, and how it is shown, by the kind of network.
 
 
-def _image(config: Mapping, network: Network) -> tuple:
+def _image(config: Mapping, network: Network, channels: int) -> tuple:
     classes = config.get("num_class_embeds")
     ask = conditions.labels(classes) if classes else conditions.nothing
     # 1 or 3 channels are pixels; anything else waits for a decoder.
-    view = views.pictures() if network.example[0].shape[-1] in (1, 3) else views.latents()
+    view = views.pictures() if channels in (1, 3) else views.latents()
     return ask, None, view
 
 
-def _dit(config: Mapping, network: Network) -> tuple:
+def _dit(config: Mapping, network: Network, channels: int) -> tuple:
     classes = config.get("num_embeds_ada_norm", 1000)
-    channels = network.example[0].shape[-1]
 
     def guide(request: SampleRequest) -> Callable:
         scale = OFFICIAL_DIT if request.guidance is None else request.guidance
@@ -109,7 +114,7 @@ def _dit(config: Mapping, network: Network) -> tuple:
     return conditions.labels(classes, null=classes), guide, views.latents()
 
 
-def _text(config: Mapping, network: Network) -> tuple:
+def _text(config: Mapping, network: Network, channels: int) -> tuple:
     features = network.example[2]["tokens"].shape[-1]
 
     def missing(num):
@@ -139,6 +144,19 @@ def _text(config: Mapping, network: Network) -> tuple:
 
     classes = config.get("num_class_embeds")
     return conditions.joined(label=conditions.labels(classes), rest=ask) if classes else ask, guide, views.latents()
+
+
+def _beside(model, read: Callable, ask: Callable, shape: tuple[int, int, int]) -> tuple:
+    """A network that is shown more channels than it says, how to read it, and what it is told: those, of `shape`."""
+
+    def missing(num):
+        raise InputError(
+            f"this network sees {shape[-1]} channels beside the noisy ones, of a mask and a masked image say: "
+            f"--condition FILE.npz with beside, float [N, {', '.join(map(str, shape))}]"
+        )
+
+    told = conditions.joined(beside=conditions.arrays(missing, beside=shape), rest=ask)
+    return Beside(model), lambda: {"network": read()}, told
 
 
 def _controlled(network: Network, component, name: str, variant: str, ask: Callable, shape) -> tuple:
@@ -215,17 +233,19 @@ def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Ma
     return drawn_by(walks, apply, how.parameterization, how.process, shape)
 
 
-def _with_variance(how: Sampling, network: Network, shape: tuple, scheduler: Mapping) -> Sampling:
-    """`how`, for networks that say a variance of which their scheduler does not know, as DiT's.
-
-    Images of `shape` that the network cannot take are refused here, before anything is read.
-    """
-    x = jax.ShapeDtypeStruct((1, *shape), np.float32)
+def _channels_said(network: Network, height: int, width: int) -> int:
+    """Channels of its output; images of a size that it cannot take are refused here, before anything is read."""
+    x = jax.ShapeDtypeStruct((1, height, width, network.example[0].shape[-1]), np.float32)
     said = jax.eval_shape(network.model.apply, {"params": network.template()}, x, *network.example[1:])
-    if said.shape[-1] == x.shape[-1] or scheduler.get("variance_type") == "learned_range":
+    return said.shape[-1]
+
+
+def _with_variance(how: Sampling, said: int, channels: int, scheduler: Mapping) -> Sampling:
+    """`how`, for networks that say a variance of which their scheduler does not know, as DiT's."""
+    if said == channels or scheduler.get("variance_type") == "learned_range":
         return how
-    if said.shape[-1] != 2 * x.shape[-1] or scheduler.get("prediction_type", "epsilon") != "epsilon":
-        raise InputError(f"a network that says {said.shape[-1]} channels of {x.shape[-1]} is not known")
+    if said != 2 * channels or scheduler.get("prediction_type", "epsilon") != "epsilon":
+        raise InputError(f"a network that says {said} channels of {channels} is not known")
     _, learned = improved.said(how.schedule, scheduler.get("num_train_timesteps", 1000))
     return how._replace(parameterization=learned)
 

@@ -28,6 +28,10 @@ CONFIGS = {
         "num_class_embeds": 5,
     },
     "text": STABLE_DIFFUSION | SMALL | READING | {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]},
+    "inpainting": STABLE_DIFFUSION
+    | SMALL
+    | READING
+    | {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "in_channels": 9, "num_class_embeds": 5},
     "controlnet": {name: value for name, value in (CONTROLNET | SMALL | READING).items() if name != "sample_size"}
     | {"conditioning_embedding_out_channels": [8, 16]},
     "dit": {
@@ -47,6 +51,7 @@ SCHEDULERS = {
     "ddpm": DDPM,
     "consistency": {"_class_name": "CMStochasticIterativeScheduler"},
     "text": DDIM | {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1},
+    "inpainting": DDIM,
     "controlnet": None,
     "dit": DDIM,
 }

@@ -271,10 +271,11 @@ TINY = {
     ),
     "not modulated, residual, of another width than its time": (
         SMALL
-        | {"num_channels": 16, "channel_mult": "2,4", "attention_resolutions": "8", "num_head_channels": 16}
+        | {"num_channels": 16, "channel_mult": "4,6", "attention_resolutions": "8", "num_head_channels": 16}
         | {"use_scale_shift_norm": False, "resblock_updown": True},
         WIDE
-        | {"attention": (1,), "heads": lambda width: width // 16, "modulated": False, "residual": True, "told": 16},
+        | {"widths": (64, 96), "attention": (1,), "heads": lambda width: width // 16}
+        | {"modulated": False, "residual": True, "told": 16},
     ),
 }
 

@@ -12,6 +12,7 @@ import published_tiny as tiny
 import pytest
 
 from diffusion_jax import pretrained, rng
+from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.pretrained import dit as dit_names
 from diffusion_jax.recipes import published
@@ -147,6 +148,28 @@ def test_a_text_model_with_guidance_and_a_controlnet(root):
     assert distance(ours(model, (cond | {"hint": hint},), STEPS, 3.0), steered) < TOLERANCE
     # Control: without the hint it is another picture.
     assert distance(ours(published.diffusers(str(folder)), (cond,), STEPS, 3.0), steered) > 100 * TOLERANCE
+
+
+def test_a_network_that_sees_more_channels(root):
+    """As Stable Diffusion's inpainting: a mask and a masked image beside the latents, for both halves of guidance."""
+    folder, draw = root / "inpainting", np.random.default_rng(0)
+    tokens, null = draw.normal(size=(2, 2, 3, 12)).astype(np.float32)
+    beside, label = draw.normal(size=(2, 8, 8, 5)).astype(np.float32), np.array([4, 0])
+    network = diffusers.UNet2DConditionModel.from_pretrained(folder).eval()
+
+    def predict(x, t):
+        seen = torch.cat([torch.cat([x, to_torch(beside)], dim=1)] * 2)
+        told = torch.from_numpy(np.concatenate([null, tokens]))
+        without, with_ = network(seen, t, told, class_labels=torch.from_numpy(np.tile(label, 2))).sample.chunk(2)
+        return without + 3.0 * (with_ - without)
+
+    theirs = chain(scheduler(folder, STEPS), noise((8, 8, 4)), predict)
+    model = published.diffusers(str(folder))
+    given = {"tokens": tokens, "null_tokens": null, "label": label}
+    with pytest.raises(InputError, match=r"sees 5 channels .* with beside, float \[N, 8, 8, 5\]"):
+        model.ask(2, given)
+    cond = model.ask(2, given | {"beside": beside})
+    assert distance(ours(model, cond, STEPS, 3.0), theirs) < TOLERANCE
 
 
 def test_dit_with_guidance_on_three_channels(root, monkeypatch):
