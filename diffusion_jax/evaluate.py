@@ -88,10 +88,6 @@ def main(arguments: list[str]):
 
 def _check(options) -> None:
     """What options say by themselves."""
-    if options.num < 0 or options.batch < 1:
-        raise InputError(f"--num {options.num} must be 0 or more and --batch {options.batch} at least 1")
-    if options.examples is not None and options.examples < 1:
-        raise InputError(f"--examples {options.examples} must be at least 1")
     if options.examples is not None and not options.likelihood:
         raise InputError(f"--examples {options.examples} is of --likelihood, which is not given; leave it out")
     if options.likelihood and not options.workdir:
@@ -294,11 +290,11 @@ def _parser():
     model.add_argument("--images", metavar="PATH", help="images that are there already: a folder, .npz or .npy")
     model.add_argument("--compare", nargs=2, metavar="FILE", help="two evaluation.json of one protocol, side by side")
     add = parser.add_argument
-    add("--num", type=int, default=1000, metavar="N", help="images to draw and judge; 0 for none (%(default)s)")
+    add("--num", type=cli.whole(0), default=1000, metavar="N", help="images to draw and judge; 0 for none (%(default)s)")
     add("--extractor", metavar="WHICH", help="digits, a file of Inception weights, or a Python file")
     add("--reference", metavar="WHICH", help="train, test, images, or an .npz of mu and sigma (train)")
     add("--likelihood", metavar="NAME", help="also a likelihood of held-out data: bound or ode, as the model has it")
-    add("--examples", type=int, metavar="N", help="examples for the likelihood (all)")
+    add("--examples", type=cli.whole(1), metavar="N", help="examples for the likelihood (all)")
     add("--out", type=Path, metavar="DIR", help="where to write (evaluations/... in the work directory)")
     opened.add_drawing(parser)
     opened.add_published(parser)

@@ -261,7 +261,7 @@ MISTAKES = {
     # What follows is refused before an image is drawn: in a second, where drawing takes minutes.
     "reference": ([*SLOW, "--reference", "nowhere"], "cannot read nowhere"),
     "likelihood": ([*SLOW, "--likelihood", "exact"], "it has bound, ode"),
-    "examples": ([*SLOW, "--likelihood", "bound", "--examples", "-3"], "--examples -3 must be at least 1"),
+    "examples": ([*SLOW, "--likelihood", "bound", "--examples", "-3"], "--examples: -3: give a whole number from 1"),
     "examples of nothing": ([*SLOW, "--examples", "3"], "--examples 3 is of --likelihood"),
     "no folder": ([*SLOW, "--out", "{digits}/train.npz/out"], "train.npz is no folder"),
     "another size": ([*SLOW, "--reference", "{digits}/large.npy"], "takes 8 x 8 x 1"),
