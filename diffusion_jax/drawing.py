@@ -167,7 +167,7 @@ def keep(folder: Path, view: View, drawn, cond: tuple, frames=None, asked: dict 
     """
     written = view.files(drawn)
     if asked is not None:
-        files.write(folder / ASKED, lambda file: file.write(json.dumps(asked, indent=2).encode()))
+        files.write_json(folder / ASKED, asked)
     if cond:
         written |= {"condition.npz": lambda file: np.savez_compressed(file, **cond[0])}
     for name, save in written.items():

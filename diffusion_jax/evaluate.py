@@ -290,7 +290,7 @@ def _parser():
     model.add_argument("--images", metavar="PATH", help="images that are there already: a folder, .npz or .npy")
     model.add_argument("--compare", nargs=2, metavar="FILE", help="two evaluation.json of one protocol, side by side")
     add = parser.add_argument
-    add("--num", type=cli.whole(0), default=1000, metavar="N", help="images drawn and judged; 0 for none (%(default)s)")
+    add("--num", type=cli.whole(0), default=1000, metavar="N", help="images to draw; 0 for none (%(default)s)")
     add("--extractor", metavar="WHICH", help="digits, a file of Inception weights, or a Python file")
     add("--reference", metavar="WHICH", help="train, test, images, or an .npz of mu and sigma (train)")
     add("--likelihood", metavar="NAME", help="also a likelihood of held-out data: bound or ode, as the model has it")

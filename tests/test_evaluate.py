@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffusion_jax import evaluate, train
 from diffusion_jax.data import sources
-from diffusion_jax.errors import InputError
+from diffusion_jax.errors import InputError, NotFiniteError
 from diffusion_jax.evaluation import extractors, frechet, kept, protocol, quality, report
 from tests import tiny
 from tests.test_cli import run
@@ -285,6 +285,13 @@ def test_a_mistake_gets_one_line(trained, digits, options, said, capsys, tmp_pat
     output = capsys.readouterr().err.strip()
     assert said in output.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_metric_that_is_not_finite_is_named_and_not_written(tmp_path):
+    report = {"protocol": {}, "subject": {}, "metrics": {"FID": 1.0, "KID": float("nan"), "sFID": float("inf")}}
+    with pytest.raises(NotFiniteError, match=r"not finite: KID, sFID; no report is written"):
+        protocol.write(tmp_path / "evaluation.json", report)
+    assert not list(tmp_path.iterdir())
 
 
 def test_parts_are_checked_and_never_taken_for_others(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -13,7 +14,7 @@ import numpy as np
 
 from diffusion_jax import files
 from diffusion_jax.config import flatten
-from diffusion_jax.errors import InputError
+from diffusion_jax.errors import InputError, NotFiniteError
 
 LONGEST = 16 * files.MEBIBYTE  # bytes of a report
 PACKAGES = ("diffusion_jax", "jax", "jaxlib", "flax", "numpy")
@@ -42,7 +43,14 @@ def environment() -> dict[str, str]:
 
 
 def write(path: Path, report: Mapping[str, Any]) -> None:
-    """Write a report as JSON, whole or not at all."""
+    """Write a report as JSON, whole or not at all.
+
+    Raises:
+      NotFiniteError: a metric is not finite.
+    """
+    broken = [name for name, value in report["metrics"].items() if not math.isfinite(value)]
+    if broken:
+        raise NotFiniteError(f"not finite: {', '.join(broken)}; no report is written")
     text = json.dumps(report, indent=1, allow_nan=False) + "\n"
     files.write(path, lambda file: file.write(text.encode()))
 
