@@ -70,11 +70,11 @@ class Checkpoints:
 
     Args:
       directory: the folder, made when first written to.
-      keep: how many of the newest stay.
+      keep: how many of the newest stay; None for all.
       report: called with one line for a person, when there is something to say.
     """
 
-    def __init__(self, directory, keep: int = 3, report=lambda line: print(line, file=sys.stderr)):
+    def __init__(self, directory, keep: int | None = 3, report=lambda line: print(line, file=sys.stderr)):
         self.directory = Path(directory).absolute()
         self._keep, self._report = keep, report
         self._ledger_file = self.directory.with_name(f"{self.directory.name}.json")
@@ -321,9 +321,9 @@ class Checkpoints:
         """What is to do when the save of `step` is complete; in a thread."""
         self._checkpointer.wait_until_finished()
         if jax.process_index() == 0:
-            for step in self.steps()[: -self._keep]:
-                removed = self.directory / f".removed_{step}"
-                self._folder(step).rename(removed)  # at once: half a checkpoint would be a damaged one
+            for old in self.steps()[: -self._keep] if self._keep else ():
+                removed = self.directory / f".removed_{old}"
+                self._folder(old).rename(removed)  # at once: half a checkpoint would be a damaged one
                 shutil.rmtree(removed, ignore_errors=True)
             manifest.write_ledger(self._ledger_file, Ledger(self._run, step))
 

@@ -58,12 +58,19 @@ def test_what_is_read_is_what_was_written(saved):
     assert_same(ema, state_at(10).ema)
 
 
-def test_only_the_newest_stay(tmp_path):
-    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+@pytest.mark.parametrize(("keep", "stay"), [(2, [3, 4]), (None, [1, 2, 3, 4])])
+def test_only_the_newest_stay(tmp_path, keep, stay):
+    with Checkpoints(tmp_path / "checkpoints", keep=keep) as checkpoints:
         for step in (1, 2, 3, 4):
             checkpoints.save(state_at(step), {})
         checkpoints.wait()
-        assert checkpoints.steps() == [3, 4]
+        assert checkpoints.steps() == stay
+    # That others were removed is not forgotten when the newest is gone: it was there.
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    said = []
+    with Checkpoints(tmp_path / "checkpoints", report=said.append) as checkpoints:
+        assert checkpoints.restore_latest(state_at(0))[0].step == 3
+    assert "4" in "".join(said)
 
 
 def test_a_new_folder_has_nothing_to_restore(tmp_path):
