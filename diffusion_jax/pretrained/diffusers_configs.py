@@ -4,17 +4,21 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion_jax.arrays import expand
 from diffusion_jax.models.adm import AdditiveUNet, ADMUNet, ImprovedUNet, heads_always, heads_of_width
 from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.models.controlnet import ControlNet, HintEncoder
+from diffusion_jax.models.fourier import FourierFeatures
 from diffusion_jax.models.layers import SAME, AttentionBlock, Downsample, cosinusoid, sinusoid
 from diffusion_jax.models.skeleton import Parts, Skeleton
 from diffusion_jax.models.text_unet import TextUNet
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.pretrained import diffusers_names as names
+from diffusion_jax.pretrained.entries import Entry
 from diffusion_jax.pretrained.layouts import linear, pointwise
 from diffusion_jax.pretrained.published import LARGEST, LAYERS, Network, Values, shape
 from diffusion_jax.pretrained.wiring import Wiring
@@ -131,6 +135,20 @@ class OpenUNet(UNet):
         )
 
 
+class FourierUNet(OpenUNet):
+    """`OpenUNet` that is told noise levels by Fourier features, and divides by them what it says: it says a score.
+
+    Fields as of `OpenUNet`; time is a noise level, above 0. The frequencies are parameters, "encode_time/weight".
+    """
+
+    encode_time: Callable = FourierFeatures()
+
+    def __call__(self, x, time, *told) -> jax.Array:
+        """As of `Skeleton`."""
+        said = super().__call__(x, time, *told)
+        return said / expand(time.astype(said.dtype), said)
+
+
 def unet2d(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
     """UNet2DModel: DDPM's and its relatives, Improved DDPM's and ADM's, consistency models' among the last.
 
@@ -157,6 +175,8 @@ def unet2d(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
         names.old_attention if old else names.attention,
         {"conv": names.convolution, "resnet": names.residual}[between],
     )
+    if values["time_embedding_type"] == "fourier":
+        table += [Entry("time_proj.weight", ("encode_time/weight",))]
     return Network(model, _example(values, wiring), table)
 
 
@@ -212,7 +232,6 @@ def _wiring(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wiri
     if len(between) > 1:
         values.refuse("downsample_type", values["downsample_type"], "the same between all levels is expected")
     values.only("center_input_sample", False)
-    values.only("time_embedding_type", "positional")
     values.only("time_embedding_dim", None, 4 * widths[0])
     values.only("mid_block_scale_factor", 1)
     values.only("class_embed_type", None)
@@ -248,18 +267,15 @@ def _plain(values: Values, between: str, heads: Callable, fields: Mapping) -> Sk
     if between == "resnet":
         _as_openai(values)
         return AdditiveUNet(heads=heads, **fields)
+    padding = {0: ((0, 1), (0, 1)), 1: SAME}[values.only("downsample_padding", 0, 1)]
+    fields = {"heads": heads, "padding": padding, "epsilon": values.number("norm_eps", 1e-12, 1.0), **fields}
+    if values.only("time_embedding_type", "positional", "fourier") == "fourier":
+        return FourierUNet(**fields)
     shifts = {(False, 1): sinusoid, (True, 0): cosinusoid}
     told = (values.only("flip_sin_to_cos", False, True), values.only("freq_shift", 0, 1))
     if told not in shifts:
         values.refuse("freq_shift", told[1], f"with flip_sin_to_cos = {told[0]} only {int(not told[0])}")
-    padding = {0: ((0, 1), (0, 1)), 1: SAME}[values.only("downsample_padding", 0, 1)]
-    return OpenUNet(
-        heads=heads,
-        padding=padding,
-        encode_time=shifts[told],
-        epsilon=values.number("norm_eps", 1e-12, 1.0),
-        **fields,
-    )
+    return OpenUNet(encode_time=shifts[told], **fields)
 
 
 def _modulated(values: Values, between: str, heads: Callable, fields: Mapping) -> ADMUNet:
@@ -273,6 +289,7 @@ def _modulated(values: Values, between: str, heads: Callable, fields: Mapping) -
 
 
 def _as_openai(values: Values) -> None:
+    values.only("time_embedding_type", "positional")
     values.only("flip_sin_to_cos", True)
     values.only("freq_shift", 0)
     values.only("norm_eps", 1e-5)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from diffusion_jax import timesteps
 from diffusion_jax.errors import InputError
 from diffusion_jax.pretrained.openai_flags import FLAGS
+from diffusion_jax.pretrained.published import LARGEST
 
 CHAIN = {
     "diffusion_steps": 1000,
@@ -60,8 +61,8 @@ def read(text: str) -> Command:
     typed = {name: _typed(name, word, known[name]) for name, word in said.items() if name in known}
     chain = CHAIN | {name: value for name, value in typed.items() if name in CHAIN}
     num = chain["diffusion_steps"]
-    if num < 1:
-        raise InputError(f"--diffusion_steps {num}: at least 1 is expected")
+    if not 1 <= num <= LARGEST:
+        raise InputError(f"--diffusion_steps {num}: 1 to {LARGEST} are expected")
     if num != 1000 and "rescale_timesteps" not in said:
         raise InputError(
             f"--flags must say --rescale_timesteps True or False where --diffusion_steps is {num}: it is True by "
@@ -105,15 +106,15 @@ def _pairs(text: str) -> dict[str, str]:
 
 def _refuse_foreign(said: dict[str, str]) -> None:
     """Refuse what cannot be used, all of it in one line."""
+    upsampler = [f"--{name}" for name in said if name in UPSAMPLER]
+    if upsampler:
+        raise InputError(f"--flags {', '.join(upsampler)}: OpenAI's upsamplers are not read here")
     drop = [f"--{name} {word} (here it is {OURS[name]} {word})" for name, word in said.items() if name in OURS]
     by_classifier = [f"--{name}" for name in said if name.startswith(CLASSIFIER)]
     if by_classifier:
         drop.append(f"{', '.join(by_classifier)} (OpenAI's classifiers are not read here)")
     if drop:
         raise InputError(f"--flags: drop {'; '.join(drop)}")
-    upsampler = [f"--{name}" for name in said if name in UPSAMPLER]
-    if upsampler:
-        raise InputError(f"--flags {', '.join(upsampler)}: OpenAI's upsamplers are not read here")
     unknown = [f"--{name}" for name in said if name not in {*FLAGS, *CHAIN, *TRAINING}]
     if unknown:
         raise InputError(f"--flags: {', '.join(unknown)} is not known; known are {', '.join({**FLAGS, **CHAIN})}")

@@ -95,6 +95,11 @@ def diffusers(
 
 
 def _image(config: Mapping, network: Network, channels: int) -> tuple:
+    if config.get("time_embedding_type") == "fourier":
+        raise InputError(
+            "this network is told noise levels (time_embedding_type = 'fourier'), as no scheduler known here does; "
+            "pretrained.load reads it"
+        )
     classes = config.get("num_class_embeds")
     ask = conditions.labels(classes) if classes else conditions.nothing
     # 1 or 3 channels are pixels; anything else waits for a decoder.

@@ -39,7 +39,7 @@ DIT = {
 }
 REFUSED = [
     (DDPM_CIFAR10, {"center_input_sample": True}, "only False"),
-    (DDPM_CIFAR10, {"time_embedding_type": "fourier"}, "only 'positional'"),
+    (DDPM_CIFAR10, {"time_embedding_type": "learned"}, "only 'positional' or 'fourier'"),
     (DDPM_CIFAR10, {"time_embedding_dim": 100}, "only None or 512"),
     (DDPM_CIFAR10, {"mid_block_type": None}, "only 'UNetMidBlock2D'"),
     (DDPM_CIFAR10, {"mid_block_scale_factor": 1.4}, "only 1"),

@@ -130,6 +130,7 @@ TINY = {
     | SMALL
     | {"block_out_channels": [16, 24], "act_fn": "mish"}
     | {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]},
+    "Fourier": DDPM_CIFAR10 | LEVELS | SMALL | {"time_embedding_type": "fourier", "block_out_channels": [16, 16, 16]},
     "no attention in the middle and up, gelu": CONSISTENCY_IMAGENET64
     | RESNETS
     | SMALL
@@ -191,7 +192,8 @@ def run_theirs(model, x, time, cond):
     out = model(to_torch(x), torch.from_numpy(time), **told, return_dict=False)
     out = [*out[0], out[1]] if len(out) == 2 else list(out)
     sum((o**2).mean() for o in out).backward()
-    return [to_numpy(o) for o in out], {name: p.grad.numpy() for name, p in model.named_parameters()}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return [to_numpy(o) for o in out], {name: p.grad.numpy() for name, p in trained.items()}
 
 
 def flat(params):
@@ -227,7 +229,7 @@ def swapped(params):
     )
 
 
-VARIANTS = ["other levels up, odd widths, mish", "no attention in the middle and up, gelu"]
+VARIANTS = ["Fourier", "other levels up, odd widths, mish", "no attention in the middle and up, gelu"]
 
 
 @pytest.mark.parametrize("key", ["DDPM", "diffusers' defaults", "Improved DDPM", "Stable Diffusion 2", *VARIANTS])

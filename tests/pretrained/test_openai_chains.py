@@ -161,13 +161,14 @@ def test_a_line_of_their_readme():
 
 WRONG = {
     "--diffusion_steps 4000": "must say --rescale_timesteps True or False where --diffusion_steps is 4000",
-    "--diffusion_steps 0": "at least 1",
+    "--diffusion_steps 0": "--diffusion_steps 0: 1 to 100000 are expected",
+    "--diffusion_steps 100000000000": "1 to 100000 are expected",
     "--model_path a/b.pt --num_samples 100 --batch_size 4": (
         "drop --model_path a/b.pt (here it is --pretrained a/b.pt); --num_samples 100 (here it is --num 100); "
         "--batch_size 4 (here it is --batch 4)"
     ),
     "--classifier_scale 1.0 --classifier_depth 4": "drop --classifier_scale, --classifier_depth (OpenAI's",
-    "--large_size 256 --small_size 64": "upsamplers are not read here",
+    "--large_size 256 --small_size 64 --model_path x.pt": "upsamplers are not read here",
     "--image_sise 64": "--image_sise is not known",
     "--learn_sigma maybe": "--learn_sigma maybe is not True or False",
     "--image_size 64.5": "--image_size 64.5 is not a whole number",
