@@ -21,14 +21,14 @@ from diffusion_jax.data import sources
 from diffusion_jax.models import dit
 from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.recipes import guided, pixels
-from diffusion_jax.recipes.compose import base_config
+from diffusion_jax.recipes.compose import base_config, with_dir
 from diffusion_jax.values import Config
 
 CLASSES = 1000
 
 
 def get_config():
-    config = guided.with_guidance(pixels.with_shape(base_config(), (32, 32, 4)))
+    config = guided.with_guidance(pixels.with_shape(with_dir(base_config()), (32, 32, 4)))
     config.diffusion.guidance = 1.5
     config.model = Config(
         patch=values.count(2, "side of the squares that are a token each", 256),

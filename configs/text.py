@@ -15,12 +15,12 @@ from diffusion_jax import values, views
 from diffusion_jax.data import text
 from diffusion_jax.models.sequence import SequenceTransformer
 from diffusion_jax.recipes import masked
-from diffusion_jax.recipes.compose import Data, base_config
+from diffusion_jax.recipes.compose import Data, base_config, with_dir
 from diffusion_jax.values import Config
 
 
 def get_config():
-    config = base_config()
+    config = with_dir(base_config())
     config.model = Config(
         features=values.count(128, "features of a character, a multiple of heads", 65_536, least=4),
         layers=values.count(3, "blocks of the transformer", 256),

@@ -32,6 +32,9 @@ FREE = (
 # These have come since runs were first kept, and do change what is computed: the value of a run that has none.
 SINCE = {"train.ema_decays": [], "train.ema_profiles": []}
 
+# These have left the configs where they had no effect; with another value they had one.
+GONE = {"data.dir": "", "data.flip": False}
+
 
 def load(path) -> ModuleType:
     """Execute the config file at `path`; a module with `get_config` and `build`.
@@ -119,8 +122,9 @@ def flatten(tree: dict, prefix: str = "") -> dict:
 
 
 def completed(stored: dict, ours: dict) -> dict:
-    """The flat values `stored` of a run, with those of `ours` that have come since at what held then."""
-    return {key: value for key, value in SINCE.items() if key in ours} | stored
+    """The flat values `stored` of a run, with those of `ours` that have come since at what held then, less `GONE`."""
+    kept = {key: value for key, value in stored.items() if key in ours or GONE.get(key, ()) != value}
+    return {key: value for key, value in SINCE.items() if key in ours} | kept
 
 
 def to_json(config: ConfigDict) -> dict:

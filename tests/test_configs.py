@@ -37,11 +37,20 @@ PUBLISHED = {
 }
 
 
+TRAINING = "".join(path.read_text() for path in Path(loop.__file__).parent.glob("*.py"))
+READ_BY_THE_LOOP = {
+    "seed",
+    *re.findall(r"config\.((?:train|log|data)\.\w+)", TRAINING),
+    *(f"log.{name}" for name in (*loop.DUE, *re.findall(r"self\._log\.(\w+)", TRAINING))),
+}
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_a_config_builds_and_says_how_to_run_it(path):
     module = config.load(path)
-    values = module.get_config()
-    experiment = module.build(values)
+    chosen = module.get_config()
+    watched, read = values.watched(chosen)
+    experiment = module.build(watched)
     assert f"python -m diffusion_jax.train --config configs/{path.name} --workdir runs/" in module.__doc__
     assert f"`{path.stem}`" in GALLERY or f"`configs/{path.name}`" in GALLERY
     params = jax.eval_shape(experiment.init, jax.random.key(0))
@@ -56,7 +65,12 @@ def test_a_config_builds_and_says_how_to_run_it(path):
         drawn = jax.eval_shape(make(SampleRequest(batch=2)), params, keys, *experiment.ask(2, {}))
         assert {leaf.shape[0] for leaf in jax.tree.leaves(drawn)} == {2}
     # What a work directory stores gives the same values back.
-    assert config.from_json(module.get_config(), config.to_json(values)).to_dict() == values.to_dict()
+    assert config.from_json(module.get_config(), config.to_json(chosen)).to_dict() == chosen.to_dict()
+    # No value is there that nothing reads: neither what was composed, nor a preview, nor the loop, nor the data.
+    if experiment.preview:
+        experiment.preview(2)
+    data = {"data.dir"} if "config.data.dir" in path.read_text() else set()
+    assert not {key for key, *_ in values.walk(chosen)} - read - READ_BY_THE_LOOP - data
 
 
 def test_ones_own_images_train_from_the_command_line(tmp_path, capsys):

@@ -66,10 +66,7 @@ def base_config() -> Config:
     decay = values.Real(0.0, 1.0, below=True)
     return Config(
         seed=values.whole_number(0, "seed of all random numbers of the run", 0, 2**32 - 1),
-        data=Config(
-            dir=values.text("", "where the data is, if not where the config looks by itself"),
-            threads=values.count(8, "threads that read examples", 512, zero="read when they are needed"),
-        ),
+        data=Config(threads=values.count(8, "threads that read examples", 512, zero="read when they are needed")),
         train=Config(
             batch_size=values.count(128, "examples of an update, over all devices", 2**20),
             accumulate=values.count(1, "parts that a device's share is computed in, one after another", 2**20),
@@ -98,6 +95,12 @@ def base_config() -> Config:
             extractor=values.text("", "what looks: digits, the file of Inception's weights, a Python file"),
         ),
     )
+
+
+def with_dir(config: Config) -> Config:
+    """`config` with a place where its data is."""
+    config.data.dir = values.text("", "where the data is, if not where the config looks by itself")
+    return config
 
 
 def compose(
