@@ -218,7 +218,7 @@ def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Ma
         def down(request: SampleRequest) -> Walk:
             if guide is not None and request.classifier is not None:
                 raise InputError("this model is guided by what it is told itself; leave --classifier out")
-            times = how.grid(steps if request.steps is None else request.steps)
+            times = _grid_up_to(steps, how.grid) if request.steps is None else how.grid(request.steps)
             return Walk(sampler(request), times, (*bounds, variance), guide and guide(request))
 
         return down
@@ -236,6 +236,16 @@ def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Ma
         ancestral = samplers.ancestral(processes.gaussian(how.schedule))
         walks["ancestral"] = without_eta(walk(lambda request: ancestral, how.variance, num))
     return drawn_by(walks, apply, how.parameterization, how.process, shape)
+
+
+def _grid_up_to(most: int, grid: Callable) -> np.ndarray:
+    """The grid of as many steps up to `most` as it takes: not all tables and spacings take any number."""
+    for steps in range(most, 1, -1):
+        try:
+            return grid(steps)
+        except InputError:
+            continue
+    return grid(1)
 
 
 def _channels_said(network: Network, height: int, width: int) -> int:
