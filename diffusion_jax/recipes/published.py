@@ -3,6 +3,7 @@
 OpenAI's are composed in `recipes.openai`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -270,7 +271,7 @@ def _size(text: str | None, published) -> tuple[int, int]:
         if published is None:
             raise InputError("the model's files do not say how large its images are; give --size HxW")
         return tuple(np.broadcast_to(published, 2).tolist())
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
-        raise InputError(f"--size {text}: give height and width, such as 32x32")
-    return int(parts[0]), int(parts[1])
+    found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text.lower(), re.ASCII)
+    if found is None or not all(map(int, found.groups())):
+        raise InputError(f"--size {text[:100]}: give height and width, such as 32x32")
+    return int(found[1]), int(found[2])

@@ -122,6 +122,7 @@ MISTAKES = {
     "a controlnet alone": (["--pretrained", "{root}/controlnet"], "no scheduler_config.json"),
     "guidance without labels": (["--pretrained", "{root}/ddpm", "--guidance", "2"], "cannot be guided"),
     "size": (["--pretrained", "{root}/ddpm", "--size", "8"], "give height and width, such as 32x32"),
+    "size in other digits": (["--pretrained", "{root}/ddpm", "--size", "8x\u00b2"], "give height and width"),
     "odd size": (["--pretrained", "{root}/ddpm", "--size", "9x8"], "must be multiples of 2"),
     "sampler": (["--pretrained", "{root}/ddpm", "--sampler", "heun"], "choose from published, ddim"),
     "both": (["--pretrained", "{root}/ddpm", "--workdir", "x"], "not allowed with"),
