@@ -235,33 +235,40 @@ def through_levels(levels) -> Schedule:
     A table of betas that is known between its entries too, for samplers that look there. The levels begin with 0 and
     rise (`InputError` otherwise).
     """
-    levels = _rising(levels)
-    num = len(levels) - 1
-
-    def level(t):
-        xp = namespace(t)
-        return xp.interp(xp.asarray(t, float) * num, np.arange(num + 1), levels)
-
-    return _of_level(level)
+    at = _between(_rising(levels))
+    return _of_level(lambda t: at(namespace(t).asarray(t, float) * (len(levels) - 1)))
 
 
 def through_log_levels(levels) -> Schedule:
     """`through_levels`, but on straight lines of the logarithm, from the first entry on."""
     levels = _rising(levels)
-    num = len(levels) - 1
+    at = _between(np.log(levels[1:]))
 
     def level(t):
         xp = namespace(t)
-        position = xp.asarray(t, float) * num
-        above = xp.exp(xp.interp(position, np.arange(1, num + 1), np.log(levels[1:])))
-        return xp.where(position < 1, position * levels[1], above)
+        position = xp.asarray(t, float) * (len(levels) - 1)
+        return xp.where(position < 1, position * levels[1], xp.exp(at(position - 1)))
 
     return _of_level(level)
 
 
+def _between(table: np.ndarray) -> Callable:
+    """A table's value at fractions of an index, on straight lines; the end's beyond it."""
+
+    def at(position):
+        xp = namespace(position)
+        position = xp.clip(position, 0, len(table) - 1)
+        low = xp.minimum(xp.floor(position), len(table) - 2).astype(int)
+        share, entries = position - low, xp.asarray(table)
+        return (1 - share) * entries[low] + share * entries[low + 1]
+
+    return at
+
+
 def _rising(levels) -> np.ndarray:
     levels = np.asarray(levels, np.float64)
-    if levels.ndim != 1 or levels[0] != 0 or not (np.diff(levels) > 0).all() or not np.isfinite(levels).all():
+    fit = levels.ndim == 1 and len(levels) > 2 and levels[0] == 0
+    if not (fit and (np.diff(levels) > 0).all() and np.isfinite(levels).all()):
         raise InputError("noise levels begin with 0 and rise, and each is finite")
     return levels
 

@@ -158,24 +158,30 @@ def at_entries(values: Values, last: int) -> Walk:
     )
 
 
-def between_entries(values: Values, last: int) -> Walk:
+def between_entries(values: Values, last: int, through: Callable = schedules.through_levels) -> Walk:
     """Euler's kin, in levels v = sigma / alpha: between entries v is interpolated, and the network told fractions.
 
-    With one of `CURVES` the levels go by it from the first that the spacing has to the last.
+    With one of `CURVES` the levels go by it from the first that the spacing has to the last, and times between
+    entries are those of log v.
+
+    Args:
+      values: of the config.
+      last: the entry of the table at which the chain ends, 0 or 1.
+      through: what lies between entries for the sampler, where there is no curve.
     """
     table = finite_betas(values)
     num, level = len(table), levels(table)
-    spacing, curve = indices(values, num), _curve(values)
+    spacing, bent = indices(values, num), curve(values)
+    through = schedules.through_log_levels if bent else through
 
-    def straight(steps):
-        return closed(spacing(steps), num, last)
+    def grid(steps):
+        index = spacing(steps)
+        at = np.interp(index, np.arange(num), level[1:])
+        if bent:
+            at = bent(at[0], at[-1], steps)
+        return closed(index if through is schedules.through_levels else _index(at, level), num, last)
 
-    def curved(steps):
-        first, final = np.interp(spacing(steps)[[0, -1]], np.arange(num), level[1:])
-        return closed(_index(curve(first, final, steps), level), num, last)
-
-    schedule = schedules.through_log_levels(level) if curve else schedules.through_levels(level)
-    return Walk(schedule, lambda t: jnp.asarray(t) * num - 1, curved if curve else straight, num)
+    return Walk(through(level), lambda t: jnp.asarray(t) * num - 1, grid, num)
 
 
 def by_log_snr(values: Values, last: int) -> Walk:
@@ -185,16 +191,14 @@ def by_log_snr(values: Values, last: int) -> Walk:
     """
     table = finite_betas(values)
     num, level = len(table), levels(table)
-    spacing, curve = indices(values, num, unused=1), _curve(values)
+    spacing, bent = indices(values, num, unused=1), curve(values)
     if values["use_exponential_sigmas"]:
         remedy = "diffusers cuts the network's times off to integers, and rounding decides to which"
         values.refuse("use_exponential_sigmas", True, remedy)
-    if curve and values["beta_schedule"] == "squaredcos_cap_v2":
+    if bent and values["beta_schedule"] == "squaredcos_cap_v2":
         values.refuse("use_karras_sigmas", True, "diffusers cuts the times of this table off to integers")
-    if curve and last:
-        values.refuse(
-            "use_karras_sigmas", True, "its last step would have no length: final_sigmas_type must be zero"
-        )
+    if bent and last:
+        values.refuse("use_karras_sigmas", True, "its last step would have no length: final_sigmas_type must be zero")
 
     def straight(steps):
         index = whole(spacing(steps))
@@ -204,10 +208,10 @@ def by_log_snr(values: Values, last: int) -> Walk:
 
     def curved(steps):
         check_steps(steps, num)
-        return closed(_index(curve(level[-1], level[1], steps), level), num, last)
+        return closed(_index(bent(level[-1], level[1], steps), level), num, last)
 
-    schedule = schedules.through_log_levels(level) if curve else schedules.from_betas(table)
-    return Walk(schedule, parameterizations.table_index(num), curved if curve else straight, num)
+    schedule = schedules.through_log_levels(level) if bent else schedules.from_betas(table)
+    return Walk(schedule, parameterizations.table_index(num), curved if bent else straight, num)
 
 
 def levels(table: np.ndarray) -> np.ndarray:
@@ -236,7 +240,8 @@ def exponential(first: float, final: float, steps: int) -> np.ndarray:
     return np.exp(np.linspace(np.log(first), np.log(final), steps))
 
 
-def _curve(values: Values) -> Callable | None:
+def curve(values: Values) -> Callable | None:
+    """The one of `CURVES` that is asked for, between the config's own ends where it has them."""
     kinds = {"use_karras_sigmas": karras, "use_exponential_sigmas": exponential}
     asked = [name for name in kinds if name in values.values and values.only(name, False, True, None)]
     if len(asked) > 1:

@@ -1,5 +1,7 @@
 """Samplers: each a page, all run by the one loop in `core`."""
 
+from diffusion_jax.samplers.adams import deis as deis
+from diffusion_jax.samplers.adams import lms as lms
 from diffusion_jax.samplers.ancestral import ancestral as ancestral
 from diffusion_jax.samplers.ancestral import each_its_own as each_its_own
 from diffusion_jax.samplers.ancestral import on_mean as on_mean
@@ -23,3 +25,10 @@ from diffusion_jax.samplers.pndm import plms as plms
 from diffusion_jax.samplers.pndm import pndm as pndm
 from diffusion_jax.samplers.sde import euler_maruyama as euler_maruyama
 from diffusion_jax.samplers.sde import predictor_corrector as predictor_corrector
+from diffusion_jax.samplers.singlestep import cycles as cycles
+from diffusion_jax.samplers.singlestep import dpm_singlestep as dpm_singlestep
+from diffusion_jax.samplers.two_looks import dpm_2 as dpm_2
+from diffusion_jax.samplers.two_looks import dpmpp_2s as dpmpp_2s
+from diffusion_jax.samplers.unipc import bh1 as bh1
+from diffusion_jax.samplers.unipc import bh2 as bh2
+from diffusion_jax.samplers.unipc import unipc as unipc

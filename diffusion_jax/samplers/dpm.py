@@ -39,10 +39,17 @@ class Terms(NamedTuple):
 
 
 class Form(NamedTuple):
-    """An exact solution: `read(schedule, t)`, what is remembered, and `terms(schedule, t, s, h) -> Terms`."""
+    """An exact solution.
+
+    Attributes:
+      read: `(schedule, t)`, what is remembered.
+      terms: `(schedule, t, s, h) -> Terms`.
+      sign: the integral grows with e^(sign h): -1 of D, 1 of eps.
+    """
 
     read: Callable
     terms: Callable
+    sign: float
 
 
 def data(eta: float = 0.0, s_noise: float = 1.0) -> Form:
@@ -61,7 +68,7 @@ def data(eta: float = 0.0, s_noise: float = 1.0) -> Form:
         noise = s_noise * sigma_s * fresh if eta else None
         return Terms(x, alpha_s * gone, alpha_s * slope, alpha_s * bend, noise)
 
-    return Form(read_x0, terms)
+    return Form(read_x0, terms, -1.0)
 
 
 def _of_noise(schedule: Schedule, t, s, h) -> Terms:
@@ -81,8 +88,8 @@ def _of_noise_sde(schedule: Schedule, t, s, h) -> Terms:
     return Terms(terms.x, *(twice * term for term in terms[1:4]), np.where(s > 0, fresh, 0.0))
 
 
-NOISE = Form(read_noise, _of_noise)  # DPM-Solver: eps is remembered
-NOISE_SDE = Form(read_noise, _of_noise_sde)
+NOISE = Form(read_noise, _of_noise, 1.0)  # DPM-Solver: eps is remembered
+NOISE_SDE = Form(read_noise, _of_noise_sde, 1.0)
 
 
 def midpoint(terms: Terms) -> np.ndarray:

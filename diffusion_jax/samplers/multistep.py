@@ -81,3 +81,12 @@ def at_most(order: int) -> Callable:
 def before(values, number: int, absent: float):
     """`values` [N] of `number` steps earlier; `absent` where there were none."""
     return np.concatenate([np.full(min(number, len(values)), absent), values[: max(len(values) - number, 0)]])
+
+
+def attainable(lengths, orders) -> np.ndarray:
+    """`orders` [N], but at most one more than there are memories since the last step of infinite length [N]."""
+    memories, found = 0, []
+    for length, order in zip(lengths, orders, strict=True):
+        found.append(min(order, memories + 1))
+        memories = memories + 1 if np.isfinite(length) else 0
+    return np.array(found)

@@ -1,0 +1,86 @@
+"""What a published scheduler is made into, and what many of them are made of."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from diffusion_jax import guidance, parameterizations, processes, rng, variances
+from diffusion_jax.parameterizations import Parameterization
+from diffusion_jax.pretrained.published import Values
+from diffusion_jax.pretrained.tables import Walk
+from diffusion_jax.processes import Process
+from diffusion_jax.samplers import Sampler
+from diffusion_jax.schedules import Schedule
+
+BOUNDS = {"thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
+CLIP = {"clip_sample": True, "clip_sample_range": 1.0}
+
+
+class Sampling(NamedTuple):
+    """What a network was trained for, and how its publishers sample it.
+
+    Attributes:
+      schedule: alpha and sigma.
+      parameterization: what the network is given and what its output says.
+      process: Gaussian noise, undone as the scheduler does.
+      transforms: bounds of x0 (`guidance.clip`, `guidance.dynamic_threshold`), before all else.
+      variance: the transform for ancestral samplers (`variances`); the identity where there is none.
+      sampler: the scheduler's, to be used with `own` and then `variance`.
+      grid: `steps -> times`, the scheduler's.
+      own: `transforms`, or none where the sampler itself bounds x0, as DDIMScheduler's does.
+    """
+
+    schedule: Schedule
+    parameterization: Parameterization
+    process: Process
+    transforms: tuple[Callable, ...]
+    variance: Callable
+    sampler: Sampler
+    grid: Callable
+    own: tuple[Callable, ...]
+
+
+def parts(values: Values, walk: Walk, process: Process, sampler: Sampler, said=None) -> Sampling:
+    bounds = bounds_of(values)
+    said = said or said_by(values, walk)
+    variance = variances.posterior(walk.schedule)
+    return Sampling(walk.schedule, said, process, bounds, variance, sampler, walk.grid, own=bounds)
+
+
+def said_by(values: Values, walk: Walk) -> Parameterization:
+    kinds = {
+        "epsilon": lambda: parameterizations.eps(walk.schedule, walk.time),
+        "sample": lambda: parameterizations.x0(walk.time),
+        "v_prediction": lambda: parameterizations.v(walk.schedule, walk.time),
+    }
+    return kinds[values.only("prediction_type", *kinds)]()
+
+
+def noisy(values: Values, walk: Walk, process: Process | None = None) -> Process:
+    """Euler's kin begin with v z, but for `leading`: with x = sigma z and not with sqrt(alpha^2 + sigma^2) z."""
+    process = process or processes.gaussian(walk.schedule, processes.ddim(0.0))
+    if values["timestep_spacing"] == "leading":
+        return process
+
+    def prior(key, shape, t=1.0):
+        return walk.schedule.sigma(t) * rng.flat(jax.random.normal, key, shape)
+
+    return process._replace(prior=prior)
+
+
+def bounds_of(values: Values) -> tuple[Callable, ...]:
+    if "thresholding" in values.values and values.only("thresholding", False, True):
+        return (guidance.dynamic_threshold(values["dynamic_thresholding_ratio"], values["sample_max_value"]),)
+    if "clip_sample" in values.values and values.only("clip_sample", False, True):
+        bound = values.number("clip_sample_range", 0.0, 1e9)
+        return (guidance.clip(-bound, bound),)
+    return ()
+
+
+def as_it_is(denoise):
+    return denoise
+
+
+def last_entry(values: Values) -> int:
+    return {"zero": 0, "sigma_min": 1}[values.only("final_sigmas_type", "zero", "sigma_min")]

@@ -1,0 +1,139 @@
+"""Published schedulers that step in noise levels v = sigma / alpha: Euler's kin, and flows."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax import parameterizations, processes, samplers, schedules
+from diffusion_jax.pretrained import tables
+from diffusion_jax.pretrained.chains import CLIP, Sampling, as_it_is, last_entry, noisy, parts
+from diffusion_jax.pretrained.published import Values
+from diffusion_jax.pretrained.tables import CURVES, TABLE, ZERO_SNR
+
+LINSPACE = TABLE | {"timestep_spacing": "linspace"}
+STABLE = {"beta_start": 0.00085, "beta_end": 0.012}
+EULER = (
+    LINSPACE
+    | ZERO_SNR
+    | CURVES
+    | {
+        "interpolation_type": "linear",
+        "timestep_type": "discrete",
+        "final_sigmas_type": "zero",
+        "sigma_min": None,
+        "sigma_max": None,
+    }
+)
+EULER_ANCESTRAL = LINSPACE | ZERO_SNR
+HEUN = LINSPACE | STABLE | CURVES | CLIP | {"clip_sample": False}
+LMS = LINSPACE | CURVES
+KDPM_2 = LINSPACE | STABLE | CURVES
+FLOW = CURVES | {
+    "num_train_timesteps": 1000,
+    "shift": 1.0,
+    "shift_terminal": None,
+    "stochastic_sampling": False,
+    "use_dynamic_shifting": False,
+    # Of dynamic shifting.
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+    "time_shift_type": "exponential",
+}
+
+
+def euler(config) -> Sampling:
+    """EulerDiscreteScheduler: DDIM, but for where it looks and starts."""
+    values = Values(config, EULER, "EulerDiscreteScheduler")
+    values.only("interpolation_type", "linear")
+    values.only("timestep_type", "discrete")
+    last = last_entry(values)
+    walk = tables.between_entries(values, last)
+    sampler = samplers.euler(walk.schedule)
+    if last:
+        # Their images are x / alpha.
+        alpha = float(walk.schedule.alpha(last / walk.num))
+        sampler = sampler._replace(done=lambda x: x / alpha)
+    return parts(values, walk, noisy(values, walk), sampler)
+
+
+def euler_ancestral(config) -> Sampling:
+    """EulerAncestralDiscreteScheduler: it is DDPM's posterior, with v_down and v_up for its mean and its noise."""
+    values = Values(config, EULER_ANCESTRAL, "EulerAncestralDiscreteScheduler")
+    walk = tables.between_entries(values, 0)
+    process = noisy(values, walk, processes.gaussian(walk.schedule))
+    return parts(values, walk, process, samplers.ancestral(process))
+
+
+def heun(config) -> Sampling:
+    """HeunDiscreteScheduler."""
+    return _plain(Values(config, HEUN, "HeunDiscreteScheduler"), samplers.heun)
+
+
+def lms(config) -> Sampling:
+    """LMSDiscreteScheduler, of order 4."""
+    return _plain(Values(config, LMS, "LMSDiscreteScheduler"), samplers.lms)
+
+
+def kdpm_2(config) -> Sampling:
+    """KDPM2DiscreteScheduler: `samplers.dpm_2`."""
+    return _half_way(Values(config, KDPM_2, "KDPM2DiscreteScheduler"), 0.0)
+
+
+def kdpm_2_ancestral(config) -> Sampling:
+    """KDPM2AncestralDiscreteScheduler: `samplers.dpm_2` with eta = 1."""
+    return _half_way(Values(config, KDPM_2, "KDPM2AncestralDiscreteScheduler"), 1.0)
+
+
+def _plain(values: Values, make: Callable) -> Sampling:
+    walk = tables.between_entries(values, 0)
+    return parts(values, walk, noisy(values, walk), make(walk.schedule))
+
+
+def _half_way(values: Values, eta: float) -> Sampling:
+    if values["use_karras_sigmas"]:
+        values.refuse(
+            "use_karras_sigmas", True, "diffusers rounds the times of its levels but not those between"
+        )
+    # They look half-way in log v.
+    walk = tables.between_entries(values, 0, schedules.through_log_levels)
+    return parts(values, walk, noisy(values, walk), samplers.dpm_2(walk.schedule, eta))
+
+
+def flow(config) -> Sampling:
+    """FlowMatchEulerDiscreteScheduler: x_t = (1 - t) x0 + t eps by Euler's method, its times shifted towards noise.
+
+    The times are shifted twice below the first, for those that are spaced end at the shifted 1 / T.
+    """
+    values = Values(config, FLOW, "FlowMatchEulerDiscreteScheduler")
+    num, shift = values.integer("num_train_timesteps"), values.number("shift", 1e-6, 1e6)
+    if values.only("use_dynamic_shifting", False, True):
+        values.refuse(
+            "use_dynamic_shifting", True, "it depends on the images' size, which only a pipeline knows"
+        )
+    terminal = values["shift_terminal"]
+    if terminal is not None:
+        values.number("shift_terminal", 0.0, 0.999)
+    curve = tables.curve(values)
+
+    def shifted(t):
+        return shift * t / (1 + (shift - 1) * t)
+
+    def grid(steps: int) -> np.ndarray:
+        tables.check_steps(steps, num)
+        times = shifted(np.linspace(1.0, shifted(1 / num), steps))
+        if terminal:
+            times = 1 - (1 - times) * (1 - terminal) / (1 - times[-1]) if steps > 1 else times
+        if curve:
+            times = curve(times[0], times[-1], steps)
+        return np.append(np.minimum(times, 1.0), 0.0)
+
+    schedule = schedules.flow()
+    said = parameterizations.velocity(schedule, lambda t: jnp.asarray(t) * num)
+    process, sampler = processes.gaussian(schedule, processes.ddim(0.0)), samplers.euler(schedule)
+    if values.only("stochastic_sampling", False, True):
+        process = processes.gaussian(schedule, processes.renoise)
+        sampler = samplers.ancestral(process)
+    return Sampling(schedule, said, process, (), as_it_is, sampler, grid, own=())

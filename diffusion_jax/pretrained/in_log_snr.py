@@ -1,0 +1,154 @@
+"""Published schedulers that step in log-SNR: DPM-Solver's kin."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from diffusion_jax import processes, samplers
+from diffusion_jax.pretrained import tables
+from diffusion_jax.pretrained.chains import BOUNDS, Sampling, last_entry, parts
+from diffusion_jax.pretrained.published import Values
+from diffusion_jax.pretrained.tables import CURVES, TABLE, ZERO_SNR, Walk
+from diffusion_jax.samplers import Sampler, dpm, singlestep
+
+SOLVER = TABLE | BOUNDS | CURVES | {"timestep_spacing": "linspace", "solver_order": 2, "lower_order_final": True}
+FLOWS = {"flow_shift": 1.0, "time_shift_type": "exponential"}  # of flows, which are refused
+DPM = (
+    SOLVER
+    | FLOWS
+    | {
+        "algorithm_type": "dpmsolver++",
+        "solver_type": "midpoint",
+        "final_sigmas_type": "zero",
+        "lambda_min_clipped": -float("inf"),
+        "variance_type": None,
+    }
+)
+MULTISTEP = DPM | ZERO_SNR | {"euler_at_final": False}
+SINGLESTEP = DPM | {"lower_order_final": False}
+UNIPC = (
+    SOLVER
+    | ZERO_SNR
+    | FLOWS
+    | {
+        "predict_x0": True,
+        "solver_type": "bh2",
+        "final_sigmas_type": "zero",
+        "disable_corrector": [],
+        "sigma_min": None,
+        "sigma_max": None,
+    }
+)
+DEIS = SOLVER | FLOWS | {"algorithm_type": "deis", "solver_type": "logrho"}
+FORMS = {"dpmsolver++": dpm.data(), "sde-dpmsolver++": dpm.data(1.0), "dpmsolver": dpm.NOISE}
+SECOND = {"midpoint": dpm.midpoint, "heun": dpm.exact}
+THIRD = {"midpoint": singlestep.straight, "heun": singlestep.curved}
+CURVATURE = 0.5  # of diffusers' multistep solver of third order
+SHORT = 15  # chains of fewer steps end by lower orders
+
+
+def dpm_multistep(config) -> Sampling:
+    """DPMSolverMultistepScheduler: `samplers.dpm_multistep`."""
+    values = Values(config, MULTISTEP, "DPMSolverMultistepScheduler")
+    order, last = _order(values), last_entry(values)
+    kind = _kind(values, FORMS | {"sde-dpmsolver": dpm.NOISE_SDE}, last)
+    if order == 3 and values["algorithm_type"].startswith("sde"):
+        values.refuse("solver_order", 3, "of the SDE it is of lower order in diffusers, by a sign")
+    lower, euler = values.only("lower_order_final", False, True), values.only("euler_at_final", False, True)
+    orders = _ending(order, lower, euler or not last)
+    walk = tables.by_log_snr(values, last)
+    return _chain(values, walk, samplers.dpm_multistep(walk.schedule, kind, orders, _rule(values, SECOND), CURVATURE))
+
+
+def dpm_singlestep(config) -> Sampling:
+    """DPMSolverSinglestepScheduler: `samplers.dpm_singlestep`. It knows of no spacing but linspace."""
+    config = {**config, "timestep_spacing": "linspace", "steps_offset": 0}
+    values = Values(config, SINGLESTEP, "DPMSolverSinglestepScheduler")
+    order, last = _order(values), last_entry(values)
+    kind = _kind(values, FORMS, last)
+    if order == 3 and values["algorithm_type"].startswith("sde") and values["solver_type"] == "heun":
+        values.refuse("solver_order", 3, "of the SDE, with heun, it is of lower order in diffusers, by a sign")
+    if values["thresholding"] and values["algorithm_type"] == "dpmsolver":
+        values.refuse("thresholding", True, "of eps: diffusers cannot do it")
+    lower = values.only("lower_order_final", False, True)
+
+    def orders(steps):
+        found = np.arange(steps) % order + 1
+        if (lower or not last) and order > 1 and steps % order == 0:
+            found[-2:] = order - 1, 1  # the last cycle is cut in two
+        if not last:
+            found[-1] = 1
+        return found
+
+    walk = tables.by_log_snr(values, last)
+    rules = _rule(values, SECOND), _rule(values, THIRD)
+    return _chain(values, walk, samplers.dpm_singlestep(walk.schedule, kind, orders, *rules))
+
+
+def unipc(config) -> Sampling:
+    """UniPCMultistepScheduler: `samplers.unipc`."""
+    values = Values(config, UNIPC, "UniPCMultistepScheduler")
+    order, last = _order(values), last_entry(values)
+    gains = {"bh2": samplers.bh2, "bh1": samplers.bh1} | dict.fromkeys(("midpoint", "heun", "logrho"), samplers.bh2)
+    gain = gains[values.only("solver_type", *gains)]
+    values.only("disable_corrector", [])
+    lower = values.only("lower_order_final", False, True)
+    if not values.only("predict_x0", False, True):
+        if values["thresholding"]:
+            values.refuse("thresholding", True, "without predict_x0 diffusers passes over it")
+        if not last:
+            values.refuse("final_sigmas_type", "zero", "without predict_x0 it ends at sigma_min")
+    if not last and gain is samplers.bh1:
+        values.refuse("solver_type", "bh1", "to sigma 0 it ends in NaN in diffusers")
+    if not (lower or last or order == 1):
+        values.refuse("lower_order_final", False, "a last step to sigma 0 is of first order")
+
+    def orders(steps):
+        return np.minimum(order, np.arange(steps, 0, -1)) if lower else np.full(steps, order)
+
+    walk = tables.by_log_snr(values, last)
+    form = dpm.data() if values["predict_x0"] else dpm.NOISE
+    return _chain(values, walk, samplers.unipc(walk.schedule, orders, form, gain))
+
+
+def deis(config) -> Sampling:
+    """DEISMultistepScheduler: `samplers.deis`, ending at the table's first entry."""
+    values = Values(config, DEIS, "DEISMultistepScheduler")
+    values.only("algorithm_type", "deis", "dpmsolver", "dpmsolver++")
+    values.only("solver_type", "logrho", "midpoint", "heun", "bh1", "bh2")
+    order, lower = _order(values), values.only("lower_order_final", False, True)
+    walk = tables.by_log_snr(values, 1)
+    return _chain(values, walk, samplers.deis(walk.schedule, _ending(order, lower, False)))
+
+
+def _chain(values: Values, walk: Walk, sampler: Sampler) -> Sampling:
+    return parts(values, walk, processes.gaussian(walk.schedule), sampler)
+
+
+def _order(values: Values) -> int:
+    return values.only("solver_order", 1, 2, 3)
+
+
+def _kind(values: Values, forms: dict, last: int) -> dpm.Form:
+    values.only("lambda_min_clipped", -float("inf"), "-inf", "-Infinity")
+    values.only("variance_type", None)
+    kind = values.only("algorithm_type", *forms)
+    if not last and not kind.endswith("++"):
+        values.refuse("final_sigmas_type", "zero", f"{kind} ends at sigma_min")
+    return forms[kind]
+
+
+def _rule(values: Values, kinds: dict) -> Callable:
+    return kinds[values.only("solver_type", *kinds)]
+
+
+def _ending(order: int, lower: bool, first_at_last: bool) -> Callable:
+    """The orders of a chain whose last two steps are of orders 2 and 1, where it is short or they have to be."""
+
+    def orders(steps):
+        found, left = samplers.at_most(order)(steps), np.arange(steps)[::-1]
+        short = lower and steps < SHORT
+        found = np.where((left == 1) & short, np.minimum(found, 2), found)
+        return np.where((left == 0) & (short or first_at_last), 1, found)
+
+    return orders
