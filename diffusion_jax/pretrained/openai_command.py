@@ -82,7 +82,7 @@ def grid(respacing: str, num: int) -> Callable:
     """
     form = re.fullmatch(r"(ddim)?(\d{1,9})((?:, *\d{1,9})*)", respacing or str(num), re.ASCII)
     if form is None or (form[1] and form[3]):
-        raise InputError(f"--timestep_respacing {respacing}: give 250, 10,15,20 (of sections) or ddim25")
+        raise InputError(f"--timestep_respacing {respacing[:99]}: give 250, 10,15,20 (of sections) or ddim25")
     counts = [int(form[2]), *map(int, form[3].split(",")[1:])]
     by_count = timesteps.strided if form[1] else timesteps.respaced
     own = timesteps.strided(*counts, num) if form[1] else timesteps.sections(counts, num)
@@ -94,13 +94,13 @@ def _pairs(text: str) -> dict[str, str]:
     try:
         words = shlex.split(text.replace("\\\n", " "))
     except ValueError as error:
-        raise InputError(f"--flags {text}: {str(error).lower()}; give pairs of --name value") from error
+        raise InputError(f"--flags {text[:99]}: {str(error).lower()}; give pairs of --name value") from error
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     for place, word in enumerate(words):
         if word.startswith("--") == bool(place % 2):
-            raise InputError(f"--flags {text}: give pairs of --name value; {word!r} is not in its place")
+            raise InputError(f"--flags {text[:99]}: give pairs of --name value; {word!r} is not in its place")
     if len(words) % 2:
-        raise InputError(f"--flags {text}: give pairs of --name value; {words[-1]} has no value")
+        raise InputError(f"--flags {text[:99]}: give pairs of --name value; {words[-1]} has no value")
     return {name[2:]: word for name, word in zip(words[::2], words[1::2], strict=True)}
 
 
@@ -109,7 +109,8 @@ def _refuse_foreign(said: dict[str, str]) -> None:
     upsampler = [f"--{name}" for name in said if name in UPSAMPLER]
     if upsampler:
         raise InputError(f"--flags {', '.join(upsampler)}: OpenAI's upsamplers are not read here")
-    drop = [f"--{name} {word} (here it is {OURS[name]} {word})" for name, word in said.items() if name in OURS]
+    ours = {name: word[:99] for name, word in said.items() if name in OURS}
+    drop = [f"--{name} {word} (here it is {OURS[name]} {word})" for name, word in ours.items()]
     by_classifier = [f"--{name}" for name in said if name.startswith(CLASSIFIER)]
     if by_classifier:
         drop.append(f"{', '.join(by_classifier)} (OpenAI's classifiers are not read here)")

@@ -3,6 +3,7 @@
 OpenAI's are composed in `recipes.openai`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -218,7 +219,7 @@ def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Ma
         def down(request: SampleRequest) -> Walk:
             if guide is not None and request.classifier is not None:
                 raise InputError("this model is guided by what it is told itself; leave --classifier out")
-            times = how.grid(steps if request.steps is None else request.steps)
+            times = _grid_up_to(steps, how.grid) if request.steps is None else how.grid(request.steps)
             return Walk(sampler(request), times, (*bounds, variance), guide and guide(request))
 
         return down
@@ -236,6 +237,16 @@ def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Ma
         ancestral = samplers.ancestral(processes.gaussian(how.schedule))
         walks["ancestral"] = without_eta(walk(lambda request: ancestral, how.variance, num))
     return drawn_by(walks, apply, how.parameterization, how.process, shape)
+
+
+def _grid_up_to(most: int, grid: Callable) -> np.ndarray:
+    """The grid of as many steps up to `most` as it takes: not all tables and spacings take any number."""
+    for steps in range(most, 1, -1):
+        try:
+            return grid(steps)
+        except InputError:
+            continue
+    return grid(1)
 
 
 def _channels_said(network: Network, height: int, width: int) -> int:
@@ -260,7 +271,7 @@ def _size(text: str | None, published) -> tuple[int, int]:
         if published is None:
             raise InputError("the model's files do not say how large its images are; give --size HxW")
         return tuple(np.broadcast_to(published, 2).tolist())
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
-        raise InputError(f"--size {text}: give height and width, such as 32x32")
-    return int(parts[0]), int(parts[1])
+    found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text.lower(), re.ASCII)
+    if found is None or not all(map(int, found.groups())):
+        raise InputError(f"--size {text[:100]}: give height and width, such as 32x32")
+    return int(found[1]), int(found[2])

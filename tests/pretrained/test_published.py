@@ -12,6 +12,7 @@ from flax import traverse_util
 
 from diffusion_jax import cli, pretrained, sample
 from diffusion_jax.errors import InputError
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.pretrained import files, openai_flags
 from diffusion_jax.recipes import published
 
@@ -121,10 +122,22 @@ MISTAKES = {
     "a controlnet alone": (["--pretrained", "{root}/controlnet"], "no scheduler_config.json"),
     "guidance without labels": (["--pretrained", "{root}/ddpm", "--guidance", "2"], "cannot be guided"),
     "size": (["--pretrained", "{root}/ddpm", "--size", "8"], "give height and width, such as 32x32"),
+    "size in other digits": (["--pretrained", "{root}/ddpm", "--size", "8x\u00b2"], "give height and width"),
     "odd size": (["--pretrained", "{root}/ddpm", "--size", "9x8"], "must be multiples of 2"),
     "sampler": (["--pretrained", "{root}/ddpm", "--sampler", "heun"], "choose from published, ddim"),
     "both": (["--pretrained", "{root}/ddpm", "--workdir", "x"], "not allowed with"),
 }
+
+
+def test_tables_that_do_not_take_fifty_steps(root):
+    """Without --steps as many are taken as fit, whatever the table's length."""
+    folder = tiny.make(root / "short", "ddpm", _class_name="DDIMScheduler", num_train_timesteps=70)
+    made = published.diffusers(str(folder)).samplers
+    assert len(made) == 5
+    for make in made.values():
+        make(SampleRequest(1))
+        with pytest.raises(InputError, match="100"):
+            make(SampleRequest(1, steps=100))
 
 
 SA = {"_class_name": "SASolverScheduler", "use_karras_sigmas": False} | {
