@@ -159,8 +159,8 @@ def test_a_scheduler_of_no_known_class(root):
     (folder / "scheduler_config.json").write_text(json.dumps(SA | {"beta_schedule": "exp"}))
     with pytest.raises(InputError, match="beta_schedule = 'exp' is not supported"):
         published.diffusers(str(folder), sampler="ddim")
-    (folder / "scheduler_config.json").write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
-    with pytest.raises(InputError, match=r"FlowMatchEulerDiscreteScheduler.* is not known"):
+    (folder / "scheduler_config.json").write_text(json.dumps({"_class_name": "FlowMatchHeunDiscreteScheduler"}))
+    with pytest.raises(InputError, match=r"FlowMatchHeunDiscreteScheduler.* is not known"):
         published.diffusers(str(folder), sampler="ddim")
 
 
