@@ -5,6 +5,7 @@ from diffusion_jax.samplers.adams import lms as lms
 from diffusion_jax.samplers.ancestral import ancestral as ancestral
 from diffusion_jax.samplers.ancestral import each_its_own as each_its_own
 from diffusion_jax.samplers.ancestral import on_mean as on_mean
+from diffusion_jax.samplers.churn import churned as churned
 from diffusion_jax.samplers.churn import edm as edm
 from diffusion_jax.samplers.core import Sampler as Sampler
 from diffusion_jax.samplers.core import film as film
