@@ -159,16 +159,21 @@ def karras(
     Raises:
       InputError: unless 0 < sigma_min < sigma_max and rho > 0, or for a level that the schedule does not have.
     """
-    if not (0 < sigma_min < sigma_max < np.inf and 0 < rho < np.inf):
-        raise InputError(
-            f"noise levels need 0 < sigma_min < sigma_max and rho > 0, not {sigma_min:g}, {sigma_max:g} and {rho:g}"
-        )
-    _check_positive(steps)
+    _check_levels(steps, sigma_min, sigma_max, rho)
     ramp = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps)
-    wanted = -2 * np.log(ramp**rho)
-    if wanted[0] < schedules.log_snr(schedule, np.array(1.0)) - 1e-9:
-        raise InputError(f"the schedule never reaches the noise level {sigma_max:g}; take a smaller sigma_max")
-    return np.append(schedules.inverse_log_snr(schedule, wanted), 0.0)
+    return _at_levels(schedule, ramp**rho, sigma_max)
+
+
+def polyexponential(
+    schedule: Schedule, steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 1.0
+) -> np.ndarray:
+    """Noise levels sigma / alpha whose logarithm falls as the power `rho` of a straight line, and 0; [steps + 1].
+
+    (k-diffusion's get_sigmas_polyexponential; rho = 1 is its get_sigmas_exponential.) Errors as of `karras`.
+    """
+    _check_levels(steps, sigma_min, sigma_max, rho)
+    ramp = np.linspace(1, 0, steps) ** rho
+    return _at_levels(schedule, sigma_min * (sigma_max / sigma_min) ** ramp, sigma_max)
 
 
 def check_grid(times) -> np.ndarray:
@@ -196,6 +201,22 @@ def _nearest(steps: int, fit) -> str:
     fit = np.unique(fit)
     near = [*fit[fit < steps][-1:], *fit[fit > steps][:1]]
     return " or ".join(map(str, near))
+
+
+def _check_levels(steps: int, sigma_min: float, sigma_max: float, rho: float):
+    if not (0 < sigma_min < sigma_max < np.inf and 0 < rho < np.inf):
+        raise InputError(
+            f"noise levels need 0 < sigma_min < sigma_max and rho > 0, not {sigma_min:g}, {sigma_max:g} and {rho:g}"
+        )
+    _check_positive(steps)
+
+
+def _at_levels(schedule: Schedule, levels: np.ndarray, sigma_max: float) -> np.ndarray:
+    """The grid of noise levels, and one more to 0."""
+    wanted = -2 * np.log(levels)
+    if wanted[0] < schedules.log_snr(schedule, np.array(1.0)) - 1e-9:
+        raise InputError(f"the schedule never reaches the noise level {sigma_max:g}; take a smaller sigma_max")
+    return np.append(schedules.inverse_log_snr(schedule, wanted), 0.0)
 
 
 def _check_positive(steps: int):

@@ -14,6 +14,7 @@ GRIDS = {
     "linear": timesteps.linear(10),
     "log_snr": timesteps.log_snr(schedules.vp_linear(), 10),
     "karras": timesteps.karras(schedules.edm(), 10),
+    "polyexponential": timesteps.polyexponential(schedules.edm(), 10, rho=2.0),
 }
 
 
@@ -130,6 +131,12 @@ def test_karras_levels_are_the_paper_s():
     levels = timesteps.karras(schedules.edm(), 18) * 80
     ramp = 80 ** (1 / 7) + np.arange(18) / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))
     np.testing.assert_allclose(levels[:-1], ramp**7, rtol=1e-9)
+
+
+def test_polyexponential_levels_are_k_diffusion_s():
+    levels = timesteps.polyexponential(schedules.edm(), 18, rho=1.7) * 80
+    ramp = np.linspace(1, 0, 18) ** 1.7
+    np.testing.assert_allclose(np.log(levels[:-1]), ramp * np.log(80 / 0.002) + np.log(0.002), rtol=1e-9)
 
 
 def test_log_snr_steps_are_equal():

@@ -7,6 +7,7 @@ from diffusion_jax.samplers.ancestral import each_its_own as each_its_own
 from diffusion_jax.samplers.ancestral import on_mean as on_mean
 from diffusion_jax.samplers.breaking import Break as Break
 from diffusion_jax.samplers.breaking import breaking as breaking
+from diffusion_jax.samplers.churn import churned as churned
 from diffusion_jax.samplers.churn import edm as edm
 from diffusion_jax.samplers.core import Sampler as Sampler
 from diffusion_jax.samplers.core import film as film

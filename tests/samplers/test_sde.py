@@ -10,7 +10,7 @@ import pytest
 from diffusion_jax import processes, rng, samplers, schedules, timesteps
 from diffusion_jax.distributions import Gaussian
 from diffusion_jax.errors import InputError
-from diffusion_jax.samplers import edm
+from diffusion_jax.samplers import dpm, edm
 from diffusion_jax.samplers.dpm import dpmpp_2m, dpmpp_2m_sde
 from diffusion_jax.samplers.langevin import annealed_langevin
 from diffusion_jax.samplers.ode import euler, heun
@@ -58,7 +58,84 @@ def test_churn_is_algorithm_2(x64):
     np.testing.assert_allclose(ours, x, rtol=1e-10, atol=1e-12)
     plain = walk(heun(schedule), times, nonlinear, start())
     np.testing.assert_allclose(walk(edm(schedule), times, nonlinear, start()), plain, rtol=1e-12)
+    with pytest.raises(InputError, match="no more than the images"):
+        walk(samplers.churned(schedule, dpmpp_2m(schedule), 1.0), times, nonlinear, start())
     assert np.abs(plain - x).max() > 1e-2  # control
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["euler", "dpm_2"])
+def test_churned_solvers_are_k_diffusion_s(x64, twice):
+    """sample_euler and sample_dpm_2, line by line, with our noise, where levels are time itself."""
+    schedule, times = schedules.edm(1.0), np.array([0.7, 0.5, 0.3, 0.1, 0.0])
+    x = start()
+    for n, (t, s) in enumerate(itertools.pairwise(times)):
+        gamma = min(0.8 / 4, 2**0.5 - 1) if t >= 0.2 else 0.0
+        high = t * (gamma + 1)
+        x = x + normal(rng.each(KEYS, n + 1)) * 1.1 * (high**2 - t**2) ** 0.5
+        d = (x - np.tanh(1.3 * x - high)) / high
+        if twice and s > 0:
+            middle = np.exp((np.log(high) + np.log(s)) / 2)
+            half_way = x + d * (middle - high)
+            d = (half_way - np.tanh(1.3 * half_way - middle)) / middle
+        x = x + d * (s - high)
+    solver = samplers.dpm_2(schedule) if twice else euler(schedule)
+    ours = walk(samplers.churned(schedule, solver, 0.8, 0.2, s_noise=1.1), times, nonlinear, start())
+    np.testing.assert_allclose(ours, x, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("make", [samplers.dpm_2, samplers.dpmpp_2s], ids=["dpm_2", "dpmpp_2s"])
+def test_ancestral_solvers_are_k_diffusion_s(x64, make):
+    """sample_dpm_2_ancestral and sample_dpmpp_2s_ancestral, line by line, with our noise; eta = 0.7."""
+    schedule, times = schedules.edm(1.0), np.array([0.7, 0.5, 0.3, 0.1, 0.0])
+    x = start()
+    for n, (t, s) in enumerate(itertools.pairwise(times)):
+        up = min(s, 0.7 * (s**2 * (t**2 - s**2) / t**2) ** 0.5)
+        down = (s**2 - up**2) ** 0.5
+        seen = np.tanh(1.3 * x - t)
+        if down == 0:
+            x = seen
+        elif make is samplers.dpm_2:
+            middle = np.exp((np.log(t) + np.log(down)) / 2)
+            half_way = x + (x - seen) / t * (middle - t)
+            x = x + (half_way - np.tanh(1.3 * half_way - middle)) / middle * (down - t)
+        else:
+            h = np.log(t) - np.log(down)
+            middle = t * np.exp(-h / 2)
+            half_way = middle / t * x - np.expm1(-h / 2) * seen
+            x = down / t * x - np.expm1(-h) * np.tanh(1.3 * half_way - middle)
+        x = x + normal(rng.each(KEYS, n + 1)) * up * 1.1
+    ours = walk(make(schedule, eta=0.7, s_noise=1.1), times, nonlinear, start())
+    np.testing.assert_allclose(ours, x, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("second", [dpm.midpoint, dpm.exact], ids=["midpoint", "heun"])
+@pytest.mark.parametrize("memories", [1, 2])
+def test_sde_solvers_with_memory_are_k_diffusion_s(x64, second, memories):
+    """sample_dpmpp_2m_sde in both forms and sample_dpmpp_3m_sde, line by line, with our noise; eta = 0.6."""
+    schedule, times, eta = schedules.edm(1.0), np.array([0.7, 0.5, 0.3, 0.2, 0.1, 0.0]), 0.6
+    x, seen, lengths = start(), [], []
+    for n, (t, s) in enumerate(itertools.pairwise(times)):
+        now = np.tanh(1.3 * x - t)
+        if s == 0:
+            x = now
+            continue
+        h = np.log(t) - np.log(s)
+        k = h * (1 + eta)
+        slope = np.expm1(-k) / k + 1
+        x = np.exp(-k) * x - np.expm1(-k) * now
+        if memories == 2 and len(seen) > 1:
+            r = [length / h for length in lengths[:2]]
+            one, two = (now - seen[0]) / r[0], (seen[0] - seen[1]) / r[1]
+            change = (one - two) / (r[0] + r[1])
+            x = x + slope * (one + r[0] * change) - (slope / k - 0.5) * change
+        elif seen:
+            lean = (now - seen[0]) * h / lengths[0]
+            x = x + (slope if second is dpm.exact or memories == 2 else -0.5 * np.expm1(-k)) * lean
+        x = x + 1.1 * s * np.sqrt(-np.expm1(-2 * h * eta)) * normal(rng.each(KEYS, n + 1))
+        seen, lengths = [now, *seen], [h, *lengths]
+    two, three = dpmpp_2m_sde(schedule, eta, 1.1, second), samplers.dpmpp_3m_sde(schedule, eta, 1.1)
+    ours = walk(two if memories == 1 else three, times, nonlinear, start())
+    np.testing.assert_allclose(ours, x, rtol=1e-9, atol=1e-11)
 
 
 def test_dpmpp_sde_without_memory_is_ddpm(x64):
