@@ -18,6 +18,7 @@ from diffusion_jax.models.adm import heads_of_width
 from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.models.sequence import SequenceTransformer
+from diffusion_jax.samplers import dpm
 
 SCHEDULE = schedules.vp_linear()
 PROCESS = processes.gaussian(SCHEDULE)
@@ -27,6 +28,16 @@ SHAPE = (2, 2, 1)
 SAMPLERS = {
     "ancestral": samplers.ancestral(PROCESS),
     "annealed_langevin": samplers.annealed_langevin(SCHEDULE, 2, 1e-5),
+    "churned": samplers.churned(SCHEDULE, samplers.euler(SCHEDULE), s_churn=1.0),
+    "ddim": samplers.ddim(SCHEDULE, 0.5),
+    "deis": samplers.deis(SCHEDULE, samplers.at_most(3)),
+    "dpm_2": samplers.dpm_2(SCHEDULE),
+    "dpm_multistep": samplers.dpm_multistep(SCHEDULE, dpm.NOISE, samplers.at_most(3)),
+    "dpm_singlestep": samplers.dpm_singlestep(SCHEDULE, dpm.NOISE, samplers.cycles(3)),
+    "dpmpp_2s": samplers.dpmpp_2s(SCHEDULE),
+    "dpmpp_3m_sde": samplers.dpmpp_3m_sde(SCHEDULE),
+    "lms": samplers.lms(SCHEDULE),
+    "unipc": samplers.unipc(SCHEDULE, samplers.at_most(3)),
     "dpmpp_2m": samplers.dpmpp_2m(SCHEDULE),
     "dpmpp_2m_sde": samplers.dpmpp_2m_sde(SCHEDULE),
     "edm": samplers.edm(SCHEDULE, s_churn=1.0),
@@ -38,7 +49,10 @@ SAMPLERS = {
     "predictor_corrector": samplers.predictor_corrector(SCHEDULE, samplers.ancestral(PROCESS)),
 }
 # Every other function of the package that is exported is no sampler.
-OTHERS = {"breaking", "each_its_own", "film", "invert", "make_sample_fn", "on_mean", "reporting", "solve"}
+OTHERS = {
+    *("at_most", "bh1", "bh2", "breaking", "cycles", "each_its_own", "film", "invert", "make_sample_fn", "on_mean"),
+    *("reporting", "solve"),
+}
 NETWORKS = {
     "x0 in bfloat16": (parameterizations.x0(parameterizations.thousandths), jnp.bfloat16),
     "x0 in float16": (parameterizations.x0(parameterizations.thousandths), jnp.float16),
