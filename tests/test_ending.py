@@ -26,6 +26,14 @@ files.write(path, save)
 """
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C is: shells start what they run in the background with it ignored, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def blocked(tmp_path, *numbers: int, listens: str = "listens", before=None):
     """(status, standard error) of a process that is sent signals in the midst of a long call, while it writes."""
     command = [sys.executable, "-c", BLOCKED, listens, str(tmp_path / "file")]

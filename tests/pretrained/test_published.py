@@ -87,7 +87,7 @@ def test_the_default_folder_and_steps(root, tmp_path, monkeypatch):
     """A consistency model takes one step by itself; samples go to samples/MODEL/SAMPLER."""
     monkeypatch.chdir(tmp_path)
     assert run("--pretrained", root / "consistency", "--num", 2) == 0
-    assert (tmp_path / "samples" / "consistency" / "published" / "grid.png").exists()
+    assert (tmp_path / "samples" / "consistency" / "published_num-2" / "grid.png").exists()
 
 
 def test_the_readmes_python(root, tmp_path, monkeypatch):

@@ -153,6 +153,9 @@ def kept(tmp_path_factory):
     return SimpleNamespace(folder=folder, tracked=tracked, template=jax.eval_shape(lambda: tree(jnp.zeros(DIM))))
 
 
+UNASKED = dict.fromkeys(("pretrained", "size", "variant", "controlnet", "flags"))  # options of published models
+
+
 def made(kept, sigma, step=None, folder=None):
     return snapshots.post_hoc(snapshots.found(folder or kept.folder), sigma, step, kept.template)
 
@@ -282,7 +285,7 @@ def test_every_average_is_drawn_with_by_its_name(whole):
     experiment = build(config())
 
     def asked(raw=False, average=None, sigma_rel=None):
-        which = opened.which(SimpleNamespace(raw=raw, average=average, sigma_rel=sigma_rel))
+        which = opened.which(SimpleNamespace(**UNASKED, raw=raw, average=average, sigma_rel=sigma_rel))
         params, about, place = opened.trained(folder, experiment, which).load()
         assert about == f"{which.kind} of step {LAST}"
         return params, place("ddim").name
