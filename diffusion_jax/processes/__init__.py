@@ -10,8 +10,8 @@ from diffusion_jax.processes.categorical import linear_alpha as linear_alpha
 from diffusion_jax.processes.categorical import masked as masked
 from diffusion_jax.processes.categorical import uniform as uniform
 from diffusion_jax.processes.core import Process as Process
-from diffusion_jax.processes.core import from_the_end as from_the_end
 from diffusion_jax.processes.core import check_interval as check_interval
+from diffusion_jax.processes.core import from_the_end as from_the_end
 from diffusion_jax.processes.degradation import cold as cold
 from diffusion_jax.processes.degradation import noisy as noisy
 from diffusion_jax.processes.deletion import deletion as deletion
