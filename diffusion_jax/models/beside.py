@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion_jax.errors import InputError
+from diffusion_jax.models.conditioning import apart
 
 BESIDE = "beside"
 
@@ -31,8 +31,5 @@ class Beside(nn.Module):
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """The network's output for x [B, H, W, C]; `InputError` without the condition."""
-        if BESIDE not in (cond or {}):
-            given = ", ".join(cond or {}) or "none"
-            raise InputError(f"this network needs the condition {BESIDE!r}; it was given {given}")
-        rest = {name: value for name, value in cond.items() if name != BESIDE} or None
-        return self.network(jnp.concatenate([x, cond[BESIDE].astype(x.dtype)], axis=-1), time, rest, dropout_keys)
+        known, rest = apart(cond, BESIDE)
+        return self.network(jnp.concatenate([x, known.astype(x.dtype)], axis=-1), time, rest, dropout_keys)

@@ -61,3 +61,10 @@ def check_names(cond: Mapping[str, jax.Array] | None, names) -> None:
 
 def _listed(names) -> str:
     return ", ".join(map(repr, sorted(names))) or "none"
+
+
+def apart(cond: Mapping[str, jax.Array] | None, name: str, who: str = "this network"):
+    """(the condition `name`, the others or None where there are none); `InputError` where it is not told."""
+    if name not in (cond or {}):
+        raise InputError(f"{who} needs the condition {name!r}; it was given {', '.join(cond or {}) or 'none'}")
+    return cond[name], {other: value for other, value in cond.items() if other != name} or None

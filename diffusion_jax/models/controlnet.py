@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.errors import InputError
+from diffusion_jax.models.conditioning import apart
 from diffusion_jax.models.layers import conv3x3, dense, strided
 from diffusion_jax.models.skeleton import Skeleton
 
@@ -70,7 +71,7 @@ class ControlNet(nn.Module):
         Raises:
           InputError: as of `unet`, or the hint is missing or of another size.
         """
-        hint, rest = split_hint(cond)
+        hint, rest = apart(cond, HINT, "a ControlNet")
 
         def inward(h):
             seen = self.hint(hint, h.shape[-1])
@@ -117,15 +118,8 @@ class Controlled(nn.Module):
     ) -> jax.Array:
         """float32 [B, H, W, out_channels]; arguments as of `ControlNet`."""
         residuals = self.control(x, time, cond, dropout_keys)
-        _, rest = split_hint(cond)
+        _, rest = apart(cond, HINT, "a ControlNet")
         return self.unet(x, time, rest, dropout_keys, [self.scale * r for r in residuals])
-
-
-def split_hint(cond: Mapping[str, jax.Array] | None):
-    """(the hint, what else is told)."""
-    if HINT not in (cond or {}):
-        raise InputError(f"a ControlNet needs the condition {HINT!r}; it was given {', '.join(cond or {}) or 'none'}")
-    return cond[HINT], {name: value for name, value in cond.items() if name != HINT}
 
 
 def from_base(params):

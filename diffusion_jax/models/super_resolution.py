@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion_jax.errors import InputError
+from diffusion_jax.models.conditioning import apart
 
 LOW = "low_res"
 
@@ -31,9 +31,6 @@ class SuperResolution(nn.Module):
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """The network's output for x [B, H, W, C]; `InputError` without a small image."""
-        if LOW not in (cond or {}):
-            given = ", ".join(cond or {}) or "none"
-            raise InputError(f"this network needs the condition {LOW!r}; it was given {given}")
-        small, rest = cond[LOW], {name: value for name, value in cond.items() if name != LOW}
+        small, rest = apart(cond, LOW)
         beside = jax.image.resize(small, (*x.shape[:3], small.shape[-1]), "bilinear")
         return self.network(jnp.concatenate([x, beside.astype(x.dtype)], axis=-1), time, rest, dropout_keys)
