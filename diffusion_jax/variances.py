@@ -19,6 +19,18 @@ from diffusion_jax.processes import Process
 from diffusion_jax.schedules import Schedule
 
 
+def no_less(narrowest: float) -> Callable:
+    """The transform that lets a learned variance (`parameterizations.learned_range`) be as thin as `narrowest`.
+
+    What a network learned is a fraction, of the way from there to the widest; a chain of fewer steps has another end.
+    """
+
+    def transform(denoise):
+        return lambda x_t, t: denoise(x_t, t)._replace(narrowest=narrowest)
+
+    return transform
+
+
 def fixed_large(schedule: Schedule) -> Callable:
     """Var[x0 | x_t] = sigma_t^2: the kernel's variance becomes beta_t, optimal for data x0 ~ N(0, I).
 

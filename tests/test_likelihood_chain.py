@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from diffusion_jax import (
     gaussian,
@@ -23,6 +24,7 @@ from diffusion_jax import (
 from diffusion_jax.distributions import Gaussian, Interpolated
 from diffusion_jax.errors import InputError
 from diffusion_jax.likelihood import at_variance, chain_bound, density_term, make_bound_fn
+from diffusion_jax.recipes import likelihoods
 
 T = 1000
 BETAS = schedules.linear_betas(T)
@@ -123,6 +125,38 @@ def test_every_term_of_a_linear_gaussian_model_has_its_closed_form(x64, times):
     np.testing.assert_allclose(bound.total, bound.rate + bound.distortion)
     np.testing.assert_allclose(bound.received[0], bits(prior) + np.append(0, np.cumsum(bits(terms[:-1]))), rtol=1e-8)
     np.testing.assert_allclose(bound.rmse[0], 127.5 * np.sqrt(error[-1].mean()), rtol=1e-9)
+
+
+def test_a_shorter_chain_with_a_learned_variance_decodes_as_a_table_of_its_own(x64):
+    """As Improved DDPM's code: its betas are those of the shorter table, and so is the second posterior variance.
+
+    A network that always says the same x0, and the least variance: what is decoded with is that variance alone.
+    """
+    num, said = 25, 0.1
+    x0 = said + np.array([[-0.02, 0.0, 0.013]])
+
+    def apply(params, x, time):
+        t = (time[:, None] + 1) / T
+        eps = (x - SCHEDULE.alpha(t) * said) / SCHEDULE.sigma(t)
+        return jnp.concatenate([eps, -jnp.ones_like(x)], axis=-1)
+
+    eps = parameterizations.eps(SCHEDULE, parameterizations.table_index(T))
+    trained = likelihood.second_variance(SCHEDULE, timesteps.uniform(T, T))
+    learned = parameterizations.learned_range(eps, SCHEDULE, trained)
+
+    def decoded(make):
+        return float(make(apply, learned, num)(None, KEY, jnp.asarray(x0)).decoder[0])
+
+    def by_hand(variance):
+        edges = (x0 + np.array([[1], [-1]]) / 255 - said) / np.sqrt(variance)
+        return -np.log2(np.diff(ndtr(edges[::-1]), axis=0)).mean()
+
+    first, second = ALPHA_BAR[np.rint(timesteps.respaced(num, T)[[-2, -3]] * T).astype(int)]
+    own = (1 - second / first) * (1 - first) / (1 - second)
+    np.testing.assert_allclose(decoded(likelihoods.learned_chain(SCHEDULE, T, ())), by_hand(own), rtol=1e-6)
+    as_trained = likelihoods.learned_chain(SCHEDULE, T, (), likelihoods.of_table(T))
+    np.testing.assert_allclose(decoded(as_trained), by_hand(trained), rtol=1e-6)
+    assert own > 1.1 * trained  # control: they are two numbers
 
 
 def test_the_exact_kernel_loses_nothing_at_any_stride(x64):

@@ -89,5 +89,8 @@ def build(
         times=training_times.independent(training_times.table(num)),
         walks={"ancestral": without_eta(ancestral), "ddim": ddim},
         preview="ddim",
-        likelihoods={"bound": likelihoods.chain(schedule, num, transforms, learned=True)},
+        likelihoods={
+            "bound": likelihoods.learned_chain(schedule, num, transforms),
+            "bound_as_trained": likelihoods.learned_chain(schedule, num, transforms, likelihoods.of_table(num)),
+        },
     )

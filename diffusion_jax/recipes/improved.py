@@ -72,5 +72,10 @@ def build(
         times=training_times.independent(training_times.table(num)) if times is None else times(num),
         walks={"ancestral": without_eta(ancestral), "ddim": ddim(schedule, num)},
         preview="ddim",
-        likelihoods={"bound": likelihoods.chain(schedule, num, (guidance.clip(),), learned=True)},
+        likelihoods={
+            "bound": likelihoods.learned_chain(schedule, num, (guidance.clip(),)),
+            "bound_as_trained": likelihoods.learned_chain(
+                schedule, num, (guidance.clip(),), likelihoods.of_table(num)
+            ),
+        },
     )

@@ -5,31 +5,60 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import likelihood, losses_discrete, processes, timesteps
+from diffusion_jax import likelihood, losses_discrete, processes, timesteps, variances
 from diffusion_jax.likelihood.chain import make_denoiser
 from diffusion_jax.schedules import Schedule
 
 
-def chain(schedule: Schedule, num: int, transforms: Sequence[Callable], learned: bool = False) -> Callable:
-    """The bound of the chain that a table of `num` betas is, or of a shorter one; with clipping and variances.
+def chain(schedule: Schedule, num: int, transforms: Sequence[Callable]) -> Callable:
+    """The bound of the chain that a table of `num` betas is, or of a shorter one; with clipping and a fixed variance.
 
-    A learned variance decodes by itself; fixed ones decode with that of the second step, as in DDPM's code.
+    It decodes with the variance of the second step, as in DDPM's code.
     """
 
     def make(apply, parameterization, steps):
         grid = timesteps.uniform(num if steps is None else steps, num)
-        fixed = likelihood.at_variance(likelihood.second_variance(schedule, grid))
+        decoder = likelihood.at_variance(likelihood.second_variance(schedule, grid))
+        process = processes.gaussian(schedule)
+        return likelihood.make_bound_fn(
+            apply, parameterization, process, schedule, grid, transforms, decoder=decoder
+        )
+
+    return make
+
+
+def learned_chain(
+    schedule: Schedule, num: int, transforms: Sequence[Callable], narrowest: Callable = likelihood.second_variance
+) -> Callable:
+    """The bound of a chain with a learned variance, which decodes too; shorter ones are spaced as Improved DDPM's.
+
+    Args:
+      schedule: of a table of betas.
+      num: its length.
+      transforms: of the denoiser, clipping for instance.
+      narrowest: `(schedule, grid) -> variance` where the learned fraction is 0; by default that of the second step of
+        the walked grid, as in the official code, whose shorter chains are tables of their own. `of_table` keeps that
+        of the whole table, as trained.
+    """
+
+    def make(apply, parameterization, steps):
+        grid = timesteps.respaced(num if steps is None else steps, num)
         return likelihood.make_bound_fn(
             apply,
             parameterization,
             processes.gaussian(schedule),
             schedule,
             grid,
-            transforms,
-            decoder=likelihood.decoder_term if learned else fixed,
+            (*transforms, variances.no_less(narrowest(schedule, grid))),
+            decoder=likelihood.decoder_term,
         )
 
     return make
+
+
+def of_table(num: int) -> Callable:
+    """The `narrowest` of `learned_chain` that a network was trained with on a table of `num` entries."""
+    return lambda schedule, grid: likelihood.second_variance(schedule, timesteps.uniform(num, num))
 
 
 def flow(schedule: Schedule, grid: Callable, usual: int = 50, solver=likelihood.RK4) -> Callable:
