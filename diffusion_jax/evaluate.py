@@ -253,6 +253,8 @@ def _measured(options, experiment, function: Callable, split: str, source, count
     for part in ("rate", "distortion", "prior"):
         if part in found:
             metrics[f"{name}, {part}"] = found[part]
+    if "error" in found:
+        metrics[f"{name}, error of an example"] = found["error"]
     about = {
         "metrics": metrics,
         "protocol": {

@@ -74,7 +74,7 @@ def likelihood(
 
     Args:
       function: `(params, keys [B], x0, *cond) -> NamedTuple` with `total` [B], bits an entry; also `rate`,
-        `distortion`, `prior` [B] and `terms` [B, N], where it has them.
+        `distortion`, `prior`, `error` [B] and `terms` [B, N], where it has them.
       params: the network's.
       experiment: gives x0 and cond of examples.
       source: of examples.
@@ -92,7 +92,7 @@ def likelihood(
 
     def one(params, keys, examples):
         found = function(params, keys, experiment.clean(examples), *experiment.told(examples))
-        names = ("total", "rate", "distortion", "prior", "terms")
+        names = ("total", "rate", "distortion", "prior", "error", "terms")
         return {name: getattr(found, name) for name in names if hasattr(found, name) and name != "times"}
 
     compute = parallel.sample(one)

@@ -42,7 +42,8 @@ def dequantized(density: Callable, dequantize: Callable, levels: int = 256) -> C
 
     Args:
       density: `(keys [B], x float32 [B, ...]) -> log p(x) [B]` in nats:
-        `lambda keys, x: ode_likelihood(denoise, schedule, times, x, keys).log_prob`.
+        `lambda keys, x: ode_likelihood(denoise, schedule, times, x, keys).log_prob`. Or a tree of such, as of a
+        density and its bound, for the same draw of u: then `total` and `log_prob` are trees too.
       dequantize: `uniform_dequantizer`, `logit_normal_dequantizer(...)`, or any dequantiser, a conditional flow's
         for instance. Trained by the gradient of the mean of `total`.
       levels: K.
@@ -61,7 +62,8 @@ def dequantized(density: Callable, dequantize: Callable, levels: int = 256) -> C
         u, log_q = dequantize(draw_keys, images)
         log_prob = density(density_keys, images * width - 1 + (u - 0.5) * width)
         size = math.prod(images.shape[1:])
-        return Dequantized(bits((log_q - log_prob) / size - np.log(width)), log_prob, log_q)
+        total = jax.tree.map(lambda log_prob: bits((log_q - log_prob) / size - np.log(width)), log_prob)
+        return Dequantized(total, log_prob, log_q)
 
     return bits_fn
 

@@ -1,7 +1,9 @@
 """Likelihoods of whole methods: `(apply, parameterization, steps or None) -> likelihood_fn` (`compose`)."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -61,6 +63,18 @@ def of_table(num: int) -> Callable:
     return lambda schedule, grid: likelihood.second_variance(schedule, timesteps.uniform(num, num))
 
 
+class Solved(NamedTuple):
+    """The density by the probability-flow ODE.
+
+    Attributes:
+      total: [B], bits an entry.
+      error: [B], of that, >= 0, in bits an entry: the solver's, and the noise of the trace (`likelihood.Density`).
+    """
+
+    total: jax.Array
+    error: jax.Array
+
+
 def flow(schedule: Schedule, grid: Callable, usual: int = 50, solver=likelihood.RK4) -> Callable:
     """The exact density by the probability-flow ODE, of pixels with uniform noise in their bins; Hutchinson's trace.
 
@@ -77,22 +91,24 @@ def flow(schedule: Schedule, grid: Callable, usual: int = 50, solver=likelihood.
 
         def bits(params, keys, x0, *cond):
             def density(keys, x):
-                return likelihood.ode_likelihood(
+                found = likelihood.ode_likelihood(
                     made(params, *cond), schedule, times, x, keys, likelihood.hutchinson(), solver
-                ).log_prob
+                )
+                return found.log_prob, found.log_prob - found.error
 
             # Images of 256 levels in [-1, 1]; the levels themselves are what is dequantised.
             levels = jnp.rint((x0 + 1) * 127.5).astype(jnp.int32)
-            return likelihood.dequantized(density, likelihood.uniform_dequantizer)(keys, levels)
+            total, most = likelihood.dequantized(density, likelihood.uniform_dequantizer)(keys, levels).total
+            return Solved(total, most - total)
 
         return bits
 
     return make
 
 
-def table_grid(num: int) -> Callable:
-    """`steps -> times` on a table of `num` betas, down to its first entry."""
-    return lambda steps: timesteps.uniform(min(steps, num - 1) + 1, num)[:-1]
+def table_grid(schedule: Schedule, num: int) -> Callable:
+    """`steps -> times` on a table of `num` betas, down to its first entry (`likelihood.table_times`)."""
+    return lambda steps: likelihood.table_times(schedule, num, min(steps, num - 1))
 
 
 def level_grid(schedule: Schedule, first: float = 1.0, level: float = 1e-3) -> Callable:
