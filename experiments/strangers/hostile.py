@@ -263,7 +263,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--mebibytes", type=float, default=1024.0)
-    parser.add_argument("--kind", help="only this one")
+    parser.add_argument("--kind", help="only this one, as --kind=pictures")
     parser.add_argument("--show", action="store_true", help="also what was said of each file")
     options = parser.parse_args()
     generator = np.random.default_rng(options.seed)
