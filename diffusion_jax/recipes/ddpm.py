@@ -64,7 +64,7 @@ def build(
         preview="ddim",
         likelihoods={
             "bound": likelihoods.chain(schedule, num, (guidance.clip(), variance(schedule))),
-            "ode": likelihoods.flow(schedule, likelihoods.table_grid(num), 200, HEUN),
+            "ode": likelihoods.flow(schedule, likelihoods.table_grid(schedule, num), 200, HEUN),
         },
     )
 

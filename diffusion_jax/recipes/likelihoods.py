@@ -61,9 +61,9 @@ def flow(schedule: Schedule, grid: Callable, usual: int = 50, solver=likelihood.
     return make
 
 
-def table_grid(num: int) -> Callable:
-    """`steps -> times` on a table of `num` betas, down to its first entry."""
-    return lambda steps: timesteps.uniform(min(steps, num - 1) + 1, num)[:-1]
+def table_grid(schedule: Schedule, num: int) -> Callable:
+    """`steps -> times` on a table of `num` betas, down to its first entry (`likelihood.table_times`)."""
+    return lambda steps: likelihood.table_times(schedule, num, min(steps, num - 1))
 
 
 def level_grid(schedule: Schedule, first: float = 1.0, level: float = 1e-3) -> Callable:
