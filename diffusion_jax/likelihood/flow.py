@@ -42,8 +42,8 @@ class Density(NamedTuple):
     Attributes:
       log_prob: [B], log density in nats.
       latent: [B, ...], x at times[0], where the flow takes the data.
-      error: [B], >= 0, of log_prob, in nats: the solver's, as fewer steps tell it (`runge_kutta.said_error`), and the
-        noise of an estimated trace, which is of the same size or less; not the network's.
+      error: [B], >= 0, an estimate of the solver's error of log_prob, in nats, as fewer steps tell it
+        (`runge_kutta.said_error`). Fewer steps draw other directions for an estimated trace, so its noise enters too.
     """
 
     log_prob: jax.Array

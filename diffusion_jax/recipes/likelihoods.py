@@ -68,7 +68,7 @@ class Solved(NamedTuple):
 
     Attributes:
       total: [B], bits an entry.
-      error: [B], of that, >= 0, in bits an entry: the solver's, and the noise of the trace (`likelihood.Density`).
+      error: [B], >= 0, an estimate of its solver's error, in bits an entry (`likelihood.Density`).
     """
 
     total: jax.Array

@@ -19,9 +19,16 @@ A state is parameters, averages, the optimiser's state, the memory, the step and
 
 The first three are right.
 
-What to expect, 600 damages from seed 0 (a minute):
+What to expect, 400 damages from seed 0 (two minutes on two CPU cores):
 
-TABLE
+                             train  sample
+  harmless                     196     244
+  said                         186     139
+  refused                       18      17
+  silently another state         0       0
+  silent fallback                0       0
+  silent restart                 0       0
+  traceback                      0       0
 """
 
 import contextlib
