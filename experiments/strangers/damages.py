@@ -19,9 +19,16 @@ A state is parameters, averages, the optimiser's state, the memory, the step and
 
 The first three are right.
 
-What to expect, 600 damages from seed 0 (a minute):
+What to expect, 500 damages from seed 0 (two minutes on a quiet core):
 
-TABLE
+                             train  sample
+  harmless                     246     306
+  said                         230     172
+  refused                       24      22
+  silently another state         0       0
+  silent fallback                0       0
+  silent restart                 0       0
+  traceback                      0       0
 """
 
 import contextlib
