@@ -82,6 +82,8 @@ def _start_hosts(options):
     given = [options.coordinator, options.hosts, options.host]
     if any(x is not None for x in given) and any(x is None for x in given):
         raise InputError("--coordinator, --hosts and --host go together; give all three, or only --distributed")
+    if options.coordinator and not options.coordinator.rpartition(":")[2].isdigit():
+        raise InputError(f"--coordinator {options.coordinator} has no port; give HOST:PORT")
     if options.coordinator and not 0 <= options.host < options.hosts:
         raise InputError(f"--host {options.host} of --hosts {options.hosts}: give 0 to {options.hosts - 1}")
     if options.distributed or options.coordinator:

@@ -16,9 +16,8 @@ from diffusion_jax.training import interrupt
 BLOCKED = """
 import hashlib, os, sys
 from diffusion_jax import ending, files
-if sys.argv[1] == "listens":
-    ending.at_once()
-path = sys.argv[2]
+ending.at_once()
+path = sys.argv[1]
 def save(file):
     print("busy", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # minutes within one call of C
@@ -34,11 +33,11 @@ def heard():
     signal.signal(signal.SIGINT, before)
 
 
-def blocked(tmp_path, *numbers: int, listens: str = "listens", before=None):
+def blocked(tmp_path, *numbers: int, shell: tuple[str, ...] = ()):
     """(status, standard error) of a process that is sent signals in the midst of a long call, while it writes."""
-    command = [sys.executable, "-c", BLOCKED, listens, str(tmp_path / "file")]
+    command = [*shell, sys.executable, "-c", BLOCKED, str(tmp_path / "file")]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=before) as process:
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout.readline() == "busy\n"
         for number in numbers:
             process.send_signal(number)
@@ -56,12 +55,8 @@ def test_a_signal_ends_at_once_in_one_line(tmp_path, number):
 
 
 def test_what_the_process_is_told_to_ignore_is_ignored(tmp_path):
-    """As nohup does with SIGHUP."""
-
-    def nohup():
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    assert blocked(tmp_path, signal.SIGHUP, signal.SIGTERM, before=nohup)[0] == 128 + signal.SIGTERM
+    nohup = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    assert blocked(tmp_path, signal.SIGHUP, signal.SIGTERM, shell=nohup)[0] == 128 + signal.SIGTERM
 
 
 def until(condition):
