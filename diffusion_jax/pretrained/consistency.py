@@ -26,8 +26,9 @@ CONSISTENCY = {
 def multistep(config) -> Sampling:
     """Song et al. 2023, algorithm 1. Their data is what is at sigma_min: time 0 here, where nothing is added."""
     values = Values(config, CONSISTENCY, "CMStochasticIterativeScheduler")
-    num, (low, high) = values.integer("num_train_timesteps"), (values["sigma_min"], values["sigma_max"])
-    if not 0 < low < high:
+    num = values.integer("num_train_timesteps")
+    low, high, rho = (values.number(name, 1e-6, 1e6) for name in ("sigma_min", "sigma_max", "rho"))
+    if not low < high:
         values.refuse("sigma_min", low, f"a number between 0 and sigma_max = {high} is expected")
     values.only("s_noise", 1.0)
 
@@ -43,13 +44,12 @@ def multistep(config) -> Sampling:
     def grid(steps: int) -> np.ndarray:
         tables.check_steps(steps, num)
         share = np.arange(steps) * (num // steps) / max(num - 1, 1)
-        root = 1 / values["rho"]
-        levels = (high**root + share * (low**root - high**root)) ** values["rho"]
+        levels = (high ** (1 / rho) + share * (low ** (1 / rho) - high ** (1 / rho))) ** rho
         times = np.clip((levels - low) / (high - low), 0.0, 1.0)
         # All of the steps would end with one at sigma_min, where the estimate is x_t itself.
         return np.append(times[share < 1], 0.0)
 
-    said = consistency(schedule, values["sigma_data"], low)
+    said = consistency(schedule, values.number("sigma_data", 1e-6, 1e6), low)
     return Sampling(schedule, said, process, bounds, as_it_is, samplers.ancestral(process), grid, own=bounds)
 
 

@@ -50,9 +50,9 @@ def betas(values: Values) -> np.ndarray:
     """Float64 [num_train_timesteps]."""
     num, given = values.integer("num_train_timesteps"), values["trained_betas"]
     if given is not None:
-        table = np.asarray(given, np.float64) if type(given) is list and given else np.zeros(0)
-        if table.shape != (num,):
+        if type(given) is not list or len(given) != num or not all(map(_is_beta, given)):
             values.refuse("trained_betas", given, f"a list of num_train_timesteps = {num} numbers is expected")
+        table = np.asarray(given, np.float64)
     else:
         start, end = values.number("beta_start", 0.0, 1.0), values.number("beta_end", 0.0, 1.0)
         kinds = {
@@ -63,6 +63,10 @@ def betas(values: Values) -> np.ndarray:
         }
         table = kinds[values.only("beta_schedule", *kinds)]()
     return schedules.zero_terminal_snr(table) if _zero_snr(values) else table
+
+
+def _is_beta(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def finite_betas(values: Values) -> np.ndarray:

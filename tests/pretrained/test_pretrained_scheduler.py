@@ -19,6 +19,13 @@ REFUSED = {
     "an offset of text": (DDPM | {"steps_offset": "1"}, "steps_offset = '1' is not supported; an integer from 0"),
     "no number": (DDPM | {"beta_end": None}, "beta_end = None is not supported; a number from 0 to 1"),
     "short betas": (DDPM | {"trained_betas": [0.1]}, "trained_betas = [0.1] is not supported; a list of num_train"),
+    "betas in lists": (DDPM | {"num_train_timesteps": 1, "trained_betas": [["a"]]}, "trained_betas = [['a']] is"),
+    "betas without end": (DDPM | {"num_train_timesteps": 1, "trained_betas": [10**400]}, "a list of num_train_time"),
+    "no rho": (
+        {"_class_name": "CMStochasticIterativeScheduler", "rho": 0},
+        "rho = 0 is not supported; a number from 1e-06 to 1e+06 is expected",
+    ),
+    "levels of text": ({"_class_name": "CMStochasticIterativeScheduler", "sigma_max": "80"}, "sigma_max = '80' is"),
     "betas of text": (DDPM | {"trained_betas": "0.1"}, "trained_betas = '0.1' is not supported"),
     "an unknown value": (DDPM | {"use_magic": True}, "DDPMScheduler: use_magic = True is not supported"),
     "no boolean": (DDPM | {"clip_sample": 1}, "clip_sample = 1 is not supported; only False or True"),
