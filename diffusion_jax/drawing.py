@@ -141,10 +141,7 @@ def check_free(folder: Path, asked: dict):
     """`InputError` if `folder` holds samples that were asked for in another way than `asked` (`keep`)."""
     record = folder / ASKED
     if record.is_file():
-        try:
-            before = json.loads(record.read_text())
-        except ValueError:
-            before = {}
+        before = files.json_object(record)
         now = json.loads(json.dumps(asked))
         differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         if differing:

@@ -87,6 +87,10 @@ def test_samples_are_never_written_over_by_others(trained, tmp_path, capsys):
     for asked in (("--seed", 1), ("--eta", 0.5), ("--steps", 3), ("--raw",), ("--num", 3)):
         assert run(sample.main, *options, "--out", tmp_path, *asked) == 2
         assert "holds other samples" in capsys.readouterr().err
+    for damaged in ("[]", "{", "1"):
+        (tmp_path / "asked.json").write_text(damaged)
+        assert run(sample.main, *options, "--out", tmp_path) == 2
+        assert "asked.json" in capsys.readouterr().err
     (tmp_path / "asked.json").unlink()
     assert run(sample.main, *options, "--out", tmp_path) == 2
     assert "without a record" in capsys.readouterr().err
