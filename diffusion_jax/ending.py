@@ -1,7 +1,7 @@
 """How a process ends that is asked to: in one line, at once, whatever it is computing.
 
 Python calls its own handlers of signals between two of its instructions, so that a compiled program holds them up for
-as long as it runs. Here the system's handler writes the signal's number into a pipe, and a thread reads it.
+as long as it runs. Here the system's handler writes the signal's number into a pipe, and a thread reads it until a 0.
 
 Only the standard library is imported: commands listen before they import the rest, which takes seconds.
 """
@@ -38,23 +38,6 @@ def say(text: str):
         os.dup2(nowhere, 2)
 
 
-class _Ears:
-    """The pipe, the thread that reads it, and who is told."""
-
-    def __init__(self):
-        self.told: tuple[Iterable[int], Callable] = ((), end)
-        read, self.write = os.pipe()
-        os.set_blocking(self.write, False)
-        threading.Thread(target=self._listen, args=(read,), name="signals", daemon=True).start()
-
-    def _listen(self, read: int):
-        while number := os.read(read, 1):
-            numbers, hear = self.told
-            if number[0] in numbers:
-                hear(number[0])
-
-
-_ears: _Ears | None = None
 _always = contextlib.ExitStack()  # never left
 
 
@@ -62,23 +45,34 @@ _always = contextlib.ExitStack()  # never left
 def hearing(hear: Callable, signals: Iterable[int] = SIGNALS):
     """Inside the `with`, `hear(number)` is called for each of `signals`, in a thread. For the main thread alone.
 
-    One that the process was told to ignore, as by nohup, is ignored still.
+    Whatever came inside has been heard when the `with` is left. One that the process was told to ignore, as by nohup,
+    is ignored still.
     """
-    global _ears
-    _ears = _ears or _Ears()
     before = {number: signal.getsignal(number) for number in signals}
     ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
-    told, _ears.told = _ears.told, (ours, hear)
-    wakeup = signal.set_wakeup_fd(_ears.write, warn_on_full_buffer=False)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+
+    def listen():
+        while number := os.read(read, 1)[0]:
+            if number in ours:
+                hear(number)
+
+    thread = threading.Thread(target=listen, name="signals", daemon=True)
+    thread.start()
+    wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     for number in ours:
         signal.signal(number, lambda *_: None)
     try:
         yield
     finally:
+        signal.set_wakeup_fd(wakeup)  # first: a signal between these lines is heard outside, if anyone listens there
         for number in ours:
             signal.signal(number, before[number])
-        signal.set_wakeup_fd(wakeup)
-        _ears.told = told
+        os.write(write, b"\0")
+        thread.join()
+        os.close(read)
+        os.close(write)
 
 
 def at_once():

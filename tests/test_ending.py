@@ -82,6 +82,16 @@ def test_training_notes_a_signal_and_goes_on(number, capfd):
     assert f"signal {int(number)}: the step in progress is finished and saved" in said
 
 
+def test_what_came_inside_is_heard_inside():
+    inside, outside = [], []
+    with ending.hearing(outside.append, [signal.SIGTERM]):
+        for _ in range(100):
+            with ending.hearing(inside.append, [signal.SIGTERM]):
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert inside == [signal.SIGTERM] * 100
+    assert not outside
+
+
 def test_a_second_ctrl_c_ends_at_once(capfd, monkeypatch):
     ended = []
     monkeypatch.setattr(os, "_exit", ended.append)
