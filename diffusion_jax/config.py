@@ -1,5 +1,7 @@
 """Configs: short Python files with `get_config() -> Config` (values) and `build(config) -> Experiment` (parts).
 
+A file may also say where the numbers of a run go, `writers(config, workdir) -> [Writer, ...]` (`training.writers`),
+and what is done now and then, `hooks(config, workdir) -> [Hook, ...]` (`training.hooks`).
 Values may be overridden on the command line, and are checked by their descriptions (`values`); parts are composed in
 Python, in the file. A config file is code of the user's own: it is executed.
 """

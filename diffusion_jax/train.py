@@ -18,6 +18,7 @@ if __name__ == "__main__":
 
 import argparse
 import shlex
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -26,6 +27,7 @@ from diffusion_jax import cli, config, cpu, values
 from diffusion_jax.errors import InputError
 from diffusion_jax.training import fork
 from diffusion_jax.training.loop import fit
+from diffusion_jax.training.writers import tensorboard
 
 
 def main(arguments: list[str]):
@@ -44,7 +46,16 @@ def main(arguments: list[str]):
     experiment = module.build(watched)
     # Where the end of training is a part of the experiment, as of a rate that decays until then, it is not free.
     fixed = read & {"train.steps"}
-    fit(experiment, chosen, options.workdir, config_file=options.config, parent=parent, fixed=fixed)
+    fit(
+        experiment,
+        chosen,
+        options.workdir,
+        config_file=options.config,
+        parent=parent,
+        fixed=fixed,
+        writers=partial(module.writers, chosen) if hasattr(module, "writers") else tensorboard,
+        hooks=module.hooks(chosen, options.workdir) if hasattr(module, "hooks") else (),
+    )
     if jax.process_index() == 0 and experiment.samplers:
         workdir = shlex.quote(str(options.workdir))
         config.line(f"draw from it with: python -m diffusion_jax.sample --workdir {workdir}")

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.experiment import Experiment
 from diffusion_jax.training import calls, fork, interrupt, metrics, snapshots
 from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.hooks import Hook
 from diffusion_jax.training.judge import Judge
 from diffusion_jax.training.looks import Looks
 from diffusion_jax.training.metrics import Log
@@ -28,9 +29,10 @@ from diffusion_jax.training.sharded import parallel_for
 from diffusion_jax.training.state import TrainState, init_state
 from diffusion_jax.training.step import check_parts, make_train_step
 from diffusion_jax.training.workdir import Parent, claim, locked, parent_of
+from diffusion_jax.training.writers import JsonLines, Writer, tensorboard
 
 # Of `config.log`: after so many steps something is looked at between two calls.
-DUE = ("every", "checkpoint_every", "snapshot_every", "sample_every", "evaluate_every")
+DUE = ("every", "checkpoint_every", "sample_every", "evaluate_every")
 
 
 def fit(
@@ -42,6 +44,8 @@ def fit(
     devices=None,
     parent: Parent | None = None,
     fixed: Collection[str] = (),
+    writers: Callable[[Path], Sequence[Writer]] = tensorboard,
+    hooks: Sequence[Hook] = (),
 ) -> TrainState:
     """Train `experiment` up to step `config.train.steps`, from the newest checkpoint in `workdir` if there is one.
 
@@ -57,13 +61,16 @@ def fit(
       devices: devices of this host to use, or None for all.
       parent: where a new run begins, if not at random parameters (`training.fork`). A run that has begun goes on.
       fixed: keys of `config.FREE` that `experiment` depends on all the same: a resumed run may not change them.
+      writers: `workdir -> writers` that numbers and pictures go to (`training.writers`), on the first host; beside
+        metrics.jsonl, which the run itself reads.
+      hooks: called now and then (`training.hooks`).
 
     Raises:
       InputError: a value is not what it may be, the data or the network does not fit the config, the batch does not
         divide over the devices, the parent has another structure, or `workdir` belongs to another config or another
         run. Nothing was written then.
       RunError: the loss or its gradient is not finite (the step is named, and the last checkpoint is from
-        before it), or a checkpoint cannot be written.
+        before it), or a checkpoint or what `writers` write cannot be written.
     """
     config = values.checked(config)
     parallel = parallel_for(config.train.fsdp, devices)
@@ -107,7 +114,10 @@ def fit(
             state = parallel.hold(state)
             _announce(state, source, config, reached)
             if state.step < config.train.steps or looks.missing(int(state.step)):
-                state = _run(experiment, config, workdir, parallel, checkpoints, state, stream, looks)
+                every = [Hook(config.log.snapshot_every, partial(_keep_averages, experiment, workdir)), *hooks]
+                state = _run(
+                    experiment, config, workdir, parallel, checkpoints, state, stream, looks, writers, every
+                )
     return state
 
 
@@ -158,7 +168,9 @@ def _template(experiment: Experiment) -> TrainState:
     return jax.eval_shape(partial(_initial, experiment), rng.root(0))
 
 
-def _run(experiment, config, workdir, parallel, checkpoints, state, stream, looks) -> TrainState:
+def _run(
+    experiment, config, workdir, parallel, checkpoints, state, stream, looks, writers, hooks
+) -> TrainState:
     lead = jax.process_index() == 0
     start, total = int(state.step), config.train.steps
     train_steps = parallel.train_steps(
@@ -174,12 +186,14 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, look
         ),
         most=config.train.steps_per_call,
     )
-    plan = calls.plan(start, total, config.train.steps_per_call, (config.log[name] for name in DUE))
+    events = [*(config.log[name] for name in DUE), *(hook.every for hook in hooks)]
+    plan = calls.plan(start, total, config.train.steps_per_call, events)
     batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.example}))
     step, position = start, None
     with interrupt.listening() as stop:
         try:
-            with Log(workdir if lead else None, start, total, config.log.every, config.train.batch_size) as log:
+            told = _open(workdir, writers) if lead else []
+            with Log(told, start, total, config.log.every, config.train.batch_size, shown=lead) as log:
                 if looks.missing(start):  # the run was ended after its checkpoint and before they were there
                     looks.take(log, start, state.ema)
                 for call, steps in enumerate(plan, 1):
@@ -197,9 +211,10 @@ def _run(experiment, config, workdir, parallel, checkpoints, state, stream, look
                         raise RunError(f"{damage}; mend or remove it, and give the same command again") from damage
                     stopping = stop.requested(call)
                     # Before the checkpoint of this step: a run that is killed between the two comes by here again.
-                    if step == total or calls.due(step, config.log.snapshot_every):
-                        log.drain()
-                        _keep_averages(experiment, workdir, state)
+                    for hook in hooks:
+                        if step == total or calls.due(step, hook.every):
+                            log.drain()
+                            hook.call(step, state)
                     if stopping or step == total or calls.due(step, config.log.checkpoint_every):
                         log.drain()  # what is saved is known to be finite
                         _check_space(state, workdir)
@@ -237,13 +252,23 @@ def _taken(batches, most: int) -> tuple[list, InputError | None]:
     return taken, None
 
 
-def _keep_averages(experiment: Experiment, workdir: Path, state: TrainState):
+def _open(workdir: Path, writers: Callable) -> list[Writer]:
+    """metrics.jsonl and the writers beside it."""
+    try:
+        return [JsonLines(workdir / metrics.FILE), *writers(workdir)]
+    except OSError as error:
+        raise RunError(
+            f"the run's log cannot be written ({error}); free disk space and give the same command again"
+        ) from error
+
+
+def _keep_averages(experiment: Experiment, workdir: Path, step: int, state: TrainState):
     """Snapshots of the averages that others can be made of after training."""
     for name, average in experiment.averages.items():
         if average.sigma_rel is not None:
             params = to_host(state.averages[name])
             if jax.process_index() == 0:
-                snapshots.save(workdir / "averages", average.sigma_rel, int(state.step), params)
+                snapshots.save(workdir / "averages", average.sigma_rel, step, params)
 
 
 def _remove_unfinished(workdir: Path):

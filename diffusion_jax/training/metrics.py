@@ -1,18 +1,19 @@
-"""Numbers and pictures of a run: read late, checked, and written to a JSON-lines file, TensorBoard and a bar."""
+"""Numbers and pictures of a run: read late, checked, and given to its writers; a bar shows how far it is."""
 
 import collections
 import json
 import math
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from diffusion_jax.errors import RunError
+from diffusion_jax.training.writers import Lines, Writer
 
 LAG = 2
 FILE = "metrics.jsonl"  # in the work directory
@@ -42,34 +43,40 @@ class Log:
     same values: in `metrics.jsonl` the last line of a step is the one that counts.
 
     Args:
-      workdir: where to write, or None to write nothing (the hosts other than the first).
+      writers: what the numbers and pictures go to; closed at the end.
       start: the step before the first.
       total: the step after which the run ends.
       every: steps between lines; 0 for none. A line holds the means since the one before, and the speed.
       batch_size: the global one, for the speed in images a second.
+      shown: whether a person sees how far the run is: by a bar, or by lines where there is no terminal.
     """
 
-    def __init__(self, workdir: Path | None, start: int, total: int, every: int, batch_size: int):
+    def __init__(
+        self, writers: Sequence[Writer], start: int, total: int, every: int, batch_size: int, shown: bool = True
+    ):
         self._total, self._every, self._batch_size = total, every, batch_size
         self._pending: collections.deque = collections.deque()
         self._window: list[dict[str, float]] = []
-        self._file = self._board = None
-        if workdir is not None:
-            self._file = open(workdir / FILE, "a", buffering=1)  # noqa: SIM115 (closed by __exit__)
-            if self._file.tell() and not (workdir / FILE).read_bytes().endswith(b"\n"):
-                self._file.write("\n")  # a line that a kill cut off must not spoil the next
-            self._board = SummaryWriter(str(workdir / "tensorboard"))
-        self._bar = tqdm(total=total, initial=start, unit="step", disable=workdir is None, dynamic_ncols=True)
+        terminal = sys.stderr.isatty()
+        self._writers = [*writers, *([Lines(total)] if shown and not terminal else [])]
+        self._bar = tqdm(
+            total=total, initial=start, unit="step", disable=not (shown and terminal), dynamic_ncols=True
+        )
         self._restart_clock()
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         self._bar.close()
-        if self._file is not None:
-            self._file.close()
-            self._board.close()
+        failed = None
+        for writer in self._writers:
+            try:
+                writer.close()
+            except OSError as error:
+                failed = _refused(writer, error)
+        if failed and kind is None:  # else something is told already
+            raise failed
 
     def push(self, steps: Sequence[int], metrics: dict[str, jax.Array]):
         """Take the metrics of what one call made, still being computed. May raise as `drain` does.
@@ -90,20 +97,15 @@ class Log:
         self._read(0)
 
     def picture(self, step: int, name: str, image: np.ndarray):
-        """Add a picture, uint8 [H, W, C], to TensorBoard. The time it took to draw does not count as training."""
-        if self._board is not None:
-            self._board.add_image(name, image, step, dataformats="HWC")
-            self._board.flush()
+        """Write a picture, uint8 [H, W, C]. The time it took to draw does not count as training."""
+        self._each(lambda writer: writer.picture(step, name, image))
         self.drain()  # free: what a picture is drawn of is computed; their time must not count as the next line's
         self._restart_clock()
 
     def scalars(self, step: int, values: dict[str, float]):
         """Write numbers that are measured now and then; their time does not count as training."""
         self.drain()
-        if self._file is not None:
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        self._each(lambda writer: writer.scalars(step, values))
         self._restart_clock()
 
     def _read(self, left: int):
@@ -129,13 +131,17 @@ class Log:
         timed = len(self._window) - self._untimed
         speed = timed * self._batch_size / (time.perf_counter() - self._since)
         self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {speed:.0f} examples/s")
-        if self._file is not None:
-            line = {**means, "examples_per_second": round(speed, 1)}
-            self._file.write(json.dumps({"step": step, **line}) + "\n")
-            for name, value in line.items():
-                self._board.add_scalar(name, value, step)
+        line = {**means, "examples_per_second": round(speed, 1)}
+        self._each(lambda writer: writer.scalars(step, line))
         self._window.clear()
         self._restart_clock()
+
+    def _each(self, tell: Callable):
+        for writer in self._writers:
+            try:
+                tell(writer)
+            except OSError as error:
+                raise _refused(writer, error) from error
 
     def _restart_clock(self):
         self._since, self._untimed = time.perf_counter(), len(self._window)
@@ -143,3 +149,8 @@ class Log:
 
 def _computed(metrics: dict[str, jax.Array]) -> bool:
     return all(value.is_ready() for value in metrics.values())
+
+
+def _refused(writer: Writer, error: OSError) -> RunError:
+    where = f"{type(writer).__name__} of the run cannot be written"
+    return RunError(f"{where} ({error.strerror or error}); free disk space and give the same command again")

@@ -96,7 +96,7 @@ class Input:
         waited, batches = 0.0, iter(batches)
         start = time.perf_counter()
         # Never more than two calls ahead, as in `fit`.
-        with Log(None, 0, self._steps, self._steps, self._batch) as log:
+        with Log((), 0, self._steps, self._steps, self._batch, shown=False) as log:
             for steps in calls.plan(0, self._steps, self._most, ()):
                 asked = time.perf_counter()
                 taken = list(itertools.islice(batches, len(steps)))

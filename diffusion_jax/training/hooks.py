@@ -1,0 +1,22 @@
+"""What is done to a run now and then, from outside."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Hook(NamedTuple):
+    """Called between two calls of the compiled steps, on every host; a config file may give some: `hooks(config,
+    workdir) -> [Hook, ...]`.
+
+    It is called before the checkpoint of its step is written. So a run that is killed between the two comes by here
+    again: a hook sees every step that it is due at, some of them twice, with the same state.
+
+    Attributes:
+      every: steps between its calls; 0 for the end alone. It is called at the end in any case, but not where a signal
+        stops the run.
+      call: `(step, state: TrainState)`. The state is on the devices, all its metrics are finite, and the next call
+        takes its memory: `training.parallel.to_host` makes a copy, which every host has to ask for.
+    """
+
+    every: int
+    call: Callable
