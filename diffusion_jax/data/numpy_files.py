@@ -4,6 +4,7 @@ An .npz file is a zip archive of .npy files, each with a CRC-32, which is checke
 gigabytes: a whole file is read only where that is not so, and long arrays are read row by row.
 """
 
+import io
 import math
 import os
 import sys
@@ -116,17 +117,36 @@ def rows(path, *names: str) -> Rows:
     return Rows(header.dtype, header.shape, parts)
 
 
-def mapped(path) -> np.ndarray:
-    """The array of an .npy file, on disk: only what is looked at is read.
+class Indexed:
+    """The array of an .npy file, on disk: only the rows that are asked for are read.
+
+    A memory map would end the process where another cuts the file off meanwhile; here that is an `InputError`, and a
+    file that is replaced is read on as it was.
+
+    Attributes:
+      dtype, shape: of the array.
 
     Raises:
-      InputError: as of `arrays`.
+      InputError: as of `rows`.
     """
-    with _said(path), files.reading(path) as file:
-        header = _header(file, os.fstat(file.fileno()).st_size)
-        if not header.size:
-            return np.zeros(header.shape, header.dtype)
-        return np.memmap(file, header.dtype, "r", header.length, header.shape, header.order)
+
+    def __init__(self, path):
+        with _said(path), files.reading(path) as file:
+            header = _header(file, os.fstat(file.fileno()).st_size)
+        if not header.shape or (header.order == "F" and len(header.shape) > 1):
+            raise InputError(f"{path} has no rows one after the other; save it as numpy.ascontiguousarray(array)")
+        self.dtype, self.shape = header.dtype, header.shape
+        self._path, self._start, self._row = path, header.length, header._replace(shape=header.shape[1:])
+        self._file = open(path, "rb")  # noqa: SIM115 (as long as the array lives)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        index = range(self.shape[0])[index]
+        content = os.pread(self._file.fileno(), self._row.size, self._start + index * self._row.size)
+        with _said(self._path):
+            return _taken(io.BytesIO(content), self._row)
 
 
 def _whole(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

@@ -275,15 +275,14 @@ def latents(path):
     root = Path(path).expanduser()
     arrays = []
     for name, kind, dims in (("latents.npy", np.floating, 4), ("labels.npy", np.integer, 1)):
-        array = numpy_files.mapped(root / name)
-        if not np.issubdtype(array.dtype, kind) or array.ndim != dims:
+        array = numpy_files.Indexed(root / name)
+        if not np.issubdtype(array.dtype, kind) or len(array.shape) != dims:
             raise InputError(f"{root / name} holds {array.dtype} {list(array.shape)}; see data.sources.latents")
         arrays.append(array)
     values, labels = arrays
     if len(values) != len(labels):
         raise InputError(f"{root} has {len(values)} latents and {len(labels)} labels; give one label for each")
-    # Only rows that are asked for leave the disk.
-    return Mapped(range(len(labels)), lambda i: {"latent": np.asarray(values[i], np.float32), "label": labels[i]})
+    return Mapped(range(len(labels)), lambda i: {"latent": values[i].astype(np.float32), "label": labels[i][()]})
 
 
 def _height_width(size):

@@ -67,7 +67,16 @@ def test_arrays_are_read_as_they_were_saved(file, save):
 def test_one_array_is_read_by_rows_and_seen_on_disk(file):
     path = file(npy(A))
     np.testing.assert_array_equal(np.concatenate(list(numpy_files.rows(path).parts(3))), A)
-    np.testing.assert_array_equal(numpy_files.mapped(path)[2], A[2])
+    on_disk = numpy_files.Indexed(path)
+    np.testing.assert_array_equal(list(on_disk), A)
+    np.testing.assert_array_equal(on_disk[-1], A[-1])
+    with pytest.raises(IndexError):
+        on_disk[4]
+    os.truncate(path, path.stat().st_size - 4)  # a memory map would end the process
+    with pytest.raises(InputError, match="cut off"):
+        on_disk[3]
+    np.testing.assert_array_equal(on_disk[2], A[2])
+    path = file(npy(A))
     with pytest.raises(InputError, match="without a name"):
         numpy_files.arrays(path)
     with pytest.raises(InputError, match="no rows one after the other"):
@@ -111,14 +120,14 @@ def test_bad_files_get_one_line(file, content):
     with pytest.raises(InputError, match=r"a\.npz") as error:
         numpy_files.arrays(path)
     assert "\n" not in str(error.value)
-    for read in () if archived else (numpy_files.mapped, lambda path: list(numpy_files.rows(path).parts(1))):
+    for read in () if archived else (numpy_files.Indexed, lambda path: list(numpy_files.rows(path).parts(1))):
         with pytest.raises(InputError, match="cannot read"):
             read(file(content))
 
 
 def test_pipes_and_names_that_are_not_there(tmp_path, file):
     os.mkfifo(tmp_path / "pipe.npz")
-    for read in (numpy_files.arrays, numpy_files.rows, numpy_files.mapped):
+    for read in (numpy_files.arrays, numpy_files.rows, numpy_files.Indexed):
         for path in (tmp_path / "pipe.npz", tmp_path / "none.npz", tmp_path):
             with pytest.raises(InputError, match="cannot read"):
                 read(path)
@@ -145,7 +154,7 @@ def test_what_is_packed_too_well_is_read_by_rows_alone(file, monkeypatch):
 def test_files_damaged_at_random_are_read_or_refused(file):
     """Seed 0; every fourth truncation, and 150 files of each kind with one to three bytes changed."""
     rng, said, tried = np.random.default_rng(0), [], 0
-    readers = (numpy_files.arrays, lambda path: list(numpy_files.rows(path, "a").parts(3)), numpy_files.mapped)
+    readers = (numpy_files.arrays, lambda path: list(numpy_files.rows(path, "a").parts(3)), numpy_files.Indexed)
     for whole in (npz({"a.npy": npy(A)}), WHOLE, npy(A)):
         damaged = [whole[:n] for n in range(0, len(whole), 4)]
         for _ in range(150):
