@@ -24,8 +24,8 @@ class Average(NamedTuple):
     """How an average follows the parameters: average += weight(step) * (params - average).
 
     Attributes:
-      weight: `step -> weight`, float32, in [0, 1], of the parameters after the update number `step` (from 0). It is 1
-        at step 0: the random start is never a part of the average.
+      weight: `step -> weight`, float32, in [0, 1], of the parameters after the update number `step` (from 0). Where
+        it is 1 at step 0, as of `exponential` and `power`, the random start is never a part of the average.
       sigma_rel: of its power-function profile; None for an average of another profile.
     """
 

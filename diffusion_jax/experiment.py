@@ -60,7 +60,8 @@ class Experiment(NamedTuple):
     Attributes:
       example: name -> shape and dtype, of what is used of an example of the data: {"image": uint8 [H, W, C]}.
       init: `key -> params`.
-      loss: `(keys [b], params, batch, t [b]) -> loss per example [b]`; batches come from `source`.
+      loss: `(keys [b], params, batch, context) -> (loss per example [b], info)`, with `context` a `losses.Context`;
+        batches come from `source`.
       times: how the times t are drawn (`training_times`).
       optimizer: an optax transformation.
       ema_decay: of the moving average of the parameters.
@@ -81,6 +82,8 @@ class Experiment(NamedTuple):
       log_prob: of a classifier, `(params, x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`; None otherwise.
       averages: further moving averages of the parameters, name -> how one follows them (`averages`). Those of a
         power-function profile are also kept now and then, for averages to be made of them after training.
+      held: `() -> nested dictionary of arrays` that the loss is given and nothing trains: a teacher, an encoder.
+        Called once, when the run begins, outside of any compiled function; the work directory keeps what it gave.
     """
 
     example: Mapping[str, jax.ShapeDtypeStruct]
@@ -101,3 +104,4 @@ class Experiment(NamedTuple):
     likelihoods: Mapping[str, Callable] = MappingProxyType({})
     log_prob: Callable | None = None
     averages: Mapping[str, Average] = MappingProxyType({})
+    held: Callable = dict

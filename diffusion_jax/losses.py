@@ -1,11 +1,13 @@
-"""Training losses: `(keys [B], params, x0 [B, ...], t [B], *cond) -> loss per example [B]`.
+"""Training losses: `(keys [B], params, x0 [B, ...], context, *cond) -> (loss per example [B], info)`.
 
-A loss corrupts x0 to the given times (`training_times`), asks the network, and lets a *judge* say how wrong it was:
-`judge(output, x0, noise, x_t, t) -> [B]`. Judges of the parts of a dictionary add up (`joint`). `cond` is what the
-network is told of each example beside x_t and t: nothing, or a dictionary of arrays [B, ...].
+The losses of diffusion corrupt x0 to the given times, `context.t`, ask the network, and let a *judge* say how wrong
+it was: `judge(output, x0, noise, x_t, t) -> [B]`. Judges of a dictionary's parts add up (`joint`). `cond` is what
+the network is told of each example beside x_t and t: nothing, or a dictionary of arrays [B, ...]. `info` is what
+else is to be logged: name -> [B], of which the mean over the global batch is taken.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,28 @@ from diffusion_jax.processes import Process
 from diffusion_jax.schedules import Schedule
 
 
+class Context(NamedTuple):
+    """What a loss may look at beside parameters, keys and data. All of it is constant: no gradient reaches it.
+
+    Attributes:
+      t: the times [B], in (0, 1]; or whatever tree of arrays [B, ...] is drawn in their place (`training_times`).
+      step: int32 scalar, the updates made before this one.
+      averages: name -> averaged parameters as they stood before this update: "ema", that samples are drawn with, and
+        the further ones. A target network is one of them.
+      held: nested dictionary of arrays that the run has read once and never trains: a teacher, an encoder.
+    """
+
+    t: Any
+    step: Any = 0
+    averages: Mapping[str, Any] = {}  # a pytree takes no other mapping; never changed
+    held: Mapping[str, Any] = {}
+
+
+def integrand(loss: Callable) -> Callable:
+    """`(keys [B], params, x0 [B, ...], t [B], *cond) -> [B]`: a loss that looks at nothing but the times, of them."""
+    return lambda keys, params, x0, t, *cond: loss(keys, params, x0, Context(t), *cond)[0]
+
+
 def judged(judge: Callable, apply: Callable, parameterization: Parameterization, process: Process) -> Callable:
     """The loss of a judge.
 
@@ -29,11 +53,12 @@ def judged(judge: Callable, apply: Callable, parameterization: Parameterization,
       process: how data is corrupted.
     """
 
-    def loss(keys, params, x0, t, *cond):
+    def loss(keys, params, x0, context, *cond):
+        t = context.t
         noise_keys, dropout_keys = rng.split(keys, 2)
         x_t, noise = jax.vmap(process.corrupt)(noise_keys, x0, t)
         output = apply(params, *parameterization.scale(x_t, t), *cond, dropout_keys=dropout_keys)
-        return judge(output, x0, noise, x_t, t)
+        return judge(output, x0, noise, x_t, t), {}
 
     return loss
 
@@ -47,7 +72,8 @@ def self_conditioned(
     shown 0. It costs one more evaluation, without gradient. Other arguments as of `judged`.
     """
 
-    def loss(keys, params, x0, t, *cond):
+    def loss(keys, params, x0, context, *cond):
+        t = context.t
         noise_keys, coin_keys, first_keys, dropout_keys = rng.split(keys, 4)
         state, noise = jax.vmap(process.corrupt)(noise_keys, x0, t)
         first = apply(params, *parameterization.scale(state, t), *cond, dropout_keys=first_keys)
@@ -55,7 +81,7 @@ def self_conditioned(
         told = jax.vmap(lambda key: jax.random.bernoulli(key, share))(coin_keys)
         state = state | {"said": jnp.where(expand(told, said), said, state["said"])}
         output = apply(params, *parameterization.scale(state, t), *cond, dropout_keys=dropout_keys)
-        return judge(output, x0, noise, state, t)
+        return judge(output, x0, noise, state, t), {}
 
     return loss
 
@@ -85,7 +111,12 @@ def simple(apply: Callable, parameterization: Parameterization, process: Process
 
 def weighted(loss: Callable, weight: Callable) -> Callable:
     """`loss` times `weight(t)`, example by example."""
-    return lambda keys, params, x0, t, *cond: weight(t) * loss(keys, params, x0, t, *cond)
+
+    def times_weight(keys, params, x0, context, *cond):
+        value, info = loss(keys, params, x0, context, *cond)
+        return weight(context.t) * value, info
+
+    return times_weight
 
 
 def weighted_judge(judge: Callable, weight: Callable) -> Callable:
@@ -99,7 +130,7 @@ def withholding(loss: Callable, null: Callable, rate: float = 0.1) -> Callable:
     So that one network learns both halves of classifier-free guidance (Ho & Salimans 2022, algorithm 1).
 
     Args:
-      loss: `(keys, params, x0, t, cond) -> [B]`.
+      loss: of examples that are told one `cond`.
       null: `cond -> cond` that tells nothing, of the same shapes (`guidance.replacing`).
       rate: in [0, 1]; 0.1 to 0.2 is usual.
 
@@ -109,11 +140,11 @@ def withholding(loss: Callable, null: Callable, rate: float = 0.1) -> Callable:
     if not 0 <= rate <= 1:
         raise InputError(f"a share of {rate} that is not told its condition: give one in [0, 1]")
 
-    def withheld(keys, params, x0, t, cond):
+    def withheld(keys, params, x0, context, cond):
         keys, coins = rng.split(keys, 2)
         dropped = jax.vmap(lambda key: jax.random.bernoulli(key, rate))(coins)
         cond = jax.tree.map(lambda told, nothing: jnp.where(expand(dropped, told), nothing, told), cond, null(cond))
-        return loss(keys, params, x0, t, cond)
+        return loss(keys, params, x0, context, cond)
 
     return withheld
 
@@ -126,11 +157,11 @@ def classifying(apply: Callable, process: Process) -> Callable:
       process: how data is corrupted.
     """
 
-    def loss(keys, params, x0, t, cond):
+    def loss(keys, params, x0, context, cond):
         noise_keys, dropout_keys = rng.split(keys, 2)
-        x_t, _ = jax.vmap(process.corrupt)(noise_keys, x0, t)
-        logits = apply(params, x_t, t, dropout_keys=dropout_keys)
-        return -Categorical(logits).log_prob(cond["label"])
+        x_t, _ = jax.vmap(process.corrupt)(noise_keys, x0, context.t)
+        logits = apply(params, x_t, context.t, dropout_keys=dropout_keys)
+        return -Categorical(logits).log_prob(cond["label"]), {}
 
     return loss
 

@@ -1,4 +1,4 @@
-"""Losses for tokens: `(keys [B], params, x0 int [B, ...], t [B]) -> loss per example [B]`, in nats a token.
+"""Losses for tokens: `(keys [B], params, x0 int [B, ...], context) -> (loss per example [B], info)`, in nats a token.
 
 The bounds are of -log p(x0): D3PM's in a number of steps, MDLM's and SEDD's in continuous time, which is the limit.
 As in `losses`, each is a judge of what the network says, which `losses.joint` may add to others.

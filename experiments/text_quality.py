@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from diffusion_jax import cli, opened, rng, training_times
 from diffusion_jax.data import text
+from diffusion_jax.losses import Context
 from diffusion_jax.training import workdir
 
 BATCH = 64
@@ -62,7 +63,7 @@ def bound(experiment, params, tokens, options) -> float:
         key = rng.stream(root, "times", number)
         t, _ = draw((), key, index, BATCH)
         keys = rng.per_example(rng.stream(root, "noise", number), index)
-        return experiment.loss(keys, params, {"tokens": batch}, t).mean()
+        return experiment.loss(keys, params, {"tokens": batch}, Context(t))[0].mean()
 
     values = []
     for number in tqdm(range(options.times * num // BATCH), unit="batch", dynamic_ncols=True, leave=False):

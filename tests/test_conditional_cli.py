@@ -120,7 +120,8 @@ def test_no_gradient_reaches_the_base(runs):
     params = jax.tree.map(lambda x: x + 0.1, params)
     batch = {"image": np.stack([sources.digits()[i]["image"] for i in range(2)])}
     keys = jax.random.split(jax.random.key(1), 2)
-    slope = jax.jit(jax.grad(lambda p: experiment.loss(keys, p, batch, np.array([0.3, 0.6], np.float32)).mean()))
+    context = losses.Context(np.array([0.3, 0.6], np.float32))
+    slope = jax.jit(jax.grad(lambda p: experiment.loss(keys, p, batch, context)[0].mean()))
     gradient = slope(params)
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient["unet"]))
     assert all(leaf.any() for leaf in jax.tree.leaves(gradient["control"]["hint"]))

@@ -16,6 +16,7 @@ from PIL import Image
 from diffusion_jax import cli, config, evaluate, sample, train, values
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import SampleRequest
+from diffusion_jax.losses import Context
 from diffusion_jax.recipes import compose
 from diffusion_jax.training import loop, workdir
 from experiments import configs_page
@@ -59,8 +60,9 @@ def test_a_config_builds_and_says_how_to_run_it(path):
     # Shapes only: nothing of this size is computed here.
     batch = {name: jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for name, x in experiment.example.items()}
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
-    losses = jax.eval_shape(experiment.loss, keys, params, batch, jax.ShapeDtypeStruct((2,), jnp.float32))
-    assert losses.shape == (2,)
+    context = Context(jax.ShapeDtypeStruct((2,), jnp.float32), held=jax.eval_shape(experiment.held))
+    losses, info = jax.eval_shape(experiment.loss, keys, params, batch, context)
+    assert {leaf.shape for leaf in (losses, *info.values())} == {(2,)}
     for make in experiment.samplers.values():
         drawn = jax.eval_shape(make(SampleRequest(batch=2)), params, keys, *experiment.ask(2, {}))
         assert {leaf.shape[0] for leaf in jax.tree.leaves(drawn)} == {2}

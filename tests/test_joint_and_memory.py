@@ -88,7 +88,7 @@ def test_the_parts_of_a_loss_add_up():
     joint = parameterizations.joint(TIME, image=image, label=label)
 
     def value(judge):
-        return losses.judged(judge, apply, joint, BOTH)(keys, 0.5, x0, t)
+        return losses.integrand(losses.judged(judge, apply, joint, BOTH))(keys, 0.5, x0, t)
 
     def only(name):
         return lambda output, x0, noise, x_t, t: parts[name](output[name], x0[name], noise[name], x_t[name], t)
@@ -167,7 +167,7 @@ def test_training_shows_a_share_of_the_examples_what_was_said():
 
     def said(share, params=1.0):
         loss = losses.self_conditioned(losses.squared_error(base), apply, read, MEMORY, share)
-        return loss(keys, params, x0, t)
+        return losses.integrand(loss)(keys, params, x0, t)
 
     np.testing.assert_array_equal(said(0.0), 1)
     np.testing.assert_array_equal(said(1.0), 9)

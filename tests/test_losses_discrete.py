@@ -49,7 +49,8 @@ def expected(make, process, alpha, pi, times, weights, params=0.0):
 
     def one(n, x0, x_t):
         rigged = process._replace(corrupt=lambda key, x0, t: (x_t, None))
-        return make(rigged)(jax.random.split(jax.random.key(0), 1), params, x0[None], jnp.asarray(times)[n][None])[0]
+        loss = losses.integrand(make(rigged))
+        return loss(jax.random.split(jax.random.key(0), 1), params, x0[None], jnp.asarray(times)[n][None])[0]
 
     terms = jax.jit(jax.vmap(one))(index[:, 0], DATA[index[:, 1]], STATES[index[:, 2]])
     return L * float(np.sum(weight[tuple(index.T)] * np.asarray(terms)))
@@ -137,6 +138,7 @@ def test_one_token_costs_its_entropy_in_any_number_of_steps(x64):
                 lambda params, x, *_, **__: jnp.log(jnp.asarray(posterior.T))[x],
                 parameterizations.logits(lambda t: t), rigged, num,
             )  # fmt: skip
+            loss = losses.integrand(loss)
             return loss(jax.random.split(jax.random.key(0), 1), None, k[None, None], jnp.array([i / num]))[0]
 
         k, x_t = np.indices((K, K)).reshape(2, -1)
@@ -161,7 +163,7 @@ def test_score_entropy_under_masks_is_mdlm_term_by_term(x64):
     sedd = losses_discrete.sedd(apply, ratios, process, alpha, pi)
 
     def judged(loss, bias):
-        terms = loss(keys, bias, x0, t)
+        terms = losses.integrand(loss)(keys, bias, x0, t)
         return terms.mean(), terms
 
     for_bias = jax.jit(jax.grad(judged, argnums=1, has_aux=True), static_argnums=0)
@@ -253,7 +255,7 @@ def test_losses_are_pure_functions_with_finite_gradients(pi):
     for loss in every:
 
         def mean(params, loss=loss):
-            value = loss(keys, params, x0, jnp.minimum(t, 0.99))
+            value = losses.integrand(loss)(keys, params, x0, jnp.minimum(t, 0.99))
             return value.mean(), value
 
         slope, value = jax.jit(jax.grad(mean, has_aux=True))(params)
@@ -262,7 +264,7 @@ def test_losses_are_pure_functions_with_finite_gradients(pi):
         assert np.isfinite(slope).all()
         assert np.abs(slope).max() > 1e-4
     double = losses.weighted(entropy, lambda t: 2 + 0 * t)
-    once, twice = jax.jit(lambda: (entropy(keys, params, x0, t), double(keys, params, x0, t)))()
+    once, twice = jax.jit(lambda: [losses.integrand(loss)(keys, params, x0, t) for loss in (entropy, double)])()
     np.testing.assert_allclose(twice, 2 * once, rtol=1e-6)
 
 
@@ -275,7 +277,7 @@ def test_certainty_about_the_truth_costs_nothing(x64):
 
     @jax.jit
     def cost(step):
-        loss = losses_discrete.d3pm(apply, parameterizations.logits(lambda t: t), process, 10)
+        loss = losses.integrand(losses_discrete.d3pm(apply, parameterizations.logits(lambda t: t), process, 10))
         return loss(jax.random.split(jax.random.key(0), 1), None, x0, jnp.array([step / 10]))
 
     for step in (1, 5, 10):

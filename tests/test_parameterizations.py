@@ -59,5 +59,6 @@ def test_weights_multiply_example_by_example(x64):
     ratio = np.asarray(losses.snr(schedule)(t))
     np.testing.assert_allclose(losses.min_snr(schedule, 5.0)(t), np.minimum(ratio, 5) / ratio, rtol=1e-12)
 
-    weighted = losses.weighted(lambda keys, params, x0, t: jnp.ones(4), losses.min_snr(schedule))
-    np.testing.assert_allclose(weighted(None, None, None, t), np.minimum(ratio, 5) / ratio, rtol=1e-12)
+    weighted = losses.weighted(lambda *_: (jnp.ones(4), {}), losses.min_snr(schedule))
+    value = losses.integrand(weighted)(None, None, None, t)
+    np.testing.assert_allclose(value, np.minimum(ratio, 5) / ratio, rtol=1e-12)

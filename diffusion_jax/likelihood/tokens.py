@@ -129,7 +129,7 @@ def continuous_bound(
 
     Args:
       loss: `(keys [B], params, x0, t [B], *cond) -> nats a token [B]`, a bound for t uniform over (0, 1]:
-        `losses_discrete.mdlm` or `sedd` of `evaluating(apply)`.
+        `losses.integrand` of `losses_discrete.mdlm` or `sedd` of `evaluating(apply)`.
       params, x0, cond: what the loss takes.
       keys: one key an example, [B].
       draws: times an example, one network evaluation each.

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from diffusion_jax import averages, losses, parameterizations, processes, training_times, views
 from diffusion_jax.distributions import Categorical
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.recipes.compose import Data, optimizer
+from diffusion_jax.recipes.compose import Data, of_batch, optimizer
 from diffusion_jax.recipes.ddpm import table
 
 
@@ -34,7 +34,7 @@ def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Exper
     return Experiment(
         example=data.example,
         init=lambda key: model.init(key, jnp.zeros((1, *data.shape)), jnp.zeros(1))["params"],
-        loss=lambda keys, params, batch, t: criterion(keys, params, data.clean(batch), t, *data.told(batch)),
+        loss=of_batch(criterion, data),
         times=training_times.independent(training_times.table(num)),
         optimizer=optimizer(config.train),
         ema_decay=config.train.ema_decay,

@@ -12,7 +12,8 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from diffusion_jax import averages, conditions, guidance, samplers, values
+from diffusion_jax import conditions, guidance, samplers, values
+from diffusion_jax.averages import WIDEST, Average, named
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.parameterizations import Parameterization
@@ -22,7 +23,7 @@ from diffusion_jax.training_times import Times
 from diffusion_jax.values import Config, Value
 from diffusion_jax.views import View
 
-AVERAGED = values.Real(1e-3, averages.WIDEST)  # widths of profiles
+AVERAGED = values.Real(1e-3, WIDEST)  # widths of profiles
 
 
 class Walk(NamedTuple):
@@ -117,6 +118,8 @@ def compose(
     start: Callable = lambda params: params,
     frozen: Collection[str] = (),
     likelihoods: Mapping[str, Callable] = MappingProxyType({}),
+    averages: Mapping[str, Average] = MappingProxyType({}),
+    held: Callable = dict,
 ) -> Experiment:
     """A method as an experiment.
 
@@ -126,13 +129,15 @@ def compose(
       model: a module, called with (input, time [B], *cond, dropout_keys=[B] or nothing).
       process: destroys the data, and gives the prior.
       parameterization: what the network is shown and asked for.
-      loss: `(apply, parameterization, process) -> loss` (`losses`).
+      loss: `(apply, parameterization, process) -> loss` (`losses`), which may look at `averages` and `held`.
       times: at which it is trained.
       walks: name -> (`SampleRequest -> Walk`); the first is the default sampler.
       preview: the one of them that draws during training, in `config.log.preview_steps` steps.
       start: `params -> params`, what training starts from instead of random ones (`Experiment.start`).
       frozen: parts of the parameters that stay as they start, by their names in the tree's first level.
       likelihoods: name -> (`(apply, parameterization, steps or None) -> likelihood_fn`), see `Experiment`.
+      averages: further ones than the config's, for the loss: target networks.
+      held: what is read once and never trained (`Experiment.held`).
     """
 
     def apply(params, *told, **dropout_keys):
@@ -158,11 +163,12 @@ def compose(
     return Experiment(
         example=data.example,
         init=init,
-        loss=lambda keys, params, batch, t: criterion(keys, params, data.clean(batch), t, *data.told(batch)),
+        loss=of_batch(criterion, data),
         times=times,
         optimizer=holding(frozen, optimizer(config.train)),
         ema_decay=config.train.ema_decay,
-        averages=averages.named(config.train.ema_decays, config.train.ema_profiles),
+        averages={**named(config.train.ema_decays, config.train.ema_profiles), **averages},
+        held=held,
         source=data.source,
         transforms=data.transforms,
         samplers=made,
@@ -174,6 +180,11 @@ def compose(
         told=data.told,
         likelihoods={name: partial(make, apply, parameterization) for name, make in likelihoods.items()},
     )
+
+
+def of_batch(loss: Callable, data: Data) -> Callable:
+    """A loss of x0 and what is told of it (`losses`), as `Experiment.loss` of a batch."""
+    return lambda keys, params, batch, context: loss(keys, params, data.clean(batch), context, *data.told(batch))
 
 
 def drawn_by(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import likelihood, losses_discrete, processes, timesteps, variances
+from diffusion_jax import likelihood, losses, losses_discrete, processes, timesteps, variances
 from diffusion_jax.likelihood.chain import make_denoiser
 from diffusion_jax.schedules import Schedule
 
@@ -120,7 +120,7 @@ def masked(process, alpha: Callable, draws: int = 64) -> Callable:
     """MDLM's bound in continuous time, in bits a token; `steps` is the number of times of each example."""
 
     def make(apply, parameterization, steps):
-        loss = losses_discrete.mdlm(likelihood.evaluating(apply), parameterization, process, alpha)
+        loss = losses.integrand(losses_discrete.mdlm(likelihood.evaluating(apply), parameterization, process, alpha))
 
         def bits(params, keys, x0, *cond):
             count = draws if steps is None else steps

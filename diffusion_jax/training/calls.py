@@ -4,7 +4,8 @@ A call costs the host a time for every array on every device, however little the
 makes several updates, one after another, costs it once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,12 @@ import numpy as np
 
 
 def in_turn(step: Callable, most: int) -> Callable:
-    """`(state, batches, count) -> (state, metrics)`: an update with each of the first `count` batches, in turn.
+    """`(state, batches, count, held) -> (state, metrics)`: an update with each of the first `count` batches, in turn.
 
     What is learned does not depend on where calls end, to the bit.
 
     Args:
-      step: `(state, batch) -> (state, metrics)`.
+      step: `(state, batch, held) -> (state, metrics)`.
       most: batches there are, of which `count`, int32, says how many are looked at. With 1 nothing is looped, and
         bits may differ from those of others.
 
@@ -25,21 +26,21 @@ def in_turn(step: Callable, most: int) -> Callable:
       The function; its metrics are `[most]`, zero from `count` on.
     """
 
-    def once(state, batches, count):
-        state, metrics = step(state, batches[0])
+    def once(state, batches, count, held):
+        state, metrics = step(state, batches[0], held)
         return state, jax.tree.map(lambda x: x[None], metrics)
 
     traced = jax.jit(step, inline=True)  # once, for the shapes of its metrics and for the loop
 
-    def repeatedly(state, batches, count):
+    def repeatedly(state, batches, count, held):
         rows = jax.tree.map(lambda *x: jnp.stack(x), *batches)
 
         def update(i, carried):
             state, found = carried
-            state, metrics = traced(state, jax.tree.map(lambda x: x[i], rows))
+            state, metrics = traced(state, jax.tree.map(lambda x: x[i], rows), held)
             return state, jax.tree.map(lambda all, one: all.at[i].set(one), found, metrics)
 
-        _, metrics = jax.eval_shape(traced, state, batches[0])
+        _, metrics = jax.eval_shape(traced, state, batches[0], held)
         nothing = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), metrics)
         return jax.lax.fori_loop(0, count, update, (state, nothing))
 
@@ -47,11 +48,11 @@ def in_turn(step: Callable, most: int) -> Callable:
 
 
 def filled(compiled: Callable, most: int) -> Callable:
-    """`(state, batches) -> (state, metrics [most])` of a compiled `in_turn`, for any 1 to `most` batches."""
+    """`(state, batches, held={}) -> (state, metrics [most])` of a compiled `in_turn`, for any 1 to `most` batches."""
 
-    def steps(state, batches: Sequence):
-        rest = most - len(batches)
-        return compiled(state, (*batches, *[batches[-1]] * rest), np.int32(len(batches)))  # not looked at: no copies
+    def steps(state, batches: Sequence, held: Mapping = MappingProxyType({})):
+        unseen = [batches[-1]] * (most - len(batches))  # not looked at: no copies
+        return compiled(state, (*batches, *unseen), np.int32(len(batches)), dict(held))
 
     return steps
 

@@ -71,12 +71,19 @@ class Checkpoints:
     Args:
       directory: the folder, made when first written to.
       keep: how many of the newest stay; None for all.
+      held: the digest of what the run holds (`training.held`), for who goes on with it; None for nothing.
       report: called with one line for a person, when there is something to say.
     """
 
-    def __init__(self, directory, keep: int | None = 3, report=lambda line: print(line, file=sys.stderr)):
+    def __init__(
+        self,
+        directory,
+        keep: int | None = 3,
+        held: str | None = None,
+        report=lambda line: print(line, file=sys.stderr),
+    ):
         self.directory = Path(directory).absolute()
-        self._keep, self._report = keep, report
+        self._keep, self._held, self._report = keep, held, report
         self._ledger_file = self.directory.with_name(f"{self.directory.name}.json")
         self._run: str | None = None
         _hush()
@@ -109,7 +116,7 @@ class Checkpoints:
         state = to_host(state)
         step, items = int(state.step), _items(state)
         self._run = self._run or secrets.token_hex(16)
-        meta = manifest.make(step, self._run, position, items)
+        meta = manifest.make(step, self._run, position, items, self._held)
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         whole = ocp.args.Composite(meta=ocp.args.JsonSave(meta), **arguments)
         self._writing(lambda: self._checkpointer.save(self._folder(step), args=whole))
@@ -126,8 +133,8 @@ class Checkpoints:
           template: a state of the same structure, shapes and dtypes (values do not matter).
 
         Raises:
-          InputError: no checkpoint is readable although there are or were some, or the newest has another structure;
-            nothing is overwritten.
+          InputError: no checkpoint is readable although there are or were some, or the newest has another structure,
+            or was trained beside other held arrays; nothing is overwritten.
         """
         lead = jax.process_index() == 0
         if lead:
@@ -136,6 +143,11 @@ class Checkpoints:
         if found is None:
             return None
         step, items, meta, said, lost, damaged = found
+        if meta.get("held") != self._held:
+            raise InputError(
+                f"checkpoint {step} in {self.directory} was trained beside other held arrays than those of now; "
+                "restore held.safetensors from a copy, or begin from it in another work directory: --from"
+            )
         if said:
             again = f"{lost} steps are made again" if lost else "no step is lost"
             self._report(f"{said}; going on from step {step}: {again}")

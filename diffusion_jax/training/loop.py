@@ -18,7 +18,7 @@ from diffusion_jax.data import pipeline
 from diffusion_jax.data.device import prefetch
 from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.training import calls, fork, interrupt, metrics, snapshots
+from diffusion_jax.training import calls, fork, held, interrupt, metrics, snapshots
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.hooks import Hook
 from diffusion_jax.training.judge import Judge
@@ -92,6 +92,7 @@ def fit(
     _check_size(template, jax.device_count() if config.train.fsdp else 1)
     parent = _parent(parent, config, workdir)
     first = partial(_first, experiment, config, parallel, parent, template)
+    holding = held.load(workdir, experiment.held)
     # What a new run begins with may be read from files: what is wrong with them is said before anything is written.
     begins = None if _has_begun(workdir) else first()
     looking = config.log.evaluate_every and config.log.evaluate_num and parallel.joins
@@ -101,7 +102,8 @@ def fit(
         if jax.process_index() == 0:
             claim(workdir, config, config_file, parent, fixed)
             _remove_unfinished(workdir)
-        with Checkpoints(workdir / "checkpoints", config.log.keep or None) as checkpoints:
+            held.save(workdir, holding)
+        with Checkpoints(workdir / "checkpoints", config.log.keep or None, held.digest(holding)) as checkpoints:
             reached = max((line["step"] for line in metrics.read(workdir / metrics.FILE)), default=0)
             saved = checkpoints.restore_latest(template)
             if saved is None:
@@ -115,8 +117,9 @@ def fit(
             _announce(state, source, config, reached)
             if state.step < config.train.steps or looks.missing(int(state.step)):
                 every = [Hook(config.log.snapshot_every, partial(_keep_averages, experiment, workdir)), *hooks]
+                kept = parallel.place(holding)
                 state = _run(
-                    experiment, config, workdir, parallel, checkpoints, state, stream, looks, writers, every
+                    experiment, config, workdir, parallel, checkpoints, state, kept, stream, looks, writers, every
                 )
     return state
 
@@ -169,7 +172,7 @@ def _template(experiment: Experiment) -> TrainState:
 
 
 def _run(
-    experiment, config, workdir, parallel, checkpoints, state, stream, looks, writers, hooks
+    experiment, config, workdir, parallel, checkpoints, state, kept, stream, looks, writers, hooks
 ) -> TrainState:
     lead = jax.process_index() == 0
     start, total = int(state.step), config.train.steps
@@ -200,7 +203,7 @@ def _run(
                     taken, damage = _taken(batches, len(steps))
                     if taken:
                         steps = steps[: len(taken)]
-                        state, found = train_steps(state, [batch for batch, _ in taken])
+                        state, found = train_steps(state, [batch for batch, _ in taken], kept)
                         log.push(steps, found)
                         step, position = steps[-1], taken[-1][1]
                     if damage is not None:
@@ -273,7 +276,8 @@ def _keep_averages(experiment: Experiment, workdir: Path, step: int, state: Trai
 
 def _remove_unfinished(workdir: Path):
     """Remove what a killed run left of files that only a run writes."""
-    for folder, pattern in ((".", "*.json"), ("samples", "step_*.png"), ("averages", "*.safetensors")):
+    of_folder = {".": ("*.json", held.FILE), "samples": ("step_*.png",), "averages": ("*.safetensors",)}
+    for folder, pattern in ((folder, pattern) for folder, patterns in of_folder.items() for pattern in patterns):
         files.remove_unfinished(workdir / folder, pattern)
 
 

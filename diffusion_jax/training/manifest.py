@@ -24,8 +24,8 @@ class DamagedError(Exception):
     """What was read is not what was written."""
 
 
-def make(step: int, run: str, position, items: Mapping[str, Any]) -> dict:
-    """The manifest of `items`, name -> tree of NumPy arrays."""
+def make(step: int, run: str, position, items: Mapping[str, Any], held: str | None = None) -> dict:
+    """The manifest of `items`, name -> tree of NumPy arrays; `held` is the digest of what the run holds."""
     written = {
         "step": step,
         "run": run,
@@ -33,7 +33,7 @@ def make(step: int, run: str, position, items: Mapping[str, Any]) -> dict:
         "crc32": {name: checksums(tree) for name, tree in items.items()},
         "arrays": {name: kinds(tree) for name, tree in items.items()},
     }
-    return signed(written)
+    return signed(written | ({"held": held} if held else {}))
 
 
 def check(manifest, step: int, run: str | None):

@@ -7,6 +7,7 @@ of the other devices is in its `Shares`: `sharded.Sharded` gives it others, and 
 
 import functools
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -28,9 +29,10 @@ class Shares(NamedTuple):
       indices: `b -> int32 [b]`, where its examples stand in the global batch.
       size: `b -> B`.
       batch: `tree [b, ...] -> tree [B, ...]`, every device's arrays in order.
-      slope: `(loss, derive) -> ((params, *batch) -> ((value, per example [b]), gradients))`, means over the global
-        batch; `loss(params, *batch) -> (value, per example)` and what `derive` makes of it, a function like the
-        result, are means over one device's share.
+      slope: `(loss, derive) -> ((params, beside, *batch) -> ((value, aux), gradients))`, means over the global batch;
+        `loss(params, beside, *batch) -> (value, aux)` and what `derive` makes of it, a function like the result, are
+        means over one device's share. `aux` is a tree of arrays [b, ...]; `beside` one of constants, as large as
+        parameters.
     """
 
     indices: Callable
@@ -58,8 +60,8 @@ def mean_slope(loss: Callable, derive: Callable) -> Callable:
     """The slope of every device's share, averaged. Inside `pmap` only."""
     slope = derive(loss)
 
-    def mean(params, *batch):
-        (value, each), gradients = slope(params, *batch)
+    def mean(params, beside, *batch):
+        (value, each), gradients = slope(params, beside, *batch)
         value, gradients = jax.lax.pmean((value, gradients), AXIS)
         return (value, each), gradients
 
@@ -151,21 +153,21 @@ class DataParallel:
         return jax.device_put(split, self._sharded)
 
     def train_step(self, step: Callable) -> Callable:
-        """Compile `(state, batch) -> (state, metrics)`. The given state is donated: use the returned one."""
-        return jax.pmap(
-            step, AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=0, devices=self._subset
-        )
+        """Compile `(state, batch, held={}) -> (state, metrics)`. The state is donated: use the returned one."""
+        axes = {"in_axes": (None, 0, None), "out_axes": (None, None)}
+        compiled = jax.pmap(step, AXIS, **axes, donate_argnums=0, devices=self._subset)
+        return lambda state, batch, held=MappingProxyType({}): compiled(state, batch, dict(held))
 
     def train_steps(self, step: Callable, most: int) -> Callable:
-        """Compile `(state, batches) -> (state, metrics [most])`: an update for each of 1 to `most` batches, in turn.
+        """Compile `(state, batches, held={}) -> (state, metrics [most])`: an update for each of 1 to `most` batches.
 
-        One call makes them all (`calls.in_turn`). The given state is donated: use the returned one.
+        One call makes them all, in turn (`calls.in_turn`). The given state is donated: use the returned one.
 
         Args:
-          step: `(state, batch) -> (state, metrics)`.
+          step: `(state, batch, held) -> (state, metrics)`.
           most: how many batches a call may be given.
         """
-        in_axes, out_axes = (None, 0, None), (None, None)
+        in_axes, out_axes = (None, 0, None, None), (None, None)
         steps = calls.in_turn(step, most)
         compiled = jax.pmap(steps, AXIS, in_axes=in_axes, out_axes=out_axes, donate_argnums=0, devices=self._subset)
         return calls.filled(compiled, most)

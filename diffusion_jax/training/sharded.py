@@ -112,16 +112,16 @@ class Sharded:
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._rows, np.asarray(x)), batch)
 
     def train_step(self, step: Callable) -> Callable:
-        """Compile `(state, batch) -> (state, metrics)`. The given state is donated: use the returned one."""
+        """Compile `(state, batch, held={}) -> (state, metrics)`. The state is donated: use the returned one."""
         return jax.jit(self._staying(step), donate_argnums=0, compiler_options=_OPTIONS)
 
     def train_steps(self, step: Callable, most: int) -> Callable:
-        """Compile `(state, batches) -> (state, metrics [most])`: an update for each of 1 to `most` batches, in turn.
+        """Compile `(state, batches, held={}) -> (state, metrics [most])`: an update for each of 1 to `most` batches.
 
-        One call makes them all (`calls.in_turn`). The given state is donated: use the returned one.
+        One call makes them all, in turn (`calls.in_turn`). The given state is donated: use the returned one.
 
         Args:
-          step: `(state, batch) -> (state, metrics)`.
+          step: `(state, batch, held) -> (state, metrics)`.
           most: how many batches a call may be given.
         """
         steps = calls.in_turn(self._staying(step), most)
@@ -130,8 +130,8 @@ class Sharded:
     def _staying(self, step: Callable) -> Callable:
         """`step`, whose state is spread after it as before."""
 
-        def staying(state, batch):
-            after, metrics = step(state, batch)
+        def staying(state, batch, held={}):  # noqa: B006 (jit takes no other mapping; never changed)
+            after, metrics = step(state, batch, held)
             metrics = jax.lax.with_sharding_constraint(metrics, NamedSharding(self._mesh, PartitionSpec()))
             return jax.lax.with_sharding_constraint(after, self._shardings(after)), metrics
 
@@ -167,18 +167,18 @@ class Sharded:
     def _slope(self, loss: Callable, derive: Callable) -> Callable:
         """`Shares.slope`, from the whole batch and arrays that are spread."""
 
-        def slope(params, *batch):
-            specs = jax.tree.map(lambda x: spec(x.shape, self.total, self._least), params)
+        def slope(params, beside, *batch):
+            specs, others = (jax.tree.map(self._spec, tree) for tree in (params, beside))
 
             # Gathered parameters are not kept for the backward pass: then all would be there at once.
             @partial(jax.checkpoint, policy=lambda primitive, *_, **__: primitive.name != "all_gather")
-            def gathered(shards, *share):
-                return loss(jax.tree.map(_gather, shards, specs), *share)
+            def gathered(shards, beside, *share):
+                return loss(jax.tree.map(_gather, shards, specs), jax.tree.map(_gather, beside, others), *share)
 
             of_share = derive(gathered)
 
-            def mean(shards, *share):
-                (value, each), gradients = of_share(shards, *share)
+            def mean(shards, beside, *share):
+                (value, each), gradients = of_share(shards, beside, *share)
                 gradients = jax.tree.map(self._mean, gradients, specs)
                 return (jax.lax.pmean(value, AXIS), each), gradients
 
@@ -186,19 +186,22 @@ class Sharded:
             return jax.shard_map(
                 mean,
                 mesh=self._mesh,
-                in_specs=(specs, *[rows] * len(batch)),
+                in_specs=(specs, others, *[rows] * len(batch)),
                 out_specs=((PartitionSpec(), rows), specs),
                 check_vma=False,
-            )(params, *batch)
+            )(params, beside, *batch)
 
         return slope
+
+    def _spec(self, x) -> PartitionSpec:
+        return spec(np.shape(x), self.total, self._least)
 
     def _mean(self, gradient, spec: PartitionSpec):
         # The derivative of a gathered array is a sum over devices already; that of a whole one is this device's.
         return gradient / self.total if AXIS in spec else jax.lax.pmean(gradient, AXIS)
 
     def _sharding(self, x) -> NamedSharding:
-        return NamedSharding(self._mesh, spec(np.shape(x), self.total, self._least))
+        return NamedSharding(self._mesh, self._spec(x))
 
     def _shardings(self, tree):
         return jax.tree.map(self._sharding, tree)

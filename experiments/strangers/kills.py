@@ -18,15 +18,15 @@ disturbed. Signals are SIGKILL, SIGTERM, SIGHUP, Ctrl-C and two of them.
 Processes are forked from one that has imported all: so most kills come while something happens, and little time is
 spent on starting.
 
-What to expect of 60 kills from seed 0 (six minutes on two busy CPU cores):
+What to expect of 100 kills from seed 0 (five minutes on two busy CPU cores):
 
-  kills                  60
-  runs                   18
-  Ctrl-C                  8
-  Ctrl-C twice           15
-  SIGHUP                 16
-  SIGTERM                 7
-  SIGKILL                14
+  kills                 100
+  runs                   44
+  Ctrl-C                 17
+  Ctrl-C twice           21
+  SIGHUP                 19
+  SIGTERM                18
+  SIGKILL                25
   steps lost              0
   not saved               0
   traceback               0

@@ -51,11 +51,11 @@ def _apply(params, x, t):
     return jnp.tanh(jnp.concatenate([x, t[:, None]], -1) @ params["in"]) @ params["out"]
 
 
-def _loss(keys, params, batch, t):
+def _loss(keys, params, batch, context):
     x0 = batch["points"]
     noise = rng.normal_like(rng.each(keys, 0), x0)
-    a = t[:, None]
-    return ((_apply(params, jnp.sqrt(1 - a * a) * x0 + a * noise, t) - noise) ** 2).mean(-1)
+    a = context.t[:, None]
+    return ((_apply(params, jnp.sqrt(1 - a * a) * x0 + a * noise, context.t) - noise) ** 2).mean(-1), {}
 
 
 def _preview(batch):

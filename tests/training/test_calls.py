@@ -55,10 +55,10 @@ def init(key):
     return {"weight": 0.3 * jax.random.normal(key, (SIZE, SIZE)), "bias": jax.numpy.zeros(SIZE)}
 
 
-def loss(keys, params, batch, t):
+def loss(keys, params, batch, context):
     noise = rng.normal_like(rng.each(keys, 0), batch["x"])
-    hidden = jax.numpy.tanh(batch["x"] + t[:, None] * noise)
-    return ((hidden @ params["weight"] + params["bias"] - noise) ** 2).mean(1)
+    hidden = jax.numpy.tanh(batch["x"] + context.t[:, None] * noise)
+    return ((hidden @ params["weight"] + params["bias"] - noise) ** 2).mean(1), {}
 
 
 class Trained:
@@ -137,7 +137,11 @@ def test_the_state_stays_where_it_was_and_the_one_given_away_is_gone(in_fours):
 
 def test_that_comparison_can_fail(parallel, step, in_fours):
     """Control: the examples of each batch the other way round meet other noise, and weights differ."""
-    compiled = parallel.train_steps(lambda state, batch: step(state, jax.tree.map(lambda x: x[::-1], batch)), most=4)
+
+    def turned(state, batch, held):
+        return step(state, jax.tree.map(lambda x: x[::-1], batch), held)
+
+    compiled = parallel.train_steps(turned, most=4)
     assert far(Trained(parallel, compiled, [4, 3], most=4), in_fours) > 1e-3
 
 

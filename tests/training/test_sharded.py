@@ -70,14 +70,14 @@ def learner():
     def init(key):
         return {name: 0.3 * jax.random.normal(rng.stream(key, name), shape) for name, shape in shapes.items()}
 
-    def loss(keys, params, batch, t):
+    def loss(keys, params, batch, context):
         noise = rng.normal_like(rng.each(keys, 0), batch["image"])
-        x = batch["image"] + t[:, None, None, None] * noise
+        x = batch["image"] + context.t[:, None, None, None] * noise
         axes = ("NHWC", "HWIO", "NHWC")
         h = jax.lax.conv_general_dilated(x, params["conv"], (1, 1), "SAME", dimension_numbers=axes)
         kept = jax.vmap(lambda key: jax.random.bernoulli(key, 0.8, (16,)))(rng.each(keys, 1))
         h = jax.nn.silu(h * kept[:, None, None]) @ params["dense"] + params["bias"]
-        return ((jax.nn.silu(h) @ params["out"] - noise) ** 2).mean((1, 2, 3))
+        return ((jax.nn.silu(h) @ params["out"] - noise) ** 2).mean((1, 2, 3)), {}
 
     return Learner(init, loss, training_times.loss_aware(num=4, kept=2))
 

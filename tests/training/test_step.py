@@ -84,8 +84,8 @@ def test_what_the_drawing_of_times_remembers_is_the_same_on_every_number_of_devi
     """A loss of one multiplication, so that this compiles at once."""
     times = training_times.loss_aware(num=4, kept=2)
 
-    def loss(keys, params, batch, t):
-        return params * batch["image"] * t
+    def loss(keys, params, batch, context):
+        return params * batch["image"] * context.t, {}
 
     def memory(devices):
         data_parallel = DataParallel(jax.devices()[:devices])
