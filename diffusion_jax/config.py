@@ -32,7 +32,7 @@ FREE = (
 )
 
 # These have come since runs were first kept, and do change what is computed: the value of a run that has none.
-SINCE = {"train.ema_decays": [], "train.ema_profiles": []}
+SINCE = {"train.ema_decays": [], "train.ema_profiles": [], "train.decay_steps": 0, "train.final_rate": 0.0}
 
 # These have left the configs where they had no effect; with another value they had one.
 GONE = {"data.dir": "", "data.flip": False}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -84,6 +84,9 @@ class Experiment(NamedTuple):
         power-function profile are also kept now and then, for averages to be made of them after training.
       held: `() -> nested dictionary of arrays` that the loss is given and nothing trains: a teacher, an encoder.
         Called once, when the run begins, outside of any compiled function; the work directory keeps what it gave.
+      rates: name -> (`number of the update, from 0 -> rate`), for the log.
+      method: the parts that it was composed of (`recipes.compose.Method`), for who wants to know them; None where it
+        was put together otherwise.
     """
 
     example: Mapping[str, jax.ShapeDtypeStruct]
@@ -105,3 +108,5 @@ class Experiment(NamedTuple):
     log_prob: Callable | None = None
     averages: Mapping[str, Average] = MappingProxyType({})
     held: Callable = dict
+    rates: Mapping[str, Callable] = MappingProxyType({})
+    method: Any = None

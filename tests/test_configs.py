@@ -13,12 +13,14 @@ import optax
 import pytest
 from PIL import Image
 
-from diffusion_jax import cli, config, evaluate, sample, train, values
+from diffusion_jax import cli, config, evaluate, sample, samplers, timesteps, train, values
+from diffusion_jax.data import sources
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.losses import Context
-from diffusion_jax.recipes import compose
-from diffusion_jax.training import loop, workdir
+from diffusion_jax.recipes import ddpm
+from diffusion_jax.recipes.compose import Walk, compose
+from diffusion_jax.training import loop, optimizers, workdir
 from experiments import configs_page
 from experiments.strangers import overrides
 from tests import tiny
@@ -202,14 +204,52 @@ def test_zero_is_off_for_the_optimiser():
     train = tiny.get_config().train
     train.update({"warmup_steps": 0, "clip_norm": 0.0, "learning_rate": 0.1})
     params, gradients = {"w": jnp.ones(3)}, {"w": jnp.array([3.0, -4.0, 1e3])}
-    ours, adam = compose.optimizer(train), optax.adam(0.1, eps=1e-8)
+    ours, adam = optimizers.adam(train).transformation, optax.adam(0.1, eps=1e-8)
     update, state = ours.update(gradients, ours.init(params))
     np.testing.assert_allclose(update["w"], [-0.1, 0.1, -0.1], rtol=1e-5)
     np.testing.assert_array_equal(update["w"], adam.update(gradients, adam.init(params))[0]["w"])
     train.update({"warmup_steps": 10, "clip_norm": 1.0})
-    theirs = compose.optimizer(train)
+    theirs = optimizers.adam(train).transformation
     assert jax.tree.structure(theirs.init(params)) == jax.tree.structure(state)
     assert (theirs.update(gradients, theirs.init(params))[0]["w"] == 0).all()  # the rate rises from 0
+
+
+def test_a_rate_rises_and_falls_and_parts_have_their_own():
+    train = tiny.get_config().train
+    train.update({"warmup_steps": 10, "decay_steps": 20, "learning_rate": 0.1, "final_rate": 0.01, "clip_norm": 0.0})
+    law = optimizers.rate(train)
+    np.testing.assert_allclose([law(n) for n in (0, 5, 10, 20, 30, 99)], [0, 0.05, 0.1, 0.055, 0.01, 0.01], rtol=1e-6)
+    train.weight_decay = 0.5
+    params = {"code": jnp.ones((2, 2)), "net": {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}}
+    made = optimizers.by_part(optimizers.adamw, code=lambda train: optimizers.Optimizer(optax.sgd(1.0)))(train)
+    state = made.transformation.init(params)
+    for _ in range(6):  # five updates of no gradient, at rates that rise
+        update, state = made.transformation.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    np.testing.assert_allclose(update["net"]["w"], -0.5 * law(5), rtol=1e-6)  # weights decay
+    assert not update["net"]["b"].any()
+    update, _ = made.transformation.update(jax.tree.map(jnp.ones_like, params), state, params)
+    np.testing.assert_array_equal(update["code"], -1)
+    assert made.rates.keys() == {"learning_rate"}
+
+
+def test_a_part_of_a_method_is_changed_by_replacing_it():
+    """A sampler and an optimiser of one's own; what is left as it was is the same."""
+    values = tiny.get_config()
+    method = ddpm.method(values, sources.digits)
+
+    def heun(request):
+        return Walk(samplers.heun(method.schedule), timesteps.uniform(request.steps or 25, 1000))
+
+    def slow(train):
+        return optimizers.Optimizer(optax.sgd(1e-3), {"learning_rate": lambda number: 1e-3})
+
+    experiment = compose(values, method._replace(walks={**method.walks, "heun": heun}, optimizer=slow))
+    assert [*experiment.samplers] == ["ancestral", "ddim", "heun"]
+    assert experiment.method.walks["heun"] is heun
+    params = jax.eval_shape(experiment.init, jax.random.key(0))
+    assert not jax.tree.leaves(jax.eval_shape(experiment.optimizer.init, params))
+    drawn = jax.eval_shape(experiment.samplers["heun"](SampleRequest(2)), params, jax.random.key(0))
+    assert drawn.shape == (2, 8, 8, 1)
 
 
 class Begins(Exception):

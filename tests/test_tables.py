@@ -33,7 +33,8 @@ from diffusion_jax.distributions import Gaussian
 from diffusion_jax.errors import InputError
 from diffusion_jax.evaluation import extractors, frechet, protocol
 from diffusion_jax.experiment import SampleRequest
-from diffusion_jax.recipes import ddpm, pixels
+from diffusion_jax.recipes import pixels
+from diffusion_jax.recipes.compose import compose
 from diffusion_jax.training.checkpoint import Checkpoints
 from experiments.tables import ddim, ema, progressive, shared
 from experiments.tables import samplers as equal
@@ -191,7 +192,7 @@ SCHEDULES = {
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_schedules_are_recognised(name):
+def test_the_schedule_is_that_of_the_method(name):
     module = config.load(CONFIGS / f"{name}.py")
     values = module.get_config()
     found = shared.schedule_of(shared.Run(Path(name), values, module.build(values)))
@@ -200,10 +201,10 @@ def test_schedules_are_recognised(name):
     np.testing.assert_array_equal(found.sigma(t), SCHEDULES[name]().sigma(t))
 
 
-def test_an_unknown_schedule_is_not_taken_for_another(run):
-    other = ddpm.build(run.config, sources.digits, betas=schedules.quadratic_betas(T))
+def test_a_method_without_a_schedule_is_refused(run):
+    method = run.experiment.method._replace(schedule=None)
     with pytest.raises(InputError, match="ancestral, ddim"):
-        shared.schedule_of(run._replace(experiment=other))
+        shared.schedule_of(run._replace(experiment=compose(run.config, method)))
 
 
 # ---- Progressive.

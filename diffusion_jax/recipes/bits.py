@@ -16,13 +16,13 @@ from diffusion_jax import (
     timesteps,
     training_times,
 )
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.recipes import pixels
-from diffusion_jax.recipes.compose import Data, Walk, compose
+from diffusion_jax.recipes.compose import Data, Method, Walk, composed
 from diffusion_jax.views import View
 
 
-def build(config: ConfigDict, data: Data, bits: int) -> Experiment:
+def method(config: ConfigDict, data: Data, bits: int) -> Method:
     """Analog bits as an experiment: the network predicts the bits, shown what it predicted before.
 
     Args:
@@ -40,14 +40,14 @@ def build(config: ConfigDict, data: Data, bits: int) -> Experiment:
         sampler = samplers.ancestral(processes.self_conditioned(inner), on_mean)
         return Walk(sampler, timesteps.linear(request.steps or 100), (guidance.clip(),))
 
-    return compose(
-        config,
+    return Method(
         data._replace(
             clean=lambda batch: analog_bits.encode(data.clean(batch)[..., 0], bits),
             shape=(*data.shape[:-1], bits),
             view=_decoded(data.view),
         ),
         model=pixels.unet(config, outputs=bits),
+        schedule=schedule,
         process=process,
         parameterization=parameterizations.self_conditioned(base),
         loss=partial(losses.self_conditioned, losses.squared_error(base)),
@@ -55,6 +55,9 @@ def build(config: ConfigDict, data: Data, bits: int) -> Experiment:
         walks={"ddim": ddim},
         preview="ddim",
     )
+
+
+build = composed(method)
 
 
 def _decoded(view: View) -> View:

@@ -7,13 +7,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax import images, losses, parameterizations, processes, samplers, timesteps, training_times
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.processes import heat
 from diffusion_jax.recipes import pixels
-from diffusion_jax.recipes.compose import Walk, compose, without_eta
+from diffusion_jax.recipes.compose import Method, Walk, composed, without_eta
 
 
-def build(
+def method(
     config: ConfigDict,
     source: Callable,
     widest: float,
@@ -21,7 +21,7 @@ def build(
     training_noise: float = 0.02,
     sampling_noise: float = 0.025,
     steps: int = 200,
-) -> Experiment:
+) -> Method:
     """Inverse heat dissipation as an experiment; the network predicts x0.
 
     Args:
@@ -45,8 +45,7 @@ def build(
     def sharpen(request: SampleRequest) -> Walk:
         return Walk(samplers.ancestral(process), timesteps.linear(request.steps or steps))
 
-    return compose(
-        config,
+    return Method(
         pixels.data(config, source),
         model=pixels.unet(config),
         process=process,
@@ -56,6 +55,9 @@ def build(
         walks={"sharpen": without_eta(sharpen)},
         preview="sharpen",
     )
+
+
+build = composed(method)
 
 
 def mean_colours(source, num: int = 1000) -> np.ndarray:

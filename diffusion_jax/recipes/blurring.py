@@ -14,12 +14,12 @@ from diffusion_jax import (
     timesteps,
     training_times,
 )
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.recipes import pixels
-from diffusion_jax.recipes.compose import Walk, compose, without_eta
+from diffusion_jax.recipes.compose import Method, Walk, composed, without_eta
 
 
-def build(config: ConfigDict, source: Callable, widest: float) -> Experiment:
+def method(config: ConfigDict, source: Callable, widest: float) -> Method:
     """Blurring diffusion as an experiment: the network predicts x0, and the ancestral sampler is the paper's.
 
     Args:
@@ -33,10 +33,10 @@ def build(config: ConfigDict, source: Callable, widest: float) -> Experiment:
     def ancestral(request: SampleRequest) -> Walk:
         return Walk(samplers.ancestral(process), timesteps.linear(request.steps or 200), (guidance.clip(),))
 
-    return compose(
-        config,
+    return Method(
         pixels.data(config, source),
         model=pixels.unet(config),
+        schedule=schedule,
         process=process,
         # The paper predicts eps (`processes.eps_in_pixels`). With few steps and clipping that favours the average
         # digit: what is fine comes divided by an alpha of 0.001 times the schedule's.
@@ -46,3 +46,6 @@ def build(config: ConfigDict, source: Callable, widest: float) -> Experiment:
         walks={"ancestral": without_eta(ancestral)},
         preview="ancestral",
     )
+
+
+build = composed(method)

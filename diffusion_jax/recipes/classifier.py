@@ -7,8 +7,9 @@ from ml_collections import ConfigDict
 from diffusion_jax import averages, losses, parameterizations, processes, training_times, views
 from diffusion_jax.distributions import Categorical
 from diffusion_jax.experiment import Experiment
-from diffusion_jax.recipes.compose import Data, of_batch, optimizer
+from diffusion_jax.recipes.compose import Data, of_batch
 from diffusion_jax.recipes.ddpm import table
+from diffusion_jax.training.optimizers import adam
 
 
 def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Experiment:
@@ -30,13 +31,15 @@ def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Exper
     def log_prob(params, x_t, t, label):
         return Categorical(apply(params, x_t, t)).log_prob(label)
 
+    optimizer = adam(config.train)
     criterion = losses.classifying(apply, processes.gaussian(schedule))
     return Experiment(
         example=data.example,
         init=lambda key: model.init(key, jnp.zeros((1, *data.shape)), jnp.zeros(1))["params"],
         loss=of_batch(criterion, data),
         times=training_times.independent(training_times.table(num)),
-        optimizer=optimizer(config.train),
+        optimizer=optimizer.transformation,
+        rates=optimizer.rates,
         ema_decay=config.train.ema_decay,
         averages=averages.named(config.train.ema_decays, config.train.ema_profiles),
         source=data.source,

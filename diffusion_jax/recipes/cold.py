@@ -8,13 +8,13 @@ from ml_collections import ConfigDict
 
 from diffusion_jax import losses, parameterizations, processes, samplers, timesteps, training_times
 from diffusion_jax.arrays import namespace
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.processes import degrade
 from diffusion_jax.recipes import pixels
-from diffusion_jax.recipes.compose import Walk, compose, without_eta
+from diffusion_jax.recipes.compose import Method, Walk, composed, without_eta
 
 
-def build(config: ConfigDict, source: Callable, colours: np.ndarray, sigma: float = 0.2) -> Experiment:
+def method(config: ConfigDict, source: Callable, colours: np.ndarray, sigma: float = 0.2) -> Method:
     """Pooling as an experiment: blocks of 2, 4, 8, ... pixels become one, until the mean colour is left.
 
     A little noise on top of every state breaks the symmetry of flat images (the paper's section 5.2). On the way back
@@ -40,8 +40,7 @@ def build(config: ConfigDict, source: Callable, colours: np.ndarray, sigma: floa
     def rebuild(request: SampleRequest) -> Walk:
         return Walk(samplers.ancestral(process), timesteps.linear(request.steps or 50))
 
-    return compose(
-        config,
+    return Method(
         pixels.data(config, source),
         model=pixels.unet(config),
         process=process,
@@ -51,3 +50,6 @@ def build(config: ConfigDict, source: Callable, colours: np.ndarray, sigma: floa
         walks={"rebuild": without_eta(rebuild)},
         preview="rebuild",
     )
+
+
+build = composed(method)

@@ -19,6 +19,7 @@ from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.processes import Process
 from diffusion_jax.schedules import Schedule
+from diffusion_jax.training.optimizers import adam
 from diffusion_jax.training_times import Times
 from diffusion_jax.values import Config, Value
 from diffusion_jax.views import View
@@ -76,6 +77,8 @@ def base_config() -> Config:
             steps_per_call=values.count(1, "updates that the compiled program makes before it returns", 1000),
             learning_rate=values.number(2e-4, "learning rate of Adam", 1e-12, 1000),
             warmup_steps=values.count(5000, "updates in which the rate rises from 0", zero="the full rate at once"),
+            decay_steps=values.count(0, "updates in which the rate falls after that", zero="it stays as it is"),
+            final_rate=values.number(0.0, "learning rate after decay_steps", 0, 1000),
             clip_norm=values.number(1.0, "norm that longer gradients are scaled to", 1e-6, 1e9, zero="no clipping"),
             ema_decay=Value(0.9999, "decay of the average that samples are drawn with", decay),
             ema_decays=values.listed((), "decays of further averages (sample --average)", decay),
@@ -104,27 +107,10 @@ def with_dir(config: Config) -> Config:
     return config
 
 
-def compose(
-    config: ConfigDict,
-    data: Data,
-    *,
-    model: nn.Module,
-    process: Process,
-    parameterization: Parameterization,
-    loss: Callable,
-    times: Times,
-    walks: Mapping[str, Callable],
-    preview: str,
-    start: Callable = lambda params: params,
-    frozen: Collection[str] = (),
-    likelihoods: Mapping[str, Callable] = MappingProxyType({}),
-    averages: Mapping[str, Average] = MappingProxyType({}),
-    held: Callable = dict,
-) -> Experiment:
-    """A method as an experiment.
+class Method(NamedTuple):
+    """The parts of a method on some data; a recipe's `method` gives one, and `_replace` changes a part.
 
-    Args:
-      config: values, with the sections of `base_config`.
+    Attributes:
       data: what is learned.
       model: a module, called with (input, time [B], *cond, dropout_keys=[B] or nothing).
       process: destroys the data, and gives the prior.
@@ -133,6 +119,8 @@ def compose(
       times: at which it is trained.
       walks: name -> (`SampleRequest -> Walk`); the first is the default sampler.
       preview: the one of them that draws during training, in `config.log.preview_steps` steps.
+      schedule: of Gaussian noise, where the method has one.
+      optimizer: `config.train -> Optimizer` (`training.optimizers`).
       start: `params -> params`, what training starts from instead of random ones (`Experiment.start`).
       frozen: parts of the parameters that stay as they start, by their names in the tree's first level.
       likelihoods: name -> (`(apply, parameterization, steps or None) -> likelihood_fn`), see `Experiment`.
@@ -140,18 +128,44 @@ def compose(
       held: what is read once and never trained (`Experiment.held`).
     """
 
+    data: Data
+    model: nn.Module
+    process: Process
+    parameterization: Parameterization
+    loss: Callable
+    times: Times
+    walks: Mapping[str, Callable]
+    preview: str
+    schedule: Schedule | None = None
+    optimizer: Callable = adam
+    start: Callable = lambda params: params
+    frozen: Collection[str] = ()
+    likelihoods: Mapping[str, Callable] = MappingProxyType({})
+    averages: Mapping[str, Average] = MappingProxyType({})
+    held: Callable = dict
+
+
+def compose(config: ConfigDict, method: Method) -> Experiment:
+    """A method as an experiment; `config` has the sections of `base_config`.
+
+    Raises:
+      InputError: values that do not fit together, a size of images among them that the network cannot have.
+    """
+    data, model, parameterization = method.data, method.model, method.parameterization
+    optimizer = method.optimizer(config.train)
+
     def apply(params, *told, **dropout_keys):
         return model.apply({"params": params}, *told, **dropout_keys)
 
     def network_input(key, batch):
-        x = jax.vmap(lambda key: process.prior(key, data.shape))(key[None])
+        x = jax.vmap(lambda key: method.process.prior(key, data.shape))(key[None])
         return *parameterization.scale(x, jnp.ones(1)), *data.told(batch)
 
     def train_apply(params, *told, **dropout_keys):
-        held = {name: jax.lax.stop_gradient(part) if name in frozen else part for name, part in params.items()}
+        held = {name: jax.lax.stop_gradient(part) if name in method.frozen else part for name, part in params.items()}
         return apply(held, *told, **dropout_keys)
 
-    criterion = loss(train_apply, parameterization, process)
+    criterion = method.loss(train_apply, parameterization, method.process)
     # Only the shapes: nothing is drawn.
     one = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in data.example.items()}
     shapes = jax.eval_shape(network_input, jax.random.key(0), one)
@@ -159,27 +173,38 @@ def compose(
     def init(key):
         return model.init(key, *jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))["params"]
 
-    made = drawn_by(walks, apply, parameterization, process, data.shape)
+    made = drawn_by(method.walks, apply, parameterization, method.process, data.shape)
     return Experiment(
         example=data.example,
         init=init,
         loss=of_batch(criterion, data),
-        times=times,
-        optimizer=holding(frozen, optimizer(config.train)),
+        times=method.times,
+        optimizer=holding(method.frozen, optimizer.transformation),
+        rates=optimizer.rates,
         ema_decay=config.train.ema_decay,
-        averages={**named(config.train.ema_decays, config.train.ema_profiles), **averages},
-        held=held,
+        averages={**named(config.train.ema_decays, config.train.ema_profiles), **method.averages},
         source=data.source,
         transforms=data.transforms,
         samplers=made,
-        preview=lambda batch: made[preview](SampleRequest(batch, steps=config.log.preview_steps)),
+        preview=lambda batch: made[method.preview](SampleRequest(batch, steps=config.log.preview_steps)),
         view=data.view,
         ask=data.ask,
-        start=start,
+        start=method.start,
+        held=method.held,
         clean=data.clean,
         told=data.told,
-        likelihoods={name: partial(make, apply, parameterization) for name, make in likelihoods.items()},
+        likelihoods={name: partial(make, apply, parameterization) for name, make in method.likelihoods.items()},
+        method=method,
     )
+
+
+def composed(method: Callable) -> Callable:
+    """`(config, ...) -> Experiment` of a recipe's `(config, ...) -> Method`."""
+
+    def build(config: ConfigDict, *parts, **more) -> Experiment:
+        return compose(config, method(config, *parts, **more))
+
+    return build
 
 
 def of_batch(loss: Callable, data: Data) -> Callable:
@@ -260,15 +285,3 @@ def without_eta(walk: Callable) -> Callable:
         return walk(request)
 
     return refusing
-
-
-def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Adam with a linear warm-up and gradients clipped by their global norm (DDPM's appendix B and its code).
-
-    Zero `warmup_steps` is the full rate from the first step on, and zero `clip_norm` clips nothing. The optimiser's
-    state has the same structure with and without, so that a fork may change them.
-    """
-    rate, steps, norm = config.learning_rate, config.warmup_steps, config.clip_norm
-    warmup = optax.linear_schedule(0.0, rate, steps) if steps else optax.constant_schedule(rate)
-    clip = optax.clip_by_global_norm(norm) if norm else optax.identity()
-    return optax.chain(clip, optax.adam(warmup, eps=1e-8))

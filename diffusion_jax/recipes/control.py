@@ -8,11 +8,10 @@ from ml_collections import ConfigDict
 
 from diffusion_jax import losses, parameterizations, processes, training_times, values
 from diffusion_jax.errors import InputError
-from diffusion_jax.experiment import Experiment
 from diffusion_jax.models.controlnet import Controlled, HintEncoder, from_base
 from diffusion_jax.models.skeleton import Skeleton
 from diffusion_jax.recipes import ddpm
-from diffusion_jax.recipes.compose import Data, compose, without_eta
+from diffusion_jax.recipes.compose import Data, Method, composed, without_eta
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.values import Config
 
@@ -26,7 +25,7 @@ def with_base(config: Config) -> Config:
     return ddpm.with_table(config)
 
 
-def build(config: ConfigDict, data: Data, unet: Skeleton) -> Experiment:
+def method(config: ConfigDict, data: Data, unet: Skeleton) -> Method:
     """A ControlNet as an experiment; the base of `config.control.base` is frozen.
 
     Args:
@@ -37,10 +36,10 @@ def build(config: ConfigDict, data: Data, unet: Skeleton) -> Experiment:
     num = config.diffusion.timesteps
     schedule = ddpm.table(num)
     model = Controlled(unet, HintEncoder(tuple(config.control.channels), unet.dtype))
-    return compose(
-        config,
+    return Method(
         data,
         model=model,
+        schedule=schedule,
         process=processes.gaussian(schedule),
         parameterization=parameterizations.eps(schedule, parameterizations.table_index(num)),
         loss=losses.simple,
@@ -50,6 +49,9 @@ def build(config: ConfigDict, data: Data, unet: Skeleton) -> Experiment:
         start=start_from(config.control.base),
         frozen=("unet",),
     )
+
+
+build = composed(method)
 
 
 def start_from(base: str) -> Callable:

@@ -17,10 +17,10 @@ from diffusion_jax import (
     variances,
 )
 from diffusion_jax.errors import InputError
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.likelihood import HEUN
 from diffusion_jax.recipes import likelihoods, pixels
-from diffusion_jax.recipes.compose import Walk, by_classifier, compose, without_eta
+from diffusion_jax.recipes.compose import Method, Walk, by_classifier, composed, without_eta
 from diffusion_jax.values import Config
 
 
@@ -35,12 +35,12 @@ def with_table(config: Config) -> Config:
     return config
 
 
-def build(
+def method(
     config: ConfigDict,
     source: Callable,
     betas=None,
     variance: Callable = variances.fixed_large,
-) -> Experiment:
+) -> Method:
     """DDPM as an experiment.
 
     Args:
@@ -56,10 +56,10 @@ def build(
     num = config.diffusion.timesteps
     schedule = table(num, betas)
 
-    return compose(
-        config,
+    return Method(
         pixels.data(config, source),
         model=pixels.unet(config),
+        schedule=schedule,
         process=processes.gaussian(schedule),
         parameterization=parameterizations.eps(schedule, parameterizations.table_index(num)),
         loss=losses.simple,
@@ -71,6 +71,9 @@ def build(
             "ode": likelihoods.flow(schedule, likelihoods.table_grid(schedule, num), 200, HEUN),
         },
     )
+
+
+build = composed(method)
 
 
 def table(num: int, betas=None) -> schedules.Schedule:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from diffusion_jax import losses, parameterizations, processes, samplers, schedules, timesteps, training_times
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.recipes import likelihoods, pixels
-from diffusion_jax.recipes.compose import Walk, compose, without_eta
+from diffusion_jax.recipes.compose import Method, Walk, composed, without_eta
 
 
-def build(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_max: float = 80.0) -> Experiment:
+def method(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_max: float = 80.0) -> Method:
     """EDM as an experiment.
 
     Args:
@@ -27,10 +27,10 @@ def build(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_m
 
         return without_eta(down)
 
-    return compose(
-        config,
+    return Method(
         pixels.data(config, source),
         model=pixels.unet(config),
+        schedule=schedule,
         process=processes.gaussian(schedule),
         parameterization=parameterizations.edm(schedule, sigma_data),
         loss=losses.simple,
@@ -46,3 +46,6 @@ def build(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_m
         preview="heun",
         likelihoods={"ode": likelihoods.flow(schedule, likelihoods.level_grid(schedule, level=2e-3))},
     )
+
+
+build = composed(method)

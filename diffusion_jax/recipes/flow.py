@@ -5,12 +5,12 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from diffusion_jax import losses, parameterizations, processes, samplers, schedules, timesteps, training_times
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.recipes import likelihoods, pixels
-from diffusion_jax.recipes.compose import Walk, compose, without_eta
+from diffusion_jax.recipes.compose import Method, Walk, composed, without_eta
 
 
-def build(config: ConfigDict, source: Callable, shift: float = 1.0) -> Experiment:
+def method(config: ConfigDict, source: Callable, shift: float = 1.0) -> Method:
     """Flow matching as an experiment: velocities at logit-normal times, and steps down the line.
 
     Args:
@@ -28,10 +28,10 @@ def build(config: ConfigDict, source: Callable, shift: float = 1.0) -> Experimen
         # Just below t = 1, where sigma / alpha is finite.
         return Walk(samplers.heun(schedule), timesteps.linear(request.steps or 25, first=0.999))
 
-    return compose(
-        config,
+    return Method(
         pixels.data(config, source),
         model=pixels.unet(config),
+        schedule=schedule,
         process=processes.gaussian(schedule),
         parameterization=parameterizations.velocity(schedule, parameterizations.thousandths),
         loss=losses.simple,
@@ -40,3 +40,6 @@ def build(config: ConfigDict, source: Callable, shift: float = 1.0) -> Experimen
         preview="euler",
         likelihoods={"ode": likelihoods.flow(schedule, likelihoods.level_grid(schedule))},
     )
+
+
+build = composed(method)

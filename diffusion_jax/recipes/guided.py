@@ -18,9 +18,9 @@ from diffusion_jax import (
     variances,
 )
 from diffusion_jax.errors import InputError
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.recipes import likelihoods
-from diffusion_jax.recipes.compose import Data, Walk, compose, without_eta
+from diffusion_jax.recipes.compose import Data, Method, Walk, composed, without_eta
 from diffusion_jax.recipes.ddpm import with_table
 from diffusion_jax.recipes.improved import l_hybrid, said
 from diffusion_jax.values import Config
@@ -34,14 +34,14 @@ def with_guidance(config: Config) -> Config:
     return config
 
 
-def build(
+def method(
     config: ConfigDict,
     data: Data,
     classes: int,
     model: nn.Module,
     betas: Callable = schedules.cosine_betas,
     transforms: Sequence[Callable] = (guidance.clip(),),
-) -> Experiment:
+) -> Method:
     """A class-conditional model with a learned variance, trained for classifier-free guidance.
 
     Args:
@@ -79,10 +79,10 @@ def build(
         certain = (*transforms, variances.posterior(schedule))
         return Walk(samplers.ancestral(deterministic), grid, certain, guide(request))
 
-    return compose(
-        config,
+    return Method(
         data._replace(ask=conditions.labels(classes, null=classes)),
         model=model,
+        schedule=schedule,
         process=process,
         parameterization=learned,
         loss=loss,
@@ -94,3 +94,6 @@ def build(
             "bound_as_trained": likelihoods.learned_chain(schedule, num, transforms, likelihoods.of_table(num)),
         },
     )
+
+
+build = composed(method)

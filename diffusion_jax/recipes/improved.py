@@ -17,10 +17,10 @@ from diffusion_jax import (
     timesteps,
     training_times,
 )
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.recipes import likelihoods, pixels
-from diffusion_jax.recipes.compose import Walk, compose, without_eta
+from diffusion_jax.recipes.compose import Method, Walk, composed, without_eta
 from diffusion_jax.recipes.ddpm import ddim
 
 
@@ -42,9 +42,9 @@ def said(schedule: schedules.Schedule, num: int) -> tuple[Parameterization, Para
     return base, parameterizations.learned_range(base, schedule, narrowest)
 
 
-def build(
+def method(
     config: ConfigDict, source: Callable, judge: Callable = l_hybrid, times: Callable | None = None
-) -> Experiment:
+) -> Method:
     """Improved DDPM as an experiment.
 
     Args:
@@ -62,10 +62,10 @@ def build(
         grid = timesteps.respaced(min(100, num) if request.steps is None else request.steps, num)
         return Walk(samplers.ancestral(process), grid, (guidance.clip(),))
 
-    return compose(
-        config,
+    return Method(
         pixels.data(config, source),
         model=pixels.unet(config, outputs=2),
+        schedule=schedule,
         process=process,
         parameterization=learned,
         loss=partial(losses.judged, judge(base, learned, process, num)),
@@ -79,3 +79,6 @@ def build(
             ),
         },
     )
+
+
+build = composed(method)

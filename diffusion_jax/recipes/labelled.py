@@ -26,14 +26,14 @@ from diffusion_jax import (
 )
 from diffusion_jax.data import sources
 from diffusion_jax.distributions import draw
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.models.labelled import LabelledUNet
 from diffusion_jax.processes.categorical import linear_alpha
 from diffusion_jax.recipes import pixels
-from diffusion_jax.recipes.compose import Data, Walk, compose, without_eta
+from diffusion_jax.recipes.compose import Data, Method, Walk, composed, without_eta
 
 
-def build(config: ConfigDict, source: Callable, classes: int, label_weight: float = 0.1) -> Experiment:
+def method(config: ConfigDict, source: Callable, classes: int, label_weight: float = 0.1) -> Method:
     """The joint law of images and labels as an experiment.
 
     Args:
@@ -60,8 +60,7 @@ def build(config: ConfigDict, source: Callable, classes: int, label_weight: floa
         grid = timesteps.linear(request.steps or 100)
         return Walk(samplers.ancestral(process, end), grid, (guidance.part("image", guidance.clip()),))
 
-    return compose(
-        config,
+    return Method(
         Data(
             lambda split: sources.with_labels(source(split), classes),
             example={"image": jax.ShapeDtypeStruct(shape, jnp.uint8), "label": jax.ShapeDtypeStruct((), jnp.int32)},
@@ -70,6 +69,7 @@ def build(config: ConfigDict, source: Callable, classes: int, label_weight: floa
             view=views.labelled(classes),
         ),
         model=LabelledUNet(pixels.unet(config), classes),
+        schedule=schedule,
         process=process,
         parameterization=parameterizations.joint(time, image=image, label=label),
         loss=partial(losses.judged, judge),
@@ -77,3 +77,6 @@ def build(config: ConfigDict, source: Callable, classes: int, label_weight: floa
         walks={"ancestral": without_eta(ancestral)},
         preview="ancestral",
     )
+
+
+build = composed(method)

@@ -7,13 +7,13 @@ from ml_collections import ConfigDict
 
 from diffusion_jax import losses_discrete, parameterizations, processes, samplers, timesteps, training_times
 from diffusion_jax.distributions import draw
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.processes.categorical import linear_alpha
 from diffusion_jax.recipes import likelihoods
-from diffusion_jax.recipes.compose import Data, Walk, compose, without_eta
+from diffusion_jax.recipes.compose import Data, Method, Walk, composed, without_eta
 
 
-def build(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Experiment:
+def method(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Method:
     """Masked diffusion as an experiment; its loss is a bound of -log p(x0), in nats a token.
 
     Args:
@@ -27,8 +27,7 @@ def build(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Exper
     def unmask(request: SampleRequest) -> Walk:
         return Walk(samplers.ancestral(process, end=draw), timesteps.linear(request.steps or 100))
 
-    return compose(
-        config,
+    return Method(
         data,
         model=model,
         process=process,
@@ -39,3 +38,6 @@ def build(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Exper
         preview="unmask",
         likelihoods={"bound": likelihoods.masked(process, linear_alpha)},
     )
+
+
+build = composed(method)

@@ -7,16 +7,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax import losses, parameterizations, processes, samplers, schedules, training_times
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.recipes import pixels
-from diffusion_jax.recipes.compose import Walk, compose, without_eta
+from diffusion_jax.recipes.compose import Method, Walk, composed, without_eta
 
 # Ten steps a level, each a tenth of the way to the estimate. Levels 13 % apart then lag by 2 % of their noise; with
 # five steps of a twentieth it was 30 %, and the digits came out grainy.
 LANGEVIN, PULL = 10, 0.1
 
 
-def build(config: ConfigDict, source: Callable, sigma_min: float, sigma_max: float, levels: int) -> Experiment:
+def method(config: ConfigDict, source: Callable, sigma_min: float, sigma_max: float, levels: int) -> Method:
     """NCSN as an experiment: 1/2 sigma^2 |score error|^2, and Langevin dynamics from the highest level down.
 
     Args:
@@ -47,10 +47,10 @@ def build(config: ConfigDict, source: Callable, sigma_min: float, sigma_max: flo
         sampler = samplers.predictor_corrector(schedule, samplers.euler_maruyama(schedule))
         return Walk(sampler, _grid(ladder, request.steps))
 
-    return compose(
-        config,
+    return Method(
         pixels.data(config, source),
         model=pixels.unet(config),
+        schedule=schedule,
         process=processes.gaussian(schedule),
         parameterization=scaled,
         loss=lambda *parts: losses.judged(judge, *parts),
@@ -58,6 +58,9 @@ def build(config: ConfigDict, source: Callable, sigma_min: float, sigma_max: flo
         walks={"langevin": without_eta(langevin), "predictor_corrector": without_eta(predictor_corrector)},
         preview="langevin",
     )
+
+
+build = composed(method)
 
 
 def _grid(ladder: np.ndarray, steps: int | None) -> np.ndarray:

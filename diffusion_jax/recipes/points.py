@@ -17,9 +17,9 @@ from diffusion_jax import (
     values,
     views,
 )
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.models.mlp import MLP
-from diffusion_jax.recipes.compose import Data, Walk, base_config, compose, without_eta
+from diffusion_jax.recipes.compose import Data, Method, Walk, base_config, composed, without_eta
 from diffusion_jax.values import Config
 
 
@@ -43,7 +43,7 @@ def default_config() -> Config:
     return config
 
 
-def build(config: ConfigDict, source: Callable) -> Experiment:
+def method(config: ConfigDict, source: Callable) -> Method:
     """Diffusion of points [2] of about unit variance, with VDM's cosine schedule and v.
 
     Args:
@@ -63,8 +63,7 @@ def build(config: ConfigDict, source: Callable) -> Experiment:
     def dpmpp_2m(request: SampleRequest) -> Walk:
         return Walk(samplers.dpmpp_2m(schedule), timesteps.linear(request.steps or 20))
 
-    return compose(
-        config,
+    return Method(
         Data(
             source,
             example={"point": jax.ShapeDtypeStruct((2,), jnp.float32)},
@@ -73,6 +72,7 @@ def build(config: ConfigDict, source: Callable) -> Experiment:
             view=views.points(limit=2.5),
         ),
         model=MLP(config.model.features, config.model.layers),
+        schedule=schedule,
         process=process,
         parameterization=parameterizations.v(schedule, parameterizations.thousandths),
         loss=losses.simple,
@@ -80,3 +80,6 @@ def build(config: ConfigDict, source: Callable) -> Experiment:
         walks={"ancestral": without_eta(ancestral), "ddim": ddim, "dpmpp_2m": without_eta(dpmpp_2m)},
         preview="ddim",
     )
+
+
+build = composed(method)

@@ -196,7 +196,8 @@ def _run(
     with interrupt.listening() as stop:
         try:
             told = _open(workdir, writers) if lead else []
-            with Log(told, start, total, config.log.every, config.train.batch_size, shown=lead) as log:
+            size, rates = config.train.batch_size, experiment.rates
+            with Log(told, start, total, config.log.every, size, rates, shown=lead) as log:
                 if looks.missing(start):  # the run was ended after its checkpoint and before they were there
                     looks.take(log, start, state.ema)
                 for call, steps in enumerate(plan, 1):

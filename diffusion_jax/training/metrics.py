@@ -5,8 +5,9 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -48,12 +49,21 @@ class Log:
       total: the step after which the run ends.
       every: steps between lines; 0 for none. A line holds the means since the one before, and the speed.
       batch_size: the global one, for the speed in images a second.
+      rates: name -> (`number of the update, from 0 -> number`), of which a line has that of its last update.
       shown: whether a person sees how far the run is: by a bar, or by lines where there is no terminal.
     """
 
     def __init__(
-        self, writers: Sequence[Writer], start: int, total: int, every: int, batch_size: int, shown: bool = True
+        self,
+        writers: Sequence[Writer],
+        start: int,
+        total: int,
+        every: int,
+        batch_size: int,
+        rates: Mapping[str, Callable] = MappingProxyType({}),
+        shown: bool = True,
     ):
+        self._rates, self._host = rates, jax.local_devices(backend="cpu")[0]
         self._total, self._every, self._batch_size = total, every, batch_size
         self._pending: collections.deque = collections.deque()
         self._window: list[dict[str, float]] = []
@@ -131,7 +141,9 @@ class Log:
         timed = len(self._window) - self._untimed
         speed = timed * self._batch_size / (time.perf_counter() - self._since)
         self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {speed:.0f} examples/s")
-        line = {**means, "examples_per_second": round(speed, 1)}
+        with jax.default_device(self._host):  # nothing waits for the steps that a device has queued
+            rates = {name: float(rate(step - 1)) for name, rate in self._rates.items()}
+        line = {**means, **rates, "examples_per_second": round(speed, 1)}
         self._each(lambda writer: writer.scalars(step, line))
         self._window.clear()
         self._restart_clock()

@@ -23,7 +23,7 @@ from diffusion_jax.experiment import Experiment, SampleRequest
 from diffusion_jax.models import dit
 from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.recipes import pixels
-from diffusion_jax.recipes.compose import Walk, compose, drawn_by
+from diffusion_jax.recipes.compose import Method, Walk, compose
 
 TABLE = 1000
 WITHHELD = 0.1  # share of examples that DiT is not told the class of, in training
@@ -65,16 +65,9 @@ def unet(module, variance: str) -> Callable[[bool], Size]:
     def make(bfloat16):
         config = module.get_config()
         config.model.bfloat16 = bfloat16
-        experiment = module.build(config)
-        model = pixels.unet(config)
-
-        def apply(params, *told):
-            return model.apply({"params": params}, *told)
-
-        _, process, said = table()
-        more = drawn_by({"heun": heun}, apply, said, process, tuple(config.data.shape))
+        method = module.build(config).method
         match = {"model": config.model.to_dict(), "variance": variance, "clip": True}
-        return Size(config, experiment._replace(samplers={**experiment.samplers, **more}), match)
+        return Size(config, compose(config, method._replace(walks={**method.walks, "heun": heun})), match)
 
     return make
 
@@ -92,8 +85,7 @@ def dit_b2(bfloat16: bool) -> Size:
     def walk(process, grid, variance):
         return lambda request: Walk(samplers.ancestral(process), grid(request.steps, TABLE), (variance(schedule),))
 
-    experiment = compose(
-        config,
+    method = Method(
         pixels.told_labels(pixels.latents(config, source=None), imagenet256_dit.CLASSES),
         model=dit.B(
             patch=config.model.patch,
@@ -113,7 +105,7 @@ def dit_b2(bfloat16: bool) -> Size:
         preview="ddim",
     )
     model = config.model.to_dict() | {"classes": imagenet256_dit.CLASSES, "withheld": WITHHELD}
-    return Size(config, experiment, {"model": model, "variance": "fixed_large", "clip": False})
+    return Size(config, compose(config, method), {"model": model, "variance": "fixed_large", "clip": False})
 
 
 SIZES = {

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax import drawing, opened, processes, rng, samplers, schedules
+from diffusion_jax import drawing, opened, processes, rng, samplers
 from diffusion_jax.config import line
 from diffusion_jax.errors import InputError
 from diffusion_jax.evaluation import extractors, frechet, kept, protocol, streaming
@@ -203,40 +203,18 @@ def way(experiment: Experiment, make: Callable, steps: int | None = None) -> Way
 
 
 def schedule_of(run: Run) -> Schedule:
-    """The schedule of a run's process: the known one by which all of its own samplers have their coefficients.
-
-    One sampler would not do: Euler's are the same for flow and edm, for instance.
+    """The schedule of a run's method.
 
     Raises:
-      InputError: there is none.
+      InputError: it has none.
     """
-    known = [schedules.flow(), schedules.edm()]
-    if "diffusion" in run.config:
-        num = run.config.diffusion.timesteps
-        tables = schedules.linear_betas(num), schedules.cosine_betas(num)
-        known = [schedules.from_betas(betas) for betas in tables] + known
-    own = {name: way(run.experiment, make) for name, make in run.experiment.samplers.items() if name in BY_SCHEDULE}
-    for schedule in known:
-        if own and all(_by(BY_SCHEDULE[name](schedule), walk) for name, walk in own.items()):
-            return schedule
-    raise InputError(
-        f"the schedule of {run.folder} is none that this page knows (linear and cosine tables, flow, edm); "
-        f"choose samplers that the run has: {', '.join(run.experiment.samplers)}"
-    )
-
-
-def _by(sampler: samplers.Sampler, walk: Way) -> bool:
-    """Whether `sampler` would walk `walk`'s grid by the same coefficients."""
-    interval = walk.times[:-1], walk.times[1:]
-    try:
-        with np.errstate(all="ignore"):
-            theirs, ours = walk.sampler.plan(*interval), sampler.plan(*interval)
-    except InputError:
-        return False  # the schedule does not have these times
-    if jax.tree.structure(theirs) != jax.tree.structure(ours):
-        return False
-    pairs = zip(jax.tree.leaves(theirs), jax.tree.leaves(ours), strict=True)
-    return all(np.allclose(x, y, rtol=1e-9, atol=1e-12) for x, y in pairs)
+    schedule = run.experiment.method.schedule
+    if schedule is None:
+        raise InputError(
+            f"the method of {run.folder} has no schedule of Gaussian noise; "
+            f"choose samplers that the run has: {', '.join(run.experiment.samplers)}"
+        )
+    return schedule
 
 
 # ---- Options and results.

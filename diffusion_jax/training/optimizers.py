@@ -1,0 +1,86 @@
+"""Optimisers, from the values of `config.train`: `train -> Optimizer`.
+
+A method has one as a part (`recipes.compose.Method.optimizer`); any other function of the kind will do.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+
+class Optimizer(NamedTuple):
+    """What moves the parameters.
+
+    Attributes:
+      transformation: of optax.
+      rates: name -> (`number of the update, from 0 -> rate`), for the log.
+    """
+
+    transformation: optax.GradientTransformation
+    rates: Mapping[str, Callable] = MappingProxyType({})
+
+
+def adam(train: ConfigDict) -> Optimizer:
+    """Adam, with gradients clipped by their global norm and the rate of `rate` (DDPM's appendix B and its code).
+
+    Zero `train.clip_norm` clips nothing. The optimiser's state has the same structure whatever the values, so that a
+    fork may change them.
+    """
+    rates = rate(train)
+    return Optimizer(optax.chain(clipping(train), optax.adam(rates, eps=1e-8)), {"learning_rate": rates})
+
+
+def adamw(train: ConfigDict) -> Optimizer:
+    """`adam`, with all parameters of two axes or more decaying by `train.weight_decay` times the rate in each update:
+    weights do, biases and scales do not (Loshchilov & Hutter 2019)."""
+    rates = rate(train)
+
+    def weights(params):
+        return jax.tree.map(lambda x: x.ndim > 1, params)
+
+    decaying = optax.adamw(rates, eps=1e-8, weight_decay=train.weight_decay, mask=weights)
+    return Optimizer(optax.chain(clipping(train), decaying), {"learning_rate": rates})
+
+
+def by_part(rest: Callable = adam, **parts: Callable) -> Callable:
+    """`train -> Optimizer` in which parts of the parameters have optimisers of their own, and the others have `rest`.
+
+    Each clips its own gradients. The rates of a part are logged under its name, "codebook_learning_rate".
+
+    Args:
+      rest: `train -> Optimizer`.
+      **parts: name, in the tree's first level -> `train -> Optimizer`.
+    """
+
+    def make(train: ConfigDict) -> Optimizer:
+        made = {name: part(train) for name, part in parts.items()}
+        known = rest(train)
+        rates = {f"{name}_{what}": law for name, part in made.items() for what, law in part.rates.items()}
+        transformations = {name: part.transformation for name, part in made.items()} | {"": known.transformation}
+
+        def groups(params):
+            return {name: name if name in parts else "" for name in params}
+
+        return Optimizer(optax.partition(transformations, groups), {**known.rates, **rates})
+
+    return make
+
+
+def rate(train: ConfigDict) -> optax.Schedule:
+    """`number of the update -> rate`: a linear rise to `learning_rate` in `warmup_steps` updates, and half a cosine
+    from there down to `final_rate` in `decay_steps`; zero of either is none."""
+    full, end, rise, fall = train.learning_rate, train.final_rate, train.warmup_steps, train.decay_steps
+    then = optax.cosine_decay_schedule(full, fall, end / full) if fall else optax.constant_schedule(full)
+    if not rise:
+        return then
+    warmup = optax.linear_schedule(0.0, full, rise)
+    return optax.join_schedules([warmup, then], [rise]) if fall else warmup
+
+
+def clipping(train: ConfigDict) -> optax.GradientTransformation:
+    """By the global norm `clip_norm`; zero is none."""
+    return optax.clip_by_global_norm(train.clip_norm) if train.clip_norm else optax.identity()
