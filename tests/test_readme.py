@@ -1,9 +1,13 @@
-"""The README's code runs as it stands."""
+"""The README's code runs as it stands, it stays short, and every file that a page links to exists."""
 
 import re
 from pathlib import Path
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_python_example_draws_images():
@@ -17,7 +21,13 @@ def test_the_python_example_draws_images():
     assert float(abs(names["images"]).max()) <= 1 + 1e-6
 
 
-def test_every_file_it_links_to_exists():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+def test_it_is_read_in_a_few_minutes():
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_file_that_a_page_links_to_exists(page):
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)#]+)\)", prose):
         if not target.startswith("http"):
-            assert (Path(__file__).parent.parent / target).exists(), target
+            assert (page.parent / target).exists(), target

@@ -90,9 +90,9 @@ def test_the_default_folder_and_steps(root, tmp_path, monkeypatch):
     assert (tmp_path / "samples" / "consistency" / "published_num-2" / "grid.png").exists()
 
 
-def test_the_readmes_python(root, tmp_path, monkeypatch):
+def test_the_pages_python(root, tmp_path, monkeypatch):
     """Its lines on published models, with this folder for theirs: what is saved is what was read, bit for bit."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "docs" / "published.md").read_text()
     (code,) = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "pretrained.load" in code]
     monkeypatch.chdir(tmp_path)
     names = {}
