@@ -219,7 +219,7 @@ def test_a_rate_rises_and_falls_and_parts_have_their_own():
     train.update({"warmup_steps": 10, "decay_steps": 20, "learning_rate": 0.1, "final_rate": 0.01, "clip_norm": 0.0})
     law = optimizers.rate(train)
     np.testing.assert_allclose([law(n) for n in (0, 5, 10, 20, 30, 99)], [0, 0.05, 0.1, 0.055, 0.01, 0.01], rtol=1e-6)
-    train.weight_decay = 0.5
+    train.weight_decay = optimizers.with_weight_decay(tiny.get_config(), 0.5).train.weight_decay
     params = {"code": jnp.ones((2, 2)), "net": {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}}
     made = optimizers.by_part(optimizers.adamw, code=lambda train: optimizers.Optimizer(optax.sgd(1.0)))(train)
     state = made.transformation.init(params)

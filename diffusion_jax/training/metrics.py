@@ -137,7 +137,8 @@ class Log:
             self._write_line(step)
 
     def _write_line(self, step: int):
-        means = {name: float(np.mean([v[name] for v in self._window])) for name in self._window[0]}
+        names = sorted(self._window[0], key=lambda name: (name != "loss", name))
+        means = {name: float(np.mean([v[name] for v in self._window])) for name in names}
         timed = len(self._window) - self._untimed
         speed = timed * self._batch_size / (time.perf_counter() - self._since)
         self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {speed:.0f} examples/s")

@@ -11,6 +11,9 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from diffusion_jax import values
+from diffusion_jax.values import Config
+
 
 class Optimizer(NamedTuple):
     """What moves the parameters.
@@ -44,6 +47,12 @@ def adamw(train: ConfigDict) -> Optimizer:
 
     decaying = optax.adamw(rates, eps=1e-8, weight_decay=train.weight_decay, mask=weights)
     return Optimizer(optax.chain(clipping(train), decaying), {"learning_rate": rates})
+
+
+def with_weight_decay(config: Config, usual: float = 0.01) -> Config:
+    """`config` with the value that `adamw` reads."""
+    config.train.weight_decay = values.number(usual, "decay of weights, as a multiple of the rate", 0, 1e6)
+    return config
 
 
 def by_part(rest: Callable = adam, **parts: Callable) -> Callable:
