@@ -12,6 +12,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -50,9 +51,9 @@ def load(path) -> ModuleType:
         hint = f"; there are {', '.join(near)}" if near else ""
         raise InputError(f"there is no config file {path}{hint}")
     spec = importlib.util.spec_from_file_location(f"diffusion_jax_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]  # `path` is a file
     try:
-        spec.loader.exec_module(module)
+        spec.loader.exec_module(module)  # type: ignore[union-attr]
     except (SyntaxError, ImportError) as error:
         raise InputError(f"cannot import the config file {path}: {error}") from error
     for name in ("get_config", "build"):
@@ -117,7 +118,7 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     """
     if prefix.count(".") > 16:
         raise InputError("the values are nested more than 16 deep, as no config's are; restore the file")
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat

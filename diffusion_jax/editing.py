@@ -131,7 +131,7 @@ def interpolate(schedule: Schedule, times, denoise: Callable, first, second, sha
     """
     ends = jax.vmap(lambda x: invert(schedule, times, denoise, x, iterations))(jnp.stack([first, second]))
     unused = jax.random.split(jax.random.key(0), len(first))  # DDIM draws nothing
-    return solve(euler(schedule), times, denoise, slerp(*ends, share), unused)
+    return solve(euler(schedule), times, denoise, slerp(ends[0], ends[1], share), unused)
 
 
 def _check_start(start: float):

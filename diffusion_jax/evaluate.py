@@ -269,10 +269,10 @@ def _measured(options, experiment, function: Callable, split: str, source, count
     }
     if "terms" not in found:
         return about, []
-    about["terms"] = [float(x) for x in found["terms"]]
+    terms = np.asarray(found["terms"]).tolist()
     # The grid is even, from noise to data; the last step is the decoder's.
-    times = 1 - np.arange(len(found["terms"])) / (len(found["terms"]) + 1)
-    return about, [("The terms of the bound, bits an entry, from data to noise", report.curve(times, found["terms"]))]
+    curve = report.curve((1 - np.arange(len(terms)) / (len(terms) + 1)).tolist(), terms)
+    return about | {"terms": terms}, [("The terms of the bound, bits an entry, from data to noise", curve)]
 
 
 def _nothing(options):

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from diffusion_jax.errors import InputError
 
@@ -75,7 +75,7 @@ class Bounded:
     Reads beyond that raise `ValueError`. Of the methods of files it has those that readers of formats call.
     """
 
-    def __init__(self, file: BinaryIO, left: int):
+    def __init__(self, file: IO[bytes], left: int):
         self.file, self.left = file, left
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 

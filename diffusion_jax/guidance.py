@@ -330,7 +330,7 @@ def _both(denoise: Callable, x_t, t, cond, null):
             raise InputError(f"null{path} must broadcast to the condition's {shapes[0]}, not {shapes[1]}") from None
         return jnp.concatenate([told, untold])
 
-    if jax.tree.structure(cond) != jax.tree.structure(null):
+    if jax.tree.structure(cond) != jax.tree.structure(null):  # type: ignore[operator]
         raise InputError(
             f"null(cond) must have the names of cond, {jax.tree.structure(cond)}, not {jax.tree.structure(null)}"
         )

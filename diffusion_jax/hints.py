@@ -18,6 +18,6 @@ def edges(x0: jax.Array) -> jax.Array:
       [B, H, W, 1] in [0, 1.42]; 1 is a straight edge from black to white. The border is continued outwards.
     """
     grey = jnp.pad(x0.mean(-1), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    kernels = np.stack([_ACROSS, _ACROSS.T])[:, None]
-    slopes = jax.lax.conv(grey[:, None], kernels.astype(grey.dtype), (1, 1), "VALID")
+    kernels = jnp.asarray(np.stack([_ACROSS, _ACROSS.T])[:, None], grey.dtype)
+    slopes = jax.lax.conv(grey[:, None], kernels, (1, 1), "VALID")
     return jnp.sqrt((slopes**2).sum(1))[..., None] / 8

@@ -79,7 +79,8 @@ def _asked(options, name: str, about: str, cond: tuple) -> dict:
     """All that the samples depend on, for the record beside them."""
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
     asked = {option: value if isinstance(value, int | float) else str(value) for option, value in given.items()}
-    told = {of: hashlib.sha256(np.ascontiguousarray(x)).hexdigest() for of, x in (cond[0] if cond else {}).items()}
+    arrays = {of: np.ascontiguousarray(x) for of, x in (cond[0] if cond else {}).items()}
+    told = {of: hashlib.sha256(x.data).hexdigest() for of, x in arrays.items()}
     return asked | {"parameters": about, "sampler": name, "told": told}
 
 

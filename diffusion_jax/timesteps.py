@@ -145,7 +145,7 @@ def log_snr(schedule: Schedule, steps: int, first: float = 1.0, last: float = 1e
     ends = schedules.log_snr(schedule, np.array([first, last]))
     if not np.isfinite(ends).all() or not 0 < last < first:
         raise InputError(f"log-SNR must be finite at first = {first} and last = {last}, and first > last > 0")
-    inner = schedules.inverse_log_snr(schedule, np.linspace(*ends, steps))
+    inner = schedules.inverse_log_snr(schedule, np.linspace(ends[0], ends[1], steps))
     return np.concatenate([[first], inner[1:-1], [last], [0.0]]) if steps > 1 else np.array([first, 0.0])
 
 

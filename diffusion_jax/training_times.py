@@ -100,7 +100,7 @@ class History(NamedTuple):
     """The last losses at each time of a table: float32 [num, kept], and how many there were in all, int32 [num]."""
 
     losses: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # tuples have a method of the name
 
 
 def loss_aware(num: int, kept: int = 10, floor: float = 1e-3) -> Times:

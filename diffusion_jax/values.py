@@ -12,9 +12,9 @@ docs/configs.md are all made of descriptions. A value without one may be whateve
 
 import operator
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ml_collections import ConfigDict
 
@@ -34,9 +34,12 @@ class Kind(Protocol):
         `REFUSALS` for what the value may not be.
     """
 
-    says: str
-    read: Callable
-    take: Callable
+    @property
+    def says(self) -> str: ...
+
+    def read(self, text: str) -> Any: ...
+
+    def take(self, value: Any) -> Any: ...
 
 
 class Value(NamedTuple):
@@ -99,7 +102,9 @@ class Real(NamedTuple):
 class Truth(NamedTuple):
     """True or False."""
 
-    says = "True or False"
+    @property
+    def says(self):
+        return "True or False"
 
     def read(self, text):
         return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
@@ -113,7 +118,9 @@ class Truth(NamedTuple):
 class Text(NamedTuple):
     """Text of one line."""
 
-    says = "a text of one line"
+    @property
+    def says(self):
+        return "a text of one line"
 
     def read(self, text):
         return self.take(text)

@@ -11,7 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Rows(NamedTuple):
 class _Header(NamedTuple):
     dtype: np.dtype
     shape: tuple[int, ...]
-    order: str
+    order: Literal["C", "F"]
     length: int  # bytes
 
     @property
@@ -158,7 +158,7 @@ def _whole(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         return found
 
 
-def _header(file: BinaryIO, size: int) -> _Header:
+def _header(file: IO[bytes], size: int) -> _Header:
     """What the first bytes of an .npy file say; `size` is that of the file."""
     bounded = Bounded(file, HEADER)
     version = np.lib.format.read_magic(bounded)
@@ -178,14 +178,15 @@ def _header(file: BinaryIO, size: int) -> _Header:
     return header
 
 
-def _taken(file: BinaryIO, header: _Header) -> np.ndarray:
+def _taken(file: IO[bytes], header: _Header) -> np.ndarray:
     """The next entries of a file."""
     content, done = np.empty(header.size, np.uint8), 0
     while done < header.size:
-        read = file.readinto(memoryview(content)[done : done + MEBIBYTE])
-        if not read:
+        part = file.read(min(MEBIBYTE, header.size - done))
+        if not part:
             raise ValueError("it is cut off")
-        done += read
+        content[done : done + len(part)] = np.frombuffer(part, np.uint8)
+        done += len(part)
     array = content.view(header.dtype).reshape(header.shape, order=header.order)
     return array.astype(header.dtype.newbyteorder("="), copy=False)
 

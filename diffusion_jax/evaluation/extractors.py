@@ -100,15 +100,15 @@ def named(name: str | None) -> Extractor:
     if not Path(name).is_file():
         raise InputError(f"there is no file {name}; an extractor is a Python file with a function extractor()")
     spec = importlib.util.spec_from_file_location("diffusion_jax_extractor", name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]  # `name` is a Python file
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
     if not callable(getattr(module, "extractor", None)):
         raise InputError(f"{name} has no function extractor(); see evaluation.extractors for what it returns")
     found = module.extractor()
     return found._replace(sha256=found.sha256 or hashlib.sha256(Path(name).read_bytes()).hexdigest())
 
 
-def _inception(variables, x: jax.Array) -> dict[str, jax.Array]:
+def _inception(variables, x: jax.Array):
     # As the graph of 2015 has it: 255 does not become 1.
     return Inception().apply(variables, (resized(x, 299) - 128) / 128)
 

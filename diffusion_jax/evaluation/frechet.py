@@ -25,7 +25,7 @@ class Moments(NamedTuple):
       scatter: float64 [D, D], the sum of (x - mean)(x - mean)^T.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # tuples have a method of the name
     mean: np.ndarray
     scatter: np.ndarray
 

@@ -27,7 +27,7 @@ class Images(NamedTuple):
       name: for a person.
     """
 
-    count: int
+    count: int  # type: ignore[assignment]  # tuples have a method of the name
     parts: Callable
     name: str
 
@@ -156,7 +156,8 @@ def _part(size: int) -> int:
 
 
 def _of_folder(path: Path) -> Images:
-    sizes, grey = {}, True
+    sizes: dict[tuple[int, int], Path] = {}
+    grey = True
     for file in sources.image_files(path):
         with pictures.opened_file(file) as picture:
             # Sorted, for EXIF may yet turn it; one that then lies the other way is refused when it is read.

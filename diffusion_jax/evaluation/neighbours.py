@@ -49,7 +49,7 @@ class Nearest(NamedTuple):
       distance: float64 [N], Euclidean.
     """
 
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # tuples have a method of the name
     distance: np.ndarray
 
 

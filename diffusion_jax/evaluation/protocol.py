@@ -64,7 +64,7 @@ def read(path) -> dict[str, Any]:
     try:
         report = files.json_object(path, LONGEST)
         sections = [report.get(name) for name in ("protocol", "subject", "metrics")]
-        known = all(map(_is_flat, sections)) and all(type(n) in (int, float) for n in sections[2].values())
+        known = all(map(_is_flat, sections)) and all(type(n) in (int, float) for n in (sections[2] or {}).values())
     except InputError as error:
         raise InputError(f"{error}; give an evaluation.json") from error
     if not known:

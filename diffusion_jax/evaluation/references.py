@@ -49,7 +49,7 @@ class Reference(NamedTuple):
 
     def _sha256(self) -> str:
         if not self.gaussians:
-            return self.images.sha256()
+            return self.images.sha256()  # type: ignore[union-attr]  # one of the two is there
         found = hashlib.sha256(b"" if self.images is None else self.images.sha256().encode())
         for name, pair in self.gaussians.items():
             for array in pair:

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,8 @@ def moments(
     Raises:
       InputError: the extractor does not give one of `names`.
     """
-    found, waiting = {}, []
+    found: dict[str, Any] = {}
+    waiting: list = []
 
     def add():
         for name in names:

@@ -130,7 +130,7 @@ class AdditiveUNet(ADMUNet):
     attention_levels: tuple[int, ...] = (3, 4, 5)
     out_channels: int = 3
 
-    residual_block = ResBlock
+    residual_block = ResBlock  # type: ignore[assignment]
 
 
 class ImprovedUNet(ADMUNet):

@@ -47,7 +47,7 @@ class NumberEmbedding(nn.Module):
 
 def embedded(embed: Mapping[str, nn.Module], cond: Mapping[str, jax.Array] | None, features: int):
     """The sum of what `embed` makes of the entries of `cond` that it names, [B, features]; 0 if it names none."""
-    return sum(module(cond[name], features) for name, module in embed.items())
+    return sum(module((cond or {})[name], features) for name, module in embed.items())
 
 
 def check_names(cond: Mapping[str, jax.Array] | None, names) -> None:
@@ -65,6 +65,7 @@ def _listed(names) -> str:
 
 def apart(cond: Mapping[str, jax.Array] | None, name: str, who: str = "this network"):
     """(the condition `name`, the others or None where there are none); `InputError` where it is not told."""
-    if name not in (cond or {}):
-        raise InputError(f"{who} needs the condition {name!r}; it was given {', '.join(cond or {}) or 'none'}")
+    cond = cond or {}
+    if name not in cond:
+        raise InputError(f"{who} needs the condition {name!r}; it was given {', '.join(cond) or 'none'}")
     return cond[name], {other: value for other, value in cond.items() if other != name} or None

@@ -50,7 +50,7 @@ def conv3x3(x: jax.Array, kernel: jax.Array, stride: int = 1, padding=SAME) -> j
       [N, H', W', K], with H' = (H + above + below - 3) // stride + 1 and W' alike.
     """
     x, kernel = _spread_alike(x, kernel), _spread_alike(kernel, x)
-    return convolution.bind(x, kernel, **_Window(stride, padding, x.shape[1:3])._asdict())
+    return convolution.bind(x, kernel, **_Window(stride, padding, (x.shape[1], x.shape[2]))._asdict())
 
 
 def _spread_alike(x, other):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.models.layers import dense
-from diffusion_jax.models.unet import UNet
+from diffusion_jax.models.skeleton import Skeleton
 
 
 class LabelledUNet(nn.Module):
@@ -22,7 +22,7 @@ class LabelledUNet(nn.Module):
       features: channels for the label, in and out.
     """
 
-    unet: UNet
+    unet: Skeleton
     classes: int
     features: int = 16
 

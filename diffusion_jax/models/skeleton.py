@@ -7,7 +7,7 @@ included, is concatenated to the input of one block of the way up.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ class Skeleton(nn.Module):
     # What kinds of U-Net choose for all their layers; not fields, for no user does.
     encode_time = staticmethod(sinusoid)
     epsilon = 1e-6
-    sequences = ()  # conditions that layers attend to
+    sequences: ClassVar[tuple[str, ...]] = ()  # conditions that layers attend to
 
     def parts(self) -> Parts:
         """The layers of this kind of U-Net."""
@@ -134,7 +134,7 @@ class Skeleton(nn.Module):
         time_features = self.time_features or self.channels
         embedding = TimeEmbedding(time_features, self.encode_time, name="time_embedding")(time)
         embedding = embedding + embedded(self.embed, cond, 4 * time_features)
-        told = Told(embedding, *(cond[name] for name in self.sequences), dropout_keys=dropout_keys)
+        told = Told(embedding, *(cond[name] for name in self.sequences))._replace(dropout_keys=dropout_keys)
 
         h = inward(conv3x3(self.channels, self.dtype, "input_conv")(x))
         skips = [h]

@@ -79,7 +79,7 @@ class SpatialTransformer(nn.Module):
         h = group_norm(self.groups, self.dtype, "norm", epsilon=1e-6)(x).reshape(batch, height * width, channels)
         h = dense(channels, self.dtype, "project_in")(h)
         for i in range(self.depth):
-            h = ReadingBlock(self.heads, self.dtype, self.attend, name=f"block_{i}")(h, told.tokens)
+            h = ReadingBlock(self.heads, self.dtype, self.attend, name=f"block_{i}")(h, told.tokens)  # type: ignore[arg-type]  # `Skeleton` tells them
         h = dense(channels, self.dtype, "project_out", kernel_init=zero_init)(h)
         return x + h.reshape(x.shape)
 

@@ -106,7 +106,7 @@ def kinds(template: Mapping[str, Any], entries: Sequence[Entry]) -> dict[str, tu
     _check_table(leaves, entries)
     # One zero, repeated by strides of 0: rearranging it says the shape, and takes next to no memory.
     zeros = {name: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for name, leaf in leaves.items()}
-    found = {}
+    found: dict = {}
     for entry in entries:
         array = entry.layout.write(*(zeros[name] for name in entry.ours))
         found |= dict.fromkeys((entry.theirs, *entry.copies), (array.dtype, array.shape))

@@ -1,8 +1,7 @@
 """Weights and configs where they are kept: files, folders as diffusers lays them out, and the Hugging Face hub."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from diffusion_jax.errors import InputError
 from diffusion_jax.files import MEBIBYTE, json_object
@@ -117,7 +116,7 @@ def _weights_file(folder: Path, variant: str) -> Path:
 
 
 def _sharded(path: Path) -> dict[str, Stored]:
-    shards: Mapping = json_object(path, INDEX).get("weight_map")
+    shards: Any = json_object(path, INDEX).get("weight_map")
     if type(shards) is not dict or not all(type(file) is str for file in shards.values()):
         raise InputError(f"{path} has no weight_map of names to files")
     for file in set(shards.values()):

@@ -58,7 +58,7 @@ class Pretrained(NamedTuple):
         write_json(Path(path) / files.SCHEDULER, self.scheduler)
         kinds = [str(config.get("_class_name")) for config in (self.config, self.scheduler)]
         told = self.network.example[2] is not None
-        pipeline = PIPELINES.get((*kinds, told))
+        pipeline = PIPELINES.get((kinds[0], kinds[1], told))
         if pipeline is not None:
             parts = {name: ["diffusers", kind] for name, kind in zip(("unet", "scheduler"), kinds, strict=True)}
             write_json(Path(path) / "model_index.json", {"_class_name": pipeline, **parts})

@@ -60,7 +60,7 @@ def read(text: str) -> Command:
     known = FLAGS | CHAIN
     typed = {name: _typed(name, word, known[name]) for name, word in said.items() if name in known}
     chain = CHAIN | {name: value for name, value in typed.items() if name in CHAIN}
-    num = chain["diffusion_steps"]
+    num: Any = chain["diffusion_steps"]
     if not 1 <= num <= LARGEST:
         raise InputError(f"--diffusion_steps {num}: 1 to {LARGEST} are expected")
     if num != 1000 and "rescale_timesteps" not in said:
@@ -85,7 +85,7 @@ def grid(respacing: str, num: int) -> Callable:
         raise InputError(f"--timestep_respacing {respacing[:99]}: give 250, 10,15,20 (of sections) or ddim25")
     counts = [int(form[2]), *map(int, form[3].split(",")[1:])]
     by_count = timesteps.strided if form[1] else timesteps.respaced
-    own = timesteps.strided(*counts, num) if form[1] else timesteps.sections(counts, num)
+    own = timesteps.strided(counts[0], num) if form[1] else timesteps.sections(counts, num)
     return lambda steps: own if steps is None else by_count(steps, num)
 
 
@@ -123,7 +123,7 @@ def _refuse_foreign(said: dict[str, str]) -> None:
 
 def _typed(name: str, word: str, default):
     """`word` as a value of the type of `default`."""
-    kinds = {bool: lambda word: TRUTHS[word.lower()], int: int, float: float, str: str}
+    kinds: dict[type, Callable] = {bool: lambda word: TRUTHS[word.lower()], int: int, float: float, str: str}
     try:
         return kinds[type(default)](word)
     except (ValueError, KeyError) as error:

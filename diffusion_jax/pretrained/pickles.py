@@ -8,7 +8,7 @@ hold and do is bounded: a few bytes can name a container that would take for eve
 
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from diffusion_jax.errors import InputError
 from diffusion_jax.files import MEBIBYTE, Bounded
@@ -35,7 +35,7 @@ class Known(NamedTuple):
     make: Callable
 
 
-def load(file, known: Mapping[str, Callable], persistent: Callable, what: str):
+def load(file, known: Mapping[str, Any], persistent: Callable, what: str):
     """The next pickle of `file`, which is left where the pickle ends.
 
     Args:

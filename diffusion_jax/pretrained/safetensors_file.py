@@ -7,7 +7,7 @@ name is not used: its NumPy side does not know bfloat16, maps the file into memo
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,7 +126,7 @@ def _is_metadata(found) -> bool:
     return found is None or (type(found) is dict and all(type(value) is str for value in found.values()))
 
 
-def write(path, shapes: Mapping[str, tuple[np.dtype, tuple[int, ...]]], arrays: Iterator[np.ndarray]) -> None:
+def write(path, shapes: Mapping[str, tuple[np.dtype, tuple[int, ...]]], arrays: Iterable[np.ndarray]) -> None:
     """Write arrays one after the other, of which only one need be in memory; the file appears whole or not at all.
 
     Args:
@@ -139,7 +139,8 @@ def write(path, shapes: Mapping[str, tuple[np.dtype, tuple[int, ...]]], arrays: 
     """
     names = {dtype: name for name, dtype in DTYPES.items()}
     # What reads such files for PyTorch wants to be told.
-    header, end = {METADATA: {"format": "pt"}}, 0
+    header: dict[str, dict] = {METADATA: {"format": "pt"}}
+    end = 0
     for name, (dtype, shape) in shapes.items():
         if dtype not in names:
             raise InputError(f"{name} is of type {dtype}; only {', '.join(DTYPES)} are written")

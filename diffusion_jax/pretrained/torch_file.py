@@ -231,7 +231,8 @@ def _read_legacy(file: BinaryIO, total: int, path: Path) -> tuple[Any, dict[str,
         raise InputError(f"{path} is not a file of torch.save")
     if system.get("little_endian") is not True:
         raise InputError(f"{path} was written on a big-endian machine; save it again on a little-endian one")
-    find, references = _storage(path), {}
+    find = _storage(path)
+    references: dict = {}
 
     def persistent(reference) -> _Storage:
         storage = find(reference)

@@ -173,7 +173,7 @@ def general(transitions) -> Process:
     products = [np.eye(vocab)]
     for step in steps:
         products.append(products[-1] @ step)
-    products = np.stack(products)
+    products = np.stack(products)  # type: ignore[assignment]  # the list is done with
 
     def index(t):
         if isinstance(t, jax.Array):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,7 @@ class Data(NamedTuple):
     source: Callable
     example: Mapping[str, jax.ShapeDtypeStruct]
     clean: Callable
-    shape: object
+    shape: Any
     view: View
     transforms: tuple[Callable, ...] = ()
     told: Callable = lambda batch: ()

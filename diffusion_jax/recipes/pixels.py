@@ -35,7 +35,7 @@ def _images() -> Config:
         attention_levels=values.listed((1,), "levels with attention, from 0", values.Whole(0, 11), most=12),
         dropout=values.share(0.1, "share of features that are dropped in training", below=True),
         groups=values.count(32, "groups of every group normalisation", 16_384),
-        **computing(),
+        **computing(),  # type: ignore[arg-type]  # ConfigDict's own keywords come first
     )
     return config
 
@@ -127,7 +127,7 @@ def told_labels(data: Data, classes: int) -> Data:
     """`data` whose examples have a label, 0 to classes - 1, of which the network is told."""
     return data._replace(
         source=lambda split: sources.with_labels(data.source(split), classes),
-        example=data.example | {"label": jax.ShapeDtypeStruct((), jnp.int32)},
+        example={**data.example, "label": jax.ShapeDtypeStruct((), jnp.int32)},
         told=lambda batch: ({"label": batch["label"]},),
         ask=conditions.labels(classes),
     )

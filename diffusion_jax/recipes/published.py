@@ -180,7 +180,7 @@ def _controlled(network: Network, component, name: str, variant: str, ask: Calla
         return {"unet": network.read(component.weights), "control": other.read(steering.weights)}
 
     told = conditions.joined(hint=conditions.arrays(missing, hint=wanted), rest=ask)
-    return Controlled(network.model, hint), read, told
+    return Controlled(network.model, hint), read, told  # type: ignore[arg-type]  # a U-Net, or it has no ControlNet
 
 
 # ---- How it is drawn.

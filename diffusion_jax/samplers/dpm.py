@@ -85,7 +85,8 @@ def _of_noise_sde(schedule: Schedule, t, s, h) -> Terms:
     terms, twice = _of_noise(schedule, t, s, h), np.where(s > 0, 2.0, 1.0)
     # sigma_s sqrt(e^2h - 1)
     fresh = np.sqrt((schedule.alpha(s) * finite_level(schedule, t)) ** 2 - schedule.sigma(s) ** 2)
-    return Terms(terms.x, *(twice * term for term in terms[1:4]), np.where(s > 0, fresh, 0.0))
+    now, slope, bend = (twice * term for term in terms[1:4])
+    return Terms(terms.x, now, slope, bend, np.where(s > 0, fresh, 0.0))
 
 
 NOISE = Form(read_noise, _of_noise, 1.0)  # DPM-Solver: eps is remembered

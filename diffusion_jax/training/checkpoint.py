@@ -267,7 +267,7 @@ class Checkpoints:
         for name, tree in templates.items():
             there, here = meta.get("arrays", {}).get(name), manifest.kinds(tree)
             if "arrays" in meta and there != here:
-                raise self._other(step, name, manifest.difference(there or {}, here), before)
+                raise self._other(step, name, manifest.difference(there or {}, here) or "", before)
             if name not in meta["crc32"]:
                 raise self._other(step, name, " is not there", before)
         try:

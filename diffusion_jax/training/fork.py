@@ -27,9 +27,9 @@ def named(text: str, fresh_optimizer: bool, child: Path) -> workdir.Parent:
     """
     name, at, step = text.rpartition("@")
     if not (at and step.isdecimal() and step.isascii() and len(step) < 12) or Path(text).is_dir():
-        name, step = text, None
+        name, step = text, ""
     folder, begun = Path(name).resolve(), workdir.parent_of(child)
-    if begun is not None and begun.workdir == str(folder) and step in (None, str(begun.step)):
+    if begun is not None and begun.workdir == str(folder) and step in ("", str(begun.step)):
         return begun._replace(fresh_optimizer=fresh_optimizer)
     workdir.values_of(folder)  # raises where there is no run
     steps = []
@@ -38,7 +38,7 @@ def named(text: str, fresh_optimizer: bool, child: Path) -> workdir.Parent:
             steps = checkpoints.steps()
     if not steps:
         raise InputError(f"there is no checkpoint in {folder}; a fork takes a run that has been trained")
-    found = steps[-1] if step is None else int(step)
+    found = int(step) if step else steps[-1]
     if found not in steps:
         raise InputError(f"there is no checkpoint of step {step} in {folder}; there are {', '.join(map(str, steps))}")
     return workdir.Parent(str(folder), found, fresh_optimizer)

@@ -40,7 +40,7 @@ def save(workdir: Path, tree: Mapping):
     arrays, path = _named(tree), workdir / FILE
     if not arrays or path.exists():
         return
-    arrays[DIGEST] = np.frombuffer(bytes.fromhex(digest(tree)), np.uint8)
+    arrays[DIGEST] = np.frombuffer(bytes.fromhex(digest(tree) or ""), np.uint8)
     shapes = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     try:
         safetensors_file.write(path, shapes, iter(arrays.values()))
@@ -82,8 +82,8 @@ def _checked(tree) -> dict:
 def _named(tree) -> dict[str, np.ndarray]:
     found = {}
     for path, leaf in jax.tree.flatten_with_path(tree)[0]:
-        names = [getattr(key, "key", None) for key in path]
-        if not names or not all(isinstance(name, str) and "/" not in name for name in names):
+        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        if not names or len(names) < len(path) or not all(isinstance(n, str) and "/" not in n for n in names):
             where = jax.tree_util.keystr(path)
             raise InputError(f"what the run holds is no nested dictionary of arrays at {where!r}")
         found["/".join(names)] = np.asarray(leaf)

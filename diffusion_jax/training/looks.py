@@ -63,7 +63,7 @@ class Preview:
         self._num, self._view = config.log.samples, experiment.view
         self._cond = experiment.ask(size, {})
         try:
-            drawn = experiment.preview(size // parallel.programs)
+            drawn = experiment.preview(size // parallel.programs)  # type: ignore[misc]  # only where there is one
         except InputError as error:
             raise InputError(f"log.preview_steps={config.log.preview_steps}: {error}") from error
         self._sample = parallel.sample(drawn)

@@ -54,7 +54,8 @@ def check(manifest, step: int, run: str | None):
 
 def checksums(tree) -> dict[str, int]:
     """The CRC-32 of every array by its name."""
-    return {name: zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)) for name, leaf in named(tree)}
+    flat = {name: np.ascontiguousarray(leaf).reshape(-1) for name, leaf in named(tree)}
+    return {name: zlib.crc32(leaf.view(np.uint8).data) for name, leaf in flat.items()}
 
 
 def kinds(tree) -> dict[str, str]:
@@ -98,11 +99,11 @@ class Ledger(NamedTuple):
     """What a work directory remembers of its checkpoints, beside them.
 
     Attributes:
-      run: whose checkpoints they are; a random name.
+      run: whose checkpoints they are; a random name, or None where nothing says.
       newest: the step of the last one that was complete.
     """
 
-    run: str
+    run: str | None
     newest: int
 
 

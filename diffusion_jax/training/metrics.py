@@ -161,7 +161,7 @@ class Log:
 
 
 def _computed(metrics: dict[str, jax.Array]) -> bool:
-    return all(value.is_ready() for value in metrics.values())
+    return all(value.is_ready() for value in metrics.values())  # type: ignore[attr-defined]
 
 
 def _refused(writer: Writer, error: OSError) -> RunError:

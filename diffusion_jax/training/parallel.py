@@ -154,8 +154,8 @@ class DataParallel:
 
     def train_step(self, step: Callable) -> Callable:
         """Compile `(state, batch, held={}) -> (state, metrics)`. The state is donated: use the returned one."""
-        axes = {"in_axes": (None, 0, None), "out_axes": (None, None)}
-        compiled = jax.pmap(step, AXIS, **axes, donate_argnums=0, devices=self._subset)
+        in_axes, out_axes = (None, 0, None), (None, None)
+        compiled = jax.pmap(step, AXIS, in_axes=in_axes, out_axes=out_axes, donate_argnums=0, devices=self._subset)
         return lambda state, batch, held=MappingProxyType({}): compiled(state, batch, dict(held))
 
     def train_steps(self, step: Callable, most: int) -> Callable:

@@ -172,7 +172,7 @@ def _shapes(arrays: Iterable[tuple[str, Any]]) -> dict[str, tuple]:
 
 
 def _crc(array) -> int:
-    return zlib.crc32(np.ascontiguousarray(array))
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _aside(path: Path) -> Path:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from diffusion_jax.training_times import Times
@@ -22,7 +23,7 @@ class TrainState(NamedTuple):
       averages: further averages of the parameters, name -> the same structure (`Experiment.averages`); often none.
     """
 
-    step: jax.Array
+    step: jax.Array | np.int32
     params: Any
     ema: Any
     optimizer: optax.OptState
