@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax import rng
+from diffusion_jax.arrays import expand
 from diffusion_jax.errors import InputError
 from diffusion_jax.guidance import given
 from diffusion_jax.likelihood.chain import check_keys, make_denoiser
@@ -34,6 +35,8 @@ from diffusion_jax.likelihood.runge_kutta import RK4, RungeKutta, said_error
 from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.timesteps import check_grid
+
+STRIDES = (4, 2, 1)  # steps of the grid in one step of each walk
 
 
 class Density(NamedTuple):
@@ -133,21 +136,23 @@ def flow_plan(schedule: Schedule, solver: RungeKutta, times) -> FlowPlan:
 def nested_plans(schedule: Schedule, solver: RungeKutta, times) -> FlowPlan:
     """A quarter of the steps, half of them, and all, one after the other; every step has a number of its own."""
     count, plans = len(times) - 1, []
-    for stride, number in ((4, 2 * count), (2, count), (1, 0)):
+    for stride, number in zip(STRIDES, (2 * count, count, 0), strict=True):
         rising = np.unique(np.append(times[::-1][::stride], times[0]))
         plan = flow_plan(schedule, solver, rising[::-1])
         plans.append(plan._replace(number=plan.number + number))
     return FlowPlan(*map(np.concatenate, zip(*plans, strict=True)))
 
 
-def flow_slopes(denoise: Callable, directions: Callable) -> Callable:
-    """`(z, t, scale, pull, keys) -> (dz / dl [B, ...], trace(dD / dz) [B])`."""
+def flow_slopes(denoise: Callable) -> Callable:
+    """`(z, t, scale, pull, (along, share)) -> (dz / dl [B, ...], trace(dD / dz) [B])`; numbers are scalars or [B]."""
 
-    def slopes(z, t, scale, pull, keys):
+    def slopes(z, t, scale, pull, directions):
+        scale, pull = expand(scale, z), expand(pull, z)
+
         def estimate(z):
             return denoise((scale * z).astype(z.dtype), t).mean.astype(z.dtype)
 
-        along, share = directions(keys, z)
+        along, share = directions
         x0_hat, products = jax.vmap(lambda e: jax.jvp(estimate, (z,), (e,)))(along)
         every = tuple(range(2, products.ndim))
         traced = share * jnp.sum(along * products, axis=every).sum(0)
@@ -213,11 +218,11 @@ def ode_likelihood(
       InputError: a grid that does not fall, reaches 0 or has one step; x0 that is not floating point; not a key each;
         an exact trace of too many entries; times between those of a table.
     """
-    times, keys = _check(times), check_flow(x0, keys)
+    times, keys = check_steps(times), check_flow(x0, keys)
     plan = nested_plans(schedule, solver, times)
     stages = np.asarray(solver.stages), np.arange(len(solver.nodes))
     plan, stages, weights = _floats((plan, stages, np.asarray(solver.weights)), x0.dtype)
-    slopes = flow_slopes(denoise, hutchinson() if trace is None else trace)
+    slopes, directions = flow_slopes(denoise), hutchinson() if trace is None else trace
     ends = flow_ends(schedule, times[0], times[-1])
     start = ends.shrink * x0, jnp.zeros(len(x0), x0.dtype)
 
@@ -231,7 +236,8 @@ def ode_likelihood(
         def stage(known, inner):
             (row, index), t, scale, pull = inner
             rise = jnp.tensordot(row, known[0], 1)
-            now = slopes(z + step.length * rise, t, scale, pull, rng.each(step_keys, index))
+            here = z + step.length * rise
+            now = slopes(here, t, scale, pull, directions(rng.each(step_keys, index), here))
             return jax.tree.map(lambda all, one: all.at[index].set(one), known, now), None
 
         known = jax.tree.map(lambda a: jnp.zeros((len(weights), *a.shape), a.dtype), (z, total))
@@ -243,6 +249,11 @@ def ode_likelihood(
     ((quarter, half), (z, traced)), _ = jax.lax.scan(body, ((start[1], start[1]), start), plan)
     log_prob = ends.log_prob(z, traced)
     return Density(log_prob, ends.stretch * z, said_error(quarter, half, log_prob, solver.order))
+
+
+def evaluations(times, solver: RungeKutta = RK4) -> int:
+    """How often `ode_likelihood` evaluates the network on a grid, with the trace's Jacobian-vector products."""
+    return sum(-(-(len(times) - 1) // stride) for stride in STRIDES) * len(solver.nodes)
 
 
 def make_density_fn(
@@ -257,7 +268,8 @@ def make_density_fn(
 ) -> Callable:
     """`density_fn(params, keys [B], x0 [B, ...], *cond) -> Density`; arguments as of `ode_likelihood` and
     `make_sample_fn`."""
-    times = _check(times)
+    times = check_steps(times)
+    parameterization.check(times)
     made = make_denoiser(apply, parameterization, transforms, guide)
 
     def density_fn(params, keys, x0, *cond):
@@ -279,10 +291,17 @@ def _floats(tree, dtype):
     return jax.tree.map(lambda a: jnp.asarray(a, dtype) if a.dtype == np.float64 else jnp.asarray(a), tree)
 
 
-def _check(times) -> np.ndarray:
+def check_times(times) -> np.ndarray:
+    """`times` as a float64 vector, or `InputError` unless it falls and ends above 0."""
     times = check_grid(times)
     if times[-1] == 0:
         raise InputError("the flow has no slope at t = 0: end the grid above it (likelihood.flow_times)")
+    return times
+
+
+def check_steps(times) -> np.ndarray:
+    """`check_times`, and of at least two steps."""
+    times = check_times(times)
     if len(times) < 3:
         raise InputError("a likelihood that knows its error takes at least 2 steps, not 1")
     return times
