@@ -4,6 +4,7 @@ from diffusion_jax.likelihood.adaptive import ENDINGS as ENDINGS
 from diffusion_jax.likelihood.adaptive import Solution as Solution
 from diffusion_jax.likelihood.adaptive import adaptive_likelihood as adaptive_likelihood
 from diffusion_jax.likelihood.adaptive import check_arrived as check_arrived
+from diffusion_jax.likelihood.adaptive import check_tolerance as check_tolerance
 from diffusion_jax.likelihood.adaptive import make_adaptive_density_fn as make_adaptive_density_fn
 from diffusion_jax.likelihood.chain import Bound as Bound
 from diffusion_jax.likelihood.chain import at_variance as at_variance
@@ -14,6 +15,8 @@ from diffusion_jax.likelihood.dequantization import Dequantized as Dequantized
 from diffusion_jax.likelihood.dequantization import by_level as by_level
 from diffusion_jax.likelihood.dequantization import by_level_init as by_level_init
 from diffusion_jax.likelihood.dequantization import dequantized as dequantized
+from diffusion_jax.likelihood.dequantization import level_bits as level_bits
+from diffusion_jax.likelihood.dequantization import lifted as lifted
 from diffusion_jax.likelihood.dequantization import logit_normal_dequantizer as logit_normal_dequantizer
 from diffusion_jax.likelihood.dequantization import uniform_dequantizer as uniform_dequantizer
 from diffusion_jax.likelihood.flow import Density as Density

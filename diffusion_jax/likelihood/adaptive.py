@@ -9,8 +9,9 @@ Tweedie's formula; and z is off by |e_z| cosh(l) standard deviations of its nois
 
     |e_T| + sum |s_i e_i| + |e_z| cosh(l)     nats,
 
-and a step is taken if that is at most tolerance d (its length in u / the length of all): then the errors add up to at
-most `tolerance` nats an entry. Each is that of the method of lower order, while the result is of higher.
+and a step is taken if that is at most its share of tolerance d: nine tenths of it are shared out by length in u, and
+one tenth equally among all steps that may be tried, with which jumps are passed. So the errors add up to at most
+`tolerance` nats an entry. Each is that of the method of lower order, while the result is of higher.
 
 *Whose steps.* Every example has its own. Steps common to a batch would have to suit its hardest example, so numbers
 would depend on neighbours; and the loop would end no sooner, for it runs until its last example has arrived.
@@ -35,6 +36,7 @@ from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.schedules import Schedule
 
 FIRST = 0.02  # of the whole way, the first step that is tried
+EQUAL = 0.1  # of the tolerance, what is shared out equally
 SHRINK, GROW, SAFETY = 0.2, 10.0, 0.9  # bounds of a step over the one before, and what it stays below
 
 # How a walk ends (`Solution.ending`).
@@ -103,7 +105,7 @@ def adaptive_likelihood(
     tolerance: float = 1e-4,
     trace: Callable | None = None,
     pair: Pair = DOPRI5,
-    most: int = 1000,
+    most: int = 2000,
 ) -> Solution:
     """log p(x0) of each example under the flow to a tolerance; any Gaussian schedule that is known at every t.
 
@@ -196,7 +198,7 @@ def follow(way: Way, begin: tuple, allowed: float, pair: Pair, most: int) -> Wal
         u = jnp.where(walk.length < left, walk.u - step, way.low)
         state, slope, (e_z, e_traced) = attempt(walk, step)
         nats = way.nats(e_z, e_traced, state[0], slope[0], u)
-        bound = step * (allowed / span)
+        bound = allowed * ((1 - EQUAL) * step / span + EQUAL / most)
         taken = nats <= bound  # not where it is no number
         # The error over the length is of one order less than the error.
         factor = jnp.clip(SAFETY * (bound / nats) ** (1 / (pair.order - 1)), SHRINK, GROW)
@@ -230,7 +232,7 @@ def make_adaptive_density_fn(
     tolerance: float = 1e-4,
     trace: Callable | None = None,
     pair: Pair = DOPRI5,
-    most: int = 1000,
+    most: int = 2000,
 ) -> Callable:
     """`density_fn(params, keys [B], x0 [B, ...], *cond) -> Solution`; arguments as of `adaptive_likelihood` and
     `make_density_fn`."""

@@ -85,7 +85,7 @@ def times_at(schedule: Schedule, value) -> np.ndarray:
 def times_between(schedule: Schedule, soft: float, low: float, high: float) -> Callable:
     """`u -> t` for traced u from `low` to `high`, any shape: cubics through a table of float64, rounded once.
 
-    Right to about 1e-7 of t in float32, and to 1e-11 in float64, for schedules that are smooth.
+    Right to about 1e-7 of t in float32, and to 1e-10 in float64, for schedules that are smooth.
 
     Raises:
       InputError: a table of betas.

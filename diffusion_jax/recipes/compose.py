@@ -117,6 +117,7 @@ def compose(
     start: Callable = lambda params: params,
     frozen: Collection[str] = (),
     likelihoods: Mapping[str, Callable] = MappingProxyType({}),
+    solved: Mapping[str, Callable] = MappingProxyType({}),
 ) -> Experiment:
     """A method as an experiment.
 
@@ -133,6 +134,7 @@ def compose(
       start: `params -> params`, what training starts from instead of random ones (`Experiment.start`).
       frozen: parts of the parameters that stay as they start, by their names in the tree's first level.
       likelihoods: name -> (`(apply, parameterization, steps or None) -> likelihood_fn`), see `Experiment`.
+      solved: name -> (`(apply, parameterization, tolerance) -> likelihood_fn`), see `Experiment`.
     """
 
     def apply(params, *told, **dropout_keys):
@@ -173,6 +175,7 @@ def compose(
         clean=data.clean,
         told=data.told,
         likelihoods={name: partial(make, apply, parameterization) for name, make in likelihoods.items()},
+        solved={name: partial(make, apply, parameterization) for name, make in solved.items()},
     )
 
 

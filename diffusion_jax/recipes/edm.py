@@ -27,6 +27,7 @@ def build(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_m
 
         return without_eta(down)
 
+    grid = likelihoods.level_grid(schedule, level=2e-3)
     return compose(
         config,
         pixels.data(config, source),
@@ -44,5 +45,6 @@ def build(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_m
             "ancestral": walk(samplers.ancestral(processes.gaussian(schedule)), 100),
         },
         preview="heun",
-        likelihoods={"ode": likelihoods.flow(schedule, likelihoods.level_grid(schedule, level=2e-3))},
+        likelihoods={"ode": likelihoods.flow(schedule, grid)},
+        solved={"ode": likelihoods.flow_to_tolerance(schedule, grid)},
     )
