@@ -267,6 +267,8 @@ def _measured(options, experiment, function: Callable, split: str, source, count
             metrics[f"{name}, {part}"] = found[part]
     if "error" in found:
         metrics[f"{name}, error of an example"] = found["error"]
+    if found.get("noise"):
+        metrics[f"{name}, noise of an example's trace"] = found["noise"]
     if "evaluations" in found:
         metrics[f"{name}, network evaluations"] = found["evaluations"]
     about = {

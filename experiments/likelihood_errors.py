@@ -9,9 +9,9 @@ found is the solver's error alone: the distance to RK4 in 800 steps. Where alpha
 A flow depends on levels of noise only, so that tables of betas are compared with the same walk on a schedule that is
 known everywhere.
 
-Each entry is error found / error said, in nats an entry, the mean over 16 points, of the kind of network for which
-found / said is largest. Then the same with Hutchinson's trace, where what is found is the distance to the exact trace.
-What to expect stands in docs/likelihoods.md.
+Each entry is error found / error said, in nats an entry, means over 16 points, of the kind of network whose found /
+said is the largest. Then the same with Hutchinson's trace: what is found is the distance to the exact trace, and what is
+said holds the noise. What to expect stands in docs/likelihoods.md.
 """
 
 from collections.abc import Callable
@@ -89,16 +89,16 @@ def networks(schedule: Schedule, count: int, kinds=KINDS, wrong=WRONG) -> Callab
     return denoise
 
 
-def grid(schedule: Schedule, steps: int, first: float, last_level: float = LEVEL, **how) -> Callable:
-    """`(denoise, x, keys) -> (log_prob, error, evaluations)`."""
-    times = likelihood.flow_times(schedule, steps, last_level, first)
+def grid(schedule: Schedule, steps: int, first: float, level: float = LEVEL, **how) -> Callable:
+    """`(denoise, x, keys) -> (log_prob, error, noise, evaluations)`."""
+    times = likelihood.flow_times(schedule, steps, level, first)
     return on_grid(schedule, times, likelihood.RK4, **how)
 
 
 def on_grid(schedule: Schedule, times, solver, **how) -> Callable:
     def solve(denoise, x, keys):
         found = likelihood.ode_likelihood(denoise, schedule, times, x, keys, solver=solver, **how)
-        return found.log_prob, found.error, likelihood.evaluations(times, solver)
+        return found.log_prob, found.error, 0.0, likelihood.evaluations(times, solver)
 
     return solve
 
@@ -109,7 +109,7 @@ def within(schedule: Schedule, tolerance: float, first: float, **how) -> Callabl
 
     def solve(denoise, x, keys):
         found = likelihood.adaptive_likelihood(denoise, schedule, times, x, keys, tolerance, **how)
-        return found.log_prob, found.error, found.evaluations.mean()
+        return found.log_prob, found.error, found.noise, found.evaluations.mean()
 
     return solve
 
@@ -122,7 +122,9 @@ def solvers(schedule: Schedule, **how) -> dict[str, Callable]:
     """Of a schedule that is known at every t."""
     first = start(schedule)
     walks = {"RK4, 50 steps": grid(schedule, 50, first, **how)}
-    return walks | {f"to {tolerance:g}": within(schedule, tolerance, first, **how) for tolerance in (1e-3, 1e-4, 1e-5)}
+    for tolerance in (1e-3, 1e-4, 1e-5):
+        walks[f"to {tolerance:g}"] = within(schedule, tolerance, first, **how)
+    return walks
 
 
 def table_solvers(schedule: Schedule, **how) -> dict[str, Callable]:
@@ -133,14 +135,15 @@ def table_solvers(schedule: Schedule, **how) -> dict[str, Callable]:
     return walks
 
 
-def converged(schedule: Schedule, first: float, last_level: float, x, count: int, **kinds) -> np.ndarray:
-    """log p [kinds x wrong x count] in 800 steps, from the level of `schedule` at `first` to `last_level`."""
-    level = schedule.sigma(first) / schedule.alpha(first)
-    straight = schedules.flow()  # any schedule that has both levels, for a flow depends on nothing else
-    walk = grid(straight, 800, level / (1 + level), last_level, trace=likelihood.exact_trace())
-    exact = solved(walk, networks(straight, count, **kinds), x)[0]
-    # The prior is that of variance alpha^2 + sigma^2 in each schedule: in z it is one.
-    return exact
+def converged(schedule: Schedule, first: float, last: float, x, count: int, **kinds) -> np.ndarray:
+    """log p [kinds x wrong x count] in 800 steps between the noise levels of a schedule at two times.
+
+    On a straight line, which has all levels and is known everywhere: in z, a flow and its prior depend on them alone.
+    """
+    noisy, clean = (float(schedule.sigma(t) / schedule.alpha(t)) for t in (first, last))
+    straight = schedules.flow()
+    walk = grid(straight, 800, noisy / (1 + noisy), clean, trace=likelihood.exact_trace())
+    return solved(walk, networks(straight, count, **kinds), x)[0]
 
 
 def solved(walk: Callable, denoise: Callable, x, seed: int = 0):
@@ -148,14 +151,14 @@ def solved(walk: Callable, denoise: Callable, x, seed: int = 0):
     return jax.tree.map(np.asarray, jax.jit(lambda x: walk(denoise, x, keys))(jnp.asarray(x)))
 
 
-def measure(name: str, schedule: Schedule, walks: dict[str, Callable], last_level: float, count: int, **kinds):
-    """A `Row` for each of `walks`, in order."""
+def measure(name: str, schedule: Schedule, walks: dict[str, Callable], ends, count: int, **kinds):
+    """A `Row` for each of `walks`, which lead between the times `ends`."""
     shape = len(kinds.get("kinds", KINDS)), len(kinds.get("wrong", WRONG)), count
     x = np.tile(points(count), (shape[0] * shape[1], 1))
-    truth = converged(schedule, start(schedule), last_level, x, count, **kinds)
+    truth = converged(schedule, *ends, x, count, **kinds)
     for solver, walk in walks.items():
-        log_prob, error, evaluations = solved(walk, networks(schedule, count, **kinds), x)
-        found, said = (a.reshape(shape).mean(-1) / x.shape[1] for a in (np.abs(log_prob - truth), error))
+        log_prob, error, noise, evaluations = solved(walk, networks(schedule, count, **kinds), x)
+        found, said = (a.reshape(shape).mean(-1) / x.shape[1] for a in (np.abs(log_prob - truth), error + noise))
         yield Row(name, solver, found, said, float(evaluations))
 
 
@@ -178,11 +181,12 @@ def main(arguments: list[str]):
     ):
         print(f"\n## {title}\n\n{head}\n|{'---|' * (len(heads) + 4)}")
         for name, schedule in SCHEDULES.items():
-            for row in measure(name, schedule, solvers(schedule, **how), LEVEL, count):
+            ends = likelihood.flow_times(schedule, 1, LEVEL, start(schedule))
+            for row in measure(name, schedule, solvers(schedule, **how), ends, count):
                 print(line(row), flush=True)
         for name, schedule in TABLES.items():
-            last = schedule.sigma(0.001) / schedule.alpha(0.001)
-            for row in measure(name, schedule, table_solvers(schedule, **how), last, count):
+            ends = likelihood.table_times(schedule, 1000, 1)
+            for row in measure(name, schedule, table_solvers(schedule, **how), ends, count):
                 print(line(row), flush=True)
 
 

@@ -69,7 +69,7 @@ def digest(source, example: Mapping, count: int) -> str:
 
 
 # What may be said of an example's likelihood, the parts before their sums: [B], and `terms` [B, N].
-PARTS = ("prior", "terms", "distortion", "rate", "error", "evaluations", "total")
+PARTS = ("prior", "terms", "distortion", "rate", "error", "noise", "evaluations", "total")
 ENDING = "ending"  # how its solver ended, an index into `likelihood.ENDINGS`
 
 

@@ -56,8 +56,10 @@ class Solution(NamedTuple):
     Attributes:
       log_prob: [B], log density in nats; NaN where the flow did not arrive.
       latent: [B, ...], x at the first time, or where the flow was left.
-      error: [B], the errors of all steps in nats, added up: at most the tolerance times the entries of an example;
-        infinite where the flow did not arrive. The solver's alone: that of an estimated trace is not in it.
+      error: [B], the solver's: the errors of all steps in nats, added up, at most the tolerance times the entries of
+        an example; infinite where the flow did not arrive. The noise of an estimated trace is not in it.
+      noise: [B], a bound of that noise's standard deviation in nats, itself estimated; 0 for the exact trace. It is
+        independent from example to example, and averages out over them.
       evaluations: int32 [B], of the network with the trace's Jacobian-vector products, refused steps included. A
         batch takes as many as its largest.
       ending: int32 [B], an index into `ENDINGS`: `ARRIVED`, or why not (`check_arrived`).
@@ -66,6 +68,7 @@ class Solution(NamedTuple):
     log_prob: jax.Array
     latent: jax.Array
     error: jax.Array
+    noise: jax.Array
     evaluations: jax.Array
     ending: jax.Array
 
@@ -75,7 +78,7 @@ class Walk(NamedTuple):
 
     u: jax.Array
     length: jax.Array  # of the step that is tried next
-    state: tuple  # z, and -int trace dl so far
+    state: tuple  # z, -int trace dl and -int (the trace's noise) dl so far
     slope: tuple  # of them in u
     error: jax.Array
     tries: jax.Array
@@ -86,7 +89,7 @@ class Way(NamedTuple):
     """The flow in u: from `high`, the data's end, to `low`.
 
     Attributes:
-      slopes: `(z, u [B]) -> d(z, int trace dl) / du`.
+      slopes: `(z, u [B]) -> d(z, int trace dl, int noise dl) / du`.
       nats: `(e_z, e_T, z, dz / du, u) -> [B]`, the error of a step that ends at z.
     """
 
@@ -132,13 +135,15 @@ def adaptive_likelihood(
         raise InputError(f"a walk takes at least 1 step, not {most}")
     directions = (hutchinson() if trace is None else trace)(keys, x0)
     way, ends = flow_way(denoise, schedule, first, last, directions), flow_ends(schedule, first, last)
-    begin = ends.shrink * x0, jnp.zeros(len(x0), x0.dtype)
+    none = jnp.zeros(len(x0), x0.dtype)
+    begin = ends.shrink * x0, none, none
     walk = follow(way, begin, tolerance * math.prod(x0.shape[1:]), pair, most)
-    arrived = walk.ending == ARRIVED
+    (z, traced, noise), arrived = walk.state, walk.ending == ARRIVED
     return Solution(
-        jnp.where(arrived, ends.log_prob(*walk.state), jnp.nan),
-        ends.stretch * walk.state[0],
+        jnp.where(arrived, ends.log_prob(z, traced), jnp.nan),
+        ends.stretch * z,
         jnp.where(arrived, walk.error, jnp.inf),
+        -noise,
         walk.tries * (len(pair.nodes) - 1),
         walk.ending,
     )
@@ -171,7 +176,7 @@ def flow_way(denoise: Callable, schedule: Schedule, first, last, directions) -> 
 
 
 def follow(way: Way, begin: tuple, allowed: float, pair: Pair, most: int) -> Walk:
-    """All examples at their ends: (z, 0) is `begin`, and errors may add up to `allowed` nats."""
+    """All examples at their ends: they start at `begin`, and errors may add up to `allowed` nats."""
     dtype, span = begin[1].dtype, way.high - way.low
     shortest = 8 * float(jnp.finfo(dtype).eps) * span
     rows, nodes, spare = (jnp.asarray(table, dtype) for table in (pair.stages, pair.nodes, pair.spare))
@@ -196,7 +201,7 @@ def follow(way: Way, begin: tuple, allowed: float, pair: Pair, most: int) -> Wal
         left = walk.u - way.low
         step = jnp.minimum(walk.length, left)
         u = jnp.where(walk.length < left, walk.u - step, way.low)
-        state, slope, (e_z, e_traced) = attempt(walk, step)
+        state, slope, (e_z, e_traced, _) = attempt(walk, step)
         nats = way.nats(e_z, e_traced, state[0], slope[0], u)
         bound = allowed * ((1 - EQUAL) * step / span + EQUAL / most)
         taken = nats <= bound  # not where it is no number

@@ -21,6 +21,7 @@ from diffusion_jax.errors import InputError
 from diffusion_jax.schedules import Schedule
 
 SOFTEST = 1e-2  # the largest c
+LEAP = 1.6  # of alpha / sigma from one entry of a table to the next, the largest at the noisy end
 KNOWN = 4096  # steps of the table from which times between are read
 
 
@@ -59,10 +60,13 @@ def flow_times(schedule: Schedule, steps: int, level: float = 1e-3, first: float
 
 
 def table_times(schedule: Schedule, num: int, steps: int) -> np.ndarray:
-    """Of a table of `num` betas, the entries nearest to times even in u, from the last down to the first.
+    """Of a table of `num` betas, the entries nearest to times even in u, from nearly the last down to the first.
 
     At most steps + 1 times: some are nearest twice. They end at t = 1 / num whatever the steps, so all densities of a
-    table are of data at its first noise level. For `HEUN`.
+    table are of data at its first noise level. Where the last entries are far apart, as those of a clipped cosine or
+    without any signal, no steps between them follow the flow of a network that says eps: the walk begins at the
+    noisiest entry whose alpha / sigma is within a factor of 1.6 of the next. What the data still says there, about
+    (alpha / sigma)^2 / 2 nats an entry, is 5e-6 for the cosine of 1000. For `HEUN`.
 
     Raises:
       InputError: a number of steps outside 1, ..., num - 1.
@@ -70,7 +74,10 @@ def table_times(schedule: Schedule, num: int, steps: int) -> np.ndarray:
     if not 1 <= steps < num:
         raise InputError(f"a flow on a table of {num} takes 1, ..., {num - 1} steps, not {steps}")
     entries = np.arange(1, num + 1) / num
-    u = even_clock(schedule, entries, softness(schedule))
+    ratio = schedule.alpha(entries) / schedule.sigma(entries)
+    led_to = np.flatnonzero(ratio[:-1] <= LEAP * ratio[1:])
+    entries = entries[: led_to[-1] + 2] if len(led_to) else entries
+    u = even_clock(schedule, entries, softness(schedule, entries[-1]))
     even = np.linspace(u[0], u[-1], steps + 1)
     nearest = np.abs(u - even[:, None]).argmin(axis=1)
     return entries[np.unique(nearest)][::-1]

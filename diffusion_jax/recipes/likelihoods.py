@@ -74,12 +74,14 @@ class Solved(NamedTuple):
     Attributes:
       total: [B], bits an entry.
       error: [B], >= 0, an estimate of its solver's error, in bits an entry (`likelihood.Density`, `Solution`).
+      noise: [B], of an estimated trace, where the error does not have it in it; in bits an entry.
       evaluations: int32 [B], of the network.
       ending: int32 [B], how the solver ended, an index into `likelihood.ENDINGS`.
     """
 
     total: jax.Array
     error: jax.Array
+    noise: jax.Array
     evaluations: jax.Array
     ending: jax.Array
 
@@ -100,7 +102,8 @@ def flow(schedule: Schedule, grid: Callable, usual: int = 50, solver=likelihood.
         def solve(denoise, keys, x):
             found = likelihood.ode_likelihood(denoise, schedule, times, x, keys, solver=solver)
             count = jnp.full(len(x), likelihood.evaluations(times, solver), jnp.int32)
-            return likelihood.Solution(*found, count, jnp.full_like(count, ARRIVED))
+            none = jnp.zeros_like(found.error)  # the error has the noise in it
+            return likelihood.Solution(*found, none, count, jnp.full_like(count, ARRIVED))
 
         return _of_pixels(apply, parameterization, times, solve)
 
@@ -137,7 +140,8 @@ def _of_pixels(apply: Callable, parameterization, times, solve: Callable) -> Cal
         x, log_q = lift(draw_keys, jnp.rint((x0 + 1) * 127.5).astype(jnp.int32))
         found, size = solve(made(params, *cond), density_keys, x), math.prod(x.shape[1:])
         total = likelihood.level_bits(found.log_prob, log_q, size)
-        return Solved(total, likelihood.bits(found.error) / size, found.evaluations, found.ending)
+        error, noise = (likelihood.bits(nats) / size for nats in (found.error, found.noise))
+        return Solved(total, error, noise, found.evaluations, found.ending)
 
     return bits
 
