@@ -73,15 +73,17 @@ class Directions(NamedTuple):
     def trace(self, products):
         """(trace [B], a bound of its standard deviation [B]), from J e [P, B, ...].
 
-        The variance of e' J e is at most 2 |J|^2 - (3 - k) sum J_ii^2, k the mean of e_i^4: 1 for signs, 3 for
-        normal entries. |J e|^2 estimates |J|^2, and (e' J e)^2 / d is at most sum J_ii^2 but for noise.
+        With k the mean of e_i^4, 1 for signs and 3 for normal entries, the variance V of e' J e is at most
+        2 |J|^2 - a (tr J)^2, a = (3 - k) / d. The mean of |J e|^2 is |J|^2, that of (e' J e)^2 is (tr J)^2 + V. Hence
+        V <= E[2 |J e|^2 - a (e' J e)^2] / (1 - a). Two entries are too few to know it by.
         """
         flat = (*self.along.shape[:2], -1)
         e, je = self.along.reshape(flat), products.reshape(flat)
         found = jnp.sum(e * je, axis=-1)
-        known = (3 - jnp.mean(e**4, axis=-1)) * found**2 / e.shape[-1]
-        variance = jnp.maximum(2 * jnp.sum(je**2, axis=-1) - known, 0).sum(0)
-        return self.share * found.sum(0), self.random * self.share * jnp.sqrt(variance)
+        a = (3 - jnp.mean(e**4, axis=-1)) / e.shape[-1]
+        variance = (2 * jnp.sum(je**2, axis=-1) - a * found**2) / jnp.maximum(1 - a, 0.25)
+        noise = jnp.sqrt(jnp.maximum(variance, 0).sum(0))
+        return self.share * found.sum(0), self.random * self.share * noise
 
 
 def exact_trace(limit: int = 128) -> Callable:
