@@ -85,11 +85,16 @@ def test_all_signs_together_are_the_exact_trace(x64):
     """An example's directions are kept on its way: the mean over all four pairs of signs is no estimate at all."""
     schedule, x = SCHEDULES["flow"], np.repeat(PLANE[:1], 4, axis=0)
     signs = jnp.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
-    drawn = solved(plane(schedule), schedule, x, 1e-6, trace=lambda keys, x: (signs[None], 1.0, 1.0))
+    drawn = solved(plane(schedule), schedule, x, 1e-6, trace=lambda keys, x: (signs[None], 1.0)).log_prob
     exact = solved(plane(schedule), schedule, x[:1], 1e-6)
-    np.testing.assert_allclose(drawn.log_prob.mean(), exact.log_prob[0], atol=2e-6)
-    assert drawn.log_prob.std() > 0.1
-    assert drawn.noise.min() > exact.noise[0] == 0
+    np.testing.assert_allclose(drawn.mean(), exact.log_prob[0], atol=2e-6)
+    assert exact.noise == 0
+    # Over all 16 pairs of draws the square of the noise is, on average, their variance.
+    pairs = jnp.stack([jnp.repeat(signs, 4, axis=0), jnp.tile(signs, (4, 1))])
+    both = solved(plane(schedule), schedule, x[:1].repeat(16, 0), 1e-6, trace=lambda keys, x: (pairs, 0.5, True))
+    np.testing.assert_allclose((both.noise**2).mean(), both.log_prob.var(), rtol=1e-4)
+    np.testing.assert_allclose(both.log_prob.var(), drawn.var() / 2, rtol=1e-4)
+    assert drawn.std() > 0.1
 
 
 # ---- Whose steps, and how walks end.

@@ -17,7 +17,10 @@ def rows(name, walks, ends, count=6):
 
 
 def test_what_is_said_is_what_is_found(x64):
-    """Networks of eps and x0 that are right, and 3 % wrong; with the exact trace and with one probe (seed 0)."""
+    """Networks of eps and x0 that are right, and 3 % wrong; with the exact trace and with two probes.
+
+    The noise is that of 24 walks (seed 0): its mean is known to a quarter, and false alarms at a factor of 3 are none.
+    """
     schedule = errors.SCHEDULES["cosine"]
     ends = likelihood.flow_times(schedule, 1, errors.LEVEL, 0.999)
     walks = {
@@ -26,13 +29,13 @@ def test_what_is_said_is_what_is_found(x64):
         "noise": errors.within(schedule, 1e-4, 0.999),
     }
     grid, tolerance, noise = rows("cosine", walks, ends)
-    for row in (grid, tolerance, noise):
+    for row in (grid, tolerance):
         assert (row.found <= BAR * row.said).all(), errors.line(row)
     assert grid.found.max() < 1e-3
     assert tolerance.found.max() < 2e-5
     assert tolerance.said.max() <= 1e-4
     assert noise.found.max() > 0.02  # what the solver alone says of its error would not do
-    assert (noise.said < 10 * noise.found).all()
+    assert noise.found.mean() / BAR < noise.said.mean() < BAR * noise.found.mean()
 
 
 def test_a_clipped_cosine_is_followed_from_where_its_entries_lead_on(x64):

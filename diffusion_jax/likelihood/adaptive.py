@@ -29,7 +29,7 @@ from diffusion_jax.arrays import expand
 from diffusion_jax.errors import InputError, NotFiniteError
 from diffusion_jax.guidance import given
 from diffusion_jax.likelihood.chain import make_denoiser
-from diffusion_jax.likelihood.flow import check_flow, check_times, flow_ends, flow_slopes, hutchinson
+from diffusion_jax.likelihood.flow import Directions, check_flow, check_times, flow_ends, flow_slopes, hutchinson
 from diffusion_jax.likelihood.grids import even_clock, softness, times_between
 from diffusion_jax.likelihood.runge_kutta import DOPRI5, Pair
 from diffusion_jax.parameterizations import Parameterization
@@ -58,8 +58,8 @@ class Solution(NamedTuple):
       latent: [B, ...], x at the first time, or where the flow was left.
       error: [B], the solver's: the errors of all steps in nats, added up, at most the tolerance times the entries of
         an example; infinite where the flow did not arrive. The noise of an estimated trace is not in it.
-      noise: [B], a bound of that noise's standard deviation in nats, itself estimated; 0 for the exact trace. It is
-        independent from example to example, and averages out over them.
+      noise: [B], the standard error of that trace in nats, by how far its directions are apart; 0 for the exact
+        trace, and NaN for a single probe, which cannot know. It averages out over examples.
       evaluations: int32 [B], of the network with the trace's Jacobian-vector products, refused steps included. A
         batch takes as many as its largest.
       ending: int32 [B], an index into `ENDINGS`: `ARRIVED`, or why not (`check_arrived`).
@@ -78,7 +78,7 @@ class Walk(NamedTuple):
 
     u: jax.Array
     length: jax.Array  # of the step that is tried next
-    state: tuple  # z, -int trace dl and -int (the trace's noise) dl so far
+    state: tuple  # z, and -int e' (dD / dz) e dl so far, of each direction, [B, P]
     slope: tuple  # of them in u
     error: jax.Array
     tries: jax.Array
@@ -89,8 +89,8 @@ class Way(NamedTuple):
     """The flow in u: from `high`, the data's end, to `low`.
 
     Attributes:
-      slopes: `(z, u [B]) -> d(z, int trace dl, int noise dl) / du`.
-      nats: `(e_z, e_T, z, dz / du, u) -> [B]`, the error of a step that ends at z.
+      slopes: `(z, u [B]) -> d(z, int e' (dD / dz) e dl) / du`, [B, ...] and [B, P].
+      nats: `(errors, z, dz / du, u) -> [B]`, the error of a step that ends at z.
     """
 
     low: float
@@ -112,7 +112,8 @@ def adaptive_likelihood(
 ) -> Solution:
     """log p(x0) of each example under the flow to a tolerance; any Gaussian schedule that is known at every t.
 
-    What it means, and what the arguments mean, is as for `ode_likelihood`. The directions of an estimated trace are
+    What it means, and what the arguments mean, is as for `ode_likelihood`; the usual trace takes two probes, for one
+    does not know its noise. The directions of an estimated trace are
     drawn once an example and kept along its way, as in FFJORD, for noise would break the control of steps: the
     estimate is as unbiased as with new ones, and does not average over steps. An example's number depends on its
     neighbours by rounding alone. Compiled; forward derivatives only, for the number of steps is not known.
@@ -133,23 +134,22 @@ def adaptive_likelihood(
     check_tolerance(tolerance, x0.dtype)
     if most < 1:
         raise InputError(f"a walk takes at least 1 step, not {most}")
-    directions = (hutchinson() if trace is None else trace)(keys, x0)
+    directions = Directions(*(hutchinson(2) if trace is None else trace)(keys, x0))
     way, ends = flow_way(denoise, schedule, first, last, directions), flow_ends(schedule, first, last)
-    none = jnp.zeros(len(x0), x0.dtype)
-    begin = ends.shrink * x0, none, none
+    begin = ends.shrink * x0, jnp.zeros(directions.along.shape[1::-1], x0.dtype)
     walk = follow(way, begin, tolerance * math.prod(x0.shape[1:]), pair, most)
-    (z, traced, noise), arrived = walk.state, walk.ending == ARRIVED
+    (z, parts), arrived = walk.state, walk.ending == ARRIVED
     return Solution(
-        jnp.where(arrived, ends.log_prob(z, traced), jnp.nan),
+        jnp.where(arrived, ends.log_prob(z, directions.trace(parts)), jnp.nan),
         ends.stretch * z,
         jnp.where(arrived, walk.error, jnp.inf),
-        -noise,
+        directions.noise(parts),
         walk.tries * (len(pair.nodes) - 1),
         walk.ending,
     )
 
 
-def flow_way(denoise: Callable, schedule: Schedule, first, last, directions) -> Way:
+def flow_way(denoise: Callable, schedule: Schedule, first, last, directions: Directions) -> Way:
     soft = softness(schedule, first)
     low, high = (float(even_clock(schedule, t, soft)) for t in (first, last))
     time, slopes_in_l = times_between(schedule, soft, low, high), flow_slopes(denoise)
@@ -162,10 +162,11 @@ def flow_way(denoise: Callable, schedule: Schedule, first, last, directions) -> 
 
     def slopes(z, u):
         t, (pull, _, rate) = time(u), clocks(u)
-        found = slopes_in_l(z, t, jnp.hypot(schedule.alpha(t), schedule.sigma(t)), pull, directions)
+        found = slopes_in_l(z, t, jnp.hypot(schedule.alpha(t), schedule.sigma(t)), pull, directions.along)
         return jax.tree.map(lambda slope: (expand(rate, slope) * slope).astype(z.dtype), found)
 
-    def nats(e_z, e_traced, z, slope, u):
+    def nats(errors, z, slope, u):
+        e_z, e_traced = errors[0], directions.trace(errors[1])
         pull, cosh, rate = (expand(number, z) for number in clocks(u))
         x0_hat = slope / rate + pull * z
         score = cosh**2 * (pull * x0_hat - z)
@@ -201,8 +202,8 @@ def follow(way: Way, begin: tuple, allowed: float, pair: Pair, most: int) -> Wal
         left = walk.u - way.low
         step = jnp.minimum(walk.length, left)
         u = jnp.where(walk.length < left, walk.u - step, way.low)
-        state, slope, (e_z, e_traced, _) = attempt(walk, step)
-        nats = way.nats(e_z, e_traced, state[0], slope[0], u)
+        state, slope, errors = attempt(walk, step)
+        nats = way.nats(errors, state[0], slope[0], u)
         bound = allowed * ((1 - EQUAL) * step / span + EQUAL / most)
         taken = nats <= bound  # not where it is no number
         # The error over the length is of one order less than the error.
@@ -218,7 +219,8 @@ def follow(way: Way, begin: tuple, allowed: float, pair: Pair, most: int) -> Wal
         return _where(walk.ending == WALKING, _where(taken, moved, stayed), walk)
 
     # A step of length 0 comes first and finds the slope: so the network stands in the program once.
-    zeros, none = jnp.zeros_like(begin[1]), jnp.full(len(begin[1]), WALKING, jnp.int32)
+    size, dtype = len(begin[1]), begin[1].dtype
+    zeros, none = jnp.zeros(size, dtype), jnp.full(size, WALKING, jnp.int32)
     walk = Walk(zeros + way.high, zeros, begin, jax.tree.map(jnp.zeros_like, begin), zeros, none, none)
     return jax.lax.while_loop(lambda walk: (walk.ending == WALKING).any(), body, walk)
 

@@ -63,27 +63,21 @@ class Directions(NamedTuple):
     Attributes:
       along: [P, B, ...].
       share: a number.
-      random: 1 if they are drawn, each of independent entries, so that the trace has noise; 0 otherwise.
+      random: whether they are P independent draws, so that the trace has noise.
     """
 
     along: jax.Array
     share: float
-    random: float = 0.0
+    random: bool = False
 
-    def trace(self, products):
-        """(trace [B], a bound of its standard deviation [B]), from J e [P, B, ...].
+    def trace(self, parts):
+        """[B], from e' J e of each direction, [B, P]."""
+        return (self.share * parts.sum(-1)).astype(parts.dtype)
 
-        With k the mean of e_i^4, 1 for signs and 3 for normal entries, the variance V of e' J e is at most
-        2 |J|^2 - a (tr J)^2, a = (3 - k) / d. The mean of |J e|^2 is |J|^2, that of (e' J e)^2 is (tr J)^2 + V. Hence
-        V <= E[2 |J e|^2 - a (e' J e)^2] / (1 - a). Two entries are too few to know it by.
-        """
-        flat = (*self.along.shape[:2], -1)
-        e, je = self.along.reshape(flat), products.reshape(flat)
-        found = jnp.sum(e * je, axis=-1)
-        a = (3 - jnp.mean(e**4, axis=-1)) / e.shape[-1]
-        variance = (2 * jnp.sum(je**2, axis=-1) - a * found**2) / jnp.maximum(1 - a, 0.25)
-        noise = jnp.sqrt(jnp.maximum(variance, 0).sum(0))
-        return self.share * found.sum(0), self.random * self.share * noise
+    def noise(self, parts):
+        """[B], the standard error of `trace`, from how far its directions are apart; NaN for one random direction."""
+        apart = jnp.std(parts, axis=-1, ddof=1) * self.share * np.sqrt(parts.shape[-1])
+        return jnp.where(self.random, apart, 0.0).astype(parts.dtype)
 
 
 def exact_trace(limit: int = 128) -> Callable:
@@ -124,7 +118,7 @@ def hutchinson(probes: int = 1, law: Callable = rademacher) -> Callable:
         def one(key):
             return rng.flat(law, key, (probes, *x.shape[1:]), x.dtype)
 
-        return Directions(jax.vmap(one, out_axes=1)(keys), 1 / probes, 1.0)
+        return Directions(jax.vmap(one, out_axes=1)(keys), 1 / probes, True)
 
     return directions
 
@@ -173,21 +167,20 @@ def nested_plans(schedule: Schedule, solver: RungeKutta, times) -> FlowPlan:
 
 
 def flow_slopes(denoise: Callable) -> Callable:
-    """`(z, t, scale, pull, directions) -> (dz / dl [B, ...], trace(dD / dz) [B], its noise [B])`.
+    """`(z, t, scale, pull, along [P, B, ...]) -> (dz / dl [B, ...], e' (dD / dz) e [B, P])`.
 
     t, scale and pull are scalars or [B].
     """
 
-    def slopes(z, t, scale, pull, directions):
+    def slopes(z, t, scale, pull, along):
         scale, pull = expand(scale, z), expand(pull, z)
 
         def estimate(z):
             return denoise((scale * z).astype(z.dtype), t).mean.astype(z.dtype)
 
-        drawn = Directions(*directions)
-        x0_hat, products = jax.vmap(lambda e: jax.jvp(estimate, (z,), (e,)))(drawn.along)
-        traced, noise = (number.astype(z.dtype) for number in drawn.trace(products))
-        return (x0_hat[0] - pull * z).astype(z.dtype), traced, noise
+        x0_hat, products = jax.vmap(lambda e: jax.jvp(estimate, (z,), (e,)))(along)
+        parts = jnp.sum((along * products).reshape(*along.shape[:2], -1), axis=-1)
+        return (x0_hat[0] - pull * z).astype(z.dtype), parts.T.astype(z.dtype)
 
     return slopes
 
@@ -268,7 +261,9 @@ def ode_likelihood(
             (row, index), t, scale, pull = inner
             rise = jnp.tensordot(row, known[0], 1)
             here = z + step.length * rise
-            now = slopes(here, t, scale, pull, directions(rng.each(step_keys, index), here))[:2]
+            drawn = Directions(*directions(rng.each(step_keys, index), here))
+            slope, parts = slopes(here, t, scale, pull, drawn.along)
+            now = slope, drawn.trace(parts)
             return jax.tree.map(lambda all, one: all.at[index].set(one), known, now), None
 
         known = jax.tree.map(lambda a: jnp.zeros((len(weights), *a.shape), a.dtype), (z, total))
