@@ -19,7 +19,7 @@ def rows(name, walks, ends, count=6):
 def test_what_is_said_is_what_is_found(x64):
     """Networks of eps and x0 that are right, and 3 % wrong; with the exact trace and with two probes.
 
-    The noise is that of 24 walks (seed 0): its mean is known to a quarter, and false alarms at a factor of 3 are none.
+    The noise is that of 24 walks (seed 0): its mean is known to a quarter, far from a factor of 3.
     """
     schedule = errors.SCHEDULES["cosine"]
     ends = likelihood.flow_times(schedule, 1, errors.LEVEL, 0.999)
