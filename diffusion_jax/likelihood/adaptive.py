@@ -13,8 +13,9 @@ and a step is taken if that is at most its share of tolerance d: nine tenths of 
 one tenth equally among all steps that may be tried, with which jumps are passed. So the errors add up to at most
 `tolerance` nats an entry. Each is that of the method of lower order, while the result is of higher.
 
-*Whose steps.* Every example has its own. Steps common to a batch would have to suit its hardest example, so numbers
-would depend on neighbours; and the loop would end no sooner, for it runs until its last example has arrived.
+*Whose steps.* Every example has its own. Steps common to a batch have to suit its hardest example at every place, so
+numbers would depend on neighbours, and the batch would not end sooner: it takes a fifth more evaluations
+(docs/likelihoods.md).
 """
 
 import math
@@ -32,6 +33,7 @@ from diffusion_jax.likelihood.chain import make_denoiser
 from diffusion_jax.likelihood.flow import Directions, check_flow, check_times, flow_ends, flow_slopes, hutchinson
 from diffusion_jax.likelihood.grids import even_clock, softness, times_between
 from diffusion_jax.likelihood.runge_kutta import DOPRI5, Pair
+from diffusion_jax.meshes import on_any_mesh
 from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.schedules import Schedule
 
@@ -112,11 +114,11 @@ def adaptive_likelihood(
 ) -> Solution:
     """log p(x0) of each example under the flow to a tolerance; any Gaussian schedule that is known at every t.
 
-    What it means, and what the arguments mean, is as for `ode_likelihood`; the usual trace takes two probes, for one
-    does not know its noise. The directions of an estimated trace are
-    drawn once an example and kept along its way, as in FFJORD, for noise would break the control of steps: the
-    estimate is as unbiased as with new ones, and does not average over steps. An example's number depends on its
-    neighbours by rounding alone. Compiled; forward derivatives only, for the number of steps is not known.
+    What it means, and what the arguments mean, is as for `ode_likelihood`. The directions of an estimated trace are
+    drawn once an example and kept along its way, as in FFJORD, for noise would break the control of steps. The
+    estimate is as unbiased as with new ones, but does not average over steps: two probes are usual, for one does not
+    know its noise. Neighbours change an example's number by rounding alone, which may refuse a step that was taken before:
+    within the tolerance. Derivatives in forward mode only, for the number of steps is not known before.
 
     Args:
       times: the first and the last, [2]: `flow_times(schedule, 1, level, first)`.
@@ -250,7 +252,7 @@ def make_adaptive_density_fn(
     def density_fn(params, keys, x0, *cond):
         return adaptive_likelihood(made(params, *cond), schedule, times, x0, keys, tolerance, trace, pair, most)
 
-    return density_fn
+    return on_any_mesh(density_fn)
 
 
 def check_arrived(solution: Solution) -> Solution:

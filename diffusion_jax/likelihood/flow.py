@@ -32,6 +32,7 @@ from diffusion_jax.guidance import given
 from diffusion_jax.likelihood.chain import check_keys, make_denoiser
 from diffusion_jax.likelihood.grids import clock, times_at
 from diffusion_jax.likelihood.runge_kutta import RK4, RungeKutta, said_error
+from diffusion_jax.meshes import on_any_mesh
 from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.timesteps import check_grid
@@ -301,7 +302,7 @@ def make_density_fn(
     def density_fn(params, keys, x0, *cond):
         return ode_likelihood(made(params, *cond), schedule, times, x0, keys, trace, solver)
 
-    return density_fn
+    return on_any_mesh(density_fn)
 
 
 def check_flow(x0, keys):
