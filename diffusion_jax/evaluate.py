@@ -90,6 +90,10 @@ def _check(options) -> None:
     """What options say by themselves."""
     if options.examples is not None and not options.likelihood:
         raise InputError(f"--examples {options.examples} is of --likelihood, which is not given; leave it out")
+    if options.tolerance is not None and not options.likelihood:
+        raise InputError(f"--tolerance {options.tolerance:g} is of --likelihood, which is not given; leave it out")
+    if options.tolerance is not None and options.steps and not options.num:
+        raise InputError(f"--tolerance chooses the steps itself; leave --steps {options.steps} out, or --tolerance")
     if options.likelihood and not options.workdir:
         raise InputError("--likelihood needs --workdir, for the images and the process that it was trained with")
     if options.images:
@@ -240,7 +244,15 @@ def _likelihood(options, experiment) -> Callable:
     split = options.reference if options.reference in ("train", "test") else "test"
     source = experiment.source(split)
     count = min(len(source), options.examples or len(source))
-    function = experiment.likelihoods[name](options.steps)
+    if options.tolerance is None:
+        function = experiment.likelihoods[name](options.steps)
+    elif name in experiment.solved:
+        function = experiment.solved[name](options.tolerance)
+    else:
+        raise InputError(
+            f"this model's {name} is not solved to a tolerance, as flows are that are known at every time; "
+            "leave --tolerance out, or give --steps"
+        )
     return lambda: _measured(options, experiment, function, split, source, count)
 
 
@@ -255,12 +267,16 @@ def _measured(options, experiment, function: Callable, split: str, source, count
             metrics[f"{name}, {part}"] = found[part]
     if "error" in found:
         metrics[f"{name}, error of an example"] = found["error"]
+    if found.get("noise"):
+        metrics[f"{name}, noise of an example's trace"] = found["noise"]
+    if "evaluations" in found:
+        metrics[f"{name}, network evaluations"] = found["evaluations"]
     about = {
         "metrics": metrics,
         "protocol": {
             "name": name,
             "data": {"split": split, "examples": count, "sha256": quality.digest(source, experiment.example, count)},
-            "steps": options.steps or "the model's own",
+            **_steps(options),
             "seed": options.seed,
         },
         "step": step,
@@ -273,6 +289,13 @@ def _measured(options, experiment, function: Callable, split: str, source, count
     # The grid is even, from noise to data; the last step is the decoder's.
     curve = report.curve((1 - np.arange(len(terms)) / (len(terms) + 1)).tolist(), terms)
     return about | {"terms": terms}, [("The terms of the bound, bits an entry, from data to noise", curve)]
+
+
+def _steps(options) -> dict:
+    """How far apart the likelihood's steps are, for its protocol."""
+    if options.tolerance is None:
+        return {"steps": options.steps or "the model's own"}
+    return {"steps": "the tolerance's", "tolerance": options.tolerance}
 
 
 def _nothing(options):
@@ -297,6 +320,7 @@ def _parser():
     add("--reference", metavar="WHICH", help="train, test, images, or an .npz of mu and sigma (train)")
     add("--likelihood", metavar="NAME", help="also a likelihood of held-out data: bound or ode, as the model has it")
     add("--examples", type=cli.whole(1), metavar="N", help="examples for the likelihood (all)")
+    add("--tolerance", type=cli.real(0), metavar="T", help="of ode: nats an entry, instead of steps, such as 1e-4")
     add("--out", type=Path, metavar="DIR", help="where to write (evaluations/... in the work directory)")
     opened.add_drawing(parser)
     opened.add_published(parser)

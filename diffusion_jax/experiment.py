@@ -79,6 +79,7 @@ class Experiment(NamedTuple):
       told: `batch -> ()` or `batch -> (cond,)`: what the network is told of each example.
       likelihoods: name -> (`steps or None -> likelihood_fn(params, keys [B], x0, *cond)`), which returns a NamedTuple
         with `total` [B], bits an entry, and more (`likelihood.Bound`).
+      solved: those of them that solve an equation to a tolerance: name -> (`tolerance -> likelihood_fn`).
       log_prob: of a classifier, `(params, x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`; None otherwise.
       averages: further moving averages of the parameters, name -> how one follows them (`averages`). Those of a
         power-function profile are also kept now and then, for averages to be made of them after training.
@@ -105,6 +106,7 @@ class Experiment(NamedTuple):
     clean: Callable = lambda batch: batch
     told: Callable = lambda batch: ()
     likelihoods: Mapping[str, Callable] = MappingProxyType({})
+    solved: Mapping[str, Callable] = MappingProxyType({})
     log_prob: Callable | None = None
     averages: Mapping[str, Average] = MappingProxyType({})
     held: Callable = dict

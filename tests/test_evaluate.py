@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import namedtuple
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,8 @@ from diffusion_jax import evaluate, train
 from diffusion_jax.data import sources
 from diffusion_jax.errors import InputError, NotFiniteError
 from diffusion_jax.evaluation import extractors, frechet, kept, protocol, quality, report
-from tests import tiny
+from diffusion_jax.likelihood import adaptive
+from tests import tiny, tiny_flow
 from tests.test_cli import run
 
 DIGITS = ("--extractor", "digits")
@@ -231,6 +234,46 @@ def test_likelihoods_of_other_steps_do_not_compare(trained, tmp_path, capsys):
     assert "likelihood.steps: 3 and 4" in capsys.readouterr().err
 
 
+def test_a_likelihood_to_a_tolerance_is_another_protocol(trained, tmp_path):
+    options = ("--workdir", trained, "--config", tiny_flow.__file__, "--num", 0, "--likelihood", "ode")
+    measured(*options, "--tolerance", 0.1, "--examples", 3, "--out", tmp_path)
+    found = protocol.read(tmp_path / "evaluation.json")
+    about = found["protocol"]["likelihood"]
+    assert (about["tolerance"], about["steps"]) == (0.1, "the tolerance's")
+    assert 0 < found["metrics"]["ode, error of an example"] < 0.1 / np.log(2)
+    assert 12 < found["metrics"]["ode, network evaluations"] < 1000
+    assert "0.1" in (tmp_path / "report.html").read_text()
+    for other in ({"tolerance": 0.01}, {"steps": 50, "tolerance": None}):
+        changed = found | {"protocol": {"likelihood": about | other}}
+        with pytest.raises(InputError, match=r"likelihood\.tolerance: 0.1 and "):
+            protocol.compare(found, changed)
+
+
+@pytest.mark.parametrize(("part", "place", "said"), [
+    ("total", 6, "total of example 6 is nan"), ("error", 1, "error of example 1 is inf: its steps became too short"),
+    ("terms", (4, 2), r"terms\[2\] of example 4 is inf"), ("prior", 3, "prior of example 3 is inf; 1 more"),
+])  # fmt: skip
+def test_a_likelihood_that_is_not_finite_is_named_where_it_arises(part, place, said):
+    """Seven examples in batches: what an example says of itself follows from its image."""
+    arrays = {"prior": np.ones(7), "terms": np.ones((7, 3)), "error": np.ones(7), "total": np.ones(7)}
+    arrays[part][place] = np.nan if part == "total" else np.inf
+    if part == "prior":
+        arrays["prior"][5], arrays["total"][3] = np.nan, np.nan
+    ending = np.where(np.isfinite(arrays["error"]), adaptive.ARRIVED, adaptive.TOO_SHORT)
+    made = namedtuple("Made", [*arrays, *(["ending"] if part == "error" else [])])
+    tables = [jnp.asarray(a) for a in (*arrays.values(), ending)][: len(made._fields)]
+
+    def function(params, keys, x0):
+        return made(*(table[x0] for table in tables))
+
+    experiment = SimpleNamespace(
+        example={"image": None}, clean=lambda batch: batch["image"], told=lambda batch: (), source=None
+    )
+    source = [{"image": np.int32(i)} for i in range(7)]
+    with pytest.raises(NotFiniteError, match=said):
+        quality.likelihood(function, {"w": jnp.zeros(1)}, experiment, source, 7, 8, 0)
+
+
 def test_an_extractor_of_ones_own(digits, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from diffusion_jax.evaluation import Extractor\n"
@@ -246,6 +289,7 @@ def test_an_extractor_of_ones_own(digits, tmp_path):
 
 
 SLOW = ["--workdir", "{run}", "--num", "1000000", "--steps", "1000", *DIGITS]
+FLOW = ["--workdir", "{run}", "--config", tiny_flow.__file__, "--num", "0", "--likelihood", "ode"]
 MISTAKES = {
     "no extractor": (["--images", "{digits}/train.npz", "--reference", "{digits}/test.npz"], "no extractor; give"),
     "no reference": (["--images", "{digits}/train.npz", *DIGITS], "no images to compare with"),
@@ -262,6 +306,12 @@ MISTAKES = {
     "reference": ([*SLOW, "--reference", "nowhere"], "cannot read nowhere"),
     "likelihood": ([*SLOW, "--likelihood", "exact"], "it has bound, ode"),
     "examples": ([*SLOW, "--likelihood", "bound", "--examples", "-3"], "--examples: -3: give a whole number from 1"),
+    "tolerance of none": ([*SLOW, "--likelihood", "bound", "--tolerance", "1e-4"], "bound is not solved to"),
+    "tolerance of a table": ([*SLOW, "--likelihood", "ode", "--tolerance", "1e-4"], "ode is not solved to"),
+    "tolerance below rounding": ([*FLOW, "--tolerance", "1e-9"], "in float32: take at least 5e-07"),
+    "no tolerance": ([*FLOW, "--tolerance", "nan"], "--tolerance: nan: give a finite number"),
+    "tolerance and steps": ([*FLOW, "--tolerance", "1e-4", "--steps", "9"], "leave --steps 9 out"),
+    "tolerance of nothing": ([*SLOW, "--tolerance", "1e-4"], "--tolerance 0.0001 is of --likelihood"),
     "examples of nothing": ([*SLOW, "--examples", "3"], "--examples 3 is of --likelihood"),
     "no folder": ([*SLOW, "--out", "{digits}/train.npz/out"], "train.npz is no folder"),
     "another size": ([*SLOW, "--reference", "{digits}/large.npy"], "takes 8 x 8 x 1"),

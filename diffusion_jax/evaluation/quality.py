@@ -11,11 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from diffusion_jax import rng
-from diffusion_jax.errors import RunError
+from diffusion_jax.errors import NotFiniteError, RunError
 from diffusion_jax.evaluation import streaming
 from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.kept import Images
 from diffusion_jax.evaluation.measures import MEASURES
+from diffusion_jax.likelihood import ENDINGS
 from diffusion_jax.training.parallel import DataParallel
 
 
@@ -67,14 +68,19 @@ def digest(source, example: Mapping, count: int) -> str:
     return found.hexdigest()
 
 
+# What may be said of an example's likelihood, the parts before their sums: [B], and `terms` [B, N].
+PARTS = ("prior", "terms", "distortion", "rate", "error", "noise", "evaluations", "total")
+ENDING = "ending"  # how its solver ended, an index into `likelihood.ENDINGS`
+
+
 def likelihood(
     function: Callable, params, experiment, source, count: int, batch: int, seed: int, parallel=None
 ) -> dict[str, float | np.ndarray]:
     """Means over the first `count` examples of a source, batch by batch over all devices.
 
     Args:
-      function: `(params, keys [B], x0, *cond) -> NamedTuple` with `total` [B], bits an entry; also `rate`,
-        `distortion`, `prior`, `error` [B] and `terms` [B, N], where it has them.
+      function: `(params, keys [B], x0, *cond) -> NamedTuple` with `total` [B], bits an entry; also those of `PARTS`
+        that it has.
       params: the network's.
       experiment: gives x0 and cond of examples.
       source: of examples.
@@ -85,6 +91,9 @@ def likelihood(
 
     Returns:
       "total" and the other means, "terms" [N], and the "standard_error" of the total.
+
+    Raises:
+      NotFiniteError: of an example something is not finite: which, of which example, and why, where that is known.
     """
     parallel = parallel or DataParallel()
     devices = len(parallel.devices)
@@ -92,8 +101,7 @@ def likelihood(
 
     def one(params, keys, examples):
         found = function(params, keys, experiment.clean(examples), *experiment.told(examples))
-        names = ("total", "rate", "distortion", "prior", "error", "terms")
-        return {name: getattr(found, name) for name in names if hasattr(found, name) and name != "times"}
+        return {name: getattr(found, name) for name in (*PARTS, ENDING) if hasattr(found, name)}
 
     compute = parallel.sample(one)
     params = parallel.place(params)
@@ -104,7 +112,23 @@ def likelihood(
         rows = [source[int(i)] for i in some]
         examples = {name: np.stack([row[name] for row in rows]) for name in experiment.example}
         found = compute(params, keys[some], examples)
-        parts.append({name: x[: count - start] for name, x in found.items()})
+        part = {name: np.asarray(x)[: count - start] for name, x in found.items()}
+        endings = part.pop(ENDING, None)
+        _check_finite(part, start, endings)
+        parts.append(part)
     whole = {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
     means = {name: x.mean(0) if x.ndim > 1 else float(x.mean()) for name, x in whole.items()}
     return means | {"standard_error": float(whole["total"].std() / math.sqrt(count))}
+
+
+def _check_finite(part: Mapping[str, np.ndarray], start: int, endings: np.ndarray | None) -> None:
+    """`NotFiniteError` with the first number of a batch that is none, the example being `start` and its place."""
+    for name, x in part.items():
+        bad = np.argwhere(~np.isfinite(x))
+        if len(bad):
+            row, *term = bad[0].tolist()
+            which = f"{name}[{term[0]}]" if term else name
+            why = "" if endings is None else f": {ENDINGS[endings[row]]}"
+            others = len(np.unique(bad[:, 0])) - 1
+            more = f"; {others} more beside it" if others else ""
+            raise NotFiniteError(f"{which} of example {start + row} is {x[tuple(bad[0])]}{why}{more}")

@@ -1,5 +1,11 @@
 """Likelihoods: bounds of diffusion chains, term by term, and the exact density of the probability-flow ODE."""
 
+from diffusion_jax.likelihood.adaptive import ENDINGS as ENDINGS
+from diffusion_jax.likelihood.adaptive import Solution as Solution
+from diffusion_jax.likelihood.adaptive import adaptive_likelihood as adaptive_likelihood
+from diffusion_jax.likelihood.adaptive import check_arrived as check_arrived
+from diffusion_jax.likelihood.adaptive import check_tolerance as check_tolerance
+from diffusion_jax.likelihood.adaptive import make_adaptive_density_fn as make_adaptive_density_fn
 from diffusion_jax.likelihood.chain import Bound as Bound
 from diffusion_jax.likelihood.chain import at_variance as at_variance
 from diffusion_jax.likelihood.chain import chain_bound as chain_bound
@@ -9,17 +15,23 @@ from diffusion_jax.likelihood.dequantization import Dequantized as Dequantized
 from diffusion_jax.likelihood.dequantization import by_level as by_level
 from diffusion_jax.likelihood.dequantization import by_level_init as by_level_init
 from diffusion_jax.likelihood.dequantization import dequantized as dequantized
+from diffusion_jax.likelihood.dequantization import level_bits as level_bits
+from diffusion_jax.likelihood.dequantization import lifted as lifted
 from diffusion_jax.likelihood.dequantization import logit_normal_dequantizer as logit_normal_dequantizer
 from diffusion_jax.likelihood.dequantization import uniform_dequantizer as uniform_dequantizer
 from diffusion_jax.likelihood.flow import Density as Density
+from diffusion_jax.likelihood.flow import evaluations as evaluations
 from diffusion_jax.likelihood.flow import exact_trace as exact_trace
 from diffusion_jax.likelihood.flow import hutchinson as hutchinson
 from diffusion_jax.likelihood.flow import make_density_fn as make_density_fn
 from diffusion_jax.likelihood.flow import ode_likelihood as ode_likelihood
 from diffusion_jax.likelihood.grids import flow_times as flow_times
 from diffusion_jax.likelihood.grids import table_times as table_times
+from diffusion_jax.likelihood.runge_kutta import DOPRI5 as DOPRI5
 from diffusion_jax.likelihood.runge_kutta import HEUN as HEUN
 from diffusion_jax.likelihood.runge_kutta import RK4 as RK4
+from diffusion_jax.likelihood.runge_kutta import Pair as Pair
+from diffusion_jax.likelihood.runge_kutta import RungeKutta as RungeKutta
 from diffusion_jax.likelihood.terms import bits as bits
 from diffusion_jax.likelihood.terms import check_levels as check_levels
 from diffusion_jax.likelihood.terms import decoder_term as decoder_term

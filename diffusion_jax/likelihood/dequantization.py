@@ -37,6 +37,26 @@ class Dequantized(NamedTuple):
     log_q: jax.Array
 
 
+def lifted(dequantize: Callable, levels: int = 256) -> Callable:
+    """`(keys [B], images int [B, ...]) -> (x float [B, ...], log q [B])`: a draw of real numbers in the bins.
+
+    Arguments and errors as of `dequantized`.
+    """
+    width = 2 / (_count(levels) - 1)
+
+    def lift(keys, images):
+        _check(images, levels)
+        u, log_q = dequantize(keys, images)
+        return images * width - 1 + (u - 0.5) * width, log_q
+
+    return lift
+
+
+def level_bits(log_prob, log_q, size: int, levels: int = 256):
+    """The bound in bits an entry, from log p(x) and log q(u | image) of images of `size` entries, nats."""
+    return bits((log_q - log_prob) / size - np.log(2 / (levels - 1)))
+
+
 def dequantized(density: Callable, dequantize: Callable, levels: int = 256) -> Callable:
     """`bits_fn(keys [B], images int [B, ...]) -> Dequantized`.
 
@@ -51,18 +71,14 @@ def dequantized(density: Callable, dequantize: Callable, levels: int = 256) -> C
     Raises:
       InputError: images that are not integers, or concrete ones that are out of range.
     """
-    if levels < 2:
-        raise InputError(f"images have at least 2 levels, not {levels}")
-    width = 2 / (levels - 1)
+    lift = lifted(dequantize, levels)
 
     def bits_fn(keys, images):
-        keys = check_keys(keys, images)
-        _check(images, levels)
-        draw_keys, density_keys = rng.split(keys, 2)
-        u, log_q = dequantize(draw_keys, images)
-        log_prob = density(density_keys, images * width - 1 + (u - 0.5) * width)
+        draw_keys, density_keys = rng.split(check_keys(keys, images), 2)
+        x, log_q = lift(draw_keys, images)
+        log_prob = density(density_keys, x)
         size = math.prod(images.shape[1:])
-        total = jax.tree.map(lambda log_prob: bits((log_q - log_prob) / size - np.log(width)), log_prob)
+        total = jax.tree.map(lambda log_prob: level_bits(log_prob, log_q, size, levels), log_prob)
         return Dequantized(total, log_prob, log_q)
 
     return bits_fn
@@ -105,6 +121,12 @@ def by_level(params) -> Callable:
 def by_level_init(levels: int = 256):
     """Parameters of `by_level` with which q is nearest to uniform: 0.014 bits an entry."""
     return {"mean": jnp.zeros(levels), "log_std": jnp.full(levels, np.log(1.75))}
+
+
+def _count(levels: int) -> int:
+    if levels < 2:
+        raise InputError(f"images have at least 2 levels, not {levels}")
+    return levels
 
 
 def _check(images, levels: int):

@@ -26,14 +26,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax import rng
+from diffusion_jax.arrays import expand
 from diffusion_jax.errors import InputError
 from diffusion_jax.guidance import given
 from diffusion_jax.likelihood.chain import check_keys, make_denoiser
 from diffusion_jax.likelihood.grids import clock, times_at
 from diffusion_jax.likelihood.runge_kutta import RK4, RungeKutta, said_error
+from diffusion_jax.meshes import on_any_mesh
 from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.schedules import Schedule
 from diffusion_jax.timesteps import check_grid
+
+STRIDES = (4, 2, 1)  # steps of the grid in one step of each walk
 
 
 class Density(NamedTuple):
@@ -51,7 +55,30 @@ class Density(NamedTuple):
     error: jax.Array
 
 
-# ---- Traces: `(keys [B], x [B, ...]) -> (directions [P, B, ...], share)`; the trace is share * sum of e' J e.
+# ---- Traces: `(keys [B], x [B, ...]) -> Directions`, or a tuple of its first two.
+
+
+class Directions(NamedTuple):
+    """Directions e, of which the trace of J is share * sum of e' J e.
+
+    Attributes:
+      along: [P, B, ...].
+      share: a number.
+      random: whether they are P independent draws, so that the trace has noise.
+    """
+
+    along: jax.Array
+    share: float
+    random: bool = False
+
+    def trace(self, parts):
+        """[B], from e' J e of each direction, [B, P]."""
+        return (self.share * parts.sum(-1)).astype(parts.dtype)
+
+    def noise(self, parts):
+        """[B], the standard error of `trace`, from how far its directions are apart; NaN for one random direction."""
+        apart = jnp.std(parts, axis=-1, ddof=1) * self.share * np.sqrt(parts.shape[-1])
+        return jnp.where(self.random, apart, 0.0).astype(parts.dtype)
 
 
 def exact_trace(limit: int = 128) -> Callable:
@@ -66,7 +93,7 @@ def exact_trace(limit: int = 128) -> Callable:
         if size > limit:
             raise InputError(f"an exact trace of {size} entries: take hutchinson(), or exact_trace(limit={size})")
         basis = jnp.eye(size, dtype=x.dtype).reshape(size, 1, *x.shape[1:])
-        return jnp.broadcast_to(basis, (size, *x.shape)), 1.0
+        return Directions(jnp.broadcast_to(basis, (size, *x.shape)), 1.0)
 
     return directions
 
@@ -92,7 +119,7 @@ def hutchinson(probes: int = 1, law: Callable = rademacher) -> Callable:
         def one(key):
             return rng.flat(law, key, (probes, *x.shape[1:]), x.dtype)
 
-        return jax.vmap(one, out_axes=1)(keys), 1 / probes
+        return Directions(jax.vmap(one, out_axes=1)(keys), 1 / probes, True)
 
     return directions
 
@@ -103,12 +130,12 @@ def hutchinson(probes: int = 1, law: Callable = rademacher) -> Callable:
 class FlowPlan(NamedTuple):
     """Of each step [N] or of its stages [N, S]: times and clocks, the data's end of the grid first."""
 
-    number: jax.Array
-    fresh: jax.Array  # whether a grid begins here
-    t: jax.Array
-    scale: jax.Array  # sqrt(alpha^2 + sigma^2): x = scale z
-    pull: jax.Array  # tanh(l)
-    length: jax.Array
+    number: jax.Array | np.ndarray
+    fresh: jax.Array | np.ndarray  # whether a grid begins here
+    t: jax.Array | np.ndarray
+    scale: jax.Array | np.ndarray  # sqrt(alpha^2 + sigma^2): x = scale z
+    pull: jax.Array | np.ndarray  # tanh(l)
+    length: jax.Array | np.ndarray
 
 
 def flow_plan(schedule: Schedule, solver: RungeKutta, times) -> FlowPlan:
@@ -133,25 +160,28 @@ def flow_plan(schedule: Schedule, solver: RungeKutta, times) -> FlowPlan:
 def nested_plans(schedule: Schedule, solver: RungeKutta, times) -> FlowPlan:
     """A quarter of the steps, half of them, and all, one after the other; every step has a number of its own."""
     count, plans = len(times) - 1, []
-    for stride, number in ((4, 2 * count), (2, count), (1, 0)):
+    for stride, number in zip(STRIDES, (2 * count, count, 0), strict=True):
         rising = np.unique(np.append(times[::-1][::stride], times[0]))
         plan = flow_plan(schedule, solver, rising[::-1])
         plans.append(plan._replace(number=plan.number + number))
     return FlowPlan(*map(np.concatenate, zip(*plans, strict=True)))
 
 
-def flow_slopes(denoise: Callable, directions: Callable) -> Callable:
-    """`(z, t, scale, pull, keys) -> (dz / dl [B, ...], trace(dD / dz) [B])`."""
+def flow_slopes(denoise: Callable) -> Callable:
+    """`(z, t, scale, pull, along [P, B, ...]) -> (dz / dl [B, ...], e' (dD / dz) e [B, P])`.
 
-    def slopes(z, t, scale, pull, keys):
+    t, scale and pull are scalars or [B].
+    """
+
+    def slopes(z, t, scale, pull, along):
+        scale, pull = expand(scale, z), expand(pull, z)
+
         def estimate(z):
             return denoise((scale * z).astype(z.dtype), t).mean.astype(z.dtype)
 
-        along, share = directions(keys, z)
         x0_hat, products = jax.vmap(lambda e: jax.jvp(estimate, (z,), (e,)))(along)
-        every = tuple(range(2, products.ndim))
-        traced = share * jnp.sum(along * products, axis=every).sum(0)
-        return (x0_hat[0] - pull * z).astype(z.dtype), traced.astype(z.dtype)
+        parts = jnp.sum((along * products).reshape(*along.shape[:2], -1), axis=-1)
+        return (x0_hat[0] - pull * z).astype(z.dtype), parts.T.astype(z.dtype)
 
     return slopes
 
@@ -213,11 +243,11 @@ def ode_likelihood(
       InputError: a grid that does not fall, reaches 0 or has one step; x0 that is not floating point; not a key each;
         an exact trace of too many entries; times between those of a table.
     """
-    times, keys = _check(times), check_flow(x0, keys)
+    times, keys = check_steps(times), check_flow(x0, keys)
     plan = nested_plans(schedule, solver, times)
     stages = np.asarray(solver.stages), np.arange(len(solver.nodes))
     plan, stages, weights = _floats((plan, stages, np.asarray(solver.weights)), x0.dtype)
-    slopes = flow_slopes(denoise, hutchinson() if trace is None else trace)
+    slopes, directions = flow_slopes(denoise), hutchinson() if trace is None else trace
     ends = flow_ends(schedule, times[0], times[-1])
     start = ends.shrink * x0, jnp.zeros(len(x0), x0.dtype)
 
@@ -231,7 +261,10 @@ def ode_likelihood(
         def stage(known, inner):
             (row, index), t, scale, pull = inner
             rise = jnp.tensordot(row, known[0], 1)
-            now = slopes(z + step.length * rise, t, scale, pull, rng.each(step_keys, index))
+            here = z + step.length * rise
+            drawn = Directions(*directions(rng.each(step_keys, index), here))
+            slope, parts = slopes(here, t, scale, pull, drawn.along)
+            now = slope, drawn.trace(parts)
             return jax.tree.map(lambda all, one: all.at[index].set(one), known, now), None
 
         known = jax.tree.map(lambda a: jnp.zeros((len(weights), *a.shape), a.dtype), (z, total))
@@ -243,6 +276,11 @@ def ode_likelihood(
     ((quarter, half), (z, traced)), _ = jax.lax.scan(body, ((start[1], start[1]), start), plan)
     log_prob = ends.log_prob(z, traced)
     return Density(log_prob, ends.stretch * z, said_error(quarter, half, log_prob, solver.order))
+
+
+def evaluations(times, solver: RungeKutta = RK4) -> int:
+    """How often `ode_likelihood` evaluates the network on a grid, with the trace's Jacobian-vector products."""
+    return sum(-(-(len(times) - 1) // stride) for stride in STRIDES) * len(solver.nodes)
 
 
 def make_density_fn(
@@ -257,13 +295,14 @@ def make_density_fn(
 ) -> Callable:
     """`density_fn(params, keys [B], x0 [B, ...], *cond) -> Density`; arguments as of `ode_likelihood` and
     `make_sample_fn`."""
-    times = _check(times)
+    times = check_steps(times)
+    parameterization.check(times)
     made = make_denoiser(apply, parameterization, transforms, guide)
 
     def density_fn(params, keys, x0, *cond):
         return ode_likelihood(made(params, *cond), schedule, times, x0, keys, trace, solver)
 
-    return density_fn
+    return on_any_mesh(density_fn)
 
 
 def check_flow(x0, keys):
@@ -279,10 +318,17 @@ def _floats(tree, dtype):
     return jax.tree.map(lambda a: jnp.asarray(a, dtype) if a.dtype == np.float64 else jnp.asarray(a), tree)
 
 
-def _check(times) -> np.ndarray:
+def check_times(times) -> np.ndarray:
+    """`times` as a float64 vector, or `InputError` unless it falls and ends above 0."""
     times = check_grid(times)
     if times[-1] == 0:
         raise InputError("the flow has no slope at t = 0: end the grid above it (likelihood.flow_times)")
+    return times
+
+
+def check_steps(times) -> np.ndarray:
+    """`check_times`, and of at least two steps."""
+    times = check_times(times)
     if len(times) < 3:
         raise InputError("a likelihood that knows its error takes at least 2 steps, not 1")
     return times

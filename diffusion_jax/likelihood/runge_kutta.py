@@ -30,6 +30,40 @@ RK4 = RungeKutta(
 )
 
 
+class Pair(NamedTuple):
+    """Two explicit Runge-Kutta methods with the same slopes, whose difference tells the error of a step.
+
+    The last stage lies at the end of the step and is the first of the next ("first same as last").
+
+    Attributes:
+      nodes, stages: [S], [S, S], as of `RungeKutta`; the last row of `stages` is the weights of the result.
+      spare: [S], these weights less those of the other method.
+      order: of the error of a step as `spare` tells it, in its length.
+    """
+
+    nodes: tuple
+    stages: tuple
+    spare: tuple
+    order: int
+
+
+# Fifth order and fourth, six new evaluations a step (Dormand & Prince 1980, RK5(4)7M).
+DOPRI5 = Pair(
+    (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
+    (
+        (0, 0, 0, 0, 0, 0, 0),
+        (1 / 5, 0, 0, 0, 0, 0, 0),
+        (3 / 40, 9 / 40, 0, 0, 0, 0, 0),
+        (44 / 45, -56 / 15, 32 / 9, 0, 0, 0, 0),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729, 0, 0, 0),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656, 0, 0),
+        (35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0),
+    ),
+    (71 / 57600, 0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
+    5,
+)
+
+
 def said_error(quarter, half, whole, order: int):
     """The error of `whole`, from results in half and a quarter of its steps; arrays of one shape.
 

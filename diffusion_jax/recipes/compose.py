@@ -124,6 +124,7 @@ class Method(NamedTuple):
       start: `params -> params`, what training starts from instead of random ones (`Experiment.start`).
       frozen: parts of the parameters that stay as they start, by their names in the tree's first level.
       likelihoods: name -> (`(apply, parameterization, steps or None) -> likelihood_fn`), see `Experiment`.
+      solved: name -> (`(apply, parameterization, tolerance) -> likelihood_fn`), see `Experiment`.
       averages: further ones than the config's, for the loss: target networks.
       held: what is read once and never trained (`Experiment.held`).
     """
@@ -141,6 +142,7 @@ class Method(NamedTuple):
     start: Callable = lambda params: params
     frozen: Collection[str] = ()
     likelihoods: Mapping[str, Callable] = MappingProxyType({})
+    solved: Mapping[str, Callable] = MappingProxyType({})
     averages: Mapping[str, Average] = MappingProxyType({})
     held: Callable = dict
 
@@ -194,6 +196,7 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
         clean=data.clean,
         told=data.told,
         likelihoods={name: partial(make, apply, parameterization) for name, make in method.likelihoods.items()},
+        solved={name: partial(make, apply, parameterization) for name, make in method.solved.items()},
         method=method,
     )
 

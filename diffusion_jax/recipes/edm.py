@@ -27,6 +27,7 @@ def method(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_
 
         return without_eta(down)
 
+    grid = likelihoods.level_grid(schedule, level=2e-3)
     return Method(
         pixels.data(config, source),
         model=pixels.unet(config),
@@ -44,7 +45,8 @@ def method(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_
             "ancestral": walk(samplers.ancestral(processes.gaussian(schedule)), 100),
         },
         preview="heun",
-        likelihoods={"ode": likelihoods.flow(schedule, likelihoods.level_grid(schedule, level=2e-3))},
+        likelihoods={"ode": likelihoods.flow(schedule, grid)},
+        solved={"ode": likelihoods.flow_to_tolerance(schedule, grid)},
     )
 
 

@@ -28,6 +28,7 @@ def method(config: ConfigDict, source: Callable, shift: float = 1.0) -> Method:
         # Just below t = 1, where sigma / alpha is finite.
         return Walk(samplers.heun(schedule), timesteps.linear(request.steps or 25, first=0.999))
 
+    grid = likelihoods.level_grid(schedule)
     return Method(
         pixels.data(config, source),
         model=pixels.unet(config),
@@ -38,7 +39,8 @@ def method(config: ConfigDict, source: Callable, shift: float = 1.0) -> Method:
         times=training_times.stratified(training_times.logit_normal()),
         walks={"euler": without_eta(euler), "heun": without_eta(heun)},
         preview="euler",
-        likelihoods={"ode": likelihoods.flow(schedule, likelihoods.level_grid(schedule))},
+        likelihoods={"ode": likelihoods.flow(schedule, grid)},
+        solved={"ode": likelihoods.flow_to_tolerance(schedule, grid)},
     )
 
 

@@ -1,5 +1,9 @@
-"""Likelihoods of whole methods: `(apply, parameterization, steps or None) -> likelihood_fn` (`compose`)."""
+"""Likelihoods of whole methods: `(apply, parameterization, steps or None) -> likelihood_fn` (`compose`).
 
+`flow_to_tolerance` is given a tolerance in place of the steps.
+"""
+
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -7,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import likelihood, losses, losses_discrete, processes, timesteps, variances
+from diffusion_jax import likelihood, losses, losses_discrete, processes, rng, timesteps, variances
+from diffusion_jax.likelihood.adaptive import ARRIVED
 from diffusion_jax.likelihood.chain import make_denoiser
 from diffusion_jax.schedules import Schedule
 
@@ -68,11 +73,17 @@ class Solved(NamedTuple):
 
     Attributes:
       total: [B], bits an entry.
-      error: [B], >= 0, an estimate of its solver's error, in bits an entry (`likelihood.Density`).
+      error: [B], >= 0, an estimate of its solver's error, in bits an entry (`likelihood.Density`, `Solution`).
+      noise: [B], of an estimated trace, where the error does not have it in it; in bits an entry.
+      evaluations: int32 [B], of the network.
+      ending: int32 [B], how the solver ended, an index into `likelihood.ENDINGS`.
     """
 
     total: jax.Array
     error: jax.Array
+    noise: jax.Array
+    evaluations: jax.Array
+    ending: jax.Array
 
 
 def flow(schedule: Schedule, grid: Callable, usual: int = 50, solver=likelihood.RK4) -> Callable:
@@ -87,23 +98,52 @@ def flow(schedule: Schedule, grid: Callable, usual: int = 50, solver=likelihood.
 
     def make(apply, parameterization, steps):
         times = grid(usual if steps is None else steps)
-        made = make_denoiser(apply, parameterization, (), lambda denoise, *cond: lambda x, t: denoise(x, t, *cond))
 
-        def bits(params, keys, x0, *cond):
-            def density(keys, x):
-                found = likelihood.ode_likelihood(
-                    made(params, *cond), schedule, times, x, keys, likelihood.hutchinson(), solver
-                )
-                return found.log_prob, found.log_prob - found.error
+        def solve(denoise, keys, x):
+            found = likelihood.ode_likelihood(denoise, schedule, times, x, keys, solver=solver)
+            count = jnp.full(len(x), likelihood.evaluations(times, solver), jnp.int32)
+            none = jnp.zeros_like(found.error)  # the error has the noise in it
+            return likelihood.Solution(*found, none, count, jnp.full_like(count, ARRIVED))
 
-            # Images of 256 levels in [-1, 1]; the levels themselves are what is dequantised.
-            levels = jnp.rint((x0 + 1) * 127.5).astype(jnp.int32)
-            total, most = likelihood.dequantized(density, likelihood.uniform_dequantizer)(keys, levels).total
-            return Solved(total, most - total)
-
-        return bits
+        return _of_pixels(apply, parameterization, times, solve)
 
     return make
+
+
+def flow_to_tolerance(schedule: Schedule, grid: Callable) -> Callable:
+    """The density of `flow`, to a tolerance: `(apply, parameterization, tolerance) -> likelihood_fn`.
+
+    The tolerance is in nats an entry; `grid(1)` gives the two ends.
+    """
+
+    def make(apply, parameterization, tolerance):
+        likelihood.check_tolerance(tolerance, jnp.float32)
+        times = grid(1)
+
+        def solve(denoise, keys, x):
+            return likelihood.adaptive_likelihood(denoise, schedule, times, x, keys, tolerance)
+
+        return _of_pixels(apply, parameterization, times, solve)
+
+    return make
+
+
+def _of_pixels(apply: Callable, parameterization, times, solve: Callable) -> Callable:
+    """`likelihood_fn` of images of 256 levels in [-1, 1], from `(denoise, keys, x) -> Solution`."""
+    parameterization.check(times)
+    made = make_denoiser(apply, parameterization, (), lambda denoise, *cond: lambda x, t: denoise(x, t, *cond))
+    lift = likelihood.lifted(likelihood.uniform_dequantizer)
+
+    def bits(params, keys, x0, *cond):
+        draw_keys, density_keys = rng.split(keys, 2)
+        # The levels themselves are what is dequantised.
+        x, log_q = lift(draw_keys, jnp.rint((x0 + 1) * 127.5).astype(jnp.int32))
+        found, size = solve(made(params, *cond), density_keys, x), math.prod(x.shape[1:])
+        total = likelihood.level_bits(found.log_prob, log_q, size)
+        error, noise = (likelihood.bits(nats) / size for nats in (found.error, found.noise))
+        return Solved(total, error, noise, found.evaluations, found.ending)
+
+    return bits
 
 
 def table_grid(schedule: Schedule, num: int) -> Callable:
