@@ -10,20 +10,21 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax import conditions, guidance, processes, samplers, variances, views
+from diffusion_jax import conditions, guidance, parameterizations, processes, samplers, timesteps, variances, views
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Drawable, SampleRequest
 from diffusion_jax.models.beside import Beside
 from diffusion_jax.models.controlnet import Controlled
 from diffusion_jax.pretrained import files, loading
 from diffusion_jax.pretrained.published import Network
-from diffusion_jax.pretrained.scheduler import Sampling, sampling
+from diffusion_jax.pretrained.scheduler import Sampling, between, sampling
 from diffusion_jax.recipes import improved
 from diffusion_jax.recipes.compose import Walk, drawn_by, without_eta
 from diffusion_jax.recipes.openai import openai
 
 __all__ = ["diffusers", "openai"]
 
+NARROWEST = 1e-20  # of a learned variance, which these samplers do not ask for
 OFFICIAL_DIT = 4.0  # the guidance of its own script
 # Of any scheduler's config: its table, and what else is not its solver's own.
 BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
@@ -80,7 +81,7 @@ def diffusers(
     if controlnet is not None:
         model, read, ask = _controlled(network, component, controlnet, variant, ask, shape)
 
-    drawn = _samplers(model, how, guide, shape, scheduler)
+    drawn = _samplers(model, how, guide, shape, scheduler, doubled=said > shape[-1])
     about = f"published {kind} of {name}"
     if scheduler is not component.scheduler:
         del drawn["published"]
@@ -200,8 +201,10 @@ def _noise(config: Mapping, sampler: str | None) -> tuple[Mapping, Sampling]:
     return table, sampling(table)
 
 
-def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Mapping) -> dict[str, Callable]:
-    """The scheduler's own sampler first, and others on the same noise."""
+def _samplers(
+    model, how: Sampling, guide: Callable | None, shape, scheduler: Mapping, doubled: bool
+) -> dict[str, Callable]:
+    """The scheduler's own sampler first, and others on the same noise; `doubled` if the network says a variance."""
     num = scheduler.get("num_train_timesteps", 1000)
     single = scheduler["_class_name"] == "CMStochasticIterativeScheduler"
     usual = scheduler.get("steps", {"DDPMScheduler": num}.get(scheduler["_class_name"], 1 if single else 50))
@@ -214,29 +217,65 @@ def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Ma
     own = how.variance if scheduler["_class_name"] == "DDPMScheduler" else certain
 
     def walk(
-        sampler: Callable, variance: Callable = certain, steps: int = usual, bounds: tuple = how.transforms
+        sampler: Callable,
+        variance: Callable = certain,
+        steps: int = usual,
+        bounds: tuple = how.transforms,
+        grid: Callable = how.grid,
     ) -> Callable:
         def down(request: SampleRequest) -> Walk:
             if guide is not None and request.classifier is not None:
                 raise InputError("this model is guided by what it is told itself; leave --classifier out")
-            times = _grid_up_to(steps, how.grid) if request.steps is None else how.grid(request.steps)
+            times = _grid_up_to(steps, grid) if request.steps is None else grid(request.steps)
             return Walk(sampler(request), times, (*bounds, variance), guide and guide(request))
 
         return down
 
     walks = {"published": without_eta(walk(lambda request: how.sampler, own, bounds=how.own))}
-    if not single:
-        # As diffusers' pipelines have it, a bound of x0 leaves the noise alone.
-        walks["ddim"] = walk(
-            lambda request: samplers.ddim(how.schedule, request.eta or 0.0, *how.transforms),
-            steps=min(50, num),
-            bounds=(),
-        )
-        walks["dpmpp_2m"] = without_eta(walk(lambda request: samplers.dpmpp_2m(how.schedule), steps=min(20, num)))
-        walks["plms"] = without_eta(walk(lambda request: samplers.plms(how.schedule), steps=min(50, num)))
-        ancestral = samplers.ancestral(processes.gaussian(how.schedule))
-        walks["ancestral"] = without_eta(walk(lambda request: ancestral, how.variance, num))
-    return drawn_by(walks, apply, how.parameterization, how.process, shape)
+    if single:
+        return drawn_by(walks, apply, how.parameterization, how.process, shape)
+    # As diffusers' pipelines have it, a bound of x0 leaves the noise alone.
+    walks["ddim"] = walk(
+        lambda request: samplers.ddim(how.schedule, request.eta or 0.0, *how.transforms),
+        steps=min(50, num),
+        bounds=(),
+    )
+    walks["dpmpp_2m"] = without_eta(walk(lambda request: samplers.dpmpp_2m(how.schedule), steps=min(20, num)))
+    ancestral = samplers.ancestral(processes.gaussian(how.schedule))
+    walks["ancestral"] = without_eta(walk(lambda request: ancestral, how.variance, num))
+    if not how.schedule.alpha(_grid_up_to(usual, how.grid)[0]) > 0:
+        # Where its chain starts nothing is left of the data, as of a flow's: the noise level is infinite.
+        return drawn_by(walks, apply, how.parameterization, how.process, shape)
+    walks["plms"] = without_eta(walk(lambda request: samplers.plms(how.schedule), steps=min(50, num)))
+    return drawn_by(walks, apply, how.parameterization, how.process, shape) | _between(
+        walk, apply, how.process, shape, scheduler, doubled
+    )
+
+
+def _between(
+    walk: Callable, apply: Callable, process: processes.Process, shape, scheduler: Mapping, doubled: bool
+) -> dict[str, Callable]:
+    """k-diffusion's samplers that look between the entries of a table; `walk` as in `_samplers`."""
+    num = scheduler.get("num_train_timesteps", 1000)
+    schedule, said = between(scheduler)
+    if doubled:
+        said = parameterizations.learned_range(said, schedule, NARROWEST)
+
+    def levels(steps: int) -> np.ndarray:
+        return timesteps.log_snr(schedule, steps, last=1 / num)
+
+    def fast(request: SampleRequest) -> samplers.Sampler:
+        return samplers.dpm_fast(schedule, (request.steps or 30) - 1)
+
+    walks = {
+        "dpmpp_sde": walk(lambda request: samplers.dpmpp_sde(schedule), steps=min(20, num)),
+        # As many looks as steps are asked for, the last of them in the step to 0.
+        "dpm_fast": walk(fast, steps=30, grid=lambda steps: levels((steps - 1) // 3 + 2)),
+        # Its steps are its own: these are where it stops, for a film to look.
+        "dpm_adaptive": walk(lambda request: samplers.dpm_adaptive(schedule), steps=2, grid=levels),
+    }
+    walks = {name: without_eta(down) for name, down in walks.items()}
+    return drawn_by(walks, apply, said, process, shape)
 
 
 def _grid_up_to(most: int, grid: Callable) -> np.ndarray:

@@ -10,7 +10,7 @@ import published_tiny as tiny
 import pytest
 from flax import traverse_util
 
-from diffusion_jax import cli, pretrained, sample
+from diffusion_jax import cli, pretrained, rng, sample
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.pretrained import files, openai_flags
@@ -65,6 +65,16 @@ def test_every_kind_draws(root, name, tmp_path):
     assert (tmp_path / "grid.png").exists()
     if array == "latents":
         assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("name", ["ddpm", "text"])
+def test_what_was_saved_draws_the_same(root, name, tmp_path):
+    """The folder that `Pretrained.save` wrote, on the command line; a network that is told nothing, and one that is."""
+    options, array, _ = KINDS[name]
+    options = [option.format(root=root) for option in options]
+    pretrained.load(str(root / name)).save(tmp_path / "copy")
+    first, again = (draw(folder, tmp_path / folder.name, *options) for folder in (root / name, tmp_path / "copy"))
+    np.testing.assert_array_equal(first[array], again[array])
 
 
 def test_a_controlnet_steers(root, tmp_path):
@@ -133,11 +143,37 @@ def test_tables_that_do_not_take_fifty_steps(root):
     """Without --steps as many are taken as fit, whatever the table's length."""
     folder = tiny.make(root / "short", "ddpm", _class_name="DDIMScheduler", num_train_timesteps=70)
     made = published.diffusers(str(folder)).samplers
-    assert len(made) == 5
-    for make in made.values():
+    assert list(made) == ["published", "ddim", "dpmpp_2m", "ancestral", "plms", *BETWEEN]
+    for name, make in made.items():
         make(SampleRequest(1))
-        with pytest.raises(InputError, match="100"):
-            make(SampleRequest(1, steps=100))
+        if name not in BETWEEN[1:]:  # those that look between the entries take any number
+            with pytest.raises(InputError, match="100"):
+                make(SampleRequest(1, steps=100))
+
+
+BETWEEN = ["dpmpp_sde", "dpm_fast", "dpm_adaptive"]
+
+
+def test_samplers_that_look_between_the_entries(root):
+    """They solve the same ODE as others do at the entries. Control: another start."""
+    model = published.diffusers(str(root / "ddpm"))
+    params, keys = model.load()[0], rng.per_example(rng.root(0), np.arange(2))
+
+    def drawn(name, steps=None):
+        return np.asarray(jax.jit(model.samplers[name](SampleRequest(2, steps=steps)))(params, keys))
+
+    many = drawn("dpmpp_2m", 50)
+    for name, steps in (("dpm_fast", 60), ("dpm_adaptive", None)):
+        assert np.abs(drawn(name, steps) - many).mean() < 0.02 < 0.2 < np.abs(many[::-1] - many).mean()
+    jax.eval_shape(model.samplers["dpmpp_sde"](SampleRequest(2)), params, keys)
+
+
+def test_plms_is_offered_where_the_noise_is_finite(root):
+    (root / "flow").mkdir()
+    folder = tiny.make(root / "flow", "ddpm")
+    (folder / "scheduler_config.json").write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
+    assert list(published.diffusers(str(folder)).samplers) == ["published", "ddim", "dpmpp_2m", "ancestral"]
+    assert "plms" in published.diffusers(str(root / "ddpm")).samplers
 
 
 SA = {"_class_name": "SASolverScheduler", "use_karras_sigmas": False} | {
@@ -154,7 +190,7 @@ def test_a_scheduler_of_no_known_class(root):
     with pytest.raises(InputError, match=r"SASolverScheduler.* is not known.* or give --sampler ddim"):
         published.diffusers(str(folder))
     model = published.diffusers(str(folder), sampler="ddim")
-    assert list(model.samplers) == ["ddim", "dpmpp_2m", "plms", "ancestral"]
+    assert list(model.samplers) == ["ddim", "dpmpp_2m", "ancestral", "plms", *BETWEEN]
     assert model.load()[1].endswith("whose SASolverScheduler is not used")
     (folder / "scheduler_config.json").write_text(json.dumps(SA | {"beta_schedule": "exp"}))
     with pytest.raises(InputError, match="beta_schedule = 'exp' is not supported"):
