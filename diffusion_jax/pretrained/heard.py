@@ -31,6 +31,7 @@ SCHEDULERS = {
     "LMSDiscreteScheduler": _named(_SPACED, _CURVES),
     "KDPM2DiscreteScheduler": _named(_SPACED, _CURVES),
     "KDPM2AncestralDiscreteScheduler": _named(_SPACED, _CURVES),
+    "DPMSolverSDEScheduler": _named(_SPACED, _CURVES, "noise_sampler_seed"),
     "DPMSolverMultistepScheduler": _named(_SPACED, _SNR, _DPM, "euler_at_final use_lu_lambdas"),
     "DPMSolverSinglestepScheduler": _named(_DPM),
     "UniPCMultistepScheduler": _named(

@@ -8,8 +8,9 @@ import numpy as np
 from diffusion_jax import parameterizations, processes, samplers, schedules
 from diffusion_jax.pretrained import tables
 from diffusion_jax.pretrained.chains import CLIP, Sampling, as_it_is, last_entry, noisy, parts
+from diffusion_jax.pretrained.curves import CURVES, curve
 from diffusion_jax.pretrained.published import Values
-from diffusion_jax.pretrained.tables import CURVES, TABLE, ZERO_SNR
+from diffusion_jax.pretrained.tables import TABLE, ZERO_SNR
 
 LINSPACE = TABLE | {"timestep_spacing": "linspace"}
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012}
@@ -29,6 +30,7 @@ EULER_ANCESTRAL = LINSPACE | ZERO_SNR
 HEUN = LINSPACE | STABLE | CURVES | CLIP | {"clip_sample": False}
 LMS = LINSPACE | CURVES
 KDPM_2 = LINSPACE | STABLE | CURVES
+SDE = KDPM_2 | {"noise_sampler_seed": None}
 FLOW = CURVES | {
     "num_train_timesteps": 1000,
     "shift": 1.0,
@@ -79,12 +81,20 @@ def lms(config) -> Sampling:
 
 def kdpm_2(config) -> Sampling:
     """KDPM2DiscreteScheduler: `samplers.dpm_2`."""
-    return _half_way(Values(config, KDPM_2, "KDPM2DiscreteScheduler"), 0.0)
+    return _kdpm_2(Values(config, KDPM_2, "KDPM2DiscreteScheduler"), 0.0)
 
 
 def kdpm_2_ancestral(config) -> Sampling:
     """KDPM2AncestralDiscreteScheduler: `samplers.dpm_2` with eta = 1."""
-    return _half_way(Values(config, KDPM_2, "KDPM2AncestralDiscreteScheduler"), 1.0)
+    return _kdpm_2(Values(config, KDPM_2, "KDPM2AncestralDiscreteScheduler"), 1.0)
+
+
+def dpm_sde(config) -> Sampling:
+    """DPMSolverSDEScheduler: `samplers.dpmpp_sde`, whose noise is another for each example and not for a seed."""
+    values = Values(config, SDE, "DPMSolverSDEScheduler")
+    values.only("prediction_type", "epsilon", "v_prediction")
+    values.only("noise_sampler_seed", None)
+    return _half_way(values, samplers.dpmpp_sde)
 
 
 def _plain(values: Values, make: Callable) -> Sampling:
@@ -92,14 +102,18 @@ def _plain(values: Values, make: Callable) -> Sampling:
     return parts(values, walk, noisy(values, walk), make(walk.schedule))
 
 
-def _half_way(values: Values, eta: float) -> Sampling:
+def _kdpm_2(values: Values, eta: float) -> Sampling:
     if values["use_karras_sigmas"]:
         values.refuse(
             "use_karras_sigmas", True, "diffusers rounds the times of its levels but not those between"
         )
-    # They look half-way in log v.
+    return _half_way(values, lambda schedule: samplers.dpm_2(schedule, eta))
+
+
+def _half_way(values: Values, make: Callable) -> Sampling:
+    """Of samplers that look half-way in log v."""
     walk = tables.between_entries(values, 0, schedules.through_log_levels)
-    return parts(values, walk, noisy(values, walk), samplers.dpm_2(walk.schedule, eta))
+    return parts(values, walk, noisy(values, walk), make(walk.schedule))
 
 
 def flow(config) -> Sampling:
@@ -116,7 +130,7 @@ def flow(config) -> Sampling:
     terminal = values["shift_terminal"]
     if terminal is not None:
         values.number("shift_terminal", 0.0, 0.999)
-    curve = tables.curve(values)
+    bent = curve(values)
 
     def shifted(t):
         return shift * t / (1 + (shift - 1) * t)
@@ -126,8 +140,8 @@ def flow(config) -> Sampling:
         times = shifted(np.linspace(1.0, shifted(1 / num), steps))
         if terminal:
             times = 1 - (1 - times) * (1 - terminal) / (1 - times[-1]) if steps > 1 else times
-        if curve:
-            times = curve(times[0], times[-1], steps)
+        if bent:
+            times = bent(times[0], times[-1], steps)
         return np.append(np.minimum(times, 1.0), 0.0)
 
     schedule = schedules.flow()

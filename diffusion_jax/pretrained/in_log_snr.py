@@ -7,8 +7,9 @@ import numpy as np
 from diffusion_jax import processes, samplers
 from diffusion_jax.pretrained import tables
 from diffusion_jax.pretrained.chains import BOUNDS, Sampling, last_entry, parts
+from diffusion_jax.pretrained.curves import CURVES, curve
 from diffusion_jax.pretrained.published import Values
-from diffusion_jax.pretrained.tables import CURVES, TABLE, ZERO_SNR, Walk
+from diffusion_jax.pretrained.tables import TABLE, ZERO_SNR, Walk
 from diffusion_jax.samplers import Sampler, dpm, singlestep
 
 SOLVER = TABLE | BOUNDS | CURVES | {"timestep_spacing": "linspace", "solver_order": 2, "lower_order_final": True}
@@ -24,7 +25,7 @@ DPM = (
         "variance_type": None,
     }
 )
-MULTISTEP = DPM | ZERO_SNR | {"euler_at_final": False}
+MULTISTEP = DPM | ZERO_SNR | {"euler_at_final": False, "use_lu_lambdas": False}
 SINGLESTEP = DPM | {"lower_order_final": False}
 UNIPC = (
     SOLVER
@@ -45,6 +46,7 @@ SECOND = {"midpoint": dpm.midpoint, "heun": dpm.exact}
 THIRD = {"midpoint": singlestep.straight, "heun": singlestep.curved}
 CURVATURE = 0.5  # of diffusers' multistep solver of third order
 SHORT = 15  # chains of fewer steps end by lower orders
+NO_LENGTH = "its last step would have no length: final_sigmas_type must be zero"
 
 
 def dpm_multistep(config) -> Sampling:
@@ -56,7 +58,11 @@ def dpm_multistep(config) -> Sampling:
         values.refuse("solver_order", 3, "of the SDE it is of lower order in diffusers, by a sign")
     lower, euler = values.only("lower_order_final", False, True), values.only("euler_at_final", False, True)
     orders = _ending(order, lower, euler or not last)
-    walk = tables.by_log_snr(values, last)
+    # Only so is a step of no length not NaN.
+    still = order < 3 and values["solver_type"] == "midpoint" and not values["algorithm_type"].startswith("sde")
+    walk = tables.by_log_snr(values, last, "" if still else NO_LENGTH, _clipped(values))
+    if last and curve(values):
+        orders = _but_the_last(orders)
     return _chain(values, walk, samplers.dpm_multistep(walk.schedule, kind, orders, _rule(values, SECOND), CURVATURE))
 
 
@@ -80,7 +86,7 @@ def dpm_singlestep(config) -> Sampling:
             found[-1] = 1
         return found
 
-    walk = tables.by_log_snr(values, last)
+    walk = tables.by_log_snr(values, last, NO_LENGTH, _clipped(values))
     rules = _rule(values, SECOND), _rule(values, THIRD)
     return _chain(values, walk, samplers.dpm_singlestep(walk.schedule, kind, orders, *rules))
 
@@ -106,7 +112,7 @@ def unipc(config) -> Sampling:
     def orders(steps):
         return np.minimum(order, np.arange(steps, 0, -1)) if lower else np.full(steps, order)
 
-    walk = tables.by_log_snr(values, last)
+    walk = tables.by_log_snr(values, last, NO_LENGTH)
     form = dpm.data() if values["predict_x0"] else dpm.NOISE
     return _chain(values, walk, samplers.unipc(walk.schedule, orders, form, gain))
 
@@ -117,8 +123,8 @@ def deis(config) -> Sampling:
     values.only("algorithm_type", "deis", "dpmsolver", "dpmsolver++")
     values.only("solver_type", "logrho", "midpoint", "heun", "bh1", "bh2")
     order, lower = _order(values), values.only("lower_order_final", False, True)
-    walk = tables.by_log_snr(values, 1)
-    return _chain(values, walk, samplers.deis(walk.schedule, _ending(order, lower, False)))
+    walk, orders = tables.by_log_snr(values, 1), _ending(order, lower, False)
+    return _chain(values, walk, samplers.deis(walk.schedule, _but_the_last(orders) if curve(values) else orders))
 
 
 def _chain(values: Values, walk: Walk, sampler: Sampler) -> Sampling:
@@ -130,7 +136,6 @@ def _order(values: Values) -> int:
 
 
 def _kind(values: Values, forms: dict, last: int) -> dpm.Form:
-    values.only("lambda_min_clipped", -float("inf"), "-inf", "-Infinity")
     values.only("variance_type", None)
     kind = values.only("algorithm_type", *forms)
     if not last and not kind.endswith("++"):
@@ -152,3 +157,21 @@ def _ending(order: int, lower: bool, first_at_last: bool) -> Callable:
         return np.where((left == 0) & (short or first_at_last), 1, found)
 
     return orders
+
+
+def _but_the_last(orders: Callable) -> Callable:
+    """The orders of all steps but the last, which is not made."""
+    return lambda steps: orders(steps + 1)[:-1]
+
+
+def _clipped(values: Values) -> int:
+    """How many entries of the table have at least the log-SNR, lambda, at which it is cut off."""
+    lowest = values["lambda_min_clipped"]
+    if lowest in ("-inf", "-Infinity"):
+        lowest = -float("inf")
+    if type(lowest) not in (int, float) or not lowest < 0:
+        values.refuse("lambda_min_clipped", lowest, "a number below 0 is expected")
+    kept = int((-np.log(tables.levels(tables.finite_betas(values))[1:]) >= lowest).sum())
+    if kept < 2:
+        values.refuse("lambda_min_clipped", lowest, "it leaves less than two entries of the table")
+    return kept

@@ -24,6 +24,7 @@ KNOWN = {
     "LMSDiscreteScheduler": in_levels.lms,
     "KDPM2DiscreteScheduler": in_levels.kdpm_2,
     "KDPM2AncestralDiscreteScheduler": in_levels.kdpm_2_ancestral,
+    "DPMSolverSDEScheduler": in_levels.dpm_sde,
     "DPMSolverMultistepScheduler": in_log_snr.dpm_multistep,
     "DPMSolverSinglestepScheduler": in_log_snr.dpm_singlestep,
     "UniPCMultistepScheduler": in_log_snr.unipc,
