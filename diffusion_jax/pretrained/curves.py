@@ -59,9 +59,10 @@ def curve(values: Values) -> Callable | None:
         values.refuse(asked[1], True, f"only one, and {asked[0]} is true")
     if not asked:
         return None
-    first, final = (values.values.get(name) for name in ("sigma_max", "sigma_min"))
+    given = [name for name in ("sigma_max", "sigma_min") if values.values.get(name) is not None]
+    ends = {name: values.number(name, 1e-6, 1e6) for name in given}
 
     def within(high, low, steps):
-        return KINDS[asked[0]](high if first is None else first, low if final is None else final, steps)
+        return KINDS[asked[0]](ends.get("sigma_max", high), ends.get("sigma_min", low), steps)
 
     return within

@@ -128,7 +128,8 @@ KARRAS = [*COSINE, ({"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"
 STILL = {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}
 LU = {"use_lu_lambdas": True, "final_sigmas_type": "sigma_min"}
 # A last step of no length is NaN in diffusers, or may be.
-MOVING = [{"solver_order": 3}, {"solver_type": "heun"}, *({"algorithm_type": f"sde-dpmsolver{x}"} for x in ("", "++"))]
+MOVING = [{"solver_order": 3}, {"solver_type": "heun"}]
+MOVING += [{"algorithm_type": name} for name in ("sde-dpmsolver", "sde-dpmsolver++")]
 REFUSED = {
     "DDPMScheduler": NOTHING,
     "DDIMScheduler": NOTHING,
