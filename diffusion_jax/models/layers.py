@@ -253,7 +253,8 @@ class ResBlock(nn.Module):
 
     GroupNorm, swish, resampling, 3x3; plus dense(swish(embedding)); GroupNorm, swish, dropout, 3x3 (starts at zero);
     plus the input, resampled, through a 1x1 where the number of channels changes. C and `features` are multiples of
-    `groups`. `resampling` is `HALVED` or `ENLARGED` between levels, and `activation` may stand for swish.
+    `groups`. `resampling` is `HALVED` or `ENLARGED` between levels, `activation` may stand for swish, and what is
+    `projected` has the 1x1 in any case.
     """
 
     features: int
@@ -263,6 +264,7 @@ class ResBlock(nn.Module):
     dtype: Any = jnp.float32
     resampling: Resampling = KEPT
     activation: Callable = nn.swish
+    projected: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told) -> jax.Array:
@@ -273,7 +275,7 @@ class ResBlock(nn.Module):
         h = Dropout(self.dropout, name="dropout")(h, told.dropout_keys)
         h = conv3x3(self.features, self.dtype, "conv_1", kernel_init=zero_init)(h)
         x = self.resampling.resample(x)
-        if x.shape[-1] != self.features:
+        if self.projected or x.shape[-1] != self.features:
             x = dense(self.features, self.dtype, "shortcut")(x)
         return x + h
 

@@ -160,7 +160,7 @@ def unet2d(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
       InputError: a value that these networks do not have.
     """
     values = Values(config, UNET2D, "UNet2DModel")
-    wiring, between = _wiring(values, KINDS, ("down_block_types", "up_block_types"))
+    wiring, between = wiring_of(values, KINDS, ("down_block_types", "up_block_types"))
     wiring = wiring._replace(middle_attention=values.only("add_attention", False, True))
     values.only("mid_block_type", "UNetMidBlock2D")
     values.only("num_train_timesteps", None)
@@ -168,7 +168,7 @@ def unet2d(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
     heads = heads_always(1) if width is None else heads_of_width(values.integer("attention_head_dim"))
     model = {"default": _plain, "scale_shift": _modulated}[
         values.only("resnet_time_scale_shift", "default", "scale_shift")
-    ](values, between, heads, _fields(values, wiring))
+    ](values, between, heads, fields_of(values, wiring))
     old = any(name.endswith(".proj_attn.weight") for name in weights)
     table = names.unet(
         wiring,
@@ -177,7 +177,7 @@ def unet2d(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
     )
     if values["time_embedding_type"] == "fourier":
         table += [Entry("time_proj.weight", ("encode_time/weight",))]
-    return Network(model, _example(values, wiring), table)
+    return Network(model, example_of(values, wiring), table)
 
 
 def unet2d_condition(config: Mapping[str, Any]) -> Network:
@@ -191,7 +191,7 @@ def unet2d_condition(config: Mapping[str, Any]) -> Network:
         values.only(name, value)
     values.only("resnet_out_scale_factor", 1.0)
     table = names.unet(wiring, attention, names.convolution)
-    return Network(model, _example(values, wiring, tokens=_tokens(values, wiring)), table)
+    return Network(model, example_of(values, wiring, tokens=_tokens(values, wiring)), table)
 
 
 def controlnet(config: Mapping[str, Any]) -> Network:
@@ -206,14 +206,14 @@ def controlnet(config: Mapping[str, Any]) -> Network:
     table = names.controlnet(wiring, attention, len(widths))
     side = 2 ** (wiring.levels[-1] + len(widths) - 1)
     hint = shape(1, side, side, values.integer("conditioning_channels"))
-    example = _example(values, wiring, tokens=_tokens(values, wiring), hint=hint)
+    example = example_of(values, wiring, tokens=_tokens(values, wiring), hint=hint)
     return Network(ControlNet(unet, HintEncoder(widths)), example, table)
 
 
 # ---- What the three have in common.
 
 
-def _wiring(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wiring, str]:
+def wiring_of(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wiring, str]:
     """The wiring, and what stands between its levels: "conv" or "resnet"."""
     widths = values.integers("block_out_channels")
     last, levels, between = len(widths) - 1, [], set()
@@ -243,7 +243,7 @@ def _wiring(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wiri
     return wiring, between.pop() if between else "conv"
 
 
-def _fields(values: Values, wiring: Wiring) -> dict[str, Any]:
+def fields_of(values: Values, wiring: Wiring) -> dict[str, Any]:
     """Fields of `Skeleton`."""
     return {
         "channels": wiring.widths[0],
@@ -296,7 +296,7 @@ def _as_openai(values: Values) -> None:
 
 
 def _reading(values: Values, blocks: Iterable[str]) -> tuple[Wiring, TextUNet, Callable]:
-    wiring, _ = _wiring(values, READING, blocks)
+    wiring, _ = wiring_of(values, READING, blocks)
     values.only("act_fn", "silu", "swish")  # another would be that of the time's embedding and of the end too
     _as_openai(values)
     values.only("mid_block_type", "UNetMidBlock2DCrossAttn")
@@ -307,7 +307,7 @@ def _reading(values: Values, blocks: Iterable[str]) -> tuple[Wiring, TextUNet, C
     if wiring.blocks * depth > LAYERS:
         values.refuse("transformer_layers_per_block", depth, f"at most {LAYERS} on one level are expected")
     project = linear if values.only("use_linear_projection", False, True) else pointwise
-    model = TextUNet(heads=_heads(values, wiring.widths), depth=depth, **_fields(values, wiring))
+    model = TextUNet(heads=_heads(values, wiring.widths), depth=depth, **fields_of(values, wiring))
     return wiring, model, names.transformer(depth, project)
 
 
@@ -337,7 +337,7 @@ def _tokens(values: Values, wiring: Wiring):
     return shape(1, 1, _equal(values, "cross_attention_dim", len(wiring.widths)))
 
 
-def _example(values: Values, wiring: Wiring, **cond) -> tuple:
+def example_of(values: Values, wiring: Wiring, **cond) -> tuple:
     side = 2 ** wiring.levels[-1]
     label = {"label": shape(1, dtype=int)} if wiring.labels else {}
     return shape(1, side, side, values.integer("in_channels")), shape(1), (label | cond) or None

@@ -8,6 +8,7 @@ from diffusion_jax.errors import InputError
 from diffusion_jax.files import write_json
 from diffusion_jax.pretrained import diffusers_configs, entries, files, scheduler
 from diffusion_jax.pretrained.dit_config import dit
+from diffusion_jax.pretrained.ncsnpp import has_skips, ncsnpp
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.scheduler import Sampling
 
@@ -85,12 +86,13 @@ def build(config: Mapping[str, Any], weights=()) -> Network:
       InputError: another class, or a value that is not implemented; both are named. Or weights of another network.
     """
     kinds = {
-        "UNet2DModel": lambda: diffusers_configs.unet2d(config, weights),
+        "UNet2DModel": lambda: unet(config, weights),
         "UNet2DConditionModel": lambda: diffusers_configs.unet2d_condition(config),
         "ControlNetModel": lambda: diffusers_configs.controlnet(config),
         "DiTTransformer2DModel": lambda: dit(config),
         "Transformer2DModel": lambda: dit(config),
     }
+    unet = ncsnpp if has_skips(config) else diffusers_configs.unet2d
     name = str(config.get("_class_name"))
     if name not in kinds:
         raise InputError(f"a network of class {name[:100]!r} is not known; of use are {', '.join(kinds)}")

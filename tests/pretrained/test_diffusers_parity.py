@@ -16,6 +16,7 @@ from configs_published import (
     CONTROLNET,
     DDPM_256,
     DDPM_CIFAR10,
+    NCSNPP_256,
     STABLE_DIFFUSION,
     STABLE_DIFFUSION_2,
     TUTORIAL,
@@ -59,6 +60,7 @@ def build(config):
 FULL = {
     "ddpm-cifar10-32": (DDPM_CIFAR10, 35_746_307),
     "ddpm-celebahq-256": (DDPM_256, 113_673_219),
+    "ncsnpp-celebahq-256": (NCSNPP_256, 65_574_549),
     "tutorial": (TUTORIAL | {"_class_name": "UNet2DModel"}, 113_673_219),
     "cd_imagenet64": (CONSISTENCY_IMAGENET64, 295_899_267),
     "cd_bedroom256": (CONSISTENCY_LSUN, 526_304_771),
@@ -141,6 +143,10 @@ TINY = {
     | UP
     | SMALL
     | {"attention_head_dim": [2, 4], "transformer_layers_per_block": 2},
+    "NCSN++": NCSNPP_256
+    | {"layers_per_block": 1, "block_out_channels": [128, 160, 128]}
+    | {"down_block_types": ["SkipDownBlock2D", "AttnSkipDownBlock2D", "SkipDownBlock2D"]}
+    | {"up_block_types": ["SkipUpBlock2D", "AttnSkipUpBlock2D", "SkipUpBlock2D"]},
     "ControlNet": CONTROLNET | READING | SMALL | {"conditioning_embedding_out_channels": [8, 16]},
 }
 
@@ -229,7 +235,7 @@ def swapped(params):
     )
 
 
-VARIANTS = ["Fourier", "other levels up, odd widths, mish", "no attention in the middle and up, gelu"]
+VARIANTS = ["NCSN++", "Fourier", "other levels up, odd widths, mish", "no attention in the middle and up, gelu"]
 
 
 @pytest.mark.parametrize("key", ["DDPM", "diffusers' defaults", "Improved DDPM", "Stable Diffusion 2", *VARIANTS])
