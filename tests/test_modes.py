@@ -30,6 +30,7 @@ SAMPLERS = {
     "annealed_langevin": samplers.annealed_langevin(SCHEDULE, 2, 1e-5),
     "churned": samplers.churned(SCHEDULE, samplers.euler(SCHEDULE), s_churn=1.0),
     "ddim": samplers.ddim(SCHEDULE, 0.5),
+    "corrector_predictor": samplers.corrector_predictor(SCHEDULE, samplers.ancestral(PROCESS)),
     "deis": samplers.deis(SCHEDULE, samplers.at_most(3)),
     "dpm_2": samplers.dpm_2(SCHEDULE),
     "dpm_adaptive": samplers.dpm_adaptive(SCHEDULE),

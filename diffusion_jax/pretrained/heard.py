@@ -49,6 +49,7 @@ SCHEDULERS = {
     "CMStochasticIterativeScheduler": _named(
         "num_train_timesteps sigma_min sigma_max sigma_data s_noise rho clip_denoised"
     ),
+    "ScoreSdeVeScheduler": _named("num_train_timesteps snr sigma_min sigma_max sampling_eps correct_steps"),
 }
 
 _UNET = (

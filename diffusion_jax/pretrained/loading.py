@@ -16,6 +16,7 @@ from diffusion_jax.pretrained.scheduler import Sampling
 PIPELINES = {
     ("UNet2DModel", "DDPMScheduler", False): "DDPMPipeline",
     ("UNet2DModel", "DDIMScheduler", False): "DDIMPipeline",
+    ("UNet2DModel", "ScoreSdeVeScheduler", False): "ScoreSdeVePipeline",
     ("UNet2DModel", "CMStochasticIterativeScheduler", False): "ConsistencyModelPipeline",
     ("UNet2DModel", "CMStochasticIterativeScheduler", True): "ConsistencyModelPipeline",
 }
@@ -50,8 +51,7 @@ class Pretrained(NamedTuple):
         """Write a folder that `load`, `sample --pretrained` and diffusers read; errors as of `entries.write`.
 
         It holds config.json, the weights, scheduler_config.json where there is one, and for a network that with its
-        scheduler is a whole pipeline of diffusers (DDPMPipeline, DDIMPipeline, ConsistencyModelPipeline) also
-        model_index.json. Each file appears whole or not at all, what makes the folder a pipeline last.
+        scheduler is a whole pipeline of diffusers (`PIPELINES`) also model_index.json. Each file appears whole or not at all, what makes the folder a pipeline last.
         """
         entries.write(self.params, self.network.entries, path, self.config)
         if self.scheduler is None:

@@ -5,14 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax import schedules
 from diffusion_jax.errors import InputError
-from diffusion_jax.parameterizations import Parameterization
-from diffusion_jax.pretrained import consistency, in_levels, in_log_snr, in_time, tables
-from diffusion_jax.pretrained.chains import Sampling, said_by
+from diffusion_jax.pretrained import consistency, in_levels, in_log_snr, in_time, score_sde, tables
+from diffusion_jax.pretrained.chains import Sampling
 from diffusion_jax.pretrained.published import Values
 from diffusion_jax.pretrained.tables import TABLE, ZERO_SNR
-from diffusion_jax.schedules import Schedule
 
 KNOWN = {
     "DDPMScheduler": in_time.ddpm,
@@ -31,6 +28,7 @@ KNOWN = {
     "DEISMultistepScheduler": in_log_snr.deis,
     "FlowMatchEulerDiscreteScheduler": in_levels.flow,
     "CMStochasticIterativeScheduler": consistency.multistep,
+    "ScoreSdeVeScheduler": score_sde.ve,
 }
 
 
@@ -50,18 +48,6 @@ def sampling(config: Mapping[str, Any]) -> Sampling:
     if name not in KNOWN:
         raise InputError(f"scheduler {name[:100]!r} is not known; of use are {', '.join(KNOWN)}")
     return KNOWN[name](config)
-
-
-def between(config: Mapping[str, Any]) -> tuple[Schedule, Parameterization]:
-    """The noise of a config with a table of betas, and what its network says, known between the entries as well.
-
-    For samplers that look there: the noise level goes along straight lines of its logarithm, and the network is told
-    fractions, as k-diffusion has it. Errors as of `sampling`.
-    """
-    known = TABLE | ZERO_SNR
-    values = Values({k: config[k] for k in known if k in config}, known, "scheduler")
-    walk = tables.between_entries(values, 0, schedules.through_log_levels)
-    return walk.schedule, said_by(values, walk)
 
 
 def betas(config: Mapping[str, Any]) -> np.ndarray:

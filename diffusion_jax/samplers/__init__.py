@@ -30,6 +30,7 @@ from diffusion_jax.samplers.ode import euler as euler
 from diffusion_jax.samplers.ode import heun as heun
 from diffusion_jax.samplers.pndm import plms as plms
 from diffusion_jax.samplers.pndm import pndm as pndm
+from diffusion_jax.samplers.sde import corrector_predictor as corrector_predictor
 from diffusion_jax.samplers.sde import euler_maruyama as euler_maruyama
 from diffusion_jax.samplers.sde import predictor_corrector as predictor_corrector
 from diffusion_jax.samplers.singlestep import cycles as cycles

@@ -167,6 +167,19 @@ def test_samplers_that_look_between_the_entries(root):
         jax.eval_shape(model.samplers[name](SampleRequest(2)), params, keys)
 
 
+def test_a_model_that_is_told_levels(root):
+    """NCSN++: its data is in [0, 1], it takes all of its levels, and another scheduler's steps it does not take."""
+    model = published.diffusers(str(tiny.make(root / "levels", "ncsnpp")))
+    assert list(model.samplers) == ["published", "ddim", "dpmpp_2m", "ancestral", "plms", *BETWEEN]
+    grey = np.full((1, 4, 4, 3), 0.5, np.float32)
+    np.testing.assert_array_equal(model.view.images(grey), 128)
+    params, keys = model.load()[0], rng.per_example(rng.root(0), np.arange(2))
+    assert jax.eval_shape(model.samplers["published"](SampleRequest(2)), params, keys).shape == (2, 4, 4, 3)
+    tiny.make(root / "levels", "ncsnpp", _class_name="DDPMScheduler", sigma_max=None)
+    with pytest.raises(InputError, match="is told noise levels .*and DDPMScheduler tells steps"):
+        published.diffusers(str(root / "levels" / "ncsnpp"))
+
+
 def test_plms_is_offered_where_the_noise_is_finite(root):
     (root / "flow").mkdir()
     folder = tiny.make(root / "flow", "ddpm")
