@@ -17,6 +17,7 @@ from diffusion_jax.models import ADMUNet, DiT, TextUNet, UNet
 from diffusion_jax.models.adm import heads_of_width
 from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.models.mlp import MLP
+from diffusion_jax.models.ncsnpp import NCSNpp
 from diffusion_jax.models.sequence import SequenceTransformer
 from diffusion_jax.samplers import dpm
 
@@ -189,6 +190,7 @@ MODELS = {
         IMAGE,
         {"tokens": np.zeros((2, 5, 6), np.float32)},
     ),
+    "NCSNpp": (NCSNpp(**SMALL, out_channels=2), IMAGE, {}),
     "DiT": (DiT(features=16, layers=1, heads=2, out_channels=2, embed=LABELS), IMAGE, TOLD),
     "MLP": (MLP(features=8, layers=2), jax.ShapeDtypeStruct((2, 2), jnp.float32), None),
     "SequenceTransformer": (

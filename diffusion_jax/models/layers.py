@@ -176,16 +176,18 @@ class TimeEmbedding(nn.Module):
     Attributes:
       features: of the sinusoid, a quarter of the result's.
       encode: `(time, features) -> [B, features]`: `sinusoid` or `cosinusoid`.
+      activation: between the dense layers.
     """
 
     features: int
     encode: Callable = sinusoid
+    activation: Callable = nn.swish
 
     @nn.compact
     def __call__(self, time: jax.Array) -> jax.Array:
         h = self.encode(time, self.features)
         h = dense(4 * self.features, jnp.float32, "dense_0")(h)
-        return dense(4 * self.features, jnp.float32, "dense_1")(nn.swish(h))
+        return dense(4 * self.features, jnp.float32, "dense_1")(self.activation(h))
 
 
 class Dropout(nn.Module):

@@ -57,6 +57,7 @@ class Skeleton(nn.Module):
       activation: within residual blocks.
       up_attention_levels: levels with attention on the way up; None for those of the way down.
       middle_attention: whether the middle has it.
+      middle: whether there is a middle at all, between the ways down and up.
     """
 
     channels: int = 128
@@ -74,9 +75,11 @@ class Skeleton(nn.Module):
     activation: Callable = nn.swish
     up_attention_levels: tuple[int, ...] | None = None
     middle_attention: bool = True
+    middle: bool = True
 
     # What kinds of U-Net choose for all their layers; not fields, for no user does.
     encode_time = staticmethod(sinusoid)
+    outer_activation = staticmethod(nn.swish)  # of the time's embedding, and before the last convolution
     epsilon = 1e-6
     sequences = ()  # conditions that layers attend to
 
@@ -132,7 +135,8 @@ class Skeleton(nn.Module):
         check_names(cond, (*self.embed, *self.sequences))
         parts, last = self.parts(), len(self.widths) - 1
         time_features = self.time_features or self.channels
-        embedding = TimeEmbedding(time_features, self.encode_time, name="time_embedding")(time)
+        telling = TimeEmbedding(time_features, self.encode_time, self.outer_activation, name="time_embedding")
+        embedding = telling(time)
         embedding = embedding + embedded(self.embed, cond, 4 * time_features)
         told = Told(embedding, *(cond[name] for name in self.sequences), dropout_keys=dropout_keys)
 
@@ -148,10 +152,11 @@ class Skeleton(nn.Module):
                 h = parts.down(features, f"down_{level}_downsample")(h, told)
                 skips.append(h)
 
-        h = parts.block(features, "middle_block_0")(h, told)
-        if self.middle_attention:
-            h = parts.attention(features, "middle_attention")(h, told)
-        h = parts.block(features, "middle_block_1")(h, told)
+        if self.middle:
+            h = parts.block(features, "middle_block_0")(h, told)
+            if self.middle_attention:
+                h = parts.attention(features, "middle_attention")(h, told)
+            h = parts.block(features, "middle_block_1")(h, told)
         return h, skips, told
 
     @nn.nowrap
@@ -168,7 +173,7 @@ class Skeleton(nn.Module):
             if level != 0:
                 h = parts.up(features, f"up_{level}_upsample")(h, told)
 
-        h = nn.swish(group_norm(self.groups, jnp.float32, "output_norm", self.epsilon)(h))
+        h = self.outer_activation(group_norm(self.groups, jnp.float32, "output_norm", self.epsilon)(h))
         return conv3x3(self.out_channels, jnp.float32, "output_conv", kernel_init=zero_init)(h)
 
     @nn.nowrap

@@ -51,7 +51,8 @@ class Pretrained(NamedTuple):
         """Write a folder that `load`, `sample --pretrained` and diffusers read; errors as of `entries.write`.
 
         It holds config.json, the weights, scheduler_config.json where there is one, and for a network that with its
-        scheduler is a whole pipeline of diffusers (`PIPELINES`) also model_index.json. Each file appears whole or not at all, what makes the folder a pipeline last.
+        scheduler is a whole pipeline of diffusers (`PIPELINES`) also model_index.json. Each file appears whole or not
+        at all, what makes the folder a pipeline last.
         """
         entries.write(self.params, self.network.entries, path, self.config)
         if self.scheduler is None:

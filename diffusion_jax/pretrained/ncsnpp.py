@@ -30,11 +30,10 @@ def has_skips(config: Mapping[str, Any]) -> bool:
 def ncsnpp(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
     """UNet2DModel of skip blocks: `models.ncsnpp.NCSNpp`. Arguments and errors as of `diffusers_configs.unet2d`."""
     values = Values(config, configs.UNET2D, "UNet2DModel")
-    scale = values.number("mid_block_scale_factor", 1.0, 2.0)
+    wiring, _ = configs.wiring_of(values, KINDS, ("down_block_types", "up_block_types"))
+    scale = values.number("mid_block_scale_factor", 0.0, 1e6)
     if abs(scale**2 - 2) > 1e-9:
         values.refuse("mid_block_scale_factor", scale, "among skip blocks it is sqrt(2)")
-    values.values["mid_block_scale_factor"] = 1  # the others' way to say that it is as usual
-    wiring, _ = configs.wiring_of(values, KINDS, ("down_block_types", "up_block_types"))
     if min(wiring.widths) < NARROWEST:
         values.refuse("block_out_channels", wiring.widths, f"among skip blocks at least {NARROWEST} are expected")
     for name, *allowed in (

@@ -176,7 +176,7 @@ def test_a_model_that_is_told_levels(root):
     params, keys = model.load()[0], rng.per_example(rng.root(0), np.arange(2))
     assert jax.eval_shape(model.samplers["published"](SampleRequest(2)), params, keys).shape == (2, 4, 4, 3)
     tiny.make(root / "levels", "ncsnpp", _class_name="DDPMScheduler", sigma_max=None)
-    with pytest.raises(InputError, match="is told noise levels .*and DDPMScheduler tells steps"):
+    with pytest.raises(InputError, match=r"is told noise levels .*and DDPMScheduler tells steps"):
         published.diffusers(str(root / "levels" / "ncsnpp"))
 
 
