@@ -14,14 +14,11 @@ from flax import linen as nn
 
 from diffusion_jax.arrays import expand
 from diffusion_jax.models import convolution
-from diffusion_jax.models.conditioning import check_names, embedded
 from diffusion_jax.models.fourier import FourierFeatures
 from diffusion_jax.models.layers import (
     AttentionBlock,
     Resampling,
     ResBlock,
-    TimeEmbedding,
-    Told,
     conv3x3,
     dense,
     group_norm,
@@ -104,10 +101,7 @@ class NCSNpp(Skeleton):
     def encode(self, x, time, cond=None, dropout_keys=None, inward: Callable = lambda h: h):
         """As of `Skeleton`, with the noisy image on every level."""
         self.check(x)
-        check_names(cond, self.embed)
-        parts, last = self.parts(), len(self.widths) - 1
-        embedding = TimeEmbedding(self.channels, self.encode_time, name="time_embedding")(time)
-        told = Told(embedding + embedded(self.embed, cond, 4 * self.channels), dropout_keys=dropout_keys)
+        told, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
 
         h = inward(conv3x3(self.channels, self.dtype, "input_conv")(x))
         skips, image = [h], x.astype(h.dtype)
@@ -123,9 +117,7 @@ class NCSNpp(Skeleton):
                 h = h + dense(features, self.dtype, f"down_{level}_image")(image)
                 skips.append(h)
 
-        h = parts.block(self.widths[-1], "middle_block_0")(h, told)
-        h = parts.attention(self.widths[-1], "middle_attention")(h, told)
-        return parts.block(self.widths[-1], "middle_block_1")(h, told), skips, told
+        return self.turn(h, told), skips, told
 
     @nn.nowrap
     def decode(self, h, skips, told):

@@ -132,13 +132,7 @@ class Skeleton(nn.Module):
     def encode(self, x, time, cond=None, dropout_keys=None, inward: Callable = lambda h: h):
         """The way down and the middle: (its result, the skip connections, `Told`); `inward` acts on the first map."""
         self.check(x)
-        check_names(cond, (*self.embed, *self.sequences))
-        parts, last = self.parts(), len(self.widths) - 1
-        time_features = self.time_features or self.channels
-        telling = TimeEmbedding(time_features, self.encode_time, self.outer_activation, name="time_embedding")
-        embedding = telling(time)
-        embedding = embedding + embedded(self.embed, cond, 4 * time_features)
-        told = Told(embedding, *(cond[name] for name in self.sequences), dropout_keys=dropout_keys)
+        told, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
 
         h = inward(conv3x3(self.channels, self.dtype, "input_conv")(x))
         skips = [h]
@@ -152,12 +146,27 @@ class Skeleton(nn.Module):
                 h = parts.down(features, f"down_{level}_downsample")(h, told)
                 skips.append(h)
 
-        if self.middle:
-            h = parts.block(features, "middle_block_0")(h, told)
-            if self.middle_attention:
-                h = parts.attention(features, "middle_attention")(h, told)
-            h = parts.block(features, "middle_block_1")(h, told)
-        return h, skips, told
+        return self.turn(h, told), skips, told
+
+    @nn.nowrap
+    def tell(self, time, cond, dropout_keys) -> Told:
+        """What every layer is told."""
+        check_names(cond, (*self.embed, *self.sequences))
+        features = self.time_features or self.channels
+        embed_time = TimeEmbedding(features, self.encode_time, self.outer_activation, name="time_embedding")
+        embedding = embed_time(time) + embedded(self.embed, cond, 4 * features)
+        return Told(embedding, *(cond[name] for name in self.sequences), dropout_keys=dropout_keys)
+
+    @nn.nowrap
+    def turn(self, h, told):
+        """The middle, if there is one."""
+        if not self.middle:
+            return h
+        parts, features = self.parts(), self.widths[-1]
+        h = parts.block(features, "middle_block_0")(h, told)
+        if self.middle_attention:
+            h = parts.attention(features, "middle_attention")(h, told)
+        return parts.block(features, "middle_block_1")(h, told)
 
     @nn.nowrap
     def decode(self, h, skips, told):
