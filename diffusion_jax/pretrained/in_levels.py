@@ -1,14 +1,11 @@
-"""Published schedulers that step in noise levels v = sigma / alpha: Euler's kin, and flows."""
+"""Published schedulers that step in noise levels v = sigma / alpha: Euler's kin."""
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
-import numpy as np
-
-from diffusion_jax import parameterizations, processes, samplers, schedules
+from diffusion_jax import processes, samplers, schedules
 from diffusion_jax.pretrained import tables
-from diffusion_jax.pretrained.chains import CLIP, Sampling, as_it_is, last_entry, noisy, parts
-from diffusion_jax.pretrained.curves import CURVES, curve
+from diffusion_jax.pretrained.chains import CLIP, Sampling, last_entry, noisy, parts
+from diffusion_jax.pretrained.curves import CURVES
 from diffusion_jax.pretrained.published import Values
 from diffusion_jax.pretrained.tables import TABLE, ZERO_SNR
 
@@ -31,19 +28,6 @@ HEUN = LINSPACE | STABLE | CURVES | CLIP | {"clip_sample": False}
 LMS = LINSPACE | CURVES
 KDPM_2 = LINSPACE | STABLE | CURVES
 SDE = KDPM_2 | {"noise_sampler_seed": None}
-FLOW = CURVES | {
-    "num_train_timesteps": 1000,
-    "shift": 1.0,
-    "shift_terminal": None,
-    "stochastic_sampling": False,
-    "use_dynamic_shifting": False,
-    # Of dynamic shifting.
-    "base_shift": 0.5,
-    "max_shift": 1.15,
-    "base_image_seq_len": 256,
-    "max_image_seq_len": 4096,
-    "time_shift_type": "exponential",
-}
 
 
 def euler(config) -> Sampling:
@@ -114,40 +98,3 @@ def _half_way(values: Values, make: Callable) -> Sampling:
     """Of samplers that look half-way in log v."""
     walk = tables.between_entries(values, 0, schedules.through_log_levels)
     return parts(values, walk, noisy(values, walk), make(walk.schedule))
-
-
-def flow(config) -> Sampling:
-    """FlowMatchEulerDiscreteScheduler: x_t = (1 - t) x0 + t eps by Euler's method, its times shifted towards noise.
-
-    The times are shifted twice below the first, for those that are spaced end at the shifted 1 / T.
-    """
-    values = Values(config, FLOW, "FlowMatchEulerDiscreteScheduler")
-    num, shift = values.integer("num_train_timesteps"), values.number("shift", 1e-6, 1e6)
-    if values.only("use_dynamic_shifting", False, True):
-        values.refuse(
-            "use_dynamic_shifting", True, "it depends on the images' size, which only a pipeline knows"
-        )
-    terminal = values["shift_terminal"]
-    if terminal is not None:
-        values.number("shift_terminal", 0.0, 0.999)
-    bent = curve(values)
-
-    def shifted(t):
-        return shift * t / (1 + (shift - 1) * t)
-
-    def grid(steps: int) -> np.ndarray:
-        tables.check_steps(steps, num)
-        times = shifted(np.linspace(1.0, shifted(1 / num), steps))
-        if terminal:
-            times = 1 - (1 - times) * (1 - terminal) / (1 - times[-1]) if steps > 1 else times
-        if bent:
-            times = bent(times[0], times[-1], steps)
-        return np.append(np.minimum(times, 1.0), 0.0)
-
-    schedule = schedules.flow()
-    said = parameterizations.velocity(schedule, lambda t: jnp.asarray(t) * num)
-    process, sampler = processes.gaussian(schedule, processes.ddim(0.0)), samplers.euler(schedule)
-    if values.only("stochastic_sampling", False, True):
-        process = processes.gaussian(schedule, processes.renoise)
-        sampler = samplers.ancestral(process)
-    return Sampling(schedule, said, process, (), as_it_is, sampler, grid, own=())

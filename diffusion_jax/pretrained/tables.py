@@ -236,7 +236,8 @@ def _refuse_curve(values: Values, remedy: str):
 
 def levels(table: np.ndarray) -> np.ndarray:
     """sigma / alpha at i / T, [T + 1], 0 first."""
-    return np.sqrt(np.expm1(-np.cumsum(np.append(0.0, np.log1p(-table)))))
+    with np.errstate(over="ignore"):  # inf, which `schedules.through_levels` refuses
+        return np.sqrt(np.expm1(-np.cumsum(np.append(0.0, np.log1p(-table)))))
 
 
 def _index(level: np.ndarray, table: np.ndarray) -> np.ndarray:

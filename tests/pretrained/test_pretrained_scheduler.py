@@ -42,7 +42,8 @@ REFUSED = {
         "lambda_min_clipped = '-5' is not supported; a number below 0",
     ),
     "a log-SNR that leaves nothing": (
-        {"_class_name": "DPMSolverSinglestepScheduler", "beta_start": 0.9, "beta_end": 0.9, "lambda_min_clipped": -1},
+        {"_class_name": "DPMSolverSinglestepScheduler", "num_train_timesteps": 10, "beta_start": 0.9, "beta_end": 0.9}
+        | {"lambda_min_clipped": -1},
         "leaves less than two entries",
     ),
     "fourth order": (

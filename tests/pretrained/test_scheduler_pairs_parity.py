@@ -127,6 +127,7 @@ COSINE = [({"use_karras_sigmas": True, "beta_schedule": "squaredcos_cap_v2"}, "c
 KARRAS = [*COSINE, ({"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}, "would have no length")]
 STILL = {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}
 LU = {"use_lu_lambdas": True, "final_sigmas_type": "sigma_min"}
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 # A last step of no length is NaN in diffusers, or may be.
 MOVING = [{"solver_order": 3}, {"solver_type": "heun"}]
 MOVING += [{"algorithm_type": name} for name in ("sde-dpmsolver", "sde-dpmsolver++")]
@@ -178,8 +179,12 @@ REFUSED = {
         ({"solver_type": "bh1", "use_karras_sigmas": True}, "ends in NaN"),
         ({"lower_order_final": False, "final_sigmas_type": "zero"}, "is of first order"),
         ({"lower_order_final": False, "use_karras_sigmas": True}, "is of first order"),
+        (FLOW | {"use_karras_sigmas": True}, "takes its levels for times"),
+        (FLOW | {"final_sigmas_type": "sigma_min"}, "is of another kind of noise"),
+        ({"use_flow_sigmas": True}, "only 'flow_prediction'"),
+        (FLOW | {"shift_terminal": 0.1}, "rounding decides to what"),
     ],
-    "DEISMultistepScheduler": [*CUT, *COSINE],
+    "DEISMultistepScheduler": [*CUT, *COSINE, (FLOW, "the image stays noisy")],
     "FlowMatchEulerDiscreteScheduler": [*TWO, ({"use_dynamic_shifting": True}, "images' size")],
 }
 
@@ -291,7 +296,7 @@ def drawn(keys, number):
 
 
 def flows(config):
-    return config["_class_name"].startswith("Flow")
+    return config["_class_name"].startswith("Flow") or config.get("use_flow_sigmas", False)
 
 
 def learned(config):
@@ -356,6 +361,26 @@ def test_chains_are_equal(monkeypatch, name):
         found[str(row)] = distance(our_image(config, steps), their_image(config, steps, monkeypatch))
     print(name, len(found), "equal, at most", max(found.values()))
     assert not {row: far for row, far in found.items() if not far < TOLERANCE}
+
+
+SHIFTED = FLOW | {"flow_shift": 3.0}
+FLOWS = [
+    ("DPMSolverMultistepScheduler", {"solver_order": 3}, 10),
+    ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "thresholding": True}, 7),
+    ("DPMSolverSinglestepScheduler", {"solver_type": "heun"}, 8),
+    ("UniPCMultistepScheduler", {}, 7),
+    ("UniPCMultistepScheduler", {"flow_shift": 1.0, "shift_terminal": 0.1237, "solver_order": 3}, 10),
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "values", "steps"), FLOWS)
+def test_chains_of_flows_are_equal(monkeypatch, name, values, steps):
+    config = {"_class_name": name} | SHIFTED | values
+    there = their_image(config, steps, monkeypatch)
+    assert distance(our_image(config, steps), there) < TOLERANCE
+    assert distance(our_image(config | {"flow_shift": 2.0}, steps), there) > 10 * TOLERANCE
 
 
 WRONG = {
