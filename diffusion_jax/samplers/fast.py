@@ -48,7 +48,7 @@ def dpm_fast(schedule: Schedule, looks: int, eta: float = 0.0, s_noise: float = 
     """
     check_noise(eta, s_noise)
     if looks < 1:
-        raise InputError(f"a chain looks at least once, not {looks} times")
+        raise InputError(f"DPM-Solver-fast looks at least once beside its step to 0, not {looks} times: take more steps")
 
     def plan(t, s):
         check_interval(t, s)

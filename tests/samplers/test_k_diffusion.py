@@ -230,7 +230,7 @@ def test_what_is_refused():
     for make, said in (
         (lambda: samplers.dpmpp_sde(VP, r=1.0), "second look"),
         (lambda: samplers.dpmpp_sde(VP, eta=1.5), "eta"),
-        (lambda: samplers.dpm_fast(VP, 0), "at least once"),
+        (lambda: samplers.dpm_fast(VP, 0), "at least once beside its step to 0"),
         (lambda: samplers.dpm_fast(VP, 7, s_noise=-1.0), "s_noise"),
         (lambda: samplers.dpm_fast(VP, 7).plan(times[:2], times[1:3]), r"log_snr\(schedule, 4\)"),
         (lambda: samplers.dpm_adaptive(VP, order=1), "order 2 or 3"),
