@@ -48,7 +48,7 @@ def dpm_fast(schedule: Schedule, looks: int, eta: float = 0.0, s_noise: float = 
     """
     check_noise(eta, s_noise)
     if looks < 1:
-        raise InputError(f"DPM-Solver-fast looks at least once beside its step to 0, not {looks} times: take more steps")
+        raise InputError(f"DPM-Solver-fast looks at least once beside its step to 0, not {looks} times")
 
     def plan(t, s):
         check_interval(t, s)
