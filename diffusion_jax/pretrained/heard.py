@@ -49,6 +49,9 @@ SCHEDULERS = {
     "CMStochasticIterativeScheduler": _named(
         "num_train_timesteps sigma_min sigma_max sigma_data s_noise rho clip_denoised"
     ),
+    "LCMScheduler": _named(
+        _SPACED, _SNR, _THRESHOLD, _CLIP, "original_inference_steps set_alpha_to_one timestep_scaling"
+    ),
     "ScoreSdeVeScheduler": _named("num_train_timesteps snr sigma_min sigma_max sampling_eps correct_steps"),
 }
 

@@ -28,6 +28,7 @@ KNOWN = {
     "DEISMultistepScheduler": in_log_snr.deis,
     "FlowMatchEulerDiscreteScheduler": in_flow.flow,
     "CMStochasticIterativeScheduler": consistency.multistep,
+    "LCMScheduler": consistency.latent,
     "ScoreSdeVeScheduler": score_sde.ve,
 }
 

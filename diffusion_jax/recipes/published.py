@@ -213,8 +213,8 @@ def _samplers(
     """The scheduler's own sampler first, and others on the same noise; `doubled` if the network says a variance."""
     num = scheduler.get("num_train_timesteps", 1000)
     single = scheduler["_class_name"] == "CMStochasticIterativeScheduler"
-    all_of_them = {"DDPMScheduler": num, "ScoreSdeVeScheduler": num}
-    usual = scheduler.get("steps", all_of_them.get(scheduler["_class_name"], 1 if single else 50))
+    usually = {"DDPMScheduler": num, "ScoreSdeVeScheduler": num, "LCMScheduler": 4}
+    usual = scheduler.get("steps", usually.get(scheduler["_class_name"], 1 if single else 50))
 
     def apply(params, *told):
         return model.apply({"params": params}, *told)

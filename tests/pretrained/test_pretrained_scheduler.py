@@ -11,7 +11,8 @@ DDPM = {"_class_name": "DDPMScheduler"}
 
 REFUSED = {
     "no name": ({}, "scheduler 'None' is not known; of use are DDPMScheduler, "),
-    "another scheduler": ({"_class_name": "LCMScheduler"}, "scheduler 'LCMScheduler' is not known"),
+    "another scheduler": ({"_class_name": "TCDScheduler"}, "scheduler 'TCDScheduler' is not known"),
+    "beyond the table": ({"_class_name": "LCMScheduler", "original_inference_steps": 1001}, "at most num_train"),
     "betas": (DDPM | {"beta_schedule": "laplace"}, "beta_schedule = 'laplace' is not supported; only 'linear' or"),
     "a prediction": (DDPM | {"prediction_type": "flow"}, "prediction_type = 'flow' is not supported; only 'epsilon'"),
     "a variance": (DDPM | {"variance_type": "fixed_large_log"}, "variance_type = 'fixed_large_log' is not supported"),

@@ -112,6 +112,10 @@ SPACE = {
     "DEISMultistepScheduler": TABLE
     | BOUNDS
     | {"use_karras_sigmas": [False, True], "solver_order": [1, 2, 3], "lower_order_final": [True, False]},
+    "LCMScheduler": {name: TABLE[name] for name in ("steps", "beta_schedule", "prediction_type")}
+    | ZERO
+    | {"thresholding": [False, True], "clip_sample": [False, True], "original_inference_steps": [50, 40]}
+    | {"timestep_scaling": [10.0, 0.001]},
     "FlowMatchEulerDiscreteScheduler": STEPS
     | CURVES
     | {"shift": [1.0, 3.0], "shift_terminal": [None, 0.1], "stochastic_sampling": [False, True]},
@@ -185,6 +189,7 @@ REFUSED = {
         (FLOW | {"shift_terminal": 0.1}, "rounding decides to what"),
     ],
     "DEISMultistepScheduler": [*CUT, *COSINE, (FLOW, "the image stays noisy")],
+    "LCMScheduler": [*NOTHING, ({"original_inference_steps": 5}, "must lie in 1, ..., 5, not 10")],
     "FlowMatchEulerDiscreteScheduler": [*TWO, ({"use_dynamic_shifting": True}, "images' size")],
 }
 
@@ -275,7 +280,7 @@ def theirs(config, monkeypatch):
         table[-1] = 2.0**-24
     found.alphas_cumprod = torch.from_numpy(table)
     if hasattr(found, "final_alpha_cumprod"):
-        found.final_alpha_cumprod = torch.tensor(1.0 if config["set_alpha_to_one"] else table[0], dtype=torch.float64)
+        found.final_alpha_cumprod = torch.as_tensor(1.0 if found.config.set_alpha_to_one else table[0], dtype=float)
     return found
 
 
