@@ -58,6 +58,7 @@ class Skeleton(nn.Module):
       up_attention_levels: levels with attention on the way up; None for those of the way down.
       middle_attention: whether the middle has it.
       middle: whether there is a middle at all, between the ways down and up.
+      middle_scale: what the residual sums of the middle are divided by.
     """
 
     channels: int = 128
@@ -76,6 +77,7 @@ class Skeleton(nn.Module):
     up_attention_levels: tuple[int, ...] | None = None
     middle_attention: bool = True
     middle: bool = True
+    middle_scale: float = 1.0
 
     # What kinds of U-Net choose for all their layers; not fields, for no user does.
     encode_time = staticmethod(sinusoid)
@@ -163,10 +165,10 @@ class Skeleton(nn.Module):
         if not self.middle:
             return h
         parts, features = self.parts(), self.widths[-1]
-        h = parts.block(features, "middle_block_0")(h, told)
+        h = parts.block(features, "middle_block_0")(h, told) / self.middle_scale
         if self.middle_attention:
-            h = parts.attention(features, "middle_attention")(h, told)
-        return parts.block(features, "middle_block_1")(h, told)
+            h = parts.attention(features, "middle_attention")(h, told) / self.middle_scale
+        return parts.block(features, "middle_block_1")(h, told) / self.middle_scale
 
     @nn.nowrap
     def decode(self, h, skips, told):

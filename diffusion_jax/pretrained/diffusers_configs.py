@@ -163,7 +163,6 @@ def unet2d(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
     """
     values = Values(config, UNET2D, "UNet2DModel")
     wiring, between = wiring_of(values, KINDS, ("down_block_types", "up_block_types"))
-    values.only("mid_block_scale_factor", 1)
     wiring = wiring._replace(middle_attention=values.only("add_attention", False, True))
     wiring = wiring._replace(middle=values.only("mid_block_type", "UNetMidBlock2D", None) is not None)
     width = values["attention_head_dim"]
@@ -254,6 +253,7 @@ def fields_of(values: Values, wiring: Wiring) -> dict[str, Any]:
         "up_attention_levels": wiring.up_attention_levels,
         "middle_attention": wiring.middle_attention,
         "middle": wiring.middle,
+        "middle_scale": values.number("mid_block_scale_factor", 1e-6, 1e6),
         "activation": ACTIVATIONS[values.only("act_fn", *ACTIVATIONS)],
         "out_channels": values.integer("out_channels"),
         "dropout": values.number("dropout", 0.0, 1.0),
@@ -303,7 +303,7 @@ def _as_openai(values: Values) -> None:
 def _reading(values: Values, blocks: Iterable[str], *middles: str | None) -> tuple[Wiring, TextUNet, Callable]:
     """The wiring, the module and the names of its attention; `middles` are what `mid_block_type` may be."""
     wiring, _ = wiring_of(values, READING, blocks)
-    values.only("mid_block_scale_factor", 1)
+    values.only("mid_block_scale_factor", 1)  # another would not be that of the middle's attention
     _as_openai(values)
     wiring = wiring._replace(middle=values.only("mid_block_type", *middles) is not None)
     values.only("resnet_time_scale_shift", "default")

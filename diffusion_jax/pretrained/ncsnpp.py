@@ -49,6 +49,7 @@ def ncsnpp(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
     ):
         values.only(name, *allowed)
     values.values["norm_num_groups"] = 32
+    values.values["mid_block_scale_factor"] = 1  # its parts divide by it everywhere
     model = NCSNpp(**configs.fields_of(values, wiring), epsilon=values.number("norm_eps", 1e-12, 1.0))
     old = any(name.endswith(".proj_attn.weight") for name in weights)
     table = _entries(wiring, names.old_attention if old else names.attention)

@@ -134,7 +134,10 @@ TINY = {
     | {"block_out_channels": [16, 24], "act_fn": "mish"}
     | {"time_embedding_type": "learned", "num_train_timesteps": 1000}
     | {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]},
-    "Fourier": DDPM_CIFAR10 | LEVELS | SMALL | {"time_embedding_type": "fourier", "block_out_channels": [16, 16, 16]},
+    "Fourier": DDPM_CIFAR10
+    | LEVELS
+    | SMALL
+    | {"time_embedding_type": "fourier", "block_out_channels": [16, 16, 16], "mid_block_scale_factor": 1.5},
     "no attention in the middle and up, gelu": CONSISTENCY_IMAGENET64
     | RESNETS
     | SMALL
