@@ -143,38 +143,24 @@ def dpm_adaptive(
         return jax.lax.cond(plan.last, ending, lambda: walk(keys, state, plan, denoise))
 
     def walk(keys, state, plan, denoise):
-        level_s = _level(schedule, plan.s)
-
         def going(under):
             return (under.t > plan.s) & jnp.isfinite(under.state.h)
 
         def proceed(under):
-            (x, low, h, goods, stuck), t = under.state, under.t
-            v_t = _level(schedule, t)
-            v_s = jnp.maximum(v_t * jnp.exp(-h), level_s)
-            arrives = v_s <= level_s
-            to = jnp.where(arrives, plan.s, between(v_s, plan))
-            v_s = _level(schedule, to)
-            v_d = jnp.maximum(down_and_up(v_t, v_s, eta)[0], plan.lowest) if eta else v_s
-            way = jnp.log(v_t / v_d)
-            found, lower = solve(x, t, way, v_t, v_d, to, plan, denoise)
-            allowed = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(lower), jnp.abs(low)))
-            good = 1 / (jnp.sqrt(mean_over_entries(((found - lower) / allowed) ** 2)) + 1e-8)
-            goods = jnp.where(goods > 0, goods, good[None])
-            factor = pid(good, goods, 1.5 if eta else order)
-            if eta:
-                up = schedule.alpha(to) * jnp.sqrt(jnp.maximum(v_s**2 - v_d**2, 0.0))
-                found = found + s_noise * expand(up, x) * rng.normal_like(rng.each(keys, under.tries), x)
-            on = going(under)
+            (x, low, h, goods, stuck), on = under.state, going(under)
+            to, found, lower, error = attempt(rng.each(keys, under.tries), under, plan, denoise)
+            good = 1 / (error + 1e-8)
+            known = jnp.where(goods > 0, goods, good[None])
+            factor = pid(good, known, 1.5 if eta else order)
             taken = on & (factor >= pid.safety)
             state = Adapting(
                 jnp.where(expand(taken, x), found, x),
                 jnp.where(expand(taken, x), lower, low),
                 jnp.where(on, h * factor, h),
-                jnp.where(taken[None], jnp.stack([good, goods[0]]), jnp.where(on[None], goods, under.state.goods)),
+                jnp.where(taken[None], jnp.stack([good, known[0]]), jnp.where(on[None], known, goods)),
                 stuck,
             )
-            return like(Under(under.tries + 1, jnp.where(taken, to, t), state), under)
+            return like(Under(under.tries + 1, jnp.where(taken, to, under.t), state), under)
 
         start = Under(jnp.int32(0), jnp.broadcast_to(plan.t, state.h.shape), state)
         end = jax.lax.while_loop(lambda under: going(under).any() & (under.tries < tries), proceed, start)
@@ -182,8 +168,25 @@ def dpm_adaptive(
         x = end.state.x + expand(lost, state.x)
         return end.state._replace(x=x, stuck=state.stuck | going(end))
 
-    def solve(x, t, way, v_t, v_d, to, plan, denoise):
-        """Both solvers' results, at v_d but with the alpha of the time `to`."""
+    def attempt(keys, under, plan, denoise):
+        """One step of each example: to which time, both orders' results there, and the error E [B]."""
+        (x, low, h, _, _), t = under.state, under.t
+        v_t, lowest = _level(schedule, t), _level(schedule, plan.s)
+        wanted = v_t * jnp.exp(-h)
+        to = jnp.where(wanted > lowest, between(wanted, plan), plan.s)
+        v_s = _level(schedule, to)
+        v_d = jnp.maximum(down_and_up(v_t, v_s, eta)[0], plan.lowest) if eta else v_s
+        found, lower = solve(x, t, v_t, v_d, to, plan, denoise)
+        allowed = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(lower), jnp.abs(low)))
+        error = jnp.sqrt(mean_over_entries(((found - lower) / allowed) ** 2))
+        if eta:
+            up = schedule.alpha(to) * jnp.sqrt(jnp.maximum(v_s**2 - v_d**2, 0.0))
+            found = found + s_noise * expand(up, x) * rng.normal_like(keys, x)
+        return to, found, lower, error
+
+    def solve(x, t, v_t, v_d, to, plan, denoise):
+        """Both orders' results, at v_d but with the alpha of the time `to`."""
+        way = jnp.log(v_t / v_d)
         shares = jnp.broadcast_to(places[:, None], (3, len(x)))
         looks = nodes.looks(schedule, t, way, shares, due, lambda v: between(v, plan))
         seen = nodes.see(x, looks, denoise)
