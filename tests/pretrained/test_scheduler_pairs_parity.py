@@ -49,7 +49,6 @@ HALF_WAY = TABLE | {
     "beta_schedule": ["linear", "scaled_linear"],  # the cosine's noisiest level, 2e4, is beyond their float32
     "prediction_type": ["epsilon", "v_prediction"],
     "use_exponential_sigmas": [False, True],
-    "use_beta_sigmas": [False, True],
 }
 SPACE = {
     "DDPMScheduler": TABLE
@@ -83,8 +82,10 @@ SPACE = {
     "HeunDiscreteScheduler": TABLE | CURVES | CLIP,
     "LMSDiscreteScheduler": TABLE | CURVES,
     "KDPM2DiscreteScheduler": HALF_WAY,
-    "KDPM2AncestralDiscreteScheduler": HALF_WAY,
-    "DPMSolverSDEScheduler": HALF_WAY | {"use_karras_sigmas": [False, True]},
+    "KDPM2AncestralDiscreteScheduler": HALF_WAY | {"use_beta_sigmas": [False, True]},
+    "DPMSolverSDEScheduler": STEPS
+    | CURVES
+    | {"timestep_spacing": SPACINGS, "prediction_type": ["epsilon", "v_prediction"]},
     "DPMSolverSinglestepScheduler": STEPS
     | BOUNDS
     | FINAL
