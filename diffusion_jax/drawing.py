@@ -127,6 +127,8 @@ def _check_finite(drawn, start: int, make, params, keys, cond: tuple, request: S
     found = _rows(parallel.sample(walk)(params, keys[some], *_rows(cond, some)), 0)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(params))):
         seen = "the parameters are not finite themselves: take another checkpoint (--step)"
+    elif found.stuck:
+        seen = "the sampler found no step there whose error its tolerance allows: take one of fixed steps"
     elif found.before > DIVERGED:
         seen = f"values had grown to {found.before:.0e} by then: the chain diverges; more steps or less guidance help"
     else:

@@ -45,13 +45,19 @@ class View(NamedTuple):
     images: Callable | None = None
 
 
-def pictures() -> View:
-    """Images, float [N, H, W, C] in [-1, 1]; kept as "images", uint8 [N, H, W, C]."""
+def pictures(darkest: float = -1.0) -> View:
+    """Images, float [N, H, W, C] in [`darkest`, 1]; kept as "images", uint8 [N, H, W, C]."""
+    scale = 2 / (1 - darkest)
+    shift = -scale * darkest - 1
+
+    def pixels(x):
+        return images.to_uint8(scale * np.asarray(x, np.float32) + shift)
+
     return View(
-        files=lambda samples: _npz(images=images.to_uint8(samples)),
-        picture=lambda samples: images.grid(images.to_uint8(samples)),
-        strip=lambda frames: images.strip(images.to_uint8(frames)),
-        images=images.to_uint8,
+        files=lambda samples: _npz(images=pixels(samples)),
+        picture=lambda samples: images.grid(pixels(samples)),
+        strip=lambda frames: images.strip(pixels(frames)),
+        images=pixels,
     )
 
 

@@ -123,19 +123,20 @@ def network(params, x, t):
     return jnp.where((t[:, None] < 0.5) & (x[:, :1] > params), jnp.nan, 0.9 * x)
 
 
-def made(request: SampleRequest, apply):
-    schedule = schedules.vp_linear()
+SCHEDULE = schedules.vp_linear()
+DDIM = processes.gaussian(SCHEDULE, processes.ddim(0.0))
+ANCESTRAL = samplers.ancestral(DDIM)
+
+
+def made(request: SampleRequest, apply, sampler):
     said = parameterizations.x0(lambda t: t)
     run = {} if request.run is None else {"run": request.run}
-    process = processes.gaussian(schedule, processes.ddim(0.0))
-    return samplers.make_sample_fn(
-        apply, said, process, samplers.ancestral(process), timesteps.linear(10), request.batch, (3,), **run
-    )
+    return samplers.make_sample_fn(apply, said, DDIM, sampler, timesteps.linear(10), request.batch, (3,), **run)
 
 
-def draws(apply, params):
+def draws(apply, params, sampler=ANCESTRAL):
     keys = rng.per_example(rng.root(0), jnp.arange(16))
-    make = lambda request: made(request, apply)  # noqa: E731
+    make = lambda request: made(request, apply, sampler)  # noqa: E731
     return drawing.draw(make, params, keys, (), SampleRequest(1), 8, quiet=True)
 
 
@@ -148,6 +149,9 @@ def test_a_sample_that_is_not_finite_is_an_error_that_names_the_step():
         draws(lambda params, x, t: params * x, jnp.float32(np.nan))
     with pytest.raises(RunError, match="chain diverges"):
         draws(lambda params, x, t: params * x**3, jnp.float32(50.0))
+    adaptive = samplers.dpm_adaptive(SCHEDULE, rtol=1e-6, atol=1e-6, tries=20)
+    with pytest.raises(RunError, match=r"step 1 on, .* no step there whose error its tolerance allows"):
+        draws(lambda params, x, t: jnp.sign(jnp.sin(params * x)), jnp.float32(1e4), adaptive)  # jumps everywhere
 
 
 def test_the_sample_that_is_broken_is_named():

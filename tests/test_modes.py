@@ -17,6 +17,7 @@ from diffusion_jax.models import ADMUNet, DiT, TextUNet, UNet
 from diffusion_jax.models.adm import heads_of_width
 from diffusion_jax.models.conditioning import LabelEmbedding
 from diffusion_jax.models.mlp import MLP
+from diffusion_jax.models.ncsnpp import NCSNpp
 from diffusion_jax.models.sequence import SequenceTransformer
 from diffusion_jax.samplers import dpm
 
@@ -30,11 +31,15 @@ SAMPLERS = {
     "annealed_langevin": samplers.annealed_langevin(SCHEDULE, 2, 1e-5),
     "churned": samplers.churned(SCHEDULE, samplers.euler(SCHEDULE), s_churn=1.0),
     "ddim": samplers.ddim(SCHEDULE, 0.5),
+    "corrector_predictor": samplers.corrector_predictor(SCHEDULE, samplers.ancestral(PROCESS)),
     "deis": samplers.deis(SCHEDULE, samplers.at_most(3)),
     "dpm_2": samplers.dpm_2(SCHEDULE),
+    "dpm_adaptive": samplers.dpm_adaptive(SCHEDULE),
+    "dpm_fast": samplers.dpm_fast(SCHEDULE, 10, 0.5),
     "dpm_multistep": samplers.dpm_multistep(SCHEDULE, dpm.NOISE, samplers.at_most(3)),
     "dpm_singlestep": samplers.dpm_singlestep(SCHEDULE, dpm.NOISE, samplers.cycles(3)),
     "dpmpp_2s": samplers.dpmpp_2s(SCHEDULE),
+    "dpmpp_sde": samplers.dpmpp_sde(SCHEDULE),
     "dpmpp_3m_sde": samplers.dpmpp_3m_sde(SCHEDULE),
     "lms": samplers.lms(SCHEDULE),
     "unipc": samplers.unipc(SCHEDULE, samplers.at_most(3)),
@@ -185,6 +190,7 @@ MODELS = {
         IMAGE,
         {"tokens": np.zeros((2, 5, 6), np.float32)},
     ),
+    "NCSNpp": (NCSNpp(**SMALL, out_channels=2), IMAGE, {}),
     "DiT": (DiT(features=16, layers=1, heads=2, out_channels=2, embed=LABELS), IMAGE, TOLD),
     "MLP": (MLP(features=8, layers=2), jax.ShapeDtypeStruct((2, 2), jnp.float32), None),
     "SequenceTransformer": (

@@ -9,6 +9,7 @@ from diffusion_jax.models.classifier import Classifier
 from diffusion_jax.models.controlnet import Controlled, ControlNet
 from diffusion_jax.models.dit import DiT
 from diffusion_jax.models.mlp import MLP
+from diffusion_jax.models.ncsnpp import NCSNpp
 from diffusion_jax.models.super_resolution import SuperResolution
 from diffusion_jax.models.text_unet import TextUNet
 from diffusion_jax.models.unet import UNet
@@ -23,6 +24,7 @@ __all__ = [
     "Controlled",
     "DiT",
     "ImprovedUNet",
+    "NCSNpp",
     "SuperResolution",
     "TextUNet",
     "UNet",

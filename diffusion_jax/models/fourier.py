@@ -20,6 +20,6 @@ class FourierFeatures(nn.Module):
 
     @nn.compact
     def __call__(self, time: jax.Array, features: int) -> jax.Array:
-        frequencies = self.param("weight", nn.initializers.normal(self.scale), (features,))
-        angles = jnp.log(time.astype(jnp.float32))[:, None] * jax.lax.stop_gradient(frequencies) * 2 * math.pi
+        frequencies = self.param("weight", nn.initializers.normal(self.scale), (features,), jnp.float32)
+        angles = jnp.log(time.astype(jnp.float32))[:, None] * jax.lax.stop_gradient(frequencies)[None] * 2 * math.pi
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

@@ -176,16 +176,18 @@ class TimeEmbedding(nn.Module):
     Attributes:
       features: of the sinusoid, a quarter of the result's.
       encode: `(time, features) -> [B, features]`: `sinusoid` or `cosinusoid`.
+      activation: between the dense layers.
     """
 
     features: int
     encode: Callable = sinusoid
+    activation: Callable = nn.swish
 
     @nn.compact
     def __call__(self, time: jax.Array) -> jax.Array:
         h = self.encode(time, self.features)
         h = dense(4 * self.features, jnp.float32, "dense_0")(h)
-        return dense(4 * self.features, jnp.float32, "dense_1")(nn.swish(h))
+        return dense(4 * self.features, jnp.float32, "dense_1")(self.activation(h))
 
 
 class Dropout(nn.Module):
@@ -253,7 +255,8 @@ class ResBlock(nn.Module):
 
     GroupNorm, swish, resampling, 3x3; plus dense(swish(embedding)); GroupNorm, swish, dropout, 3x3 (starts at zero);
     plus the input, resampled, through a 1x1 where the number of channels changes. C and `features` are multiples of
-    `groups`. `resampling` is `HALVED` or `ENLARGED` between levels, and `activation` may stand for swish.
+    `groups`. `resampling` is `HALVED` or `ENLARGED` between levels, `activation` may stand for swish, and what is
+    `projected` has the 1x1 in any case.
     """
 
     features: int
@@ -263,6 +266,7 @@ class ResBlock(nn.Module):
     dtype: Any = jnp.float32
     resampling: Resampling = KEPT
     activation: Callable = nn.swish
+    projected: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, told: Told) -> jax.Array:
@@ -273,7 +277,7 @@ class ResBlock(nn.Module):
         h = Dropout(self.dropout, name="dropout")(h, told.dropout_keys)
         h = conv3x3(self.features, self.dtype, "conv_1", kernel_init=zero_init)(h)
         x = self.resampling.resample(x)
-        if x.shape[-1] != self.features:
+        if self.projected or x.shape[-1] != self.features:
             x = dense(self.features, self.dtype, "shortcut")(x)
         return x + h
 

@@ -57,6 +57,8 @@ class Skeleton(nn.Module):
       activation: within residual blocks.
       up_attention_levels: levels with attention on the way up; None for those of the way down.
       middle_attention: whether the middle has it.
+      middle: whether there is a middle at all, between the ways down and up.
+      middle_scale: what the residual sums of the middle are divided by.
     """
 
     channels: int = 128
@@ -74,9 +76,12 @@ class Skeleton(nn.Module):
     activation: Callable = nn.swish
     up_attention_levels: tuple[int, ...] | None = None
     middle_attention: bool = True
+    middle: bool = True
+    middle_scale: float = 1.0
 
     # What kinds of U-Net choose for all their layers; not fields, for no user does.
     encode_time = staticmethod(sinusoid)
+    outer_activation = staticmethod(nn.swish)  # of the time's embedding, and before the last convolution
     epsilon = 1e-6
     sequences: ClassVar[tuple[str, ...]] = ()  # conditions that layers attend to
 
@@ -129,12 +134,7 @@ class Skeleton(nn.Module):
     def encode(self, x, time, cond=None, dropout_keys=None, inward: Callable = lambda h: h):
         """The way down and the middle: (its result, the skip connections, `Told`); `inward` acts on the first map."""
         self.check(x)
-        check_names(cond, (*self.embed, *self.sequences))
-        parts, last = self.parts(), len(self.widths) - 1
-        time_features = self.time_features or self.channels
-        embedding = TimeEmbedding(time_features, self.encode_time, name="time_embedding")(time)
-        embedding = embedding + embedded(self.embed, cond, 4 * time_features)
-        told = Told(embedding, *(cond[name] for name in self.sequences))._replace(dropout_keys=dropout_keys)
+        told, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
 
         h = inward(conv3x3(self.channels, self.dtype, "input_conv")(x))
         skips = [h]
@@ -148,11 +148,27 @@ class Skeleton(nn.Module):
                 h = parts.down(features, f"down_{level}_downsample")(h, told)
                 skips.append(h)
 
-        h = parts.block(features, "middle_block_0")(h, told)
+        return self.turn(h, told), skips, told
+
+    @nn.nowrap
+    def tell(self, time, cond, dropout_keys) -> Told:
+        """What every layer is told."""
+        check_names(cond, (*self.embed, *self.sequences))
+        features = self.time_features or self.channels
+        embed_time = TimeEmbedding(features, self.encode_time, self.outer_activation, name="time_embedding")
+        embedding = embed_time(time) + embedded(self.embed, cond, 4 * features)
+        return Told(embedding, *(cond[name] for name in self.sequences))._replace(dropout_keys=dropout_keys)
+
+    @nn.nowrap
+    def turn(self, h, told):
+        """The middle, if there is one."""
+        if not self.middle:
+            return h
+        parts, features = self.parts(), self.widths[-1]
+        h = parts.block(features, "middle_block_0")(h, told) / self.middle_scale
         if self.middle_attention:
-            h = parts.attention(features, "middle_attention")(h, told)
-        h = parts.block(features, "middle_block_1")(h, told)
-        return h, skips, told
+            h = parts.attention(features, "middle_attention")(h, told) / self.middle_scale
+        return parts.block(features, "middle_block_1")(h, told) / self.middle_scale
 
     @nn.nowrap
     def decode(self, h, skips, told):
@@ -168,7 +184,7 @@ class Skeleton(nn.Module):
             if level != 0:
                 h = parts.up(features, f"up_{level}_upsample")(h, told)
 
-        h = nn.swish(group_norm(self.groups, jnp.float32, "output_norm", self.epsilon)(h))
+        h = self.outer_activation(group_norm(self.groups, jnp.float32, "output_norm", self.epsilon)(h))
         return conv3x3(self.out_channels, jnp.float32, "output_conv", kernel_init=zero_init)(h)
 
     @nn.nowrap

@@ -106,13 +106,19 @@ class TextUNet(Skeleton):
     epsilon = 1e-5
     sequences = ("tokens",)
 
+    @property
+    def outer_activation(self) -> Callable:  # type: ignore[override]
+        """That of the residual blocks, everywhere."""
+        return self.activation
+
     def parts(self) -> Parts:
         """DDPM's residual blocks and resampling, with transformers for attention."""
         block, transformer = self.wrap(ResBlock), self.wrap(SpatialTransformer)
         norm = {"groups": self.groups, "dtype": self.dtype}
         reading = norm | {"attend": self.attend}
+        residual = norm | {"epsilon": self.epsilon, "activation": self.activation}
         return Parts(
-            block=lambda features, name: block(features, self.dropout, epsilon=self.epsilon, **norm, name=name),
+            block=lambda features, name: block(features, self.dropout, **residual, name=name),
             attention=lambda features, name: transformer(self.heads(features), self.depth, **reading, name=name),
             down=lambda features, name: Downsample(SAME, dtype=self.dtype, name=name),
             up=lambda features, name: Upsample(dtype=self.dtype, name=name),

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import jax
 
-from diffusion_jax import guidance, parameterizations, processes, rng, variances
+from diffusion_jax import guidance, parameterizations, processes, rng, schedules, variances
+from diffusion_jax.errors import InputError
 from diffusion_jax.parameterizations import Parameterization
+from diffusion_jax.pretrained import tables
 from diffusion_jax.pretrained.published import Values
 from diffusion_jax.pretrained.tables import Walk
 from diffusion_jax.processes import Process
@@ -15,6 +17,20 @@ from diffusion_jax.schedules import Schedule
 
 BOUNDS = {"thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
 CLIP = {"clip_sample": True, "clip_sample_range": 1.0}
+
+
+class Anywhere(NamedTuple):
+    """The noise and what the network says, for samplers that look between the entries of a table.
+
+    Attributes:
+      schedule: known at every t, its noise level finite.
+      parameterization: on it.
+      last: the time of the lowest level that the network knows.
+    """
+
+    schedule: Schedule
+    parameterization: Parameterization
+    last: float
 
 
 class Sampling(NamedTuple):
@@ -29,6 +45,8 @@ class Sampling(NamedTuple):
       sampler: the scheduler's, to be used with `own` and then `variance`.
       grid: `steps -> times`, the scheduler's.
       own: `transforms`, or none where the sampler itself bounds x0, as DDIMScheduler's does.
+      anywhere: the same between the entries of its table; None where it has none, or no noise level at its end.
+      darkest: of its data, whose brightest value is 1.
     """
 
     schedule: Schedule
@@ -39,13 +57,26 @@ class Sampling(NamedTuple):
     sampler: Sampler
     grid: Callable
     own: tuple[Callable, ...]
+    anywhere: Anywhere | None = None
+    darkest: float = -1.0
 
 
 def parts(values: Values, walk: Walk, process: Process, sampler: Sampler, said=None) -> Sampling:
     bounds = bounds_of(values)
     said = said or said_by(values, walk)
     variance = variances.posterior(walk.schedule)
-    return Sampling(walk.schedule, said, process, bounds, variance, sampler, walk.grid, own=bounds)
+    return Sampling(
+        walk.schedule, said, process, bounds, variance, sampler, walk.grid, own=bounds, anywhere=between(values)
+    )
+
+
+def between(values: Values) -> Anywhere | None:
+    """The noise level on straight lines of its logarithm, and fractions told to the network, as k-diffusion does."""
+    try:
+        walk = tables.between_entries(values, 0, schedules.through_log_levels)
+    except InputError:
+        return None  # without a level at its end
+    return Anywhere(walk.schedule, said_by(values, walk), 1 / walk.num)
 
 
 def said_by(values: Values, walk: Walk) -> Parameterization:

@@ -1,4 +1,4 @@
-"""Consistency models and their scheduler (Song et al. 2023)."""
+"""Consistency models' schedulers (Song et al. 2023), and latent ones' (Luo et al. 2023)."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,10 +6,12 @@ import numpy as np
 from diffusion_jax import guidance, processes, samplers
 from diffusion_jax.arrays import expand, namespace
 from diffusion_jax.distributions import Gaussian
+from diffusion_jax.errors import InputError
 from diffusion_jax.parameterizations import Parameterization
 from diffusion_jax.pretrained import tables
-from diffusion_jax.pretrained.chains import Sampling, as_it_is
+from diffusion_jax.pretrained.chains import BOUNDS, CLIP, Sampling, as_it_is, parts
 from diffusion_jax.pretrained.published import Values
+from diffusion_jax.pretrained.tables import TABLE, ZERO_SNR
 from diffusion_jax.schedules import Schedule
 
 CONSISTENCY = {
@@ -21,6 +23,17 @@ CONSISTENCY = {
     "rho": 7.0,
     "clip_denoised": True,
 }
+
+
+# "original_inference_steps" is the grid that the network was distilled on; spacings and ends are not listened to.
+LATENT = (
+    TABLE
+    | ZERO_SNR
+    | BOUNDS
+    | CLIP
+    | {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+    | {"original_inference_steps": 50, "timestep_scaling": 10.0, "set_alpha_to_one": True}
+)
 
 
 def multistep(config) -> Sampling:
@@ -51,6 +64,38 @@ def multistep(config) -> Sampling:
 
     said = consistency(schedule, values.number("sigma_data", 1e-6, 1e6), low)
     return Sampling(schedule, said, process, bounds, as_it_is, samplers.ancestral(process), grid, own=bounds)
+
+
+def latent(config) -> Sampling:
+    """LCMScheduler: an estimate, and noise for the next of a few levels, again and again (algorithm 3).
+
+    The estimate is c_skip x_t + c_out x0, with c_skip = 0.25 / (u^2 + 0.25), c_out = u / sqrt(u^2 + 0.25), and u the
+    step's index times `timestep_scaling`: x_t itself at the first entry.
+    """
+    values = Values(config, LATENT, "LCMScheduler")
+    walk = tables.at_entries(values, 0)
+    num, original = walk.num, values.integer("original_inference_steps")
+    if original > num:
+        values.refuse("original_inference_steps", original, f"at most num_train_timesteps = {num} are expected")
+    scaling = values.number("timestep_scaling", 0.0, 1e6)
+
+    def boundary(denoise):
+        def at(x_t, t):
+            u = expand(walk.time(t), x_t) * scaling
+            x0 = denoise(x_t, t).mean
+            return Gaussian(0.25 / (u**2 + 0.25) * x_t + u / (u**2 + 0.25) ** 0.5 * x0)
+
+        return at
+
+    def grid(steps: int) -> np.ndarray:
+        if not 1 <= steps <= original:
+            raise InputError(f"the number of sampling steps must lie in 1, ..., {original}, not {steps}")
+        chosen = original - np.floor(np.linspace(0, original, steps, endpoint=False))
+        return np.append(chosen * (num // original), 0.0) / num
+
+    process = processes.gaussian(walk.schedule, processes.renoise)
+    found = parts(values, walk, process, samplers.ancestral(process))
+    return found._replace(grid=grid, own=(*found.own, boundary))
 
 
 def consistency(schedule: Schedule, sigma_data: float, sigma_min: float) -> Parameterization:

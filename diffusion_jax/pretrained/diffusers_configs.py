@@ -16,6 +16,7 @@ from diffusion_jax.models.fourier import FourierFeatures
 from diffusion_jax.models.layers import SAME, AttentionBlock, Downsample, cosinusoid, sinusoid
 from diffusion_jax.models.skeleton import Parts, Skeleton
 from diffusion_jax.models.text_unet import TextUNet
+from diffusion_jax.models.time_table import TimeTable
 from diffusion_jax.models.unet import UNet
 from diffusion_jax.pretrained import diffusers_names as names
 from diffusion_jax.pretrained.entries import Entry
@@ -55,11 +56,12 @@ UNET2D = SHARED | {
     "add_attention": True,
     "num_train_timesteps": None,
 }
+CROSS = "UNetMidBlock2DCrossAttn"
 CONDITIONED = SHARED | {
     "in_channels": 4,
     "out_channels": 4,
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "mid_block_type": CROSS,
     "block_out_channels": (320, 640, 1280, 1280),
     "cross_attention_dim": 1280,
     "transformer_layers_per_block": 1,
@@ -160,24 +162,23 @@ def unet2d(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
       InputError: a value that these networks do not have.
     """
     values = Values(config, UNET2D, "UNet2DModel")
-    wiring, between = _wiring(values, KINDS, ("down_block_types", "up_block_types"))
+    wiring, between = wiring_of(values, KINDS, ("down_block_types", "up_block_types"))
     wiring = wiring._replace(middle_attention=values.only("add_attention", False, True))
-    values.only("mid_block_type", "UNetMidBlock2D")
-    values.only("num_train_timesteps", None)
+    wiring = wiring._replace(middle=values.only("mid_block_type", "UNetMidBlock2D", None) is not None)
     width = values["attention_head_dim"]
     heads = heads_always(1) if width is None else heads_of_width(values.integer("attention_head_dim"))
     model = {"default": _plain, "scale_shift": _modulated}[
         values.only("resnet_time_scale_shift", "default", "scale_shift")
-    ](values, between, heads, _fields(values, wiring))
+    ](values, between, heads, fields_of(values, wiring))
     old = any(name.endswith(".proj_attn.weight") for name in weights)
     table = names.unet(
         wiring,
         names.old_attention if old else names.attention,
         {"conv": names.convolution, "resnet": names.residual}[between],
     )
-    if values["time_embedding_type"] == "fourier":
+    if values["time_embedding_type"] != "positional":
         table += [Entry("time_proj.weight", ("encode_time/weight",))]
-    return Network(model, _example(values, wiring), table)
+    return Network(model, example_of(values, wiring), table)
 
 
 def unet2d_condition(config: Mapping[str, Any]) -> Network:
@@ -186,12 +187,12 @@ def unet2d_condition(config: Mapping[str, Any]) -> Network:
     Arguments and errors as of `unet2d`.
     """
     values = Values(config, UNET2D_CONDITION, "UNet2DConditionModel")
-    wiring, model, attention = _reading(values, ("down_block_types", "up_block_types"))
+    wiring, model, attention = _reading(values, ("down_block_types", "up_block_types"), CROSS, None)
     for name, value in (("conv_in_kernel", 3), ("conv_out_kernel", 3), ("attention_type", "default")):
         values.only(name, value)
-    values.only("resnet_out_scale_factor", 1.0)
+    values.number("resnet_out_scale_factor", -1e6, 1e6)  # of kinds of blocks that are not among these
     table = names.unet(wiring, attention, names.convolution)
-    return Network(model, _example(values, wiring, tokens=_tokens(values, wiring)), table)
+    return Network(model, example_of(values, wiring, tokens=_tokens(values, wiring)), table)
 
 
 def controlnet(config: Mapping[str, Any]) -> Network:
@@ -200,20 +201,20 @@ def controlnet(config: Mapping[str, Any]) -> Network:
     Arguments and errors as of `unet2d`.
     """
     values = Values(config, CONTROLNET, "ControlNetModel")
-    wiring, unet, attention = _reading(values, ("down_block_types",))
+    wiring, unet, attention = _reading(values, ("down_block_types",), CROSS)
     values.only("controlnet_conditioning_channel_order", "rgb")
     widths = values.integers("conditioning_embedding_out_channels")
     table = names.controlnet(wiring, attention, len(widths))
     side = 2 ** (wiring.levels[-1] + len(widths) - 1)
     hint = shape(1, side, side, values.integer("conditioning_channels"))
-    example = _example(values, wiring, tokens=_tokens(values, wiring), hint=hint)
+    example = example_of(values, wiring, tokens=_tokens(values, wiring), hint=hint)
     return Network(ControlNet(unet, HintEncoder(widths)), example, table)
 
 
 # ---- What the three have in common.
 
 
-def _wiring(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wiring, str]:
+def wiring_of(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wiring, str]:
     """The wiring, and what stands between its levels: "conv" or "resnet"."""
     widths = values.integers("block_out_channels")
     last, levels, between = len(widths) - 1, [], set()
@@ -233,7 +234,6 @@ def _wiring(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wiri
         values.refuse("downsample_type", values["downsample_type"], "the same between all levels is expected")
     values.only("center_input_sample", False)
     values.only("time_embedding_dim", None, 4 * widths[0])
-    values.only("mid_block_scale_factor", 1)
     values.only("class_embed_type", None)
     values.check_size("sample_size")
     labels = int(values["num_class_embeds"] is not None)
@@ -243,7 +243,7 @@ def _wiring(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wiri
     return wiring, between.pop() if between else "conv"
 
 
-def _fields(values: Values, wiring: Wiring) -> dict[str, Any]:
+def fields_of(values: Values, wiring: Wiring) -> dict[str, Any]:
     """Fields of `Skeleton`."""
     return {
         "channels": wiring.widths[0],
@@ -252,6 +252,8 @@ def _fields(values: Values, wiring: Wiring) -> dict[str, Any]:
         "attention_levels": wiring.attention_levels,
         "up_attention_levels": wiring.up_attention_levels,
         "middle_attention": wiring.middle_attention,
+        "middle": wiring.middle,
+        "middle_scale": values.number("mid_block_scale_factor", 1e-6, 1e6),
         "activation": ACTIVATIONS[values.only("act_fn", *ACTIVATIONS)],
         "out_channels": values.integer("out_channels"),
         "dropout": values.number("dropout", 0.0, 1.0),
@@ -261,7 +263,7 @@ def _fields(values: Values, wiring: Wiring) -> dict[str, Any]:
 
 
 def _plain(values: Values, between: str, heads: Callable, fields: Mapping) -> Skeleton:
-    if fields["middle_attention"]:
+    if fields["middle"] and fields["middle_attention"]:
         # Without groups of its own, it has those of all.
         values.only("attn_norm_num_groups", None, values["norm_num_groups"])
     if between == "resnet":
@@ -269,8 +271,11 @@ def _plain(values: Values, between: str, heads: Callable, fields: Mapping) -> Sk
         return AdditiveUNet(heads=heads, **fields)
     padding = {0: ((0, 1), (0, 1)), 1: SAME}[values.only("downsample_padding", 0, 1)]
     fields = {"heads": heads, "padding": padding, "epsilon": values.number("norm_eps", 1e-12, 1.0), **fields}
-    if values.only("time_embedding_type", "positional", "fourier") == "fourier":
+    kind = values.only("time_embedding_type", "positional", "fourier", "learned")
+    if kind == "fourier":
         return FourierUNet(**fields)
+    if kind == "learned":
+        return OpenUNet(encode_time=TimeTable(values.integer("num_train_timesteps")), **fields)
     shifts = {(False, 1): sinusoid, (True, 0): cosinusoid}
     told = (values.only("flip_sin_to_cos", False, True), values.only("freq_shift", 0, 1))
     if told not in shifts:
@@ -279,7 +284,7 @@ def _plain(values: Values, between: str, heads: Callable, fields: Mapping) -> Sk
 
 
 def _modulated(values: Values, between: str, heads: Callable, fields: Mapping) -> ADMUNet:
-    if fields["middle_attention"]:
+    if fields["middle"] and fields["middle_attention"]:
         # Without groups of its own, it has no normalisation in such networks.
         values.only("attn_norm_num_groups", values["norm_num_groups"])
     _as_openai(values)
@@ -295,11 +300,12 @@ def _as_openai(values: Values) -> None:
     values.only("norm_eps", 1e-5)
 
 
-def _reading(values: Values, blocks: Iterable[str]) -> tuple[Wiring, TextUNet, Callable]:
-    wiring, _ = _wiring(values, READING, blocks)
-    values.only("act_fn", "silu", "swish")  # another would be that of the time's embedding and of the end too
+def _reading(values: Values, blocks: Iterable[str], *middles: str | None) -> tuple[Wiring, TextUNet, Callable]:
+    """The wiring, the module and the names of its attention; `middles` are what `mid_block_type` may be."""
+    wiring, _ = wiring_of(values, READING, blocks)
+    values.only("mid_block_scale_factor", 1)  # another would not be that of the middle's attention
     _as_openai(values)
-    values.only("mid_block_type", "UNetMidBlock2DCrossAttn")
+    wiring = wiring._replace(middle=values.only("mid_block_type", *middles) is not None)
     values.only("resnet_time_scale_shift", "default")
     values.only("only_cross_attention", False)
     values.only("downsample_padding", 1)
@@ -307,7 +313,7 @@ def _reading(values: Values, blocks: Iterable[str]) -> tuple[Wiring, TextUNet, C
     if wiring.blocks * depth > LAYERS:
         values.refuse("transformer_layers_per_block", depth, f"at most {LAYERS} on one level are expected")
     project = linear if values.only("use_linear_projection", False, True) else pointwise
-    model = TextUNet(heads=_heads(values, wiring.widths), depth=depth, **_fields(values, wiring))
+    model = TextUNet(heads=_heads(values, wiring.widths), depth=depth, **fields_of(values, wiring))
     return wiring, model, names.transformer(depth, project)
 
 
@@ -337,7 +343,7 @@ def _tokens(values: Values, wiring: Wiring):
     return shape(1, 1, _equal(values, "cross_attention_dim", len(wiring.widths)))
 
 
-def _example(values: Values, wiring: Wiring, **cond) -> tuple:
+def example_of(values: Values, wiring: Wiring, **cond) -> tuple:
     side = 2 ** wiring.levels[-1]
     label = {"label": shape(1, dtype=int)} if wiring.labels else {}
     return shape(1, side, side, values.integer("in_channels")), shape(1), (label | cond) or None

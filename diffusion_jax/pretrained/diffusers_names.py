@@ -14,9 +14,9 @@ from diffusion_jax.pretrained.wiring import Wiring, affine, labels, norm, unbias
 def unet(wiring: Wiring, attention: Callable, between: Callable) -> list[Entry]:
     """A whole U-Net."""
     return [
-        *_begin(wiring),
+        *begin(wiring),
         *_down(wiring, attention, between),
-        *_middle(wiring, attention),
+        *middle(wiring, attention),
         *_up(wiring, attention, between),
         *norm("conv_norm_out", "output_norm"),
         *affine("conv_out", "output_conv"),
@@ -28,9 +28,9 @@ def controlnet(wiring: Wiring, attention: Callable, hints: int) -> list[Entry]:
     hint = "controlnet_cond_embedding"
     skips = len(wiring.widths) * (wiring.blocks + 1)
     return [
-        *_begin(wiring),
+        *begin(wiring),
         *_down(wiring, attention, convolution),
-        *_middle(wiring, attention),
+        *middle(wiring, attention),
         *affine(f"{hint}.conv_in", "hint/input_conv"),
         *(e for i in range(2 * (hints - 1)) for e in affine(f"{hint}.blocks.{i}", f"hint/conv_{i}")),
         *affine(f"{hint}.conv_out", "hint/output_conv"),
@@ -115,7 +115,7 @@ def _reading(theirs, ours):
 # ---- The ways down and up.
 
 
-def _begin(wiring):
+def begin(wiring):
     return [
         *affine("conv_in", "input_conv"),
         *affine("time_embedding.linear_1", "time_embedding/dense_0", linear),
@@ -124,7 +124,7 @@ def _begin(wiring):
     ]
 
 
-def _blocks(theirs, ours, count, wiring, attends, attention):
+def blocks(theirs, ours, count, wiring, attends, attention):
     shortcuts = wiring.shortcuts()
     for i in range(count):
         yield from residual(f"{theirs}.resnets.{i}", f"{ours}_block_{i}")
@@ -137,13 +137,13 @@ def _blocks(theirs, ours, count, wiring, attends, attention):
 def _down(wiring, attention, between):
     for level in wiring.levels:
         theirs, ours = f"down_blocks.{level}", f"down_{level}"
-        yield from _blocks(theirs, ours, wiring.blocks, wiring, level in wiring.attention_levels, attention)
+        yield from blocks(theirs, ours, wiring.blocks, wiring, level in wiring.attention_levels, attention)
         if level != wiring.levels[-1]:
             yield from between(f"{theirs}.downsamplers.0", f"{ours}_downsample")
 
 
-def _middle(wiring, attention):
-    return [
+def middle(wiring, attention):
+    return [] if not wiring.middle else [
         *residual("mid_block.resnets.0", "middle_block_0"),
         *(attention("mid_block.attentions.0", "middle_attention") if wiring.middle_attention else ()),
         *residual("mid_block.resnets.1", "middle_block_1"),
@@ -153,6 +153,6 @@ def _middle(wiring, attention):
 def _up(wiring, attention, between):
     for level in reversed(wiring.levels):
         theirs, ours = f"up_blocks.{wiring.levels[-1] - level}", f"up_{level}"
-        yield from _blocks(theirs, ours, wiring.blocks + 1, wiring, level in wiring.attended_up, attention)
+        yield from blocks(theirs, ours, wiring.blocks + 1, wiring, level in wiring.attended_up, attention)
         if level != 0:
             yield from between(f"{theirs}.upsamplers.0", f"{ours}_upsample")

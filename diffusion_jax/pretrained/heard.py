@@ -31,6 +31,7 @@ SCHEDULERS = {
     "LMSDiscreteScheduler": _named(_SPACED, _CURVES),
     "KDPM2DiscreteScheduler": _named(_SPACED, _CURVES),
     "KDPM2AncestralDiscreteScheduler": _named(_SPACED, _CURVES),
+    "DPMSolverSDEScheduler": _named(_SPACED, _CURVES, "noise_sampler_seed"),
     "DPMSolverMultistepScheduler": _named(_SPACED, _SNR, _DPM, "euler_at_final use_lu_lambdas"),
     "DPMSolverSinglestepScheduler": _named(_DPM),
     "UniPCMultistepScheduler": _named(
@@ -48,6 +49,10 @@ SCHEDULERS = {
     "CMStochasticIterativeScheduler": _named(
         "num_train_timesteps sigma_min sigma_max sigma_data s_noise rho clip_denoised"
     ),
+    "LCMScheduler": _named(
+        _SPACED, _SNR, _THRESHOLD, _CLIP, "original_inference_steps set_alpha_to_one timestep_scaling"
+    ),
+    "ScoreSdeVeScheduler": _named("num_train_timesteps snr sigma_min sigma_max sampling_eps correct_steps"),
 }
 
 _UNET = (

@@ -1,15 +1,13 @@
-"""Published schedulers that step in noise levels v = sigma / alpha: Euler's kin, and flows."""
+"""Published schedulers that step in noise levels v = sigma / alpha: Euler's kin."""
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
-import numpy as np
-
-from diffusion_jax import parameterizations, processes, samplers, schedules
+from diffusion_jax import processes, samplers, schedules
 from diffusion_jax.pretrained import tables
-from diffusion_jax.pretrained.chains import CLIP, Sampling, as_it_is, last_entry, noisy, parts
+from diffusion_jax.pretrained.chains import CLIP, Sampling, last_entry, noisy, parts
+from diffusion_jax.pretrained.curves import CURVES
 from diffusion_jax.pretrained.published import Values
-from diffusion_jax.pretrained.tables import CURVES, TABLE, ZERO_SNR
+from diffusion_jax.pretrained.tables import TABLE, ZERO_SNR
 
 LINSPACE = TABLE | {"timestep_spacing": "linspace"}
 STABLE = {"beta_start": 0.00085, "beta_end": 0.012}
@@ -29,19 +27,7 @@ EULER_ANCESTRAL = LINSPACE | ZERO_SNR
 HEUN = LINSPACE | STABLE | CURVES | CLIP | {"clip_sample": False}
 LMS = LINSPACE | CURVES
 KDPM_2 = LINSPACE | STABLE | CURVES
-FLOW = CURVES | {
-    "num_train_timesteps": 1000,
-    "shift": 1.0,
-    "shift_terminal": None,
-    "stochastic_sampling": False,
-    "use_dynamic_shifting": False,
-    # Of dynamic shifting.
-    "base_shift": 0.5,
-    "max_shift": 1.15,
-    "base_image_seq_len": 256,
-    "max_image_seq_len": 4096,
-    "time_shift_type": "exponential",
-}
+SDE = KDPM_2 | {"noise_sampler_seed": None}
 
 
 def euler(config) -> Sampling:
@@ -79,12 +65,20 @@ def lms(config) -> Sampling:
 
 def kdpm_2(config) -> Sampling:
     """KDPM2DiscreteScheduler: `samplers.dpm_2`."""
-    return _half_way(Values(config, KDPM_2, "KDPM2DiscreteScheduler"), 0.0)
+    return _kdpm_2(Values(config, KDPM_2, "KDPM2DiscreteScheduler"), 0.0)
 
 
 def kdpm_2_ancestral(config) -> Sampling:
     """KDPM2AncestralDiscreteScheduler: `samplers.dpm_2` with eta = 1."""
-    return _half_way(Values(config, KDPM_2, "KDPM2AncestralDiscreteScheduler"), 1.0)
+    return _kdpm_2(Values(config, KDPM_2, "KDPM2AncestralDiscreteScheduler"), 1.0)
+
+
+def dpm_sde(config) -> Sampling:
+    """DPMSolverSDEScheduler: `samplers.dpmpp_sde`, whose noise is another for each example and not for a seed."""
+    values = Values(config, SDE, "DPMSolverSDEScheduler")
+    values.only("prediction_type", "epsilon", "v_prediction")
+    values.only("noise_sampler_seed", None)
+    return _half_way(values, samplers.dpmpp_sde)
 
 
 def _plain(values: Values, make: Callable) -> Sampling:
@@ -92,48 +86,15 @@ def _plain(values: Values, make: Callable) -> Sampling:
     return parts(values, walk, noisy(values, walk), make(walk.schedule))
 
 
-def _half_way(values: Values, eta: float) -> Sampling:
+def _kdpm_2(values: Values, eta: float) -> Sampling:
     if values["use_karras_sigmas"]:
         values.refuse(
             "use_karras_sigmas", True, "diffusers rounds the times of its levels but not those between"
         )
-    # They look half-way in log v.
+    return _half_way(values, lambda schedule: samplers.dpm_2(schedule, eta))
+
+
+def _half_way(values: Values, make: Callable) -> Sampling:
+    """Of samplers that look half-way in log v."""
     walk = tables.between_entries(values, 0, schedules.through_log_levels)
-    return parts(values, walk, noisy(values, walk), samplers.dpm_2(walk.schedule, eta))
-
-
-def flow(config) -> Sampling:
-    """FlowMatchEulerDiscreteScheduler: x_t = (1 - t) x0 + t eps by Euler's method, its times shifted towards noise.
-
-    The times are shifted twice below the first, for those that are spaced end at the shifted 1 / T.
-    """
-    values = Values(config, FLOW, "FlowMatchEulerDiscreteScheduler")
-    num, shift = values.integer("num_train_timesteps"), values.number("shift", 1e-6, 1e6)
-    if values.only("use_dynamic_shifting", False, True):
-        values.refuse(
-            "use_dynamic_shifting", True, "it depends on the images' size, which only a pipeline knows"
-        )
-    terminal = values["shift_terminal"]
-    if terminal is not None:
-        values.number("shift_terminal", 0.0, 0.999)
-    curve = tables.curve(values)
-
-    def shifted(t):
-        return shift * t / (1 + (shift - 1) * t)
-
-    def grid(steps: int) -> np.ndarray:
-        tables.check_steps(steps, num)
-        times = shifted(np.linspace(1.0, shifted(1 / num), steps))
-        if terminal:
-            times = 1 - (1 - times) * (1 - terminal) / (1 - times[-1]) if steps > 1 else times
-        if curve:
-            times = curve(times[0], times[-1], steps)
-        return np.append(np.minimum(times, 1.0), 0.0)
-
-    schedule = schedules.flow()
-    said = parameterizations.velocity(schedule, lambda t: jnp.asarray(t) * num)
-    process, sampler = processes.gaussian(schedule, processes.ddim(0.0)), samplers.euler(schedule)
-    if values.only("stochastic_sampling", False, True):
-        process = processes.gaussian(schedule, processes.renoise)
-        sampler = samplers.ancestral(process)
-    return Sampling(schedule, said, process, (), as_it_is, sampler, grid, own=())
+    return parts(values, walk, noisy(values, walk), make(walk.schedule))

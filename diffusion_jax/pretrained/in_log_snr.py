@@ -5,17 +5,17 @@ from collections.abc import Callable
 import numpy as np
 
 from diffusion_jax import processes, samplers
-from diffusion_jax.pretrained import tables
+from diffusion_jax.pretrained import in_flow, tables
 from diffusion_jax.pretrained.chains import BOUNDS, Sampling, last_entry, parts
+from diffusion_jax.pretrained.curves import CURVES, curve
 from diffusion_jax.pretrained.published import Values
-from diffusion_jax.pretrained.tables import CURVES, TABLE, ZERO_SNR, Walk
-from diffusion_jax.samplers import Sampler, dpm, singlestep
+from diffusion_jax.pretrained.tables import TABLE, ZERO_SNR
+from diffusion_jax.samplers import dpm, singlestep
 
 SOLVER = TABLE | BOUNDS | CURVES | {"timestep_spacing": "linspace", "solver_order": 2, "lower_order_final": True}
-FLOWS = {"flow_shift": 1.0, "time_shift_type": "exponential"}  # of flows, which are refused
 DPM = (
     SOLVER
-    | FLOWS
+    | in_flow.SOLVER
     | {
         "algorithm_type": "dpmsolver++",
         "solver_type": "midpoint",
@@ -24,12 +24,12 @@ DPM = (
         "variance_type": None,
     }
 )
-MULTISTEP = DPM | ZERO_SNR | {"euler_at_final": False}
+MULTISTEP = DPM | ZERO_SNR | {"euler_at_final": False, "use_lu_lambdas": False}
 SINGLESTEP = DPM | {"lower_order_final": False}
 UNIPC = (
     SOLVER
     | ZERO_SNR
-    | FLOWS
+    | in_flow.SOLVER
     | {
         "predict_x0": True,
         "solver_type": "bh2",
@@ -37,14 +37,16 @@ UNIPC = (
         "disable_corrector": [],
         "sigma_min": None,
         "sigma_max": None,
+        "shift_terminal": None,
     }
 )
-DEIS = SOLVER | FLOWS | {"algorithm_type": "deis", "solver_type": "logrho"}
+DEIS = SOLVER | in_flow.SOLVER | {"algorithm_type": "deis", "solver_type": "logrho"}
 FORMS = {"dpmsolver++": dpm.data(), "sde-dpmsolver++": dpm.data(1.0), "dpmsolver": dpm.NOISE}
 SECOND = {"midpoint": dpm.midpoint, "heun": dpm.exact}
 THIRD = {"midpoint": singlestep.straight, "heun": singlestep.curved}
 CURVATURE = 0.5  # of diffusers' multistep solver of third order
 SHORT = 15  # chains of fewer steps end by lower orders
+NO_LENGTH = "its last step would have no length: final_sigmas_type must be zero"
 
 
 def dpm_multistep(config) -> Sampling:
@@ -56,8 +58,14 @@ def dpm_multistep(config) -> Sampling:
         values.refuse("solver_order", 3, "of the SDE it is of lower order in diffusers, by a sign")
     lower, euler = values.only("lower_order_final", False, True), values.only("euler_at_final", False, True)
     orders = _ending(order, lower, euler or not last)
-    walk = tables.by_log_snr(values, last)
-    return _chain(values, walk, samplers.dpm_multistep(walk.schedule, kind, orders, _rule(values, SECOND), CURVATURE))
+    # Only so is a step of no length not NaN.
+    still = order < 3 and values["solver_type"] == "midpoint" and not values["algorithm_type"].startswith("sde")
+    orders, rule = _but_the_last(orders) if last and curve(values) else orders, _rule(values, SECOND)
+
+    def make(schedule):
+        return samplers.dpm_multistep(schedule, kind, orders, rule, CURVATURE)
+
+    return _chain(values, last, make, in_flow.below_the_top, "" if still else NO_LENGTH, _clipped(values))
 
 
 def dpm_singlestep(config) -> Sampling:
@@ -80,9 +88,12 @@ def dpm_singlestep(config) -> Sampling:
             found[-1] = 1
         return found
 
-    walk = tables.by_log_snr(values, last)
     rules = _rule(values, SECOND), _rule(values, THIRD)
-    return _chain(values, walk, samplers.dpm_singlestep(walk.schedule, kind, orders, *rules))
+
+    def make(schedule):
+        return samplers.dpm_singlestep(schedule, kind, orders, *rules)
+
+    return _chain(values, last, make, in_flow.below_the_top, NO_LENGTH, _clipped(values))
 
 
 def unipc(config) -> Sampling:
@@ -106,9 +117,12 @@ def unipc(config) -> Sampling:
     def orders(steps):
         return np.minimum(order, np.arange(steps, 0, -1)) if lower else np.full(steps, order)
 
-    walk = tables.by_log_snr(values, last)
     form = dpm.data() if values["predict_x0"] else dpm.NOISE
-    return _chain(values, walk, samplers.unipc(walk.schedule, orders, form, gain))
+
+    def make(schedule):
+        return samplers.unipc(schedule, orders, form, gain)
+
+    return _chain(values, last, make, in_flow.from_the_top(in_flow.terminal_of(values)), NO_LENGTH)
 
 
 def deis(config) -> Sampling:
@@ -117,12 +131,21 @@ def deis(config) -> Sampling:
     values.only("algorithm_type", "deis", "dpmsolver", "dpmsolver++")
     values.only("solver_type", "logrho", "midpoint", "heun", "bh1", "bh2")
     order, lower = _order(values), values.only("lower_order_final", False, True)
-    walk = tables.by_log_snr(values, 1)
-    return _chain(values, walk, samplers.deis(walk.schedule, _ending(order, lower, False)))
+    orders = _ending(order, lower, False)
+    orders = _but_the_last(orders) if curve(values) else orders
+    if values["use_flow_sigmas"]:
+        values.refuse("use_flow_sigmas", True, "its last step has no length in diffusers: the image stays noisy")
+    return _chain(values, 1, lambda schedule: samplers.deis(schedule, orders), in_flow.below_the_top)
 
 
-def _chain(values: Values, walk: Walk, sampler: Sampler) -> Sampling:
-    return parts(values, walk, processes.gaussian(walk.schedule), sampler)
+def _chain(
+    values: Values, last: int, make: Callable, flow: Callable, idle: str = "", top: int | None = None
+) -> Sampling:
+    """The chain of the sampler `make(schedule)`; of a flow at the times `flow`, or as of `tables.by_log_snr`."""
+    if values.only("use_flow_sigmas", False, True, None):
+        return in_flow.solver(values, last, make, flow)
+    walk = tables.by_log_snr(values, last, idle, top)
+    return parts(values, walk, processes.gaussian(walk.schedule), make(walk.schedule))
 
 
 def _order(values: Values) -> int:
@@ -130,7 +153,6 @@ def _order(values: Values) -> int:
 
 
 def _kind(values: Values, forms: dict, last: int) -> dpm.Form:
-    values.only("lambda_min_clipped", -float("inf"), "-inf", "-Infinity")
     values.only("variance_type", None)
     kind = values.only("algorithm_type", *forms)
     if not last and not kind.endswith("++"):
@@ -152,3 +174,21 @@ def _ending(order: int, lower: bool, first_at_last: bool) -> Callable:
         return np.where((left == 0) & (short or first_at_last), 1, found)
 
     return orders
+
+
+def _but_the_last(orders: Callable) -> Callable:
+    """The orders of all steps but the last, which is not made."""
+    return lambda steps: orders(steps + 1)[:-1]
+
+
+def _clipped(values: Values) -> int:
+    """How many entries of the table have at least the log-SNR, lambda, at which it is cut off."""
+    lowest = values["lambda_min_clipped"]
+    if lowest in ("-inf", "-Infinity"):
+        lowest = -float("inf")
+    if type(lowest) not in (int, float) or not lowest < 0:
+        values.refuse("lambda_min_clipped", lowest, "a number below 0 is expected")
+    kept = int((-np.log(tables.levels(tables.finite_betas(values))[1:]) >= lowest).sum())
+    if kept < 2:
+        values.refuse("lambda_min_clipped", lowest, "it leaves less than two entries of the table")
+    return kept

@@ -8,6 +8,7 @@ from diffusion_jax.errors import InputError
 from diffusion_jax.files import write_json
 from diffusion_jax.pretrained import diffusers_configs, entries, files, scheduler
 from diffusion_jax.pretrained.dit_config import dit
+from diffusion_jax.pretrained.ncsnpp import has_skips, ncsnpp
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.scheduler import Sampling
 
@@ -15,6 +16,7 @@ from diffusion_jax.pretrained.scheduler import Sampling
 PIPELINES = {
     ("UNet2DModel", "DDPMScheduler", False): "DDPMPipeline",
     ("UNet2DModel", "DDIMScheduler", False): "DDIMPipeline",
+    ("UNet2DModel", "ScoreSdeVeScheduler", False): "ScoreSdeVePipeline",
     ("UNet2DModel", "CMStochasticIterativeScheduler", False): "ConsistencyModelPipeline",
     ("UNet2DModel", "CMStochasticIterativeScheduler", True): "ConsistencyModelPipeline",
 }
@@ -49,8 +51,8 @@ class Pretrained(NamedTuple):
         """Write a folder that `load`, `sample --pretrained` and diffusers read; errors as of `entries.write`.
 
         It holds config.json, the weights, scheduler_config.json where there is one, and for a network that with its
-        scheduler is a whole pipeline of diffusers (DDPMPipeline, DDIMPipeline, ConsistencyModelPipeline) also
-        model_index.json. Each file appears whole or not at all, what makes the folder a pipeline last.
+        scheduler is a whole pipeline of diffusers (`PIPELINES`) also model_index.json. Each file appears whole or not
+        at all, what makes the folder a pipeline last.
         """
         entries.write(self.params, self.network.entries, path, self.config)
         if self.scheduler is None:
@@ -84,8 +86,9 @@ def build(config: Mapping[str, Any], weights=()) -> Network:
     Raises:
       InputError: another class, or a value that is not implemented; both are named. Or weights of another network.
     """
+    unet = ncsnpp if has_skips(config) else diffusers_configs.unet2d
     kinds = {
-        "UNet2DModel": lambda: diffusers_configs.unet2d(config, weights),
+        "UNet2DModel": lambda: unet(config, weights),
         "UNet2DConditionModel": lambda: diffusers_configs.unet2d_condition(config),
         "ControlNetModel": lambda: diffusers_configs.controlnet(config),
         "DiTTransformer2DModel": lambda: dit(config),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained import consistency, in_levels, in_log_snr, in_time, tables
+from diffusion_jax.pretrained import consistency, in_flow, in_levels, in_log_snr, in_time, score_sde, tables
 from diffusion_jax.pretrained.chains import Sampling
 from diffusion_jax.pretrained.published import Values
 from diffusion_jax.pretrained.tables import TABLE, ZERO_SNR
@@ -21,12 +21,15 @@ KNOWN = {
     "LMSDiscreteScheduler": in_levels.lms,
     "KDPM2DiscreteScheduler": in_levels.kdpm_2,
     "KDPM2AncestralDiscreteScheduler": in_levels.kdpm_2_ancestral,
+    "DPMSolverSDEScheduler": in_levels.dpm_sde,
     "DPMSolverMultistepScheduler": in_log_snr.dpm_multistep,
     "DPMSolverSinglestepScheduler": in_log_snr.dpm_singlestep,
     "UniPCMultistepScheduler": in_log_snr.unipc,
     "DEISMultistepScheduler": in_log_snr.deis,
-    "FlowMatchEulerDiscreteScheduler": in_levels.flow,
+    "FlowMatchEulerDiscreteScheduler": in_flow.flow,
     "CMStochasticIterativeScheduler": consistency.multistep,
+    "LCMScheduler": consistency.latent,
+    "ScoreSdeVeScheduler": score_sde.ve,
 }
 
 

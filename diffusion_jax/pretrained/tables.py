@@ -8,6 +8,7 @@ import numpy as np
 
 from diffusion_jax import parameterizations, schedules, timesteps
 from diffusion_jax.errors import InputError
+from diffusion_jax.pretrained.curves import KINDS, curve
 from diffusion_jax.pretrained.published import Values
 from diffusion_jax.schedules import Schedule
 
@@ -24,7 +25,6 @@ TABLE = {
     "variance_type": None,  # of DDPM's
 }
 ZERO_SNR = {"rescale_betas_zero_snr": False}
-CURVES = {"use_karras_sigmas": False, "use_exponential_sigmas": False}
 
 
 class Walk(NamedTuple):
@@ -91,27 +91,29 @@ def _zero_snr(values: Values) -> bool:
 # ---- Indices, from 0 as diffusers counts them.
 
 
-def indices(values: Values, num: int, unused: int = 0) -> Callable:
+def indices(values: Values, num: int, unused: int = 0, top: int | None = None) -> Callable:
     """`steps -> indices`, falling, float64 [steps] (Lin et al. 2024, table 2); fractions where a spacing has them.
 
     Args:
       values: `timestep_spacing` and `steps_offset`.
       num: entries of the table.
       unused: 1 for solvers that space one step more and leave out the last.
+      top: how many of the entries are spaced over, from the clean end; all by default.
     """
+    top = num if top is None else top
     offset = values.integer("steps_offset", 0)
 
     def linspace(steps):
         if steps + unused < 2:
             raise InputError(f"{steps} linspace step would look at index 0, where there is the least noise; take 2")
-        return np.linspace(0, num - 1, steps + unused)[::-1][:steps]
+        return np.linspace(0, top - 1, steps + unused)[::-1][:steps]
 
     def leading(steps):
-        timesteps.check_leading(steps, num, unused)
-        return np.arange(steps + unused)[::-1][:steps] * (num // (steps + unused)) + float(offset)
+        timesteps.check_leading(steps, top, unused)
+        return np.arange(steps + unused)[::-1][:steps] * (top // (steps + unused)) + float(offset)
 
     def trailing(steps):
-        return np.rint(np.arange(num, 0, -num / steps)) - 1
+        return np.rint(np.arange(top, 0, -num / steps)) - 1
 
     kinds = {"linspace": linspace, "leading": leading, "trailing": trailing}
     spacing = kinds[values.only("timestep_spacing", *kinds)]
@@ -165,7 +167,7 @@ def at_entries(values: Values, last: int) -> Walk:
 def between_entries(values: Values, last: int, through: Callable = schedules.through_levels) -> Walk:
     """Euler's kin, in levels v = sigma / alpha: between entries v is interpolated, and the network told fractions.
 
-    With one of `CURVES` the levels go by it from the first that the spacing has to the last, and times between
+    With a curve (`curves`) the levels go by it from the first that the spacing has to the last, and times between
     entries are those of log v.
 
     Args:
@@ -188,21 +190,28 @@ def between_entries(values: Values, last: int, through: Callable = schedules.thr
     return Walk(through(level), lambda t: jnp.asarray(t) * num - 1, grid, num)
 
 
-def by_log_snr(values: Values, last: int) -> Walk:
+def by_log_snr(values: Values, last: int, idle: str = "", top: int | None = None) -> Walk:
     """DPM-Solver's kin: at entries of the table, one step more being spaced than is made.
 
-    With use_karras_sigmas the levels go by it down the whole table, and the network is told the nearest entry.
+    With a curve the levels go by it down the whole table, and the network is told the nearest entry. Their last step
+    then has no length where `last` is 1: of those steps the solver's first N - 1 are made.
+
+    Args:
+      values: of the config.
+      last: the entry of the table at which the chain ends, 0 or 1.
+      idle: why a step of no length may not be left out, if it may not.
+      top: as of `indices`.
     """
     table = finite_betas(values)
     num, level = len(table), levels(table)
-    spacing, bent = indices(values, num, unused=1), curve(values)
-    if values["use_exponential_sigmas"]:
-        remedy = "diffusers cuts the network's times off to integers, and rounding decides to which"
-        values.refuse("use_exponential_sigmas", True, remedy)
+    spacing, bent = indices(values, num, unused=1, top=top), curve(values)
+    for name in ("use_exponential_sigmas", "use_beta_sigmas"):
+        if values[name]:
+            values.refuse(name, True, "diffusers cuts the network's times off, and rounding decides to what")
     if bent and values["beta_schedule"] == "squaredcos_cap_v2":
-        values.refuse("use_karras_sigmas", True, "diffusers cuts the times of this table off to integers")
-    if bent and last:
-        values.refuse("use_karras_sigmas", True, "its last step would have no length: final_sigmas_type must be zero")
+        _refuse_curve(values, "diffusers cuts the times of this table off to integers")
+    if bent and last and idle:
+        _refuse_curve(values, idle)
 
     def straight(steps):
         index = whole(spacing(steps))
@@ -212,15 +221,23 @@ def by_log_snr(values: Values, last: int) -> Walk:
 
     def curved(steps):
         check_steps(steps, num)
+        if last and steps < 2:
+            raise InputError("a single step would be of no length; take at least 2")
         return closed(_index(bent(level[-1], level[1], steps), level), num, last)
 
     schedule = schedules.through_log_levels(level) if bent else schedules.from_betas(table)
     return Walk(schedule, parameterizations.table_index(num), curved if bent else straight, num)
 
 
+def _refuse_curve(values: Values, remedy: str):
+    (name,) = (name for name in KINDS if values.values.get(name))
+    values.refuse(name, True, remedy)
+
+
 def levels(table: np.ndarray) -> np.ndarray:
     """sigma / alpha at i / T, [T + 1], 0 first."""
-    return np.sqrt(np.expm1(-np.cumsum(np.append(0.0, np.log1p(-table)))))
+    with np.errstate(over="ignore"):  # inf, which `schedules.through_levels` refuses
+        return np.sqrt(np.expm1(-np.cumsum(np.append(0.0, np.log1p(-table)))))
 
 
 def _index(level: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -229,32 +246,3 @@ def _index(level: np.ndarray, table: np.ndarray) -> np.ndarray:
     if level[0] > high * (1 + 1e-6) or level[-1] < low * (1 - 1e-6):
         raise InputError(f"noise levels from {level[0]:g} to {level[-1]:g} leave the table's, {high:g} to {low:g}")
     return np.interp(np.log(level), np.log(table[1:]), np.arange(len(table) - 1))
-
-
-# ---- Curves: `(first, final, steps) -> levels [steps]`.
-
-
-def karras(first: float, final: float, steps: int) -> np.ndarray:
-    """Equal steps of v^(1/7) (Karras et al. 2022, equation 5)."""
-    return np.linspace(first ** (1 / 7), final ** (1 / 7), steps) ** 7
-
-
-def exponential(first: float, final: float, steps: int) -> np.ndarray:
-    """Equal steps of log v."""
-    return np.exp(np.linspace(np.log(first), np.log(final), steps))
-
-
-def curve(values: Values) -> Callable | None:
-    """The one of `CURVES` that is asked for, between the config's own ends where it has them."""
-    kinds = {"use_karras_sigmas": karras, "use_exponential_sigmas": exponential}
-    asked = [name for name in kinds if name in values.values and values.only(name, False, True, None)]
-    if len(asked) > 1:
-        values.refuse(asked[1], True, f"only one, and {asked[0]} is true")
-    if not asked:
-        return None
-    first, final = (values.values.get(name) for name in ("sigma_max", "sigma_min"))
-
-    def within(high, low, steps):
-        return kinds[asked[0]](high if first is None else first, low if final is None else final, steps)
-
-    return within

@@ -16,6 +16,7 @@ class Wiring(NamedTuple):
       labels: 1 where the network is told a label, 0 where it is not.
       up_attention_levels: and of the way up; None for the same.
       middle_attention: whether the middle has it.
+      middle: whether there is a middle at all.
     """
 
     widths: tuple[int, ...]
@@ -24,6 +25,7 @@ class Wiring(NamedTuple):
     labels: int = 0
     up_attention_levels: tuple[int, ...] | None = None
     middle_attention: bool = True
+    middle: bool = True
 
     @property
     def attended_up(self) -> tuple[int, ...]:

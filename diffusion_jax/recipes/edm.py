@@ -21,11 +21,17 @@ def method(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_
     """
     schedule = schedules.edm(sigma_max)
 
-    def walk(sampler: samplers.Sampler, steps: int) -> Callable:
+    def walk(sampler: samplers.Sampler, steps: int, grid: Callable = timesteps.karras) -> Callable:
         def down(request: SampleRequest) -> Walk:
-            return Walk(sampler, timesteps.karras(schedule, request.steps or steps, sigma_max=sigma_max))
+            return Walk(sampler, grid(schedule, request.steps or steps, sigma_max=sigma_max))
 
         return without_eta(down)
+
+    def dpm_fast(request: SampleRequest) -> Walk:
+        # As many looks as steps are asked for, the last of them in the step to 0.
+        looks = (request.steps or 30) - 1
+        times = timesteps.polyexponential(schedule, looks // 3 + 2, sigma_max=sigma_max)
+        return Walk(samplers.dpm_fast(schedule, looks), times)
 
     grid = likelihoods.level_grid(schedule, level=2e-3)
     return Method(
@@ -41,6 +47,10 @@ def method(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_
             "churn": walk(samplers.edm(schedule, s_churn=40.0, s_tmin=0.05, s_tmax=50.0, s_noise=1.003), 64),
             "dpmpp_2m": walk(samplers.dpmpp_2m(schedule), 20),
             "dpmpp_2m_sde": walk(samplers.dpmpp_2m_sde(schedule), 30),
+            "dpmpp_sde": walk(samplers.dpmpp_sde(schedule), 20),
+            "dpm_fast": without_eta(dpm_fast),
+            # Its steps are its own: these are where it stops, for a film to look.
+            "dpm_adaptive": walk(samplers.dpm_adaptive(schedule), 2, timesteps.polyexponential),
             "euler": walk(samplers.euler(schedule), 40),
             "ancestral": walk(samplers.ancestral(processes.gaussian(schedule)), 100),
         },

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax import conditions, guidance, processes, samplers, variances, views
+from diffusion_jax import conditions, guidance, parameterizations, processes, samplers, timesteps, variances, views
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import Drawable, SampleRequest
 from diffusion_jax.models.beside import Beside
@@ -24,6 +24,7 @@ from diffusion_jax.recipes.openai import openai
 
 __all__ = ["diffusers", "openai"]
 
+NARROWEST = 1e-20  # of a learned variance, which these samplers do not ask for
 OFFICIAL_DIT = 4.0  # the guidance of its own script
 # Of any scheduler's config: its table, and what else is not its solver's own.
 BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
@@ -69,8 +70,9 @@ def diffusers(
     height, width = _size(size, component.config.get("sample_size"))
     given, said = network.example[0].shape[-1], _channels_said(network, height, width)
     shape = (height, width, min(given, said))
-    ask, guide, view = kinds[kind](component.config, network, shape[-1])
     scheduler, how = _noise(component.scheduler, sampler)
+    _check_told(component.config, scheduler)
+    ask, guide, view = kinds[kind](component.config, network, shape[-1], how.darkest)
     how = _with_variance(how, said, shape[-1], scheduler)
     model, read = network.model, lambda: network.read(component.weights)
     if controlnet is not None and given > said:
@@ -80,7 +82,7 @@ def diffusers(
     if controlnet is not None:
         model, read, ask = _controlled(network, component, controlnet, variant, ask, shape)
 
-    drawn = _samplers(model, how, guide, shape, scheduler)
+    drawn = _samplers(model, how, guide, shape, scheduler, doubled=said > shape[-1])
     about = f"published {kind} of {name}"
     if scheduler is not component.scheduler:
         del drawn["published"]
@@ -95,20 +97,15 @@ def diffusers(
 # ---- What is told, how it guides, and how it is shown, by the kind of network.
 
 
-def _image(config: Mapping, network: Network, channels: int) -> tuple:
-    if config.get("time_embedding_type") == "fourier":
-        raise InputError(
-            "this network is told noise levels (time_embedding_type = 'fourier'), as no scheduler known here does; "
-            "pretrained.load reads it"
-        )
+def _image(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
     classes = config.get("num_class_embeds")
     ask = conditions.labels(classes) if classes else conditions.nothing
     # 1 or 3 channels are pixels; anything else waits for a decoder.
-    view = views.pictures() if channels in (1, 3) else views.latents()
+    view = views.pictures(darkest) if channels in (1, 3) else views.latents()
     return ask, None, view
 
 
-def _dit(config: Mapping, network: Network, channels: int) -> tuple:
+def _dit(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
     classes = config.get("num_embeds_ada_norm", 1000)
 
     def guide(request: SampleRequest) -> Callable:
@@ -120,7 +117,7 @@ def _dit(config: Mapping, network: Network, channels: int) -> tuple:
     return conditions.labels(classes, null=classes), guide, views.latents()
 
 
-def _text(config: Mapping, network: Network, channels: int) -> tuple:
+def _text(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
     features = network.example[2]["tokens"].shape[-1]
 
     def missing(num):
@@ -200,11 +197,24 @@ def _noise(config: Mapping, sampler: str | None) -> tuple[Mapping, Sampling]:
     return table, sampling(table)
 
 
-def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Mapping) -> dict[str, Callable]:
-    """The scheduler's own sampler first, and others on the same noise."""
+def _check_told(config: Mapping, scheduler: Mapping):
+    """`InputError` for a network that is told noise levels beside a scheduler that tells steps."""
+    kind = scheduler["_class_name"]
+    if config.get("time_embedding_type") == "fourier" and kind != "ScoreSdeVeScheduler":
+        raise InputError(
+            f"this network is told noise levels (time_embedding_type = 'fourier'), and {kind} tells steps; "
+            "a ScoreSdeVeScheduler tells levels, and pretrained.load reads the network alone"
+        )
+
+
+def _samplers(
+    model, how: Sampling, guide: Callable | None, shape, scheduler: Mapping, doubled: bool
+) -> dict[str, Callable]:
+    """The scheduler's own sampler first, and others on the same noise; `doubled` if the network says a variance."""
     num = scheduler.get("num_train_timesteps", 1000)
     single = scheduler["_class_name"] == "CMStochasticIterativeScheduler"
-    usual = scheduler.get("steps", {"DDPMScheduler": num}.get(scheduler["_class_name"], 1 if single else 50))
+    usually = {"DDPMScheduler": num, "ScoreSdeVeScheduler": num, "LCMScheduler": 4}
+    usual = scheduler.get("steps", usually.get(scheduler["_class_name"], 1 if single else 50))
 
     def apply(params, *told):
         return model.apply({"params": params}, *told)
@@ -214,29 +224,61 @@ def _samplers(model, how: Sampling, guide: Callable | None, shape, scheduler: Ma
     own = how.variance if scheduler["_class_name"] == "DDPMScheduler" else certain
 
     def walk(
-        sampler: Callable, variance: Callable = certain, steps: int = usual, bounds: tuple = how.transforms
+        sampler: Callable,
+        variance: Callable = certain,
+        steps: int = usual,
+        bounds: tuple = how.transforms,
+        grid: Callable = how.grid,
     ) -> Callable:
         def down(request: SampleRequest) -> Walk:
             if guide is not None and request.classifier is not None:
                 raise InputError("this model is guided by what it is told itself; leave --classifier out")
-            times = _grid_up_to(steps, how.grid) if request.steps is None else how.grid(request.steps)
+            times = _grid_up_to(steps, grid) if request.steps is None else grid(request.steps)
             return Walk(sampler(request), times, (*bounds, variance), guide and guide(request))
 
         return down
 
     walks = {"published": without_eta(walk(lambda request: how.sampler, own, bounds=how.own))}
-    if not single:
-        # As diffusers' pipelines have it, a bound of x0 leaves the noise alone.
-        walks["ddim"] = walk(
-            lambda request: samplers.ddim(how.schedule, request.eta or 0.0, *how.transforms),
-            steps=min(50, num),
-            bounds=(),
-        )
-        walks["dpmpp_2m"] = without_eta(walk(lambda request: samplers.dpmpp_2m(how.schedule), steps=min(20, num)))
+    if single:
+        return drawn_by(walks, apply, how.parameterization, how.process, shape)
+    # As diffusers' pipelines have it, a bound of x0 leaves the noise alone.
+    walks["ddim"] = walk(
+        lambda request: samplers.ddim(how.schedule, request.eta or 0.0, *how.transforms),
+        steps=min(50, num),
+        bounds=(),
+    )
+    walks["dpmpp_2m"] = without_eta(walk(lambda request: samplers.dpmpp_2m(how.schedule), steps=min(20, num)))
+    ancestral = samplers.ancestral(processes.gaussian(how.schedule))
+    walks["ancestral"] = without_eta(walk(lambda request: ancestral, how.variance, num))
+    if how.schedule.alpha(_grid_up_to(usual, how.grid)[0]) > 0:
+        # Elsewhere, as of a flow, nothing is left of the data where its chain starts.
         walks["plms"] = without_eta(walk(lambda request: samplers.plms(how.schedule), steps=min(50, num)))
-        ancestral = samplers.ancestral(processes.gaussian(how.schedule))
-        walks["ancestral"] = without_eta(walk(lambda request: ancestral, how.variance, num))
-    return drawn_by(walks, apply, how.parameterization, how.process, shape)
+    others = {} if how.anywhere is None else _between(walk, apply, how, shape, doubled)
+    return drawn_by(walks, apply, how.parameterization, how.process, shape) | others
+
+
+def _between(walk: Callable, apply: Callable, how: Sampling, shape, doubled: bool) -> dict[str, Callable]:
+    """k-diffusion's samplers that look between the entries of a table; `walk` as in `_samplers`."""
+    assert how.anywhere is not None
+    schedule, said, last = how.anywhere
+    if doubled:
+        said = parameterizations.learned_range(said, schedule, NARROWEST)
+
+    def levels(steps: int) -> np.ndarray:
+        return timesteps.log_snr(schedule, steps, last=last)
+
+    def fast(request: SampleRequest) -> samplers.Sampler:
+        return samplers.dpm_fast(schedule, (request.steps or 30) - 1)
+
+    walks = {
+        "dpmpp_sde": walk(lambda request: samplers.dpmpp_sde(schedule), steps=min(20, round(1 / last))),
+        # As many looks as steps are asked for, the last of them in the step to 0.
+        "dpm_fast": walk(fast, steps=30, grid=lambda steps: levels((steps - 1) // 3 + 2)),
+        # Its steps are its own: these are where it stops, for a film to look.
+        "dpm_adaptive": walk(lambda request: samplers.dpm_adaptive(schedule), steps=2, grid=levels),
+    }
+    walks = {name: without_eta(down) for name, down in walks.items()}
+    return drawn_by(walks, apply, said, how.process, shape)
 
 
 def _grid_up_to(most: int, grid: Callable) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from diffusion_jax.samplers.adams import deis as deis
 from diffusion_jax.samplers.adams import lms as lms
+from diffusion_jax.samplers.adaptive import PID as PID
+from diffusion_jax.samplers.adaptive import dpm_adaptive as dpm_adaptive
 from diffusion_jax.samplers.ancestral import ancestral as ancestral
 from diffusion_jax.samplers.ancestral import each_its_own as each_its_own
 from diffusion_jax.samplers.ancestral import on_mean as on_mean
@@ -19,6 +21,8 @@ from diffusion_jax.samplers.dpm import dpm_multistep as dpm_multistep
 from diffusion_jax.samplers.dpm import dpmpp_2m as dpmpp_2m
 from diffusion_jax.samplers.dpm import dpmpp_2m_sde as dpmpp_2m_sde
 from diffusion_jax.samplers.dpm import dpmpp_3m_sde as dpmpp_3m_sde
+from diffusion_jax.samplers.dpmpp_sde import dpmpp_sde as dpmpp_sde
+from diffusion_jax.samplers.fast import dpm_fast as dpm_fast
 from diffusion_jax.samplers.inversion import invert as invert
 from diffusion_jax.samplers.langevin import annealed_langevin as annealed_langevin
 from diffusion_jax.samplers.multistep import at_most as at_most
@@ -26,6 +30,7 @@ from diffusion_jax.samplers.ode import euler as euler
 from diffusion_jax.samplers.ode import heun as heun
 from diffusion_jax.samplers.pndm import plms as plms
 from diffusion_jax.samplers.pndm import pndm as pndm
+from diffusion_jax.samplers.sde import corrector_predictor as corrector_predictor
 from diffusion_jax.samplers.sde import euler_maruyama as euler_maruyama
 from diffusion_jax.samplers.sde import predictor_corrector as predictor_corrector
 from diffusion_jax.samplers.singlestep import cycles as cycles

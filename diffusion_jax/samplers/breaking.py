@@ -20,11 +20,13 @@ class Break(NamedTuple):
       step: number of the first step, of 1, ..., N, after which the data is not finite; 0 where it always is.
       t: the time that this step starts at; 1 where there is none.
       before: the largest absolute value of the data that it starts with; 0 where there is none.
+      stuck: whether the sampler gave up there itself (`Sampler.stuck`).
     """
 
     step: jax.Array
     t: jax.Array
     before: jax.Array
+    stuck: jax.Array
 
 
 def breaking(sampler: Sampler, times, denoise: Callable, x, keys) -> Break:
@@ -39,11 +41,12 @@ def breaking(sampler: Sampler, times, denoise: Callable, x, keys) -> Break:
         finite = _of_data(sampler, now, lambda leaf, axes: jnp.isfinite(leaf).all(axes), jnp.logical_and)
         largest = _of_data(sampler, state, lambda leaf, axes: jnp.abs(leaf).max(axes), jnp.maximum)
         here = (found.step == 0) & ~finite
-        found = Break(*(jnp.where(here, new, old) for new, old in zip((number, t, largest), found, strict=True)))
+        seen = number, t, largest, sampler.stuck(now)
+        found = Break(*(jnp.where(here, new, old) for new, old in zip(seen, found, strict=True)))
         return (now, found), None
 
     zeros = jnp.zeros(len(keys), jnp.float32)
-    nowhere = Break(jnp.zeros(len(keys), jnp.int32), zeros + 1, zeros)
+    nowhere = Break(jnp.zeros(len(keys), jnp.int32), zeros + 1, zeros, zeros > 0)
     starts = check_grid(times)[:-1].astype(np.float32)
     return jax.lax.scan(walk, (sampler.init(start), nowhere), (steps_of(sampler, times, start), starts))[0][1]
 

@@ -90,4 +90,4 @@ def churned(
             raise InputError("a solver between churns may keep no more than the images: a multistep one remembers")
         return x
 
-    return Sampler(plan, init=init, step=step, done=solver.done)
+    return solver._replace(plan=plan, init=init, step=step)

@@ -21,6 +21,11 @@ from diffusion_jax.processes import Process
 from diffusion_jax.timesteps import check_grid
 
 
+def never(state):
+    """Of a sampler that always gets on."""
+    return False
+
+
 class Sampler(NamedTuple):
     """One way to walk from noise to data.
 
@@ -30,6 +35,7 @@ class Sampler(NamedTuple):
       init: `x_1 -> state`.
       step: `(keys [B], state, plan, denoise) -> state`, one step, with the plan's slice for it.
       done: `state -> x`, the data [B, ...] in a state.
+      stuck: `state -> bool`, [B] or for all: whose chain the sampler gave up itself. Its data is NaN from then on.
 
     x is an array or, for a `processes.product`, a dictionary of arrays.
     """
@@ -38,6 +44,7 @@ class Sampler(NamedTuple):
     init: Callable
     step: Callable
     done: Callable
+    stuck: Callable = never
 
 
 def reporting(sampler: Sampler, report: Callable, every: int = 10) -> Sampler:

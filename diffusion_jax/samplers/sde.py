@@ -5,6 +5,8 @@ backwards by dx = (f x - g^2 score) dt + g dw (Song et al. 2021, equation 6). Wi
 score = (alpha D - x) / sigma^2.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,12 +29,10 @@ class SDEPlan(NamedTuple):
     noise: jax.Array
 
 
-class CorrectorPlan(NamedTuple):
-    """The score at s is gain (alpha D(x, s) - x), with gain = 1 / sigma_s^2; nothing is corrected at the `last`."""
+class LevelPlan(NamedTuple):
+    """The score at `t` is gain (alpha D(x, t) - x), with gain = 1 / sigma_t^2."""
 
-    predictor: object
-    s: jax.Array
-    last: jax.Array
+    t: jax.Array
     alpha: jax.Array
     gain: jax.Array
 
@@ -87,35 +87,67 @@ def predictor_corrector(schedule: Schedule, predictor: Sampler, snr: float = 0.1
     Raises:
       InputError: for another snr or number of steps, or a predictor that keeps more than the images.
     """
-    if not (snr > 0 and steps >= 1):
-        raise InputError(f"a corrector needs snr > 0 and at least 1 step, not {snr} and {steps}")
+    _check_corrector(snr, steps)
 
     def plan(t, s):
         check_interval(t, s)
-        last = s == 0
-        gain = np.divide(1.0, schedule.sigma(s) ** 2, where=~last, out=np.zeros(len(s)))
-        return CorrectorPlan(predictor.plan(t, s), s, last, schedule.alpha(s), gain)
-
-    def init(x):
-        if predictor.init(x) is not x:
-            raise InputError("a predictor may keep no more than the images: a multistep sampler cannot be corrected")
-        return x
+        return predictor.plan(t, s), s == 0, _level(schedule, s)
 
     def step(keys, x_t, plan, denoise):
+        predicting, last, level = plan
         predict, correct = rng.split(keys, 2)
-        x_s = predictor.step(predict, x_t, plan.predictor, denoise)
+        x_s = predictor.step(predict, x_t, predicting, denoise)
+        return jax.lax.cond(last, lambda: x_s, lambda: _correct(correct, x_s, level, denoise, snr, steps))
 
-        def langevin(number, x):
-            score = plan.gain * (plan.alpha * denoise(x, plan.s).mean - x)
-            z = rng.normal_like(rng.each(correct, number), x)
-            size, flat = _square(score), _square(z)
-            # Where the score is 0 it says nothing of the step's length; stay.
-            e = 2 * snr**2 * jnp.where(size > 0, flat / jnp.where(size > 0, size, 1.0), 0.0)
-            return x + e * score + jnp.sqrt(2 * e) * z
+    return Sampler(plan, init=partial(_alone, predictor), step=step, done=lambda x: x)
 
-        return jax.lax.cond(plan.last, lambda: x_s, lambda: jax.lax.fori_loop(0, steps, langevin, x_s))
 
-    return Sampler(plan, init=init, step=step, done=lambda x: x)
+def corrector_predictor(schedule: Schedule, predictor: Sampler, snr: float = 0.16, steps: int = 1) -> Sampler:
+    """`predictor_corrector` in the order of score_sde's code: each step corrects at t first, and then goes to s.
+
+    Arguments and errors as of `predictor_corrector`.
+    """
+    _check_corrector(snr, steps)
+
+    def plan(t, s):
+        return predictor.plan(t, s), _level(schedule, t)
+
+    def step(keys, x_t, plan, denoise):
+        predicting, level = plan
+        predict, correct = rng.split(keys, 2)
+        return predictor.step(predict, _correct(correct, x_t, level, denoise, snr, steps), predicting, denoise)
+
+    return Sampler(plan, init=partial(_alone, predictor), step=step, done=lambda x: x)
+
+
+def _check_corrector(snr: float, steps: int):
+    if not (snr > 0 and steps >= 1):
+        raise InputError(f"a corrector needs snr > 0 and at least 1 step, not {snr} and {steps}")
+
+
+def _alone(predictor: Sampler, x):
+    if predictor.init(x) is not x:
+        raise InputError("a predictor may keep no more than the images: a multistep sampler cannot be corrected")
+    return x
+
+
+def _level(schedule: Schedule, t) -> LevelPlan:
+    gain = np.divide(1.0, schedule.sigma(t) ** 2, where=t > 0, out=np.zeros(len(t)))
+    return LevelPlan(t, schedule.alpha(t), gain)
+
+
+def _correct(keys, x, level: LevelPlan, denoise: Callable, snr: float, steps: int):
+    """`steps` of Langevin dynamics at one level."""
+
+    def langevin(number, x):
+        score = level.gain * (level.alpha * denoise(x, level.t).mean - x)
+        z = rng.normal_like(rng.each(keys, number), x)
+        size, flat = _square(score), _square(z)
+        # Where the score is 0 it says nothing of the step's length; stay.
+        e = 2 * snr**2 * jnp.where(size > 0, flat / jnp.where(size > 0, size, 1.0), 0.0)
+        return x + e * score + jnp.sqrt(2 * e) * z
+
+    return jax.lax.fori_loop(0, steps, langevin, x)
 
 
 def _square(x):

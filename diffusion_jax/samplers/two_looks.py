@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from diffusion_jax import rng
+from diffusion_jax.arrays import namespace
 from diffusion_jax.errors import InputError
 from diffusion_jax.processes import check_interval
 from diffusion_jax.samplers.core import Sampler
@@ -77,10 +78,11 @@ def dpmpp_2s(schedule: Schedule, eta: float = 0.0, s_noise: float = 1.0) -> Samp
     return _two_looks(schedule, eta, s_noise, second)
 
 
-def down_and_up(v_t, v_s, eta: float) -> tuple[np.ndarray, np.ndarray]:
-    """v_d and v_u of the steps from v_t to v_s."""
-    up = eta * v_s * np.sqrt(1 - (v_s / v_t) ** 2)
-    return np.sqrt(v_s**2 - up**2), up
+def down_and_up(v_t, v_s, eta: float) -> tuple:
+    """v_d and v_u of the steps from v_t to v_s, NumPy or JAX."""
+    xp = namespace(v_t)
+    up = eta * v_s * xp.sqrt(1 - (v_s / v_t) ** 2)
+    return xp.sqrt(v_s**2 - up**2), up
 
 
 def check_noise(eta: float, s_noise: float):

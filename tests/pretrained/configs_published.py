@@ -36,6 +36,15 @@ DDPM_256 = _unet2d(
     sample_size=256,
     **DDPM,
 )
+# Song et al.'s NCSN++, google/ncsnpp-celebahq-256 and its like.
+NCSNPP_256 = _unet2d(
+    ["SkipDownBlock2D"] * 4 + ["AttnSkipDownBlock2D"] + ["SkipDownBlock2D"] * 2,
+    block_out_channels=[128, 128, 256, 256, 256, 256, 256],
+    sample_size=256,
+    **DDPM
+    | {"downsample_padding": 1, "flip_sin_to_cos": True, "freq_shift": 0, "mid_block_scale_factor": 1.41421356237}
+    | {"norm_num_groups": None, "time_embedding_type": "fourier"},
+)
 # The tutorial of diffusers; attention_head_dim and what else is absent has its default.
 TUTORIAL = _unet2d(
     ["DownBlock2D"] * 4 + ["AttnDownBlock2D", "DownBlock2D"],

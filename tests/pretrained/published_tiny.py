@@ -4,7 +4,7 @@ import json
 
 import jax
 import numpy as np
-from configs_published import CONSISTENCY_IMAGENET64, CONTROLNET, DDPM_CIFAR10, STABLE_DIFFUSION
+from configs_published import CONSISTENCY_IMAGENET64, CONTROLNET, DDPM_CIFAR10, NCSNPP_256, STABLE_DIFFUSION
 
 from diffusion_jax.pretrained import entries, loading
 
@@ -27,6 +27,9 @@ CONFIGS = {
         "attn_norm_num_groups": 8,
         "num_class_embeds": 5,
     },
+    "ncsnpp": NCSNPP_256
+    | {"layers_per_block": 1, "block_out_channels": [128, 128], "sample_size": 4}
+    | {"down_block_types": ["SkipDownBlock2D"] * 2, "up_block_types": ["SkipUpBlock2D"] * 2},
     "text": STABLE_DIFFUSION | SMALL | READING | {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]},
     "inpainting": STABLE_DIFFUSION
     | SMALL
@@ -50,6 +53,7 @@ DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False}
 SCHEDULERS = {
     "ddpm": DDPM,
     "consistency": {"_class_name": "CMStochasticIterativeScheduler"},
+    "ncsnpp": {"_class_name": "ScoreSdeVeScheduler", "sigma_max": 50.0},
     "text": DDIM | {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1},
     "inpainting": DDIM,
     "controlnet": None,

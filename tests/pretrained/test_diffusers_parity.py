@@ -16,6 +16,7 @@ from configs_published import (
     CONTROLNET,
     DDPM_256,
     DDPM_CIFAR10,
+    NCSNPP_256,
     STABLE_DIFFUSION,
     STABLE_DIFFUSION_2,
     TUTORIAL,
@@ -24,6 +25,7 @@ from flax import traverse_util
 
 from diffusion_jax.errors import InputError
 from diffusion_jax.models.adm import AdditiveUNet, ADMUNet, ImprovedUNet
+from diffusion_jax.models.time_table import TimeTable
 from diffusion_jax.pretrained import diffusers_configs as configs
 from diffusion_jax.pretrained import entries, loading
 from diffusion_jax.pretrained.dit_config import DIT
@@ -59,6 +61,7 @@ def build(config):
 FULL = {
     "ddpm-cifar10-32": (DDPM_CIFAR10, 35_746_307),
     "ddpm-celebahq-256": (DDPM_256, 113_673_219),
+    "ncsnpp-celebahq-256": (NCSNPP_256, 65_574_549),
     "tutorial": (TUTORIAL | {"_class_name": "UNet2DModel"}, 113_673_219),
     "cd_imagenet64": (CONSISTENCY_IMAGENET64, 295_899_267),
     "cd_bedroom256": (CONSISTENCY_LSUN, 526_304_771),
@@ -126,11 +129,15 @@ TINY = {
     | SMALL
     | {"downsample_type": "conv", "upsample_type": "conv", "num_class_embeds": None}
     | {"attention_head_dim": 16, "attn_norm_num_groups": 8},
-    "other levels up, odd widths, mish": DDPM_CIFAR10
+    "other levels up, odd widths, mish, learned times": DDPM_CIFAR10
     | SMALL
     | {"block_out_channels": [16, 24], "act_fn": "mish"}
+    | {"time_embedding_type": "learned", "num_train_timesteps": 1000}
     | {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"]},
-    "Fourier": DDPM_CIFAR10 | LEVELS | SMALL | {"time_embedding_type": "fourier", "block_out_channels": [16, 16, 16]},
+    "Fourier": DDPM_CIFAR10
+    | LEVELS
+    | SMALL
+    | {"time_embedding_type": "fourier", "block_out_channels": [16, 16, 16], "mid_block_scale_factor": 1.5},
     "no attention in the middle and up, gelu": CONSISTENCY_IMAGENET64
     | RESNETS
     | SMALL
@@ -141,6 +148,15 @@ TINY = {
     | UP
     | SMALL
     | {"attention_head_dim": [2, 4], "transformer_layers_per_block": 2},
+    "NCSN++": NCSNPP_256
+    | {"layers_per_block": 1, "block_out_channels": [128, 160, 128]}
+    | {"down_block_types": ["SkipDownBlock2D", "AttnSkipDownBlock2D", "SkipDownBlock2D"]}
+    | {"up_block_types": ["SkipUpBlock2D", "AttnSkipUpBlock2D", "SkipUpBlock2D"]},
+    "without a middle, gelu everywhere": STABLE_DIFFUSION
+    | READING
+    | UP
+    | SMALL
+    | {"mid_block_type": None, "act_fn": "gelu", "resnet_out_scale_factor": 1.4},
     "ControlNet": CONTROLNET | READING | SMALL | {"conditioning_embedding_out_channels": [8, 16]},
 }
 
@@ -165,7 +181,10 @@ def inputs(network):
     for name, array in (cond or {}).items():
         shape = image.get(name, (BATCH,)) + (array.shape[-1:] if name != "label" else ())
         told[name] = rng.normal(size=shape).astype(np.float32) if name != "label" else np.array([4, 0])
-    return rng.normal(size=image["x"]).astype(np.float32), np.array([3.5, 977.0], np.float32), told or None
+    time = np.array([3.5, 977.0], np.float32)
+    if isinstance(network.model, configs.OpenUNet) and isinstance(network.model.encode_time, TimeTable):
+        time = time.astype(np.int32)
+    return rng.normal(size=image["x"]).astype(np.float32), time, told or None
 
 
 def state(model):
@@ -229,7 +248,8 @@ def swapped(params):
     )
 
 
-VARIANTS = ["Fourier", "other levels up, odd widths, mish", "no attention in the middle and up, gelu"]
+VARIANTS = ["NCSN++", "Fourier", "other levels up, odd widths, mish, learned times"]
+VARIANTS += ["no attention in the middle and up, gelu", "without a middle, gelu everywhere"]
 
 
 @pytest.mark.parametrize("key", ["DDPM", "diffusers' defaults", "Improved DDPM", "Stable Diffusion 2", *VARIANTS])

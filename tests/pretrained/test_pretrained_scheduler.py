@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained import scheduler
+from diffusion_jax.pretrained import curves, scheduler
 from diffusion_jax.timesteps import check_grid
 
 DDPM = {"_class_name": "DDPMScheduler"}
 
 REFUSED = {
     "no name": ({}, "scheduler 'None' is not known; of use are DDPMScheduler, "),
-    "another scheduler": ({"_class_name": "LCMScheduler"}, "scheduler 'LCMScheduler' is not known"),
+    "another scheduler": ({"_class_name": "TCDScheduler"}, "scheduler 'TCDScheduler' is not known"),
+    "beyond the table": ({"_class_name": "LCMScheduler", "original_inference_steps": 1001}, "at most num_train"),
     "betas": (DDPM | {"beta_schedule": "laplace"}, "beta_schedule = 'laplace' is not supported; only 'linear' or"),
     "a prediction": (DDPM | {"prediction_type": "flow"}, "prediction_type = 'flow' is not supported; only 'epsilon'"),
     "a variance": (DDPM | {"variance_type": "fixed_large_log"}, "variance_type = 'fixed_large_log' is not supported"),
@@ -30,8 +31,21 @@ REFUSED = {
     "an unknown value": (DDPM | {"use_magic": True}, "DDPMScheduler: use_magic = True is not supported"),
     "no boolean": (DDPM | {"clip_sample": 1}, "clip_sample = 1 is not supported; only False or True"),
     "a curve": (
-        {"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": True},
-        "EulerDiscreteScheduler: use_beta_sigmas = True is not supported",
+        {"_class_name": "DPMSolverMultistepScheduler", "use_beta_sigmas": True},
+        "DPMSolverMultistepScheduler: use_beta_sigmas = True is not supported; diffusers cuts",
+    ),
+    "a curve's end of text": (
+        {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True, "sigma_max": "80"},
+        "sigma_max = '80' is not supported; a number from",
+    ),
+    "a log-SNR of text": (
+        {"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": "-5"},
+        "lambda_min_clipped = '-5' is not supported; a number below 0",
+    ),
+    "a log-SNR that leaves nothing": (
+        {"_class_name": "DPMSolverSinglestepScheduler", "num_train_timesteps": 10, "beta_start": 0.9, "beta_end": 0.9}
+        | {"lambda_min_clipped": -1},
+        "leaves less than two entries",
     ),
     "fourth order": (
         {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 4},
@@ -50,6 +64,17 @@ def test_values_that_are_not_implemented_are_named(config, message):
         scheduler.sampling(config)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_quantile_function():
+    """Beta(1/2, 1/2) and Beta(1, 1) have theirs in closed form; the published one is between them."""
+    share = np.linspace(0, 1, 101)
+    known = {0.5: np.sin(np.pi / 2 * share) ** 2, 1.0: share}
+    for a, wanted in known.items():
+        np.testing.assert_allclose(curves.beta_quantile(share, a), wanted, rtol=1e-12, atol=1e-15)
+    inner = curves.beta_quantile(share)[1:50]
+    assert (known[0.5][1:50] < inner).all()
+    assert (inner < known[1.0][1:50]).all()
 
 
 def test_notes_and_values_that_are_off_do_not_matter():

@@ -10,7 +10,7 @@ import published_tiny as tiny
 import pytest
 from flax import traverse_util
 
-from diffusion_jax import cli, pretrained, sample
+from diffusion_jax import cli, pretrained, rng, sample
 from diffusion_jax.errors import InputError
 from diffusion_jax.experiment import SampleRequest
 from diffusion_jax.pretrained import files, openai_flags
@@ -58,8 +58,10 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_draws(root, name, tmp_path):
+    """From the folder that `Pretrained.save` wrote: that both draw the same is tested below, of one kind."""
     options, array, shape = KINDS[name]
-    found = draw(root / name, tmp_path, *(option.format(root=root) for option in options))[array]
+    pretrained.load(str(root / name)).save(tmp_path / "copy")
+    found = draw(tmp_path / "copy", tmp_path, *(option.format(root=root) for option in options))[array]
     assert found.shape == shape
     assert len(np.unique(found)) > 10
     assert (tmp_path / "grid.png").exists()
@@ -77,7 +79,8 @@ def test_a_controlnet_steers(root, tmp_path):
 
 def test_samplers_are_the_schedulers_and_others(root, tmp_path):
     ddim = draw(root / "ddpm", tmp_path / "a", "--sampler", "ddim")["images"]
-    same = draw(root / "ddpm", tmp_path / "b", "--sampler", "ddim", "--eta", 0)["images"]
+    pretrained.load(str(root / "ddpm")).save(tmp_path / "copy")
+    same = draw(tmp_path / "copy", tmp_path / "b", "--sampler", "ddim", "--eta", 0)["images"]
     np.testing.assert_array_equal(ddim, same)
     published_ = draw(root / "ddpm", tmp_path / "c")["images"]
     assert (published_ != ddim).any()  # DDPM's, with noise
@@ -133,11 +136,50 @@ def test_tables_that_do_not_take_fifty_steps(root):
     """Without --steps as many are taken as fit, whatever the table's length."""
     folder = tiny.make(root / "short", "ddpm", _class_name="DDIMScheduler", num_train_timesteps=70)
     made = published.diffusers(str(folder)).samplers
-    assert len(made) == 5
-    for make in made.values():
+    assert list(made) == ["published", "ddim", "dpmpp_2m", "ancestral", "plms", *BETWEEN]
+    for name, make in made.items():
         make(SampleRequest(1))
-        with pytest.raises(InputError, match="100"):
-            make(SampleRequest(1, steps=100))
+        if name not in BETWEEN[1:]:  # those that look between the entries take any number
+            with pytest.raises(InputError, match="100"):
+                make(SampleRequest(1, steps=100))
+
+
+BETWEEN = ["dpmpp_sde", "dpm_fast", "dpm_adaptive"]
+
+
+def test_samplers_that_look_between_the_entries(root):
+    """They solve the same ODE as others do at the entries. Control: another start."""
+    model = published.diffusers(str(root / "ddpm"))
+    params, keys = model.load()[0], rng.per_example(rng.root(0), np.arange(2))
+
+    def drawn(name, steps=None):
+        return np.asarray(jax.jit(model.samplers[name](SampleRequest(2, steps=steps)))(params, keys))
+
+    many = drawn("dpmpp_2m", 50)
+    assert np.abs(drawn("dpm_fast", 60) - many).mean() < 0.02 < 0.2 < np.abs(many[::-1] - many).mean()
+    for name in ("dpmpp_sde", "dpm_adaptive"):
+        jax.eval_shape(model.samplers[name](SampleRequest(2)), params, keys)
+
+
+def test_a_model_that_is_told_levels(root):
+    """NCSN++: its data is in [0, 1], it takes all of its levels, and another scheduler's steps it does not take."""
+    model = published.diffusers(str(tiny.make(root / "levels", "ncsnpp")))
+    assert list(model.samplers) == ["published", "ddim", "dpmpp_2m", "ancestral", "plms", *BETWEEN]
+    grey = np.full((1, 4, 4, 3), 0.5, np.float32)
+    np.testing.assert_array_equal(model.view.images(grey), 128)
+    params, keys = model.load()[0], rng.per_example(rng.root(0), np.arange(2))
+    assert jax.eval_shape(model.samplers["published"](SampleRequest(2)), params, keys).shape == (2, 4, 4, 3)
+    tiny.make(root / "levels", "ncsnpp", _class_name="DDPMScheduler", sigma_max=None)
+    with pytest.raises(InputError, match=r"is told noise levels .*and DDPMScheduler tells steps"):
+        published.diffusers(str(root / "levels" / "ncsnpp"))
+
+
+def test_plms_is_offered_where_the_noise_is_finite(root):
+    (root / "flow").mkdir()
+    folder = tiny.make(root / "flow", "ddpm")
+    (folder / "scheduler_config.json").write_text(json.dumps({"_class_name": "FlowMatchEulerDiscreteScheduler"}))
+    assert list(published.diffusers(str(folder)).samplers) == ["published", "ddim", "dpmpp_2m", "ancestral"]
+    assert "plms" in published.diffusers(str(root / "ddpm")).samplers
 
 
 SA = {"_class_name": "SASolverScheduler", "use_karras_sigmas": False} | {
@@ -154,7 +196,7 @@ def test_a_scheduler_of_no_known_class(root):
     with pytest.raises(InputError, match=r"SASolverScheduler.* is not known.* or give --sampler ddim"):
         published.diffusers(str(folder))
     model = published.diffusers(str(folder), sampler="ddim")
-    assert list(model.samplers) == ["ddim", "dpmpp_2m", "plms", "ancestral"]
+    assert list(model.samplers) == ["ddim", "dpmpp_2m", "ancestral", "plms", *BETWEEN]
     assert model.load()[1].endswith("whose SASolverScheduler is not used")
     (folder / "scheduler_config.json").write_text(json.dumps(SA | {"beta_schedule": "exp"}))
     with pytest.raises(InputError, match="beta_schedule = 'exp' is not supported"):

@@ -8,8 +8,11 @@ Their tables are float32 and put in double precision here; their levels are floa
 their sums: 2e-4 is allowed (1e-6 is usual), and controls must be ten times as far.
 """
 
+import importlib
 import itertools
 import random
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +43,7 @@ TABLE = STEPS | {
 ZERO = {"rescale_betas_zero_snr": [False, True]}
 BOUNDS = {"thresholding": [False, True], "dynamic_thresholding_ratio": [0.995, 0.6], "sample_max_value": [1.0, 1.5]}
 CLIP = {"clip_sample": [True, False], "clip_sample_range": [1.0, 0.6]}
-CURVES = {"use_karras_sigmas": [False, True], "use_exponential_sigmas": [False, True]}
+CURVES = {f"use_{kind}_sigmas": [False, True] for kind in ("karras", "exponential", "beta")}
 FINAL = {"final_sigmas_type": ["zero", "sigma_min"]}
 HALF_WAY = TABLE | {
     "beta_schedule": ["linear", "scaled_linear"],  # the cosine's noisiest level, 2e4, is beyond their float32
@@ -60,7 +63,7 @@ SPACE = {
         "set_alpha_to_one": [True, False],
         "skip_prk_steps": [True, False],
     },
-    "EulerDiscreteScheduler": TABLE | ZERO | CURVES | FINAL | {"sigma_min": [None, 0.1]},
+    "EulerDiscreteScheduler": TABLE | ZERO | CURVES | FINAL | {"sigma_min": [None, 0.1], "sigma_max": [None, 10.0]},
     "DPMSolverMultistepScheduler": TABLE
     | ZERO
     | BOUNDS
@@ -72,12 +75,17 @@ SPACE = {
         "solver_type": ["midpoint", "heun"],
         "lower_order_final": [True, False],
         "euler_at_final": [False, True],
+        "lambda_min_clipped": [-float("inf"), -1.5],
+        "use_lu_lambdas": [False, True],
     },
     "EulerAncestralDiscreteScheduler": TABLE | ZERO | {"prediction_type": ["epsilon", "v_prediction"]},
     "HeunDiscreteScheduler": TABLE | CURVES | CLIP,
     "LMSDiscreteScheduler": TABLE | CURVES,
     "KDPM2DiscreteScheduler": HALF_WAY,
-    "KDPM2AncestralDiscreteScheduler": HALF_WAY,
+    "KDPM2AncestralDiscreteScheduler": HALF_WAY | {"use_beta_sigmas": [False, True]},
+    "DPMSolverSDEScheduler": STEPS
+    | CURVES
+    | {"timestep_spacing": SPACINGS, "prediction_type": ["epsilon", "v_prediction"]},
     "DPMSolverSinglestepScheduler": STEPS
     | BOUNDS
     | FINAL
@@ -89,6 +97,7 @@ SPACE = {
         "algorithm_type": ["dpmsolver++", "sde-dpmsolver++", "dpmsolver"],
         "solver_type": ["midpoint", "heun"],
         "lower_order_final": [False, True],
+        "lambda_min_clipped": [-float("inf"), -1.5],
     },
     "UniPCMultistepScheduler": TABLE
     | ZERO
@@ -101,7 +110,13 @@ SPACE = {
         "solver_type": ["bh2", "bh1"],
         "lower_order_final": [True, False],
     },
-    "DEISMultistepScheduler": TABLE | BOUNDS | {"solver_order": [1, 2, 3], "lower_order_final": [True, False]},
+    "DEISMultistepScheduler": TABLE
+    | BOUNDS
+    | {"use_karras_sigmas": [False, True], "solver_order": [1, 2, 3], "lower_order_final": [True, False]},
+    "LCMScheduler": {name: TABLE[name] for name in ("steps", "beta_schedule", "prediction_type")}
+    | ZERO
+    | {"thresholding": [False, True], "clip_sample": [False, True], "original_inference_steps": [50, 40]}
+    | {"timestep_scaling": [10.0, 0.001]},
     "FlowMatchEulerDiscreteScheduler": STEPS
     | CURVES
     | {"shift": [1.0, 3.0], "shift_terminal": [None, 0.1], "stochastic_sampling": [False, True]},
@@ -111,11 +126,16 @@ SPACE = {
 # By class, combinations that are refused, and what the message says.
 NOTHING = [({"rescale_betas_zero_snr": True, "prediction_type": "epsilon"}, "eps says nothing of x0")]
 RISES = [({"rescale_betas_zero_snr": True, "beta_schedule": "linear"}, "at the end")]
-TWO = [({"use_karras_sigmas": True, "use_exponential_sigmas": True}, "only one")]
-KARRAS = [
-    ({"use_karras_sigmas": True, "beta_schedule": "squaredcos_cap_v2"}, "cuts the times of this table off"),
-    ({"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}, "would have no length"),
-]
+TWO = [(dict.fromkeys(pair, True), "only one") for pair in itertools.combinations(CURVES, 2)]
+CUT = [({name: True}, "cuts the network's times off") for name in ("use_exponential_sigmas", "use_beta_sigmas")]
+COSINE = [({"use_karras_sigmas": True, "beta_schedule": "squaredcos_cap_v2"}, "cuts the times of this table off")]
+KARRAS = [*COSINE, ({"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}, "would have no length")]
+STILL = {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}
+LU = {"use_lu_lambdas": True, "final_sigmas_type": "sigma_min"}
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+# A last step of no length is NaN in diffusers, or may be.
+MOVING = [{"solver_order": 3}, {"solver_type": "heun"}]
+MOVING += [{"algorithm_type": name} for name in ("sde-dpmsolver", "sde-dpmsolver++")]
 REFUSED = {
     "DDPMScheduler": NOTHING,
     "DDIMScheduler": NOTHING,
@@ -127,20 +147,25 @@ REFUSED = {
     "DPMSolverMultistepScheduler": NOTHING
     + RISES
     + [
-        ({"use_exponential_sigmas": True}, "cuts the network's times off"),
-        *KARRAS,
+        *CUT,
+        *COSINE,
+        *((STILL | change, "would have no length|only one") for change in MOVING),
+        ({"use_lu_lambdas": True, "beta_schedule": "squaredcos_cap_v2"}, "cuts the times of this table off"),
+        ({"use_lu_lambdas": True, "use_karras_sigmas": True}, "only one"),
+        *((LU | change, "would have no length|only one") for change in MOVING),
         ({"algorithm_type": "sde-dpmsolver", "solver_order": 3}, "by a sign|ends at sigma_min"),
         ({"algorithm_type": "sde-dpmsolver++", "solver_order": 3}, "by a sign"),
         ({"algorithm_type": "dpmsolver", "final_sigmas_type": "zero"}, "ends at sigma_min"),
         ({"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "zero"}, "ends at sigma_min"),
-        ({"algorithm_type": "dpmsolver", "use_karras_sigmas": True}, "ends at sigma_min"),
         ({"algorithm_type": "sde-dpmsolver", "use_karras_sigmas": True}, "ends at sigma_min"),
+        ({"algorithm_type": "sde-dpmsolver", "use_lu_lambdas": True}, "ends at sigma_min"),
     ],
     "EulerAncestralDiscreteScheduler": NOTHING + RISES,
     "HeunDiscreteScheduler": TWO,
     "LMSDiscreteScheduler": TWO,
-    "KDPM2DiscreteScheduler": [({"use_karras_sigmas": True}, "rounds the times")],
-    "KDPM2AncestralDiscreteScheduler": [({"use_karras_sigmas": True}, "rounds the times")],
+    "KDPM2DiscreteScheduler": [({"use_karras_sigmas": True}, "rounds the times"), *TWO[2:]],
+    "KDPM2AncestralDiscreteScheduler": [({"use_karras_sigmas": True}, "rounds the times"), *TWO[2:]],
+    "DPMSolverSDEScheduler": [*TWO, ({"noise_sampler_seed": 3}, "only None")],
     "DPMSolverSinglestepScheduler": KARRAS
     + [
         ({"algorithm_type": "dpmsolver", "final_sigmas_type": "zero"}, "ends at sigma_min"),
@@ -159,8 +184,13 @@ REFUSED = {
         ({"solver_type": "bh1", "use_karras_sigmas": True}, "ends in NaN"),
         ({"lower_order_final": False, "final_sigmas_type": "zero"}, "is of first order"),
         ({"lower_order_final": False, "use_karras_sigmas": True}, "is of first order"),
+        (FLOW | {"use_karras_sigmas": True}, "takes its levels for times"),
+        (FLOW | {"final_sigmas_type": "sigma_min"}, "is of another kind of noise"),
+        ({"use_flow_sigmas": True}, "only 'flow_prediction'"),
+        (FLOW | {"shift_terminal": 0.1}, "rounding decides to what"),
     ],
-    "DEISMultistepScheduler": [({"use_karras_sigmas": True}, "would have no length")],
+    "DEISMultistepScheduler": [*CUT, *COSINE, (FLOW, "the image stays noisy")],
+    "LCMScheduler": [*NOTHING, ({"original_inference_steps": 5}, "must lie in 1, ..., 5, not 10")],
     "FlowMatchEulerDiscreteScheduler": [*TWO, ({"use_dynamic_shifting": True}, "images' size")],
 }
 
@@ -181,13 +211,13 @@ def covering(name, seed=0):
     missing, rows = {pair for pair in every if allowed(dict(pair), name)}, []
     while missing:
         start, tried = dict(chance.choice(sorted(missing, key=repr))), []
-        for _ in range(12):
+        while len(tried) < 12:
             row = dict(start)
             for one in chance.sample([n for n in names if n not in row], len(names) - len(row)):
                 values = [v for v in space[one] if allowed(row | {one: v}, name)] or space[one]
                 row[one] = max(values, key=lambda v: (len(pairs(row | {one: v}) & missing), chance.random()))
-            tried.append(row)
-        best = max((row for row in tried if allowed(row, name)), key=lambda row: len(pairs(row) & missing))
+            tried += [row] if allowed(row, name) else []
+        best = max(tried, key=lambda row: len(pairs(row) & missing))
         rows.append(best)
         missing -= pairs(best)
     return rows
@@ -215,9 +245,34 @@ def fraction(xp, x):
     return xp.tanh(0.7 * x)
 
 
-def theirs(config):
+def class_of(name, monkeypatch):
+    """Their class. That of one imports torchsde, of which it takes nothing but the noise, which is ours here."""
+    if name != "DPMSolverSDEScheduler":
+        return getattr(diffusers, name)
+    monkeypatch.setitem(sys.modules, "torchsde", types.ModuleType("torchsde"))
+    return importlib.import_module("diffusers.schedulers.scheduling_dpmsolver_sde").DPMSolverSDEScheduler
+
+
+class Path:
+    """In the place of its noise: of a Brownian path, first until half-way of a step, and then until its end."""
+
+    def __init__(self, keys):
+        self.keys, self.number, self.half_way = keys, 0, None
+
+    def __call__(self, v, to):
+        if self.half_way is None:
+            self.number += 1
+            first, self.fresh = (normal(some) for some in rng.split(rng.each(self.keys, self.number), 2))
+            self.half_way = to, first
+            return first
+        (at, first), self.half_way = self.half_way, None
+        path = (v - at) / (v - to)
+        return path**0.5 * first + (1 - path) ** 0.5 * self.fresh
+
+
+def theirs(config, monkeypatch):
     """Their scheduler, its table in double precision."""
-    found = getattr(diffusers, config["_class_name"]).from_config(config)
+    found = class_of(config["_class_name"], monkeypatch).from_config(config)
     if not hasattr(found, "alphas_cumprod"):
         return found
     table = 1 - scheduler.betas(dict(found.config) | {"prediction_type": "sample"})
@@ -226,7 +281,7 @@ def theirs(config):
         table[-1] = 2.0**-24
     found.alphas_cumprod = torch.from_numpy(table)
     if hasattr(found, "final_alpha_cumprod"):
-        found.final_alpha_cumprod = torch.tensor(1.0 if config["set_alpha_to_one"] else table[0], dtype=torch.float64)
+        found.final_alpha_cumprod = torch.as_tensor(1.0 if found.config.set_alpha_to_one else table[0], dtype=float)
     return found
 
 
@@ -238,12 +293,16 @@ def sharpened(found, levels):
         found.sigmas = torch.from_numpy(levels[near])
 
 
+def normal(keys):
+    return torch.from_numpy(np.array(rng.normal_like(keys, jnp.zeros(SHAPE))))
+
+
 def drawn(keys, number):
-    return np.array(rng.normal_like(rng.each(keys, number), jnp.zeros(SHAPE)))
+    return normal(rng.each(keys, number))
 
 
 def flows(config):
-    return config["_class_name"].startswith("Flow")
+    return config["_class_name"].startswith("Flow") or config.get("use_flow_sigmas", False)
 
 
 def learned(config):
@@ -273,16 +332,17 @@ def our_image(config, steps):
 
 
 def their_image(config, steps, monkeypatch):
-    found, parts = theirs(config), scheduler.sampling(config)
+    found, parts = theirs(config, monkeypatch), scheduler.sampling(config)
     found.set_timesteps(steps)
     times = parts.grid(steps)
     with np.errstate(divide="ignore"):
         sharpened(found, parts.schedule.sigma(times) / np.where(flows(config), 1.0, parts.schedule.alpha(times)))
     keys = rng.per_example(KEY, jnp.arange(SHAPE[0]))
-    noise = (torch.from_numpy(drawn(keys, n)) for n in itertools.count(1))
+    noise = (drawn(keys, n) for n in itertools.count(1))
     module = type(found).__module__
     monkeypatch.setattr(f"{module}.randn_tensor", lambda *_, **__: next(noise), raising=False)
-    x = torch.from_numpy(drawn(keys, 0)) * getattr(found, "init_noise_sigma", 1.0)
+    monkeypatch.setattr(f"{module}.BrownianTreeNoiseSampler", lambda *_: Path(keys), raising=False)
+    x = drawn(keys, 0) * getattr(found, "init_noise_sigma", 1.0)
     for t in found.timesteps:
         seen = getattr(found, "scale_model_input", lambda x, t: x)(x, t)
         output = network(torch, seen, t.double())
@@ -307,6 +367,26 @@ def test_chains_are_equal(monkeypatch, name):
         found[str(row)] = distance(our_image(config, steps), their_image(config, steps, monkeypatch))
     print(name, len(found), "equal, at most", max(found.values()))
     assert not {row: far for row, far in found.items() if not far < TOLERANCE}
+
+
+SHIFTED = FLOW | {"flow_shift": 3.0}
+FLOWS = [
+    ("DPMSolverMultistepScheduler", {"solver_order": 3}, 10),
+    ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "thresholding": True}, 7),
+    ("DPMSolverSinglestepScheduler", {"solver_type": "heun"}, 8),
+    ("UniPCMultistepScheduler", {}, 7),
+    ("UniPCMultistepScheduler", {"flow_shift": 1.0, "shift_terminal": 0.1237, "solver_order": 3}, 10),
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "values", "steps"), FLOWS)
+def test_chains_of_flows_are_equal(monkeypatch, name, values, steps):
+    config = {"_class_name": name} | SHIFTED | values
+    there = their_image(config, steps, monkeypatch)
+    assert distance(our_image(config, steps), there) < TOLERANCE
+    assert distance(our_image(config | {"flow_shift": 2.0}, steps), there) > 10 * TOLERANCE
 
 
 WRONG = {
