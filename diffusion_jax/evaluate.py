@@ -3,6 +3,7 @@
   python -m diffusion_jax.evaluate --workdir runs/digits --num 1000 --extractor digits
   python -m diffusion_jax.evaluate --workdir runs/cifar --num 50000 --extractor pt_inception-2015-12-05-6726825d.pth
   python -m diffusion_jax.evaluate --workdir runs/digits --num 0 --likelihood bound
+  python -m diffusion_jax.evaluate --workdir runs/edm --num 0 --likelihood ode --tolerance 1e-4
   python -m diffusion_jax.evaluate --images mine/ --reference theirs/ --extractor pt_inception-2015-12-05-6726825d.pth
   python -m diffusion_jax.evaluate --compare a/evaluation.json b/evaluation.json
 

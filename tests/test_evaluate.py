@@ -9,16 +9,18 @@ import time
 from collections import namedtuple
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax import evaluate, train
+from diffusion_jax import evaluate, images, parameterizations, schedules, train
 from diffusion_jax.data import sources
 from diffusion_jax.errors import InputError, NotFiniteError
 from diffusion_jax.evaluation import extractors, frechet, kept, protocol, quality, report
 from diffusion_jax.likelihood import adaptive
+from diffusion_jax.recipes import likelihoods
 from tests import tiny, tiny_flow
 from tests.test_cli import run
 
@@ -272,6 +274,30 @@ def test_a_likelihood_that_is_not_finite_is_named_where_it_arises(part, place, s
     source = [{"image": np.int32(i)} for i in range(7)]
     with pytest.raises(NotFiniteError, match=said):
         quality.likelihood(function, {"w": jnp.zeros(1)}, experiment, source, 7, 8, 0)
+
+
+def test_a_flow_says_the_same_in_steps_and_to_a_tolerance_and_where_it_breaks():
+    """By what recipes make of it: uniform noise in the bins, bits an entry; the third of three images breaks."""
+    schedule = schedules.flow()
+    x0 = images.to_float(np.random.default_rng(0).integers(0, 256, (3, 2, 2, 1)).astype(np.uint8))
+    x0[2] = 1.0
+    grid = likelihoods.level_grid(schedule)
+
+    def apply(params, x, t):
+        mean = x * ((1 - t) * 0.25 / ((1 - t) ** 2 * 0.25 + t**2))[:, None, None, None]
+        return jnp.where(jnp.sum(x, axis=(1, 2, 3), keepdims=True) > 3.9, jnp.nan, mean)
+
+    keys, x0_says = jax.random.split(jax.random.key(0), 3), parameterizations.x0(lambda t: t)
+    made = likelihoods.flow(schedule, grid)(apply, x0_says, None), likelihoods.flow_to_tolerance(schedule, grid)(
+        apply, x0_says, 1e-3
+    )
+    steps, tolerance = (jax.jit(fn)(None, keys, x0) for fn in made)
+    np.testing.assert_allclose(steps.total[:2], tolerance.total[:2], atol=2e-3)  # a diagonal Jacobian has no noise
+    assert (steps.evaluations == 352).all()
+    for found in (steps, tolerance):
+        assert found.ending.tolist() == [adaptive.ARRIVED, adaptive.ARRIVED, adaptive.NOT_FINITE]
+        assert not np.isfinite(found.error[2])
+        assert (found.error[:2] < 2e-3).all()
 
 
 def test_an_extractor_of_ones_own(digits, tmp_path):

@@ -301,6 +301,14 @@ def test_a_tables_grid_ends_at_its_first_entry_whatever_the_steps():
     assert np.diff(log_ratio)[10:].max() < 0.4
     with pytest.raises(InputError, match="999 steps, not 1000"):
         likelihood.table_times(table, 1000, 1000)
+    # Last entries that are far apart, and one without any signal, are left out.
+    clipped, silent = schedules.cosine_betas(1000), schedules.zero_terminal_snr(schedules.linear_betas(1000))
+    for betas in (clipped, silent):
+        schedule = schedules.from_betas(betas)
+        times = likelihood.table_times(schedule, 1000, 999)
+        assert 0.997 <= times[0] < 1
+        ratio = schedule.alpha(times[:2]) / schedule.sigma(times[:2])
+        assert 0 < ratio[1] < 1.6 * ratio[0] < 0.01
 
 
 def test_bad_input_is_named():

@@ -20,6 +20,7 @@ from diffusion_jax.likelihood.dequantization import lifted as lifted
 from diffusion_jax.likelihood.dequantization import logit_normal_dequantizer as logit_normal_dequantizer
 from diffusion_jax.likelihood.dequantization import uniform_dequantizer as uniform_dequantizer
 from diffusion_jax.likelihood.flow import Density as Density
+from diffusion_jax.likelihood.flow import Directions as Directions
 from diffusion_jax.likelihood.flow import evaluations as evaluations
 from diffusion_jax.likelihood.flow import exact_trace as exact_trace
 from diffusion_jax.likelihood.flow import hutchinson as hutchinson

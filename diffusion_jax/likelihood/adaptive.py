@@ -117,8 +117,8 @@ def adaptive_likelihood(
     What it means, and what the arguments mean, is as for `ode_likelihood`. The directions of an estimated trace are
     drawn once an example and kept along its way, as in FFJORD, for noise would break the control of steps. The
     estimate is as unbiased as with new ones, but does not average over steps: two probes are usual, for one does not
-    know its noise. Neighbours change an example's number by rounding alone, which may refuse a step that was taken before:
-    within the tolerance. Derivatives in forward mode only, for the number of steps is not known before.
+    know its noise. Neighbours change an example's number by rounding alone, which may refuse a step that would be
+    taken without them: within the tolerance. Derivatives in forward mode only, for the steps are not counted before.
 
     Args:
       times: the first and the last, [2]: `flow_times(schedule, 1, level, first)`.

@@ -107,8 +107,9 @@ def hutchinson(probes: int = 1, law: Callable = rademacher) -> Callable:
     """An unbiased estimate from `probes` random directions (Hutchinson 1990; FFJORD, Grathwohl et al. 2019).
 
     Args:
-      probes: directions, each a Jacobian-vector product; drawn anew at every evaluation of the network, so that
-        steps average over them too. `InputError` unless >= 1.
+      probes: directions, each a Jacobian-vector product. On a grid they are drawn anew at every evaluation of the
+        network, so that steps average over them too; to a tolerance (`adaptive`) they are kept along the way.
+        `InputError` unless >= 1.
       law: `(key, shape, dtype) -> array` of independent entries with mean 0 and variance 1: `rademacher`,
         `jax.random.normal`.
     """
@@ -227,7 +228,7 @@ def ode_likelihood(
     The model is the flow from x_1 ~ N(0, alpha_1^2 + sigma_1^2), which `samplers.heun` walks down; here it is walked
     up from sigma / alpha at times[-1]. What the result is exact in: the trace, if `exact_trace()`; the solver's order
     in the steps, 4 or 2; float32 rounding grows with d, about 1e-5 bits an entry at d = 3072. The flow is walked in a
-    half and a quarter of the steps too, for the error: 1.75 times the work.
+    half and a quarter of the steps too, for the error: 1.75 times the work. `adaptive_likelihood` chooses its steps.
 
     Args:
       denoise: `(x_t [B, ...], t) -> Estimate`; its mean is used, and must be smooth: leave clipping out.

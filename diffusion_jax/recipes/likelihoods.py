@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax import likelihood, losses, losses_discrete, processes, rng, timesteps, variances
-from diffusion_jax.likelihood.adaptive import ARRIVED
+from diffusion_jax.likelihood.adaptive import ARRIVED, NOT_FINITE
 from diffusion_jax.likelihood.chain import make_denoiser
 from diffusion_jax.schedules import Schedule
 
@@ -103,7 +103,7 @@ def flow(schedule: Schedule, grid: Callable, usual: int = 50, solver=likelihood.
             found = likelihood.ode_likelihood(denoise, schedule, times, x, keys, solver=solver)
             count = jnp.full(len(x), likelihood.evaluations(times, solver), jnp.int32)
             none = jnp.zeros_like(found.error)  # the error has the noise in it
-            return likelihood.Solution(*found, none, count, jnp.full_like(count, ARRIVED))
+            return likelihood.Solution(*found, none, count, jnp.where(jnp.isfinite(found.error), ARRIVED, NOT_FINITE))
 
         return _of_pixels(apply, parameterization, times, solve)
 
