@@ -8,7 +8,7 @@ experiments.digits_quality --workdir runs/bits`, 1000 images, one run).
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import bits, pixels
+from diffusion_jax.methods import bits, pixels
 
 LEVELS, BITS = 17, 5
 

@@ -8,7 +8,7 @@ experiments.digits_quality --workdir runs/blur`, 1000 images, one run).
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import blur, pixels
+from diffusion_jax.methods import blur, pixels
 
 
 def get_config():

@@ -8,7 +8,7 @@ pixels (`python -m experiments.digits_quality --workdir runs/blurring`, 1000 ima
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import blurring, pixels
+from diffusion_jax.methods import blurring, pixels
 
 
 def get_config():

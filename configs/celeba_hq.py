@@ -7,9 +7,9 @@ Not yet trained with this code. TFDS cannot download this set: make data256x256.
 (celeb_a_hq, manual download), put it into its `downloads/manual`, and prepare with the extra `tfds`.
 """
 
-from diffusion_jax import variances
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ddpm, pixels
+from diffusion_jax.diffusion import variances
+from diffusion_jax.methods import ddpm, pixels
 
 
 def get_config():

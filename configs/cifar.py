@@ -8,7 +8,7 @@ The data (162 MB) is downloaded by TFDS on the first run.
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ddpm
+from diffusion_jax.methods import ddpm
 
 
 def get_config():

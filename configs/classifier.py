@@ -9,8 +9,8 @@ noise agrees with 52 % of the labels at guidance 1, FD 3.99, and with 90 % at 3,
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.models.classifier import Classifier
-from diffusion_jax.recipes import classifier, ddpm, pixels
+from diffusion_jax.methods import classifier, ddpm, pixels
+from diffusion_jax.models.judges.classifier import Classifier
 
 CLASSES = 10
 

@@ -9,8 +9,8 @@ mean grey and noise of 0.2, drawn once.
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import cold, pixels
-from diffusion_jax.recipes.blur import mean_colours
+from diffusion_jax.methods import cold, pixels
+from diffusion_jax.methods.blur import mean_colours
 
 
 def get_config():

@@ -10,7 +10,7 @@ between the edges drawn and those told, beside 0.39 with the edges told to other
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import control, pixels
+from diffusion_jax.methods import control, pixels
 
 
 def get_config():

@@ -19,7 +19,7 @@ noise.)
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ddpm, pixels
+from diffusion_jax.methods import ddpm, pixels
 
 
 def get_config():

@@ -9,7 +9,7 @@ one run).
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import edm, pixels
+from diffusion_jax.methods import edm, pixels
 
 SIGMA_DATA = 0.75  # of the digits' pixels in [-1, 1]
 

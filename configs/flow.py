@@ -8,7 +8,7 @@ pixels (`python -m experiments.digits_quality --workdir runs/flow`, 1000 images,
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import flow, pixels
+from diffusion_jax.methods import flow, pixels
 
 
 def get_config():

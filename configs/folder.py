@@ -6,9 +6,9 @@
 --config.data.shape=(H,W,3), multiples of 16. A few thousand images and 100k steps are a start.
 """
 
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources
-from diffusion_jax.errors import InputError
-from diffusion_jax.recipes import ddpm
+from diffusion_jax.methods import ddpm
 
 
 def get_config():

@@ -14,8 +14,8 @@ training digits themselves and 12.1 for a Gaussian fit to the pixels:
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.models.conditioning import LabelEmbedding
-from diffusion_jax.recipes import guided, pixels
+from diffusion_jax.methods import guided, pixels
+from diffusion_jax.models.blocks.conditioning import LabelEmbedding
 
 CLASSES = 10
 

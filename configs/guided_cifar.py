@@ -9,9 +9,9 @@ code. The data (162 MB) is downloaded by TFDS on the first run.
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.models.adm import ImprovedUNet
-from diffusion_jax.models.conditioning import LabelEmbedding
-from diffusion_jax.recipes import guided, pixels
+from diffusion_jax.methods import guided, pixels
+from diffusion_jax.models.blocks.conditioning import LabelEmbedding
+from diffusion_jax.models.unets.adm import ImprovedUNet
 
 CLASSES = 10
 

@@ -16,13 +16,14 @@ pass (nn.remat), for memory. Not trained to its end with this code.
 
 from flax import linen as nn
 
-from diffusion_jax import schedules, values
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
 from diffusion_jax.data import sources
-from diffusion_jax.models import dit
-from diffusion_jax.models.conditioning import LabelEmbedding
-from diffusion_jax.recipes import guided, pixels
-from diffusion_jax.recipes.compose import base_config, with_dir
-from diffusion_jax.values import Config
+from diffusion_jax.diffusion import schedules
+from diffusion_jax.methods import guided, pixels
+from diffusion_jax.methods.compose import base_config, with_dir
+from diffusion_jax.models.blocks.conditioning import LabelEmbedding
+from diffusion_jax.models.transformers import dit
 
 CLASSES = 1000
 

@@ -11,9 +11,9 @@ The images are TFDS's imagenet_resized/64x64 (some 13 GB), which has the labels 
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.models.adm import ADMUNet
-from diffusion_jax.models.conditioning import LabelEmbedding
-from diffusion_jax.recipes import guided, pixels
+from diffusion_jax.methods import guided, pixels
+from diffusion_jax.models.blocks.conditioning import LabelEmbedding
+from diffusion_jax.models.unets.adm import ADMUNet
 
 CLASSES = 1000
 SPLITS = {"train": "train", "test": "validation"}  # these sets call it so

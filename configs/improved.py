@@ -8,7 +8,7 @@ fit to the pixels (`python -m experiments.digits_quality --workdir runs/improved
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ddpm, improved, pixels
+from diffusion_jax.methods import ddpm, improved, pixels
 
 
 def get_config():

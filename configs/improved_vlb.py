@@ -8,9 +8,9 @@ distance of 10.0, beside 1.1 for the training digits themselves and 12.1 for a G
 (`python -m experiments.digits_quality --workdir runs/improved_vlb`, 1000 images, one run)).
 """
 
-from diffusion_jax import training_times
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ddpm, improved, pixels
+from diffusion_jax.diffusion import training_times
+from diffusion_jax.methods import ddpm, improved, pixels
 
 
 def get_config():

@@ -9,7 +9,7 @@ of the test digits agrees with 94 % of the labels that are drawn along.
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import labelled, pixels
+from diffusion_jax.methods import labelled, pixels
 
 
 def get_config():

@@ -6,9 +6,9 @@ Expect FID 6.36 (4.90 with the larger network). The paper's TPU v3-8 made 2.2 st
 Not yet trained with this code. TFDS prepares it with the extra `tfds` and `pip install tensorflow-io`.
 """
 
-from diffusion_jax import variances
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ddpm, pixels
+from diffusion_jax.diffusion import variances
+from diffusion_jax.methods import ddpm, pixels
 
 SPLITS = {"train": "train", "test": "validation"}  # these sets call it so
 

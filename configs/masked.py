@@ -8,8 +8,8 @@ experiments.digits_quality --workdir runs/masked`, 1000 images, one run).
 """
 
 from diffusion_jax.data import sources
+from diffusion_jax.methods import masked, pixels
 from diffusion_jax.models.tokens import TokenUNet
-from diffusion_jax.recipes import masked, pixels
 
 LEVELS = 17
 

@@ -9,7 +9,7 @@ GPU for 50k steps. Digits are legible after about 5k steps. Not yet trained to t
 from PIL import ImageOps
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ddpm
+from diffusion_jax.methods import ddpm
 
 
 def get_config():

@@ -9,7 +9,7 @@ predictor_corrector, beside 1.1 for the training digits themselves and 12.1 for 
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ncsn, pixels
+from diffusion_jax.methods import ncsn, pixels
 
 SIGMA_MAX = 9.5  # the largest distance between two digits is 9.4
 

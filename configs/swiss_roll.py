@@ -8,7 +8,7 @@ A minute on two CPU cores, 10,000 steps of 256 points. Expect a clean spiral of 
 """
 
 from diffusion_jax.data import toys
-from diffusion_jax.recipes import points
+from diffusion_jax.methods import points
 
 
 def get_config():

@@ -11,12 +11,12 @@ before (3.5) and two (2.7): words that look like English, and no sense.
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax import values, views
-from diffusion_jax.data import text
-from diffusion_jax.models.sequence import SequenceTransformer
-from diffusion_jax.recipes import masked
-from diffusion_jax.recipes.compose import Data, base_config, with_dir
-from diffusion_jax.values import Config
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
+from diffusion_jax.data import text, views
+from diffusion_jax.methods import masked
+from diffusion_jax.methods.compose import Data, base_config, with_dir
+from diffusion_jax.models.transformers.sequence import SequenceTransformer
 
 
 def get_config():

@@ -18,7 +18,7 @@ The extractor is "digits" (comes with the package), the file of the FID's Incept
 6726825d.pth (pretrained.inception.URL; its hash is checked), or a Python file of yours with a function extractor().
 """
 
-from diffusion_jax import ending
+from diffusion_jax.core import ending
 
 if __name__ == "__main__":
     ending.at_once()  # before the rest is imported, which takes seconds
@@ -31,24 +31,17 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import cli, cpu, drawing, files, images, opened, rng
-from diffusion_jax.config import line
-from diffusion_jax.errors import InputError
-from diffusion_jax.evaluation import (
-    extractors,
-    kept,
-    neighbours,
-    protocol,
-    quality,
-    references,
-    report,
-    streaming,
-)
+from diffusion_jax.app import cli, cpu, drawing, opened
+from diffusion_jax.core import files, rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.messages import line
+from diffusion_jax.data import images
+from diffusion_jax.evaluation import extractors, kept, neighbours, protocol, quality, references, report, streaming
 from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.kept import Images
 from diffusion_jax.evaluation.measures import GAUSSIAN
 from diffusion_jax.evaluation.references import Reference
-from diffusion_jax.experiment import SampleRequest
+from diffusion_jax.training.experiment import SampleRequest
 
 SHOWN = 100  # samples in the report
 CLOSEST = 20  # of them with their nearest training images

@@ -18,7 +18,7 @@ A published model is a folder as diffusers lays it out, a name on the Hugging Fa
 flags that its page gives. Nothing in it is executed. Noise, parameterisation and sampler are those of its files.
 """
 
-from diffusion_jax import ending
+from diffusion_jax.core import ending
 
 if __name__ == "__main__":
     ending.at_once()  # before the rest is imported, which takes seconds
@@ -32,11 +32,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import cli, cpu, drawing, opened, rng
-from diffusion_jax.config import line
+from diffusion_jax.app import cli, cpu, drawing, opened
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.messages import line
 from diffusion_jax.data import numpy_files
-from diffusion_jax.errors import InputError
-from diffusion_jax.experiment import SampleRequest
+from diffusion_jax.training.experiment import SampleRequest
 
 
 def main(arguments: list[str]):

@@ -11,7 +11,8 @@ same command goes on from the newest checkpoint, exactly as if it had never stop
 that JAX sees. Every value in the config file can be overridden as --config.SECTION.NAME=VALUE.
 """
 
-from diffusion_jax import ending
+from diffusion_jax.core import ending
+from diffusion_jax.core.messages import line
 
 if __name__ == "__main__":
     ending.at_once()  # before the rest is imported, which takes seconds
@@ -23,8 +24,10 @@ from pathlib import Path
 
 import jax
 
-from diffusion_jax import cli, config, cpu, values
-from diffusion_jax.errors import InputError
+from diffusion_jax import config
+from diffusion_jax.app import cli, cpu
+from diffusion_jax.config import values
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.training import fork
 from diffusion_jax.training.loop import fit
 from diffusion_jax.training.writers import tensorboard
@@ -58,7 +61,7 @@ def main(arguments: list[str]):
     )
     if jax.process_index() == 0 and experiment.samplers:
         workdir = shlex.quote(str(options.workdir))
-        config.line(f"draw from it with: python -m diffusion_jax.sample --workdir {workdir}")
+        line(f"draw from it with: python -m diffusion_jax.sample --workdir {workdir}")
 
 
 def _values(arguments: list[str]) -> str:

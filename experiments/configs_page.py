@@ -2,13 +2,14 @@
 
   python -m experiments.configs_page
 
-Writes them between the page's two marks; tests/test_configs.py fails where the page is not what this would write.
+Writes them between the page's two marks; tests/config/test_configs.py fails where the page is another.
 """
 
 from pathlib import Path
 
 from diffusion_jax import config as configs
-from diffusion_jax import files, values
+from diffusion_jax.config import values
+from diffusion_jax.core import files
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "configs.md"

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax import cli, cpu, hints, images, sample
+from diffusion_jax import sample
+from diffusion_jax.app import cli, cpu
+from diffusion_jax.data import hints, images
 from experiments.digits_quality import Judge
 
 

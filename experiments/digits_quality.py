@@ -39,9 +39,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
-from diffusion_jax import cli, cpu, files, images, sample
-from diffusion_jax.data import sources
-from diffusion_jax.errors import InputError
+from diffusion_jax import sample
+from diffusion_jax.app import cli, cpu
+from diffusion_jax.core import files
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import images, sources
 from diffusion_jax.evaluation.frechet import gaussian_distance as frechet
 from diffusion_jax.evaluation.frechet import moments
 from diffusion_jax.evaluation.neighbours import memorisation

@@ -21,10 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import cli, likelihood, schedules
-from diffusion_jax.arrays import expand
-from diffusion_jax.distributions import Gaussian
-from diffusion_jax.schedules import Schedule
+from diffusion_jax.app import cli
+from diffusion_jax.core.arrays import expand
+from diffusion_jax.core.distributions import Gaussian
+from diffusion_jax.diffusion import likelihood, schedules
+from diffusion_jax.diffusion.schedules import Schedule
 
 LEVEL = 1e-3  # of noise, where walks begin
 PARTS, STDS = np.array([0.3, 0.7]), np.array([0.3, 0.05])

@@ -41,9 +41,10 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax import cli, evaluation, images
-from diffusion_jax.data import sources
-from diffusion_jax.errors import InputError
+from diffusion_jax import evaluation
+from diffusion_jax.app import cli
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import images, sources
 from experiments import digits_quality
 
 QUALITY = (("real", "good", "short", "noise"), ("real", "noisy", "noise"))  # from good to bad

@@ -16,22 +16,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import (
-    cli,
+from diffusion_jax import make_sample_fn
+from diffusion_jax.app import cli
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import images, sources
+from diffusion_jax.diffusion import (
     editing,
     guidance,
-    images,
     inpainting,
-    make_sample_fn,
     parameterizations,
     processes,
     samplers,
     schedules,
     timesteps,
 )
-from diffusion_jax.data import sources
-from diffusion_jax.errors import InputError
-from diffusion_jax.recipes import pixels
+from diffusion_jax.methods import pixels
 from diffusion_jax.training import workdir
 from diffusion_jax.training.checkpoint import Checkpoints
 from experiments.digits_quality import SHAPE, Judge

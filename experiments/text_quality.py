@@ -21,9 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_jax import cli, opened, rng, training_times
+from diffusion_jax.app import cli, opened
+from diffusion_jax.core import rng
 from diffusion_jax.data import text
-from diffusion_jax.losses import Context
+from diffusion_jax.diffusion import training_times
+from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.training import workdir
 
 BATCH = 64

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 
-from diffusion_jax import cli
+from diffusion_jax.app import cli
 from diffusion_jax.data import sources
-from diffusion_jax.pretrained import safetensors_file
+from diffusion_jax.pretrained.formats import safetensors_file
 from experiments import digits_quality
 
 

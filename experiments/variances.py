@@ -15,22 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_jax import (
-    cli,
-    guidance,
-    images,
-    make_sample_fn,
-    opened,
-    parameterizations,
-    processes,
-    rng,
-    samplers,
-    schedules,
-    timesteps,
-    variances,
-)
-from diffusion_jax.errors import InputError
-from diffusion_jax.recipes import pixels
+from diffusion_jax import make_sample_fn
+from diffusion_jax.app import cli, opened
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import images
+from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, schedules, timesteps, variances
+from diffusion_jax.methods import pixels
 from diffusion_jax.training import workdir
 from experiments.digits_quality import SHAPE, Judge
 

@@ -8,12 +8,19 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from diffusion_jax import likelihood, parameterizations, schedules
-from diffusion_jax.distributions import Gaussian
-from diffusion_jax.errors import InputError, NotFiniteError
-from diffusion_jax.likelihood import ENDINGS, adaptive, adaptive_likelihood, exact_trace, flow_times, ode_likelihood
-from diffusion_jax.likelihood.runge_kutta import DOPRI5
-from tests.test_likelihood_flow import (
+from diffusion_jax.core.distributions import Gaussian
+from diffusion_jax.core.errors import InputError, NotFiniteError
+from diffusion_jax.diffusion import likelihood, parameterizations, schedules
+from diffusion_jax.diffusion.likelihood import (
+    ENDINGS,
+    adaptive,
+    adaptive_likelihood,
+    exact_trace,
+    flow_times,
+    ode_likelihood,
+)
+from diffusion_jax.diffusion.likelihood.runge_kutta import DOPRI5
+from tests.diffusion.likelihood.test_likelihood_flow import (
     COVARIANCES,
     LEVEL,
     MEANS,

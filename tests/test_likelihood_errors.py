@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion_jax import likelihood, parameterizations
+from diffusion_jax.diffusion import likelihood, parameterizations
 from experiments import likelihood_errors as errors
 
 BAR = 3  # the mean error that is found is at most this times the mean that is said

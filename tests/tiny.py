@@ -1,8 +1,8 @@
 """A config whose network compiles in seconds: real digits, every part of the real thing, nothing to look at."""
 
-from diffusion_jax import schedules
 from diffusion_jax.data import sources
-from diffusion_jax.recipes import ddpm
+from diffusion_jax.diffusion import schedules
+from diffusion_jax.methods import ddpm
 
 
 def get_config():

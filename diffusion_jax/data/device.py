@@ -2,7 +2,7 @@
 
 import collections
 
-from diffusion_jax.errors import InputError
+from diffusion_jax.core.errors import InputError
 
 
 def prefetch(iterator, put, size=2):

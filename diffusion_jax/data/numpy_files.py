@@ -15,9 +15,9 @@ from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
-from diffusion_jax import files
-from diffusion_jax.errors import InputError
-from diffusion_jax.files import MEBIBYTE, Bounded
+from diffusion_jax.core import files
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.files import MEBIBYTE, Bounded
 
 SMALL = 256 * MEBIBYTE  # bytes of arrays that are read whole, however well they were packed
 RATIO = 4  # beyond that: times the file's bytes

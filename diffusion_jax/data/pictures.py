@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageOps
 
-from diffusion_jax import files
-from diffusion_jax.errors import InputError
+from diffusion_jax.core import files
+from diffusion_jax.core.errors import InputError
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's name for them
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # others of Pillow's start programs, such as Ghostscript

@@ -7,7 +7,7 @@ only when it is computed, and hosts only who computes which part of it. So a pos
 
 import grain
 
-from diffusion_jax.errors import InputError
+from diffusion_jax.core.errors import InputError
 
 
 def batches(source, *, batch_size, seed, transforms=(), host=0, hosts=1, threads=4, prefetch=8):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax.config import line
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.messages import line
 from diffusion_jax.data import numpy_files, pictures
-from diffusion_jax.errors import InputError
 
 
 class Arrays:

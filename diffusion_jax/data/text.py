@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffusion_jax import files
-from diffusion_jax.errors import InputError
+from diffusion_jax.core import files
+from diffusion_jax.core.errors import InputError
 
 
 class Alphabet(NamedTuple):

@@ -5,8 +5,8 @@ As in `sources`, but what an example holds is not a uint8 image.
 
 import numpy as np
 
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.data.sources import Mapped
-from diffusion_jax.errors import InputError
 
 _SCALE = 7.0  # of scikit-learn's units in one of ours: unit variance, all but a few per cent
 _NOISE = 0.35  # in scikit-learn's

@@ -9,12 +9,7 @@ none may be compared between extractors or between different numbers of images.
 from diffusion_jax.evaluation.extractors import Extractor, digits, inception
 from diffusion_jax.evaluation.frechet import Moments
 from diffusion_jax.evaluation.measures import MEASURES, Measure
-from diffusion_jax.evaluation.neighbours import (
-    density_coverage,
-    memorisation,
-    nearest,
-    precision_recall,
-)
+from diffusion_jax.evaluation.neighbours import density_coverage, memorisation, nearest, precision_recall
 from diffusion_jax.evaluation.scores import inception_score, kernel_distance, kernel_distance_subsets
 from diffusion_jax.evaluation.streaming import extract, moments, stream
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffusion_jax.errors import InputError
+from diffusion_jax.core.errors import InputError
 
 ROWS = 1000  # looked at a time, so that what is on disk stays there
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from diffusion_jax import images
-from diffusion_jax.errors import InputError
-from diffusion_jax.models.inception import Inception, resized
-from diffusion_jax.pretrained import digest, safetensors_file
-from diffusion_jax.pretrained import inception as published
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import images
+from diffusion_jax.models.judges.inception import Inception, resized
+from diffusion_jax.pretrained.families import inception as published
+from diffusion_jax.pretrained.formats import digest, safetensors_file
 
 FEATURES = "features"  # what every extractor gives
 SPATIAL = "spatial"
@@ -49,11 +49,11 @@ def inception(path) -> Extractor:
     the papers' code (Inception Score). "spatial" [B, 2023] are the first 7 channels of mixed_6, 17 x 17 pixels of
     them (sFID: Nash et al. 2021, by the layer that Dhariwal & Nichol 2021 evaluate).
 
-    Images are resized as by the original code of the FID (`models.inception.resized`). Ports that put pixels at
-    half-integers, pytorch-fid among them, give somewhat other figures.
+    Images are resized as by the original code of the FID (`models.judges.inception.resized`). Ports that put pixels
+    at half-integers, pytorch-fid among them, give somewhat other figures.
 
     Args:
-      path: the file that `pretrained.inception.URL` points to, 96 MB. It does not come with this package.
+      path: the file that `pretrained.families.inception.URL` points to, 96 MB. It does not come with this package.
 
     Raises:
       InputError: no such file, or another one (its SHA-256 is checked).

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.evaluation import checks
 
 ROUNDING = 1e-10  # of the largest eigenvalue: what a covariance's smallest may be below 0

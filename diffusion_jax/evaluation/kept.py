@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffusion_jax import files
-from diffusion_jax.config import line
+from diffusion_jax.core import files
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.messages import line
 from diffusion_jax.data import numpy_files, pictures, sources
-from diffusion_jax.errors import InputError
 
 PART, BYTES = 500, 2**26  # images read at a time, and their bytes, so that memory does not grow with their number
 NAMES = ("images", "arr_0")  # of arrays of images in .npz files: ours, and everyone's

@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax import files
 from diffusion_jax.config import flatten
-from diffusion_jax.errors import InputError, NotFiniteError
+from diffusion_jax.core import files
+from diffusion_jax.core.errors import InputError, NotFiniteError
 
 LONGEST = 16 * files.MEBIBYTE  # bytes of a report
 PACKAGES = ("diffusion_jax", "jax", "jaxlib", "flax", "numpy")

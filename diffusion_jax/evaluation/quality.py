@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_jax import rng
-from diffusion_jax.errors import NotFiniteError, RunError
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import NotFiniteError, RunError
+from diffusion_jax.diffusion.likelihood import ENDINGS
 from diffusion_jax.evaluation import streaming
 from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.kept import Images
 from diffusion_jax.evaluation.measures import MEASURES
-from diffusion_jax.likelihood import ENDINGS
-from diffusion_jax.training.parallel import DataParallel
+from diffusion_jax.parallel.replicated import DataParallel
 
 
 def features(extractor: Extractor, images: Images, folder: Path, size: int = 64) -> dict[str, np.ndarray]:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.data import numpy_files
-from diffusion_jax.errors import InputError, RunError
 from diffusion_jax.evaluation import checks, extractors, frechet, kept, streaming
 from diffusion_jax.evaluation.extractors import FEATURES, SPATIAL, Extractor
 from diffusion_jax.evaluation.kept import Images

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax import files, images
+from diffusion_jax.core import files
+from diffusion_jax.data import images
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffusion_jax.errors import InputError
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.evaluation import checks
 
 

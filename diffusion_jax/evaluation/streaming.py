@@ -11,12 +11,12 @@ import numpy as np
 from jax.tree_util import Partial
 from tqdm import tqdm
 
-from diffusion_jax import images as pixels
-from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.core.errors import InputError, RunError
+from diffusion_jax.data import images as pixels
 from diffusion_jax.evaluation import frechet
 from diffusion_jax.evaluation.extractors import FEATURES, Extractor
 from diffusion_jax.evaluation.frechet import Moments
-from diffusion_jax.training.parallel import DataParallel
+from diffusion_jax.parallel.replicated import DataParallel
 
 SLACK = 1 / 255  # half a level: how far beyond [-1, 1] a float image may be, and still be rounded to one in it
 CHUNK = 1000  # rows of features that are added to moments at a time: a covariance costs more than the features

@@ -1,18 +1,18 @@
 """Flax Linen networks. They know nothing of training, processes or configuration.
 
-All are called with (x, time, cond=None, dropout_keys=None); what may be in `cond` is said in `models.conditioning`.
+All are called with (x, time, cond=None, dropout_keys=None); `models.blocks.conditioning` says what may be in `cond`.
 """
 
-from diffusion_jax.models.adm import AdditiveUNet, ADMUNet, ImprovedUNet
-from diffusion_jax.models.beside import Beside
-from diffusion_jax.models.classifier import Classifier
-from diffusion_jax.models.controlnet import Controlled, ControlNet
-from diffusion_jax.models.dit import DiT
+from diffusion_jax.models.judges.classifier import Classifier
 from diffusion_jax.models.mlp import MLP
-from diffusion_jax.models.ncsnpp import NCSNpp
-from diffusion_jax.models.super_resolution import SuperResolution
-from diffusion_jax.models.text_unet import TextUNet
-from diffusion_jax.models.unet import UNet
+from diffusion_jax.models.transformers.dit import DiT
+from diffusion_jax.models.unets.adm import AdditiveUNet, ADMUNet, ImprovedUNet
+from diffusion_jax.models.unets.beside import Beside
+from diffusion_jax.models.unets.controlnet import Controlled, ControlNet
+from diffusion_jax.models.unets.ncsnpp import NCSNpp
+from diffusion_jax.models.unets.super_resolution import SuperResolution
+from diffusion_jax.models.unets.text_unet import TextUNet
+from diffusion_jax.models.unets.unet import UNet
 
 __all__ = [
     "MLP",

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.models.conditioning import check_names, embedded
-from diffusion_jax.models.layers import TimeEmbedding, dense, zero_init
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.models.blocks.conditioning import check_names, embedded
+from diffusion_jax.models.blocks.layers import TimeEmbedding, dense, zero_init
 
 
 class MLP(nn.Module):

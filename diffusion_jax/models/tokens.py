@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import jax
 from flax import linen as nn
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.models.unet import UNet
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.models.unets.unet import UNet
 
 
 class TokenUNet(nn.Module):

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from diffusion_jax import files
-from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained import safetensors_file
-from diffusion_jax.pretrained.files import WEIGHTS
+from diffusion_jax.core import files
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.pretrained.formats import safetensors_file
+from diffusion_jax.pretrained.formats.files import WEIGHTS
 from diffusion_jax.pretrained.layouts import Layout, same
 
 OTHERS = "these are not the weights of this network"

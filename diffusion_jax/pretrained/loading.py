@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.files import write_json
-from diffusion_jax.pretrained import diffusers_configs, entries, files, scheduler
-from diffusion_jax.pretrained.dit_config import dit
-from diffusion_jax.pretrained.ncsnpp import has_skips, ncsnpp
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.files import write_json
+from diffusion_jax.pretrained import entries
+from diffusion_jax.pretrained.families import diffusers_configs
+from diffusion_jax.pretrained.families.dit_config import dit
+from diffusion_jax.pretrained.families.ncsnpp import has_skips, ncsnpp
+from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.published import Network
-from diffusion_jax.pretrained.scheduler import Sampling
+from diffusion_jax.pretrained.schedulers import scheduler
+from diffusion_jax.pretrained.schedulers.scheduler import Sampling
 
 # What is a network, its scheduler, and whether it is told a label, and nothing else; in one folder without others.
 PIPELINES = {

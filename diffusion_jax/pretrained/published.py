@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from diffusion_jax.errors import InputError
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.pretrained import entries, heard
 from diffusion_jax.pretrained.entries import Entry
 

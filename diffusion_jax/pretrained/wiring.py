@@ -7,7 +7,7 @@ from diffusion_jax.pretrained.layouts import Layout, conv, same
 
 
 class Wiring(NamedTuple):
-    """How many blocks of which width a U-Net has, and where (`models.skeleton`).
+    """How many blocks of which width a U-Net has, and where (`models.unets.skeleton`).
 
     Attributes:
       widths: channels of each level, the full resolution first; the first convolution has those of the first level.

@@ -24,10 +24,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.core.errors import InputError, RunError
+from diffusion_jax.parallel.replicated import to_host
 from diffusion_jax.training import manifest
 from diffusion_jax.training.manifest import DamagedError, Ledger
-from diffusion_jax.training.parallel import to_host
 from diffusion_jax.training.state import TrainState
 
 AVERAGE = "average_{}"  # an item

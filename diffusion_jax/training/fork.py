@@ -10,10 +10,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.experiment import Experiment
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.training import workdir
 from diffusion_jax.training.checkpoint import AVERAGE, Checkpoints
+from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.state import TrainState
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax.errors import InputError, RunError
-from diffusion_jax.pretrained import safetensors_file
+from diffusion_jax.core.errors import InputError, RunError
+from diffusion_jax.pretrained.formats import safetensors_file
 from diffusion_jax.training import manifest
 
 FILE = "held.safetensors"

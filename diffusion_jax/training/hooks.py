@@ -15,7 +15,7 @@ class Hook(NamedTuple):
       every: steps between its calls; 0 for the end alone. It is called at the end in any case, but not where a signal
         stops the run.
       call: `(step, state: TrainState)`. The state is on the devices, all its metrics are finite, and the next call
-        takes its memory: `training.parallel.to_host` makes a copy, which every host has to ask for.
+        takes its memory: `parallel.replicated.to_host` makes a copy, which every host has to ask for.
     """
 
     every: int

@@ -8,8 +8,8 @@ import threading
 import jax
 from jax.experimental import multihost_utils
 
-from diffusion_jax import ending
-from diffusion_jax.config import line
+from diffusion_jax.core import ending
+from diffusion_jax.core.messages import line
 
 
 class Interrupt:

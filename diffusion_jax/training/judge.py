@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax import rng
-from diffusion_jax.errors import InputError
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.evaluation import extractors, frechet, kept, streaming
-from diffusion_jax.experiment import Experiment
 from diffusion_jax.training import metrics
+from diffusion_jax.training.experiment import Experiment
 
 DISTANCE = "frechet_distance"
 SMALLEST = "frechet_distance_min_over_training"  # what papers report; chosen by itself, it is a little too good

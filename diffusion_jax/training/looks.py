@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffusion_jax import images, rng
-from diffusion_jax.config import line
-from diffusion_jax.errors import InputError, NotFiniteError
-from diffusion_jax.experiment import Experiment
-from diffusion_jax.training import calls, metrics
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError, NotFiniteError
+from diffusion_jax.core.messages import line
+from diffusion_jax.data import images
+from diffusion_jax.parallel import calls
+from diffusion_jax.training import metrics
+from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.judge import Judge, distances
 
 

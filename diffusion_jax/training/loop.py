@@ -12,20 +12,22 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax import files, rng, values
-from diffusion_jax.config import line
+from diffusion_jax.config import values
+from diffusion_jax.core import files, rng
+from diffusion_jax.core.errors import InputError, RunError
+from diffusion_jax.core.messages import line
 from diffusion_jax.data import pipeline
 from diffusion_jax.data.device import prefetch
-from diffusion_jax.errors import InputError, RunError
-from diffusion_jax.experiment import Experiment
-from diffusion_jax.training import calls, fork, held, interrupt, metrics, snapshots
+from diffusion_jax.parallel import calls
+from diffusion_jax.parallel.replicated import to_host
+from diffusion_jax.parallel.sharded import parallel_for
+from diffusion_jax.training import fork, held, interrupt, metrics, snapshots
 from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.hooks import Hook
 from diffusion_jax.training.judge import Judge
 from diffusion_jax.training.looks import Looks
 from diffusion_jax.training.metrics import Log
-from diffusion_jax.training.parallel import to_host
-from diffusion_jax.training.sharded import parallel_for
 from diffusion_jax.training.state import TrainState, init_state
 from diffusion_jax.training.step import check_parts, make_train_step
 from diffusion_jax.training.workdir import Parent, claim, locked, parent_of

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from diffusion_jax import files
+from diffusion_jax.core import files
 
 DIGEST = "sha256"
 BEFORE = {"position", "crc32"}  # keys of a manifest before there were digests

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_jax.errors import RunError
+from diffusion_jax.core.errors import RunError
 from diffusion_jax.training.writers import Lines, Writer
 
 LAG = 2

@@ -1,6 +1,6 @@
 """Optimisers, from the values of `config.train`: `train -> Optimizer`.
 
-A method has one as a part (`recipes.compose.Method.optimizer`); any other function of the kind will do.
+A method has one as a part (`methods.compose.Method.optimizer`); any other function of the kind will do.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,8 +11,8 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from diffusion_jax import values
-from diffusion_jax.values import Config
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
 
 
 class Optimizer(NamedTuple):

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from diffusion_jax import averages
-from diffusion_jax.config import line
-from diffusion_jax.errors import InputError, RunError
-from diffusion_jax.pretrained import safetensors_file
+from diffusion_jax.core.errors import InputError, RunError
+from diffusion_jax.core.messages import line
+from diffusion_jax.pretrained.formats import safetensors_file
+from diffusion_jax.training import averages
 
 NAME = re.compile(r"sigma_rel_([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)_([0-9]{8,10})\.safetensors")
 CRC = "crc32"

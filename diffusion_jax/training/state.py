@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffusion_jax.training_times import Times
+from diffusion_jax.diffusion.training_times import Times
 
 
 class TrainState(NamedTuple):

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffusion_jax import rng
-from diffusion_jax.averages import Average, exponential, update
-from diffusion_jax.errors import InputError
-from diffusion_jax.losses import Context
-from diffusion_jax.training.parallel import MAPPED, Shares
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.diffusion.losses import Context
+from diffusion_jax.diffusion.training_times import Times
+from diffusion_jax.parallel.replicated import MAPPED, Shares
+from diffusion_jax.training.averages import Average, exponential, update
 from diffusion_jax.training.state import TrainState
-from diffusion_jax.training_times import Times
 
 LOGGED = {"step", "loss", "grad_norm", "examples_per_second"}  # names of the log's own
 

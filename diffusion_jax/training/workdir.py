@@ -21,9 +21,10 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from diffusion_jax import config as configs
-from diffusion_jax import files
-from diffusion_jax.errors import InputError
-from diffusion_jax.values import MOST, REFUSALS, Text, Truth, Whole, short
+from diffusion_jax.config.values import MOST, REFUSALS, Text, Truth, Whole, short
+from diffusion_jax.core import files
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.messages import line
 
 LARGEST = 2**20  # of a config.json, in bytes
 SHOWN = 4  # differences in a message
@@ -150,7 +151,7 @@ def locked(workdir: Path, host: int = 0):
         except BlockingIOError as error:
             raise InputError(f"another run is using {workdir}; wait for it, or choose another --workdir") from error
         except OSError as error:  # some network file systems have no locks
-            configs.line(f"{workdir} cannot be locked ({error.strerror}); take care that no other run uses it")
+            line(f"{workdir} cannot be locked ({error.strerror}); take care that no other run uses it")
         yield
 
 

@@ -17,7 +17,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from diffusion_jax.config import line
+from diffusion_jax.core.messages import line
 
 SECONDS = 10.0  # between two plain lines, and between two moments at which TensorBoard's file is brought to disk
 

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 import jax
 
 from configs import digits
-from diffusion_jax import cpu
+from diffusion_jax.app import cpu
 from diffusion_jax.data import pipeline
 from diffusion_jax.data.device import prefetch
-from diffusion_jax.training import calls
+from diffusion_jax.parallel import calls
+from diffusion_jax.parallel.replicated import DataParallel
+from diffusion_jax.parallel.sharded import parallel_for
 from diffusion_jax.training.metrics import Log
-from diffusion_jax.training.parallel import DataParallel
-from diffusion_jax.training.sharded import parallel_for
 from diffusion_jax.training.state import init_state
 from experiments.benchmarks.ours import begin, drawn
 from experiments.benchmarks.sizes import SIZES

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 
-from diffusion_jax.models import convolution as conv3x3
+from diffusion_jax.models.ops import convolution as conv3x3
 
 
 def flops(jaxpr) -> int:

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import cpu
-from diffusion_jax.models.adm import ADMUNet, heads_of_width
-from diffusion_jax.models.conditioning import LabelEmbedding
-from diffusion_jax.models.controlnet import Controlled, HintEncoder
-from diffusion_jax.models.dit import DiT
-from diffusion_jax.models.text_unet import TextUNet
-from diffusion_jax.models.unet import UNet
+from diffusion_jax.app import cpu
+from diffusion_jax.models.blocks.conditioning import LabelEmbedding
+from diffusion_jax.models.transformers.dit import DiT
+from diffusion_jax.models.unets.adm import ADMUNet, heads_of_width
+from diffusion_jax.models.unets.controlnet import Controlled, HintEncoder
+from diffusion_jax.models.unets.text_unet import TextUNet
+from diffusion_jax.models.unets.unet import UNet
 from experiments.benchmarks.networks import CLASSES, HINT, NETWORKS, TOKENS, TOLD
 
 # Makers of each network, from what `NETWORKS` says of it and its fields.

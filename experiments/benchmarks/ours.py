@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffusion_jax import cpu, drawing, rng, samplers
-from diffusion_jax.experiment import SampleRequest
-from diffusion_jax.training import calls
-from diffusion_jax.training.parallel import AXIS, DataParallel
+from diffusion_jax.app import cpu, drawing
+from diffusion_jax.core import rng
+from diffusion_jax.diffusion import samplers
+from diffusion_jax.parallel import calls
+from diffusion_jax.parallel.replicated import AXIS, DataParallel
+from diffusion_jax.training.experiment import SampleRequest
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from experiments.benchmarks.ddpm import CHAINS

@@ -11,18 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax import (
-    config,
-    cpu,
-    guidance,
-    parameterizations,
-    processes,
-    samplers,
-    schedules,
-    timesteps,
-    variances,
-)
-from diffusion_jax.recipes import pixels
+from diffusion_jax import config
+from diffusion_jax.app import cpu
+from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, schedules, timesteps, variances
+from diffusion_jax.methods import pixels
 
 TABLE = 1000
 CORRECTIONS = 1  # of predictor_corrector, a level

@@ -8,7 +8,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from configs import cifar, digits, imagenet256_dit, lsun_church
-from diffusion_jax import (
+from diffusion_jax.diffusion import (
     guidance,
     losses,
     parameterizations,
@@ -19,11 +19,11 @@ from diffusion_jax import (
     training_times,
     variances,
 )
-from diffusion_jax.experiment import Experiment, SampleRequest
-from diffusion_jax.models import dit
-from diffusion_jax.models.conditioning import LabelEmbedding
-from diffusion_jax.recipes import pixels
-from diffusion_jax.recipes.compose import Method, Walk, compose
+from diffusion_jax.methods import pixels
+from diffusion_jax.methods.compose import Method, Walk, compose
+from diffusion_jax.models.blocks.conditioning import LabelEmbedding
+from diffusion_jax.models.transformers import dit
+from diffusion_jax.training.experiment import Experiment, SampleRequest
 
 TABLE = 1000
 WITHHELD = 0.1  # share of examples that DiT is not told the class of, in training

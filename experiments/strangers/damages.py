@@ -44,8 +44,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax import cli, opened
-from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.app import cli, opened
+from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.loop import fit
 from diffusion_jax.training.state import init_state

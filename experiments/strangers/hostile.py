@@ -36,11 +36,11 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion_jax import pretrained
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import numpy_files, sources
-from diffusion_jax.errors import InputError
 from diffusion_jax.evaluation import kept, protocol, references
 from diffusion_jax.evaluation.extractors import Extractor
-from diffusion_jax.pretrained import files
+from diffusion_jax.pretrained.formats import files
 from experiments.strangers import data, weights
 from experiments.strangers.cases import MARK, Case, zipped
 

@@ -47,7 +47,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from diffusion_jax import cli, ending, train
+from diffusion_jax import train
+from diffusion_jax.app import cli
+from diffusion_jax.core import ending
 from diffusion_jax.training import metrics
 from experiments.strangers import small
 

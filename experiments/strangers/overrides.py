@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_jax import config as configs
-from diffusion_jax import values
+from diffusion_jax.config import values
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD = ("refused", "harmless", "stopped")
@@ -73,7 +73,8 @@ def drawn(rng: np.random.Generator, number: int) -> list[tuple[str, dict[str, st
 
 def outcome(case: tuple[str, dict[str, str]], seconds: int) -> tuple[str, str]:
     """What becomes of one command: (its class, what was said)."""
-    from diffusion_jax import cli, train
+    from diffusion_jax import train
+    from diffusion_jax.app import cli
 
     def late(*_):
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:

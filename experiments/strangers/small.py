@@ -10,8 +10,11 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from diffusion_jax import averages, rng, training_times, views
-from diffusion_jax.experiment import Experiment
+from diffusion_jax.core import rng
+from diffusion_jax.data import views
+from diffusion_jax.diffusion import training_times
+from diffusion_jax.training import averages
+from diffusion_jax.training.experiment import Experiment
 
 WIDTH = 8
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax.pretrained import entries, files, loading
+from diffusion_jax.pretrained import entries, loading
+from diffusion_jax.pretrained.formats import files
 from experiments.strangers.cases import MARK, Case, fifo, unusual, zipped
 from tests.pretrained import crafted as torch_crafted
 

@@ -15,8 +15,9 @@ variance (docs/tables.md has all). On two busy CPU cores the rows of 5, 10 and 2
 long as those of 50, and half of those of 100.
 """
 
-from diffusion_jax import cli, cpu, opened, processes, samplers, timesteps, variances
-from diffusion_jax.experiment import SampleRequest
+from diffusion_jax.app import cli, cpu, opened
+from diffusion_jax.diffusion import processes, samplers, timesteps, variances
+from diffusion_jax.training.experiment import SampleRequest
 from experiments.tables import shared
 from experiments.tables.shared import Cell
 

@@ -18,9 +18,10 @@ from typing import Any
 
 import jax
 
-from diffusion_jax import averages, cli, cpu, opened
-from diffusion_jax.errors import InputError
-from diffusion_jax.experiment import SampleRequest
+from diffusion_jax.app import cli, cpu, opened
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.training import averages
+from diffusion_jax.training.experiment import SampleRequest
 from diffusion_jax.training.loop import fit
 from experiments.tables import shared
 from experiments.tables.shared import Cell

@@ -21,11 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_jax import cli, cpu, drawing, images, rng, samplers
-from diffusion_jax.config import line
-from diffusion_jax.errors import InputError
+from diffusion_jax.app import cli, cpu, drawing
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.messages import line
+from diffusion_jax.data import images
+from diffusion_jax.diffusion import samplers
 from diffusion_jax.evaluation import quality
-from diffusion_jax.experiment import SampleRequest
+from diffusion_jax.training.experiment import SampleRequest
 from experiments.tables import shared
 
 # DDPM's table 4, CIFAR-10 test images: steps of 1000 -> (bits/dim received, RMSE).

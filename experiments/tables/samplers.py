@@ -19,9 +19,10 @@ has more. Some three minutes for EDM's six samplers on two busy CPU cores.
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax import cli, cpu, samplers
-from diffusion_jax.errors import InputError
-from diffusion_jax.experiment import Experiment, SampleRequest
+from diffusion_jax.app import cli, cpu
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.diffusion import samplers
+from diffusion_jax.training.experiment import Experiment, SampleRequest
 from experiments.tables import shared
 from experiments.tables.shared import BY_SCHEDULE, Cell, Run
 

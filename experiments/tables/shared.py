@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax import drawing, opened, processes, rng, samplers
-from diffusion_jax.config import line
-from diffusion_jax.errors import InputError
+from diffusion_jax.app import drawing, opened
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.messages import line
+from diffusion_jax.diffusion import processes, samplers
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.evaluation import extractors, frechet, kept, protocol, streaming
 from diffusion_jax.evaluation.extractors import FEATURES
-from diffusion_jax.experiment import Experiment, SampleRequest
-from diffusion_jax.schedules import Schedule
 from diffusion_jax.training import workdir
+from diffusion_jax.training.experiment import Experiment, SampleRequest
 
 METRIC = "Fréchet distance"  # as in diffusion_jax.evaluate
 

@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import numpy_files
-from diffusion_jax.errors import InputError
 
 A = np.arange(24, dtype="<f4").reshape(4, 3, 2)
 

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.data.pipeline import batches, epoch, random_flip
 from diffusion_jax.data.sources import Arrays, Mapped
-from diffusion_jax.errors import InputError
 
 
 def numbered(n):

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.data.pipeline import batches
 from diffusion_jax.data.sources import Arrays, digits, folder, with_labels
-from diffusion_jax.errors import InputError
 
 
 def everything(source):

@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import text
 from diffusion_jax.data.pipeline import batches
-from diffusion_jax.errors import InputError
 
 POEM = "Der Abend wechselt langsam die Gewänder,\ndie ihm ein Rand von alten Bäumen hält;\n" * 2
 

@@ -13,9 +13,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.data.pipeline import batches, epoch
 from diffusion_jax.data.sources import tfds_images
-from diffusion_jax.errors import InputError
 
 TRAIN, TEST = 11, 3
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import make_swiss_roll
 
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import toys
 from diffusion_jax.data.sources import Arrays, digits
-from diffusion_jax.errors import InputError
 
 
 def everything(source, name):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from diffusion_jax import evaluation
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources
-from diffusion_jax.errors import InputError
 from diffusion_jax.evaluation import extractors
-from diffusion_jax.pretrained import safetensors_file
+from diffusion_jax.pretrained.formats import safetensors_file
 from experiments import digits_quality, train_digits_judge
 
 

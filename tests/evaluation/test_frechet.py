@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.evaluation import frechet
 
 D = 12

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from diffusion_jax import evaluation
-from diffusion_jax.errors import InputError
-from diffusion_jax.models.inception import Inception, resized
-from diffusion_jax.pretrained import inception as published
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.models.judges.inception import Inception, resized
+from diffusion_jax.pretrained.families import inception as published
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 from torch import nn  # noqa: E402

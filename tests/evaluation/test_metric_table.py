@@ -7,7 +7,7 @@ place are test digits with little and with much noise.
 import numpy as np
 import pytest
 
-from diffusion_jax.errors import InputError
+from diffusion_jax.core.errors import InputError
 from experiments import metric_table
 from experiments.metric_table import NEAREST, digits, memorising, misjudged, noisy, quality, sets, table
 

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from diffusion_jax.errors import InputError
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.evaluation import neighbours
 from diffusion_jax.evaluation.neighbours import density_coverage, memorisation, nearest, precision_recall
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion_jax.errors import InputError
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.evaluation import scores
 
 

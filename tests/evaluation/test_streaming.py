@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from diffusion_jax import images as pixels
-from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.core.errors import InputError, RunError
+from diffusion_jax.data import images as pixels
 from diffusion_jax.evaluation import Extractor, frechet, streaming
 
 SHAPE = (6, 5, 3)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.models import attention
+from diffusion_jax.models.ops import attention
 
 
 @pytest.mark.parametrize("many", [1, attention.MANY])

@@ -7,14 +7,14 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
-from diffusion_jax.errors import InputError
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.models import ADMUNet, ImprovedUNet, TextUNet, UNet
-from diffusion_jax.models.adm import heads_of_width
-from diffusion_jax.models.attention import flash
-from diffusion_jax.models.classifier import Classifier
-from diffusion_jax.models.conditioning import LabelEmbedding, NumberEmbedding
-from diffusion_jax.models.controlnet import Controlled, ControlNet, HintEncoder, from_base
-from diffusion_jax.models.super_resolution import SuperResolution
+from diffusion_jax.models.blocks.conditioning import LabelEmbedding, NumberEmbedding
+from diffusion_jax.models.judges.classifier import Classifier
+from diffusion_jax.models.ops.attention import flash
+from diffusion_jax.models.unets.adm import heads_of_width
+from diffusion_jax.models.unets.controlnet import Controlled, ControlNet, HintEncoder, from_base
+from diffusion_jax.models.unets.super_resolution import SuperResolution
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_levels": (1,), "groups": 4, "out_channels": 2}
 HEADS = {"heads": heads_of_width(4)}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from diffusion_jax.models import winograd
-from diffusion_jax.models.convolution import LAYOUT, SAME, conv3x3, enlarged, enlarged_conv3x3
-from diffusion_jax.models.layers import Convolution, Dense, strided
-from diffusion_jax.models.products import of_neighbours, of_patches
+from diffusion_jax.models.blocks.layers import Convolution, Dense, strided
+from diffusion_jax.models.ops import winograd
+from diffusion_jax.models.ops.convolution import LAYOUT, SAME, conv3x3, enlarged, enlarged_conv3x3
+from diffusion_jax.models.ops.products import of_neighbours, of_patches
 
 DOWN = ((0, 1), (0, 1))
 # Channels. Deep outnumber pixels; narrowing and widening ones change by 9 and more; wide are Winograd's to filter.

@@ -8,10 +8,10 @@ from flax import linen as nn
 from flax import traverse_util
 from jax.extend.core import jaxprs_in_params
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.models import dit
-from diffusion_jax.models.conditioning import LabelEmbedding
-from diffusion_jax.models.dit import DiT, positions
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.models.blocks.conditioning import LabelEmbedding
+from diffusion_jax.models.transformers import dit
+from diffusion_jax.models.transformers.dit import DiT, positions
 
 CLASSES, PATCH, FEATURES, LAYERS, OUT = 4, 2, 24, 2, 5
 BATCH, HEIGHT, WIDTH, CHANNELS = 3, 4, 8, 2

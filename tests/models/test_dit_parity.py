@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.models.conditioning import LabelEmbedding
-from diffusion_jax.models.dit import DiT, positions
-from diffusion_jax.models.layers import cosinusoid
-from diffusion_jax.pretrained import dit as tables
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.models.blocks.conditioning import LabelEmbedding
+from diffusion_jax.models.blocks.layers import cosinusoid
+from diffusion_jax.models.transformers.dit import DiT, positions
 from diffusion_jax.pretrained.entries import read, write
+from diffusion_jax.pretrained.families import dit as tables
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")

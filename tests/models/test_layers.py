@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.models.layers import (
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.models.blocks.layers import (
     AttentionBlock,
     Downsample,
     Dropout,

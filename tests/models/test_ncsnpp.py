@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffusion_jax.models.ncsnpp import smoothly_enlarged, smoothly_halved
+from diffusion_jax.models.unets.ncsnpp import smoothly_enlarged, smoothly_halved
 
 
 def test_filters():

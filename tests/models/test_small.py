@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.models.labelled import LabelledUNet
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.models.mlp import MLP
-from diffusion_jax.models.sequence import SequenceTransformer
 from diffusion_jax.models.tokens import TokenUNet
-from diffusion_jax.models.unet import UNet
+from diffusion_jax.models.transformers.sequence import SequenceTransformer
+from diffusion_jax.models.unets.labelled import LabelledUNet
+from diffusion_jax.models.unets.unet import UNet
 
 BATCH = 3
 UNET = UNet(channels=4, multipliers=(1,), blocks=1, attention_levels=(), groups=2, out_channels=2, dropout=0.5)

@@ -7,7 +7,7 @@ import pytest
 from flax import traverse_util
 from jax.extend.core import jaxprs_in_params
 
-from diffusion_jax.errors import InputError
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.models import UNet
 
 TINY = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_levels": (1,), "groups": 4}

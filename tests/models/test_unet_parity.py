@@ -11,7 +11,7 @@ import pytest
 from flax import traverse_util
 
 from diffusion_jax.models import UNet
-from diffusion_jax.pretrained import diffusers_configs
+from diffusion_jax.pretrained.families import diffusers_configs
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")

@@ -17,8 +17,8 @@ from configs_published import (
 from flax import traverse_util
 
 from diffusion_jax import pretrained
-from diffusion_jax.errors import InputError
-from diffusion_jax.models.layers import sinusoid
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.models.blocks.layers import sinusoid
 from diffusion_jax.pretrained import entries, loading
 from diffusion_jax.pretrained.wiring import Wiring
 

@@ -23,12 +23,12 @@ from configs_published import (
 )
 from flax import traverse_util
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.models.adm import AdditiveUNet, ADMUNet, ImprovedUNet
-from diffusion_jax.models.time_table import TimeTable
-from diffusion_jax.pretrained import diffusers_configs as configs
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.models.blocks.time_table import TimeTable
+from diffusion_jax.models.unets.adm import AdditiveUNet, ADMUNet, ImprovedUNet
 from diffusion_jax.pretrained import entries, loading
-from diffusion_jax.pretrained.dit_config import DIT
+from diffusion_jax.pretrained.families import diffusers_configs as configs
+from diffusion_jax.pretrained.families.dit_config import DIT
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")

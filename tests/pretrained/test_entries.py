@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained import entries, files, layouts, safetensors_file
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.pretrained import entries, layouts
 from diffusion_jax.pretrained.entries import Entry
+from diffusion_jax.pretrained.formats import files, safetensors_file
 
 
 def numbers(*shape, seed=0):
@@ -194,7 +195,7 @@ ARRAYS, SIDE = 32, 512  # 32 arrays of 1 MiB
 MEASURE = f"""
 import sys
 import jax, numpy as np
-from diffusion_jax.pretrained import entries, files, layouts
+from diffusion_jax.pretrained import entries, layouts; from diffusion_jax.pretrained.formats import files
 names = [f"w{{i}}" for i in range({ARRAYS})]
 table = [entries.Entry(n, (n,), layouts.linear) for n in names]
 template = {{n: jax.ShapeDtypeStruct(({SIDE}, {SIDE}), np.float32) for n in names}}

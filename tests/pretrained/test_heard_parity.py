@@ -7,8 +7,9 @@ import types
 
 import pytest
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained import heard, loading, scheduler
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.pretrained import heard, loading
+from diffusion_jax.pretrained.schedulers import scheduler
 
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
 

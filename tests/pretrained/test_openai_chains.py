@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax import rng
-from diffusion_jax.errors import InputError
-from diffusion_jax.experiment import SampleRequest
-from diffusion_jax.pretrained import openai_command
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.pipelines import openai, published
+from diffusion_jax.pretrained.families import openai_command
 from diffusion_jax.pretrained.published import Network, shape
-from diffusion_jax.recipes import openai, published
+from diffusion_jax.training.experiment import SampleRequest
 
 NUM, SIDE = 60, 4
 KEYS = jax.random.split(jax.random.key(3), 2)

@@ -4,9 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.models.adm import AdditiveUNet, ADMUNet, ImprovedUNet
-from diffusion_jax.pretrained import entries, files, openai_flags, torch_file
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.models.unets.adm import AdditiveUNet, ADMUNet, ImprovedUNet
+from diffusion_jax.pretrained import entries
+from diffusion_jax.pretrained.families import openai_flags
+from diffusion_jax.pretrained.formats import files, torch_file
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 from torch import nn  # noqa: E402

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from crafted import dictionary, storage, tensor, zipped
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained import files, safetensors_file
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.pretrained.formats import files, safetensors_file
 
 
 def save(path, **arrays):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained import curves, scheduler
-from diffusion_jax.timesteps import check_grid
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.diffusion.timesteps import check_grid
+from diffusion_jax.pretrained.schedulers import curves, scheduler
 
 DDPM = {"_class_name": "DDPMScheduler"}
 

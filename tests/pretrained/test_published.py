@@ -10,11 +10,14 @@ import published_tiny as tiny
 import pytest
 from flax import traverse_util
 
-from diffusion_jax import cli, pretrained, rng, sample
-from diffusion_jax.errors import InputError
-from diffusion_jax.experiment import SampleRequest
-from diffusion_jax.pretrained import files, openai_flags
-from diffusion_jax.recipes import published
+from diffusion_jax import pretrained, sample
+from diffusion_jax.app import cli
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.pipelines import published
+from diffusion_jax.pretrained.families import openai_flags
+from diffusion_jax.pretrained.formats import files
+from diffusion_jax.training.experiment import SampleRequest
 
 RNG = np.random.default_rng(0)
 

@@ -11,11 +11,12 @@ import numpy as np
 import published_tiny as tiny
 import pytest
 
-from diffusion_jax import pretrained, rng
-from diffusion_jax.errors import InputError
-from diffusion_jax.experiment import SampleRequest
-from diffusion_jax.pretrained import dit as dit_names
-from diffusion_jax.recipes import published
+from diffusion_jax import pretrained
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.pipelines import published
+from diffusion_jax.pretrained.families import dit as dit_names
+from diffusion_jax.training.experiment import SampleRequest
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained import safetensors_file
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.pretrained.formats import safetensors_file
 
 A = np.arange(6, dtype="<f4").reshape(2, 3) + 0.5
 B = np.arange(4, dtype="<i8")

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'di
 library = pytest.importorskip("safetensors.torch", reason="parity needs safetensors: see the extra 'parity'")
 library_core = pytest.importorskip("safetensors")
 
-from diffusion_jax.errors import InputError  # noqa: E402
-from diffusion_jax.pretrained import safetensors_file  # noqa: E402
+from diffusion_jax.core.errors import InputError  # noqa: E402
+from diffusion_jax.pretrained.formats import safetensors_file  # noqa: E402
 
 BASE = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
 TENSORS = {

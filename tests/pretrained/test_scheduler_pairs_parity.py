@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax import rng, samplers
-from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained import scheduler
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.diffusion import samplers
+from diffusion_jax.pretrained.schedulers import scheduler
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")

@@ -29,8 +29,8 @@ from crafted import (
     zipped,
 )
 
-from diffusion_jax.errors import InputError
-from diffusion_jax.pretrained import pickles, torch_file
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.pretrained.formats import pickles, torch_file
 
 A = np.arange(6, dtype="<f4").reshape(2, 3) + 0.5
 B = np.arange(4, dtype="<i8")

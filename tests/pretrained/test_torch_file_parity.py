@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 
-from diffusion_jax.errors import InputError  # noqa: E402
-from diffusion_jax.pretrained import torch_file  # noqa: E402
+from diffusion_jax.core.errors import InputError  # noqa: E402
+from diffusion_jax.pretrained.formats import torch_file  # noqa: E402
 
 FORMATS = [
     {},

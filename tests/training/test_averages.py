@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax import averages, opened
 from diffusion_jax import config as configs
-from diffusion_jax.averages import exponent, exponential, mixture, power, update
+from diffusion_jax.app import opened
+from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.data import toys
-from diffusion_jax.errors import InputError, RunError
-from diffusion_jax.recipes import points
-from diffusion_jax.training import loop, snapshots, workdir
+from diffusion_jax.methods import points
+from diffusion_jax.training import averages, loop, snapshots, workdir
+from diffusion_jax.training.averages import exponent, exponential, mixture, power, update
 from diffusion_jax.training.checkpoint import Checkpoints
 
 # ---- Profiles.

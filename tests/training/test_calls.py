@@ -10,14 +10,15 @@ import optax
 import pytest
 
 from configs import swiss_roll
-from diffusion_jax import rng, training_times
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.data.sources import Mapped
-from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.diffusion import training_times
+from diffusion_jax.parallel.calls import plan
+from diffusion_jax.parallel.replicated import DataParallel, to_host
+from diffusion_jax.parallel.sharded import Sharded
 from diffusion_jax.training import loop
-from diffusion_jax.training.calls import plan
 from diffusion_jax.training.loop import fit
-from diffusion_jax.training.parallel import DataParallel, to_host
-from diffusion_jax.training.sharded import Sharded
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from tests import compilations

@@ -13,8 +13,8 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion_jax import training_times
-from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.core.errors import InputError, RunError
+from diffusion_jax.diffusion import training_times
 from diffusion_jax.training import manifest
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.state import TrainState, init_state

@@ -9,14 +9,15 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion_jax import rng, training_times
-from diffusion_jax.averages import Average, exponential
-from diffusion_jax.errors import InputError
-from diffusion_jax.losses import Context
-from diffusion_jax.pretrained import safetensors_file
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.diffusion import training_times
+from diffusion_jax.diffusion.losses import Context
+from diffusion_jax.parallel.replicated import DataParallel
+from diffusion_jax.parallel.sharded import Sharded
+from diffusion_jax.pretrained.formats import safetensors_file
+from diffusion_jax.training.averages import Average, exponential
 from diffusion_jax.training.loop import fit
-from diffusion_jax.training.parallel import DataParallel
-from diffusion_jax.training.sharded import Sharded
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from experiments.strangers import small

@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion_jax import cli, train, values
+from diffusion_jax import train
+from diffusion_jax.app import cli
+from diffusion_jax.config import values
+from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.data import toys
-from diffusion_jax.errors import InputError, RunError
-from diffusion_jax.recipes import points
+from diffusion_jax.methods import points
 from diffusion_jax.training import fork, workdir
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.loop import _template, fit

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion_jax import files
-from diffusion_jax.errors import InputError, RunError
+from diffusion_jax.core import files
+from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.training import metrics
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.loop import fit

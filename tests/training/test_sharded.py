@@ -15,16 +15,18 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from diffusion_jax import drawing, rng, training_times
+from diffusion_jax.app import drawing
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import toys
-from diffusion_jax.errors import InputError
+from diffusion_jax.diffusion import training_times
 from diffusion_jax.evaluation import quality
-from diffusion_jax.experiment import SampleRequest
-from diffusion_jax.recipes import points
-from diffusion_jax.training import sharded
+from diffusion_jax.methods import points
+from diffusion_jax.parallel import sharded
+from diffusion_jax.parallel.replicated import AXIS, DataParallel, to_host
+from diffusion_jax.parallel.sharded import Sharded, spec
+from diffusion_jax.training.experiment import SampleRequest
 from diffusion_jax.training.loop import fit
-from diffusion_jax.training.parallel import AXIS, DataParallel, to_host
-from diffusion_jax.training.sharded import Sharded, spec
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from tests import compilations

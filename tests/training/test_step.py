@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion_jax import rng, training_times
-from diffusion_jax.errors import InputError
-from diffusion_jax.training.parallel import MAPPED, DataParallel
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.diffusion import training_times
+from diffusion_jax.parallel.replicated import MAPPED, DataParallel
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from tests import compilations, tiny

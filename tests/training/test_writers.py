@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from diffusion_jax.errors import RunError
+from diffusion_jax.core.errors import RunError
+from diffusion_jax.parallel.replicated import to_host
 from diffusion_jax.training import metrics
 from diffusion_jax.training.hooks import Hook
 from diffusion_jax.training.loop import fit
-from diffusion_jax.training.parallel import to_host
 from diffusion_jax.training.writers import TensorBoard, tensorboard
 from experiments.strangers import small
 

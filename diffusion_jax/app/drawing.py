@@ -1,0 +1,187 @@
+"""Samples from a model: drawn over all devices, filmed, and kept."""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from diffusion_jax.core import files
+from diffusion_jax.core.errors import InputError, NotFiniteError
+from diffusion_jax.data import images
+from diffusion_jax.data.views import View
+from diffusion_jax.diffusion import samplers
+from diffusion_jax.parallel.replicated import DataParallel
+from diffusion_jax.parallel.sharded import Sharded
+from diffusion_jax.training.experiment import SampleRequest
+
+ASKED = "asked.json"
+FRAMES = 50  # pictures in a film
+DIVERGED = 1e3  # data is of order 1: a chain beyond this has left it
+COPIES = 2**30  # bytes of parameters that the devices of a CPU, which share its memory, may hold together
+
+
+def spread(params, size: int, fsdp: bool = False, devices=None):
+    """What compiles samplers of `size` examples at a time: for as many devices as such a batch keeps busy.
+
+    Of `devices` (this host's by default) those of a CPU are no more than hold 1 GiB of `params` together. With `fsdp`
+    it is all devices, each with its share of the parameters.
+    """
+    if fsdp:
+        return Sharded()
+    devices = devices or jax.local_devices()
+    if devices[0].platform == "cpu":
+        held = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+        devices = devices[: max(1, COPIES // max(1, held))]
+    each = math.ceil(size / len(devices))
+    return DataParallel(devices[: math.ceil(size / each)])
+
+
+def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int, quiet: bool = False, parallel=None):
+    """NumPy samples, [num, ...]; arguments as of `batches`."""
+    starts = range(0, len(keys), batch)
+    drawn = [part for _, part in batches(make, params, keys, cond, request, batch, starts, quiet, parallel)]
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *drawn)
+
+
+def batches(
+    make, params, keys, cond: tuple, request: SampleRequest, batch: int, starts, quiet: bool = False, parallel=None
+):
+    """Samples batch by batch, over all devices, with a bar that moves with the chain's steps.
+
+    Args:
+      make: `SampleRequest -> sample_fn(params, keys, *cond)`.
+      params: the network's.
+      keys: one an example, [num].
+      cond: () or (what they are told,), NumPy arrays [num, ...].
+      request: what is asked; its batch is set here.
+      batch: how many are drawn at a time, over all devices.
+      starts: the first of each batch that is wanted: multiples of `batch`, below num. The others are there already.
+      quiet: the bar moves after each batch only. A program that reports from within is compiled anew in every
+        process: JAX keeps no program that calls the host in its compilation cache.
+      parallel: what compiles for the devices; None for what `spread` chooses.
+
+    Yields:
+      (start, NumPy samples from there on, [batch, ...]; fewer at the end).
+
+    Raises:
+      NotFiniteError: a sample is not finite; the message says which, from which step on, and what was seen there.
+    """
+    num = len(keys)
+    parallel = parallel or spread(params, min(batch, num))
+    count = len(parallel.devices)
+    size = math.ceil(min(batch, num) / count) * count
+    starts = list(starts)
+    missing = sum(min(batch, num - start) for start in starts)
+    with tqdm(total=num, initial=num - missing, unit="sample", dynamic_ncols=True) as bar:
+        done = num - missing
+
+        def report(share):
+            bar.n = min(num, int(done + float(share) * batch))
+            bar.refresh()
+
+        told = {"batch": size // parallel.programs, "report": None if quiet else report, "whole": parallel.whole}
+        sample = parallel.sample(make(request._replace(**told)))
+        params = parallel.place(params)
+        for start in starts:
+            # The last batch is as large as the others, so that nothing is compiled twice; the rest is cut off.
+            wanted = min(batch, num - start)
+            some = np.arange(start, start + size) % num
+            drawn = _rows(sample(params, keys[some], *_rows(cond, some)), np.s_[:wanted])
+            _check_finite(drawn, start, make, params, keys, cond, request, parallel)
+            yield start, drawn
+            done += wanted
+            bar.n = done
+            bar.refresh()
+
+
+def film(make, params, keys, cond: tuple, request: SampleRequest, parallel=None):
+    """The way of a few samples from noise to data, NumPy [F + 1, n, ...]; arguments as of `batches`."""
+    num = len(keys)
+    parallel = parallel or spread(params, num)
+    count = len(parallel.devices)
+    size = math.ceil(num / count) * count
+    run = partial(samplers.film, frames=FRAMES)
+    walk = make(request._replace(batch=size // parallel.programs, run=run, whole=parallel.whole))
+
+    def pictures(*told):
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), walk(*told)[1])  # the batch first, as devices share it
+
+    some = np.arange(size) % num
+    frames = parallel.sample(pictures)(parallel.place(params), keys[some], *_rows(cond, some))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1), _rows(frames, np.s_[:num]))
+
+
+def _check_finite(drawn, start: int, make, params, keys, cond: tuple, request: SampleRequest, parallel):
+    """`NotFiniteError` for the first sample that is not finite: its chain is walked again to see where it breaks."""
+    broken = np.zeros(len(jax.tree.leaves(drawn)[0]), bool)
+    for leaf in jax.tree.leaves(drawn):
+        broken |= ~np.isfinite(leaf).reshape(len(leaf), -1).all(1)
+    if not broken.any():
+        return
+    which = start + int(np.argmax(broken))
+    count = len(parallel.devices)
+    some = np.full(count, which)
+    walk = make(request._replace(batch=count // parallel.programs, run=samplers.breaking, whole=parallel.whole))
+    found = _rows(parallel.sample(walk)(params, keys[some], *_rows(cond, some)), 0)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(params))):
+        seen = "the parameters are not finite themselves: take another checkpoint (--step)"
+    elif found.stuck:
+        seen = "the sampler found no step there whose error its tolerance allows: take one of fixed steps"
+    elif found.before > DIVERGED:
+        seen = f"values had grown to {found.before:.0e} by then: the chain diverges; more steps or less guidance help"
+    else:
+        seen = f"values were at most {found.before:.3g} until then: the network's output there is not finite"
+    raise NotFiniteError(
+        f"sample {which} is not finite from step {found.step} on, at t = {found.t:.4g} ({seen}); "
+        f"{int(broken.sum())} of {len(broken)} of its batch are not; nothing is written of them"
+    )
+
+
+def check_free(folder: Path, asked: dict):
+    """`InputError` if `folder` holds samples that were asked for in another way than `asked` (`keep`)."""
+    record = folder / ASKED
+    if record.is_file():
+        before = files.json_object(record)
+        now = json.loads(json.dumps(asked))
+        differing = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if differing:
+            name = differing[0]
+            raise InputError(
+                f"{folder} holds other samples ({name} was {before.get(name)}, now {now.get(name)}); "
+                "give another --out, or remove them"
+            )
+    elif (folder / "samples.npz").exists():
+        raise InputError(f"{folder} holds samples without a record of how they were drawn; give another --out")
+
+
+def keep(folder: Path, view: View, drawn, cond: tuple, frames=None, asked: dict | None = None) -> list[Path]:
+    """Write samples, what they were told, their picture, and a film of `frames` where there are some.
+
+    `asked`, which may go to JSON, is kept beside them as the record of how they were drawn.
+
+    Returns:
+      The files, the picture first.
+    """
+    written = view.files(drawn)
+    if asked is not None:
+        files.write_json(folder / ASKED, asked)
+    if cond:
+        written |= {"condition.npz": lambda file: np.savez_compressed(file, **cond[0])}
+    for name, save in written.items():
+        files.write(folder / name, save)
+    images.save_png(folder / "grid.png", view.picture(_rows(drawn, np.s_[: view.shown])))
+    names = ["grid.png", *written]
+    if frames is not None:
+        moments = range(len(jax.tree.leaves(frames)[0]))
+        images.save_film(folder / "film.gif", [view.picture(_rows(frames, f)) for f in moments])
+        images.save_png(folder / "strip.png", view.strip(frames))
+        names += ["film.gif", "strip.png"]
+    return [folder / name for name in names]
+
+
+def _rows(tree, some):
+    return jax.tree.map(lambda x: x[some], tree)

@@ -1,0 +1,184 @@
+"""Models that command lines are pointed at: the run in a work directory, or a published one."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from diffusion_jax.app import cli
+from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.messages import line
+from diffusion_jax.pipelines import published
+from diffusion_jax.pretrained.formats import files
+from diffusion_jax.training import snapshots, workdir
+from diffusion_jax.training.checkpoint import AVERAGE, Checkpoints
+from diffusion_jax.training.experiment import Drawable, Experiment
+
+
+def experiment(folder: Path, config_file: Path | None = None) -> Experiment:
+    """The experiment of the run in `folder`."""
+    module, config = workdir.open_existing(folder, config_file)
+    return module.build(config)
+
+
+def parameters(folder: Path, of: Experiment, item: str = "ema", step: int | None = None):
+    """(step, parameters) of the run in `folder`: `item` is "ema", "params", or another of a checkpoint's."""
+    template = jax.eval_shape(of.init, rng.root(0))
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        return checkpoints.restore(item, template, step)
+
+
+class Which(NamedTuple):
+    """Which parameters of a run.
+
+    Attributes:
+      kind: what they are, for a person: "averaged parameters".
+      tag: added to the names of folders; "" for those that are drawn with unless others are asked for.
+      read: `(folder, experiment, step or None for the newest) -> (step, params)`; raises `InputError` where there
+        are none.
+    """
+
+    kind: str
+    tag: str
+    read: Callable
+
+
+AVERAGED = Which("averaged parameters", "", lambda folder, of, step: parameters(folder, of, "ema", step))
+RAW = Which("raw parameters", "_raw", lambda folder, of, step: parameters(folder, of, "params", step))
+
+
+def average(name: str) -> Which:
+    """A further average that the run has kept, by its name in `Experiment.averages`."""
+
+    def read(folder, of, step):
+        if name not in of.averages:
+            known = ", ".join(of.averages) or "none beside its main one; train.ema_decays asks for some"
+            raise InputError(f"the run in {folder} has no average {name}; it has {known}")
+        return parameters(folder, of, AVERAGE.format(name), step)
+
+    return Which(f"parameters averaged by {name}", f"_{name}", read)
+
+
+def post_hoc(sigma_rel: float) -> Which:
+    """An average that is made of the run's snapshots (`training.snapshots`)."""
+
+    def read(folder, of, step):
+        known = snapshots.found(folder / "averages")
+        template = jax.eval_shape(of.init, rng.root(0))
+        made = snapshots.post_hoc(known, sigma_rel, step, template)
+        error = 100 * made.mixture.error
+        line(f"sigma_rel {sigma_rel} of step {made.step} from {len(known)} snapshots, {error:.2g} % from its profile")
+        return made.step, made.params
+
+    return Which(f"parameters averaged post hoc by sigma_rel {sigma_rel}", f"_post_hoc_{sigma_rel}", read)
+
+
+def which(options) -> Which:
+    """What `--raw`, `--average` and `--sigma-rel` ask for.
+
+    Raises:
+      InputError: more than one of them is given, or for a run an option of published models.
+    """
+    if not options.pretrained:
+        _leave_out("of published models", options, "size", "variant", "controlnet", "flags")
+    asked = {
+        "--raw": RAW if options.raw else None,
+        "--average": options.average and average(options.average),
+        "--sigma-rel": None if options.sigma_rel is None else post_hoc(options.sigma_rel),
+    }
+    given = {name: parameters for name, parameters in asked.items() if parameters}
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} are different parameters; give one of them")
+    return next(iter(given.values()), AVERAGED)
+
+
+def trained(folder: Path, of: Experiment, which: Which = AVERAGED, step: int | None = None) -> Drawable:
+    """The run in `folder`, to draw from.
+
+    Raises:
+      InputError: it holds a classifier.
+    """
+    if not of.samplers:
+        raise InputError(f"{folder} holds a classifier, which draws nothing; give it as --classifier")
+
+    def load():
+        found, params = which.read(folder, of, step)
+        kept = folder / "samples"
+        return params, f"{which.kind} of step {found}", lambda name: kept / f"{name}_{found:08d}{which.tag}"
+
+    return Drawable(of.samplers, of.ask, of.view, load)
+
+
+def released(options) -> Drawable:
+    """The published model of `--pretrained` and its like.
+
+    Raises:
+      InputError: options are given that are of no use to it.
+    """
+    if which(options) is not AVERAGED:
+        raise InputError("a published model has one set of parameters; leave --raw, --average and --sigma-rel out")
+    _leave_out("of a run's", options, "step", "config")
+    if options.flags is not None:
+        _leave_out("of diffusers' folders", options, "variant", "controlnet", "size")
+        return published.openai(options.pretrained, options.flags)
+    if Path(options.pretrained).suffix in files.TORCH:
+        raise InputError(
+            f"{options.pretrained} is a file of weights alone, as OpenAI's are: give --flags with the flags that its "
+            "page prints; diffusers' models are folders or names on the hub"
+        )
+    return published.diffusers(options.pretrained, options.variant, options.controlnet, options.size, options.sampler)
+
+
+def _leave_out(whose: str, options, *names: str) -> None:
+    given = [f"--{name}" for name in names if getattr(options, name)]
+    if given:
+        raise InputError(f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} {whose}; leave out")
+
+
+def sampler(model: Drawable, name: str | None) -> str:
+    """The name of a sampler of the model; its first by default."""
+    name = name or next(iter(model.samplers))
+    if name not in model.samplers:
+        raise InputError(f"no sampler {name} for this model; choose from {', '.join(model.samplers)}")
+    return name
+
+
+def add_drawing(parser: argparse.ArgumentParser) -> None:
+    """The options of how samples are drawn."""
+    add = parser.add_argument_group("how samples are drawn").add_argument
+    add("--sampler", metavar="NAME", help="one of the model's (its first: ancestral for DDPM)")
+    add("--steps", type=cli.whole(1), metavar="N", help="steps of the chain (for DDPM all, for ddim 50)")
+    add("--eta", type=cli.real(0, 1), metavar="ETA", help="ddim's noise, from 0, deterministic, to 1 (0)")
+    add("--label", metavar="LIST", help="for models of labels: which, such as 3 or 3,8 (each in turn)")
+    add("--guidance", type=cli.real(), metavar="G", help="how strongly it is followed; 1 as learned (the config's)")
+    add("--seed", type=cli.whole(0, 2**63 - 1), default=0, help="of the noise (%(default)s)")
+    add("--batch", type=cli.whole(1), default=256, metavar="B", help="drawn at a time, on all devices (%(default)s)")
+    add("--fsdp", action="store_true", help="spread the parameters over the devices, where one cannot hold them")
+    add("--raw", action="store_true", help="the last parameters instead of their moving average")
+    add("--average", metavar="NAME", help="another average that was kept, such as 0.999 (train.ema_decays)")
+    add("--sigma-rel", type=cli.real(), metavar="S", help="an average of the run's snapshots (train.ema_profiles)")
+    add("--step", type=cli.whole(0), metavar="N", help="which checkpoint, or step of the average (the newest)")
+    add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")
+
+
+def add_published(parser: argparse.ArgumentParser) -> None:
+    """The options of published models."""
+    add = parser.add_argument_group("published models").add_argument
+    add("--size", metavar="HxW", help="of the images or latents, such as 64x96 (the published one)")
+    add("--variant", default="", metavar="NAME", help="of the weights, such as fp16 or ema")
+    add("--controlnet", metavar="PATH", help="a published ControlNet for it; hints come with --condition")
+    add("--flags", metavar="TEXT", help="for a file of OpenAI's: the flags that its page gives, in quotes")
+
+
+def labels(text: str | None) -> dict[str, np.ndarray]:
+    """What `--label 3,8` tells."""
+    if not text:
+        return {}
+    try:
+        return {"label": np.array([int(label) for label in text.split(",")])}
+    except ValueError as error:
+        raise InputError(f"--label {text}: give whole numbers with commas between, such as 3,8") from error

@@ -1,0 +1,1 @@
+"""Small habits that everything else has: arrays, keys, distributions, errors, files, signals."""

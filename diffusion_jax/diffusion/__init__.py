@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: pure functions of jax and numpy; no networks, no files, no configs."""

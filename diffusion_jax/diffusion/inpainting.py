@@ -1,0 +1,148 @@
+"""Inpainting with an unconditional model: known pixels are put back at every level of noise.
+
+Each function makes a `run`, `(sampler, times, denoise, x, keys) -> data`, for `samplers.make_sample_fn(run=...)`, in
+the place of `samplers.solve`. What is known comes out as it was given, if the grid ends at 0.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from diffusion_jax.core import rng
+from diffusion_jax.core.arrays import at_least_single, like
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.diffusion import processes
+from diffusion_jax.diffusion.processes import Process
+from diffusion_jax.diffusion.samplers import Sampler
+from diffusion_jax.diffusion.samplers.core import as_before, rounded
+from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.diffusion.timesteps import check_grid
+
+
+def replacement(process: Process, known, mask) -> Callable:
+    """The replacement method (Song et al. 2021, appendix I.2): at every time the known part is q(x_t | known) anew.
+
+    A step makes the unknown part fit the known one of its own time only, so the two agree less than they should, and
+    the law is not the conditional one. It is `repaint` without resampling, for every process: tokens too.
+
+    Args:
+      process: corrupts what is known.
+      known: data [B, ...], of any value where it is not known; or a dictionary of such (`processes.product`).
+      mask: known where it is above 0.5; broadcasts to `known`.
+
+    Raises:
+      InputError: for a mask that does not broadcast. The run: for data of another shape than `known`, and for a
+        sampler that keeps more than x from step to step, such as a multistep one.
+    """
+    return _run(
+        process,
+        known,
+        mask,
+        walk=lambda steps: (np.arange(steps, 0, -1),) * 2,
+        undo=lambda s, t: Partial(lambda keys, x: x),
+    )
+
+
+def repaint(schedule: Schedule, known, mask, jump: int = 10, resamplings: int = 10) -> Callable:
+    """RePaint (Lugmayr et al. 2022, algorithm 1): now and then go back up, and let the two parts agree.
+
+    Every `jump` steps of the grid, counted from its last but one time, the walk goes `jump` steps back up, by
+    q(x_t | x_s) in one draw, and down again, until it has come down `resamplings` times. The network is not evaluated
+    on the way up: that is N + (resamplings - 1) jump floor((N - 1) / jump) steps in place of N, in one `lax.scan`.
+
+    Args:
+      schedule: of the process, which is Gaussian.
+      known, mask: as of `replacement`; float arrays.
+      jump: the paper's j, >= 1, and less than the grid's number of steps; both are 10 in the paper.
+      resamplings: the paper's r, how often each stretch is walked down; >= 1. 1 is `replacement`.
+
+    Raises:
+      InputError: for another jump or number of resamplings, and as `replacement`.
+    """
+    if not (jump >= 1 and resamplings >= 1):
+        raise InputError(f"RePaint needs jump >= 1 and resamplings >= 1, not {jump} and {resamplings}")
+
+    def undo(s, t):
+        moved = t > s
+        keep = np.divide(schedule.alpha(t), schedule.alpha(s), where=moved, out=np.ones_like(t))
+        fresh = np.where(moved, schedule.sigma(t) ** 2 - (keep * schedule.sigma(s)) ** 2, 0.0)
+        return Partial(_renoised, keep, np.sqrt(np.maximum(fresh, 0.0)))
+
+    process = processes.gaussian(schedule)
+    return _run(process, known, mask, walk=lambda steps: route(steps, jump, resamplings), undo=undo)
+
+
+def route(steps: int, jump: int, resamplings: int):
+    """RePaint's walk over the points N, ..., 0 of a grid of N steps (Lugmayr et al. 2022, section 4.2).
+
+    Every step leads one point down. (stood, start), int [M] each: where the walk stood before a step, and the point
+    from which it is made: `jump` higher where something is undone first, else the same. The last step, to 0, is made
+    once. Raises `InputError` unless jump < steps.
+    """
+    if jump >= steps:
+        raise InputError(f"a jump of {jump} does not fit into {steps} steps: take a jump below that")
+    left = {point: resamplings - 1 for point in range(1, steps - jump + 1, jump)}
+    moves, point = [], steps
+    while point > 0:
+        again = left.get(point, 0) > 0
+        start = point + jump if again else point
+        left[point] = left.get(point, 0) - again
+        moves.append((point, start))
+        point = start - 1
+    return tuple(np.array(moves).T)
+
+
+def _renoised(keep, fresh, keys, x):
+    return keep * x + fresh * rng.normal_like(keys, x)
+
+
+def _run(process: Process, known, mask, walk: Callable, undo: Callable) -> Callable:
+    """`walk(steps)` as `route`; `undo(s [M], t [M])`: a pytree and function `(keys, x_s) -> x_t`, as bridges are."""
+    known = jax.tree.map(jnp.asarray, known)
+    mask = jax.tree.map(lambda m, k: _mask_for(m, k.shape), mask, known)
+
+    def at(t, keys):
+        noised = jax.vmap(lambda key, x: process.corrupt(key, x, t)[0])(keys, known)
+        return jax.tree.map(lambda x, noised: jnp.where(t > 0, noised, x), known, noised)
+
+    def hold(x, t, keys):
+        return jax.tree.map(lambda m, k, x: jnp.where(m, k.astype(x.dtype), x), mask, at(t, keys), x)
+
+    def run(sampler: Sampler, times, denoise: Callable, x, keys):
+        if sampler.init(x) is not x:
+            raise InputError("inpainting needs a sampler without memory, such as ancestral, euler or heun")
+        drawn, given = jax.tree.map(jnp.shape, x), jax.tree.map(jnp.shape, known)
+        if drawn != given:
+            raise InputError(f"what is known must have the shape of the data that is drawn, {drawn}, not {given}")
+        times = check_grid(times)
+        stood, start = walk(len(times) - 1)
+        points = times[::-1]
+        t, s = points[start], points[start - 1]
+        start = at_least_single(x)
+        plans = rounded((undo(points[stood], t), sampler.plan(t, s), s), start)
+
+        def body(before, step):
+            number, (undo, plan, s) = step
+            x = undo(_streams(keys, "undo", number), before)
+            x = sampler.step(rng.each(keys, number), x, plan, denoise)
+            return as_before(hold(x, s, _streams(keys, "known", number)), before), None
+
+        start = hold(start, times[0], _streams(keys, "known", 0))
+        return like(sampler.done(jax.lax.scan(body, start, (np.arange(1, len(t) + 1), plans))[0]), x)
+
+    return run
+
+
+def _mask_for(mask, shape):
+    """Where `mask` says that data of `shape` is known, bool."""
+    try:
+        return jnp.broadcast_to(jnp.asarray(mask) > 0.5, shape)
+    except ValueError:
+        raise InputError(f"a mask of shape {jnp.shape(mask)} does not broadcast to what is known, {shape}") from None
+
+
+def _streams(keys, name: str, number):
+    return jax.vmap(lambda key: rng.stream(key, name, number))(keys)

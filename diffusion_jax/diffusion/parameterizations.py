@@ -1,0 +1,250 @@
+"""What a network is shown, what its output means, and what it is trained to say.
+
+A parameterisation stands between a network and a `Denoiser`: a function `(x_t, t) -> Estimate` of x0, with
+parameters and conditioning already closed over. Samplers, guidance and losses see denoisers only.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.core.arrays import at_least_single, expand
+from diffusion_jax.core.distributions import Categorical, Gaussian, Interpolated, certain
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.diffusion.gaussian import eps_from_score, score_from_eps, v_from_x0, x0_from_eps, x0_from_v
+from diffusion_jax.diffusion.schedules import Schedule
+
+
+def anywhere(t):
+    """The `check` of a network whose output says x0 at every time."""
+
+
+class Parameterization(NamedTuple):
+    """What a network's input and output mean, as functions of images [B, ...] and times (a scalar or [B]).
+
+    Attributes:
+      scale: `(x_t, t) -> (input, time)`, what the network is given. `time` is in the network's own unit.
+      read: `(output, x_t, t) -> Estimate`, what its output says of x0.
+      target: `(x0, noise, t) -> array`, what it should have said; `noise` as `Process.corrupt` returned it.
+      check: `(t [N], NumPy) -> None`, or `InputError` where the output says nothing of x0. Chains ask before they
+        are compiled.
+    """
+
+    scale: Callable
+    read: Callable
+    target: Callable
+    check: Callable = anywhere
+
+
+def with_signal(schedule: Schedule, output: str) -> Callable:
+    """The `check` of an `output` that is divided by alpha to give x0: alpha(t) must not be 0."""
+
+    def check(t):
+        t = np.atleast_1d(t)
+        silent = t[np.broadcast_to(schedule.alpha(t) == 0, t.shape)]
+        if len(silent):
+            raise InputError(
+                f"a network that says {output} says nothing of x0 at t = {silent[0]:g}, where alpha is 0: "
+                "start the grid below that, or train the network to say v or x0"
+            )
+
+    return check
+
+
+def of_x(read: Callable, times: int = 1) -> Callable:
+    """`read` of networks that answer one array of the shape of x_t, with `times` its channels; else `InputError`."""
+
+    def checked(output, x_t, t):
+        wanted = (*x_t.shape[:-1], times * x_t.shape[-1]) if times > 1 else x_t.shape
+        found = jax.tree.map(jnp.shape, output)
+        if found != wanted:
+            raise InputError(f"the network answers {found} where {wanted} is read, for x_t of shape {x_t.shape}")
+        return read(output, x_t, t)
+
+    return checked
+
+
+def thousandths(t):
+    """Continuous times for a network with a sinusoidal embedding: 1000 t (Song et al. 2021)."""
+    return 1000 * jnp.asarray(t)
+
+
+def table_index(num: int) -> Callable:
+    """Times as published DDPM weights expect them: t = i / num becomes i - 1 in 0, ..., num - 1 (float32)."""
+    return lambda t: jnp.rint(jnp.asarray(t) * num) - 1
+
+
+def eps(schedule: Schedule, time: Callable) -> Parameterization:
+    """The network predicts the noise (DDPM section 3.2). `time` maps t to the network's time."""
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=of_x(lambda output, x_t, t: Gaussian(x0_from_eps(schedule, x_t, output, t))),
+        target=lambda x0, noise, t: noise,
+        check=with_signal(schedule, "eps"),
+    )
+
+
+def x0(time: Callable) -> Parameterization:
+    """The network predicts the clean image, whatever the process."""
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=of_x(lambda output, x_t, t: Gaussian(output)),
+        target=lambda x0, noise, t: x0,
+    )
+
+
+def v(schedule: Schedule, time: Callable) -> Parameterization:
+    """The network predicts v = alpha eps - sigma x0 (Salimans & Ho 2022)."""
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=of_x(lambda output, x_t, t: Gaussian(x0_from_v(schedule, x_t, output, t))),
+        target=lambda x0, noise, t: v_from_x0(schedule, x0, noise, t),
+    )
+
+
+def score(schedule: Schedule, time: Callable) -> Parameterization:
+    """The network predicts grad log q(x_t) (Song et al. 2021)."""
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=of_x(
+            lambda output, x_t, t: Gaussian(x0_from_eps(schedule, x_t, eps_from_score(schedule, output, t), t))
+        ),
+        target=lambda x0, noise, t: score_from_eps(schedule, noise, t),
+        check=with_signal(schedule, "the score"),
+    )
+
+
+def velocity(schedule: Schedule, time: Callable) -> Parameterization:
+    """The network predicts eps - x0, the velocity of the straight line (flow matching, Lipman et al. 2023).
+
+    For `schedules.flow` and its shifts, where alpha + sigma = 1: x0 = x_t - sigma u.
+    """
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=of_x(lambda output, x_t, t: Gaussian(x_t - expand(schedule.sigma(t), x_t) * output)),
+        target=lambda x0, noise, t: noise - x0,
+    )
+
+
+def edm(schedule: Schedule, sigma_data: float = 0.5) -> Parameterization:
+    """Karras et al. 2022, table 1: input, output and target of unit variance at every noise level.
+
+    With sigma the noise level sigma(t) / alpha(t) and x = x_t / alpha(t), the estimate is c_skip x + c_out F(c_in x,
+    log(sigma) / 4). A plain squared error on F is the paper's loss with its weight 1 / c_out^2. t > 0.
+    """
+
+    def levels(x, t):
+        alpha, sigma = expand(schedule.alpha(t), x), expand(schedule.sigma(t), x)
+        return alpha, sigma / alpha
+
+    def skip_and_out(sigma):
+        variance = sigma**2 + sigma_data**2
+        return sigma_data**2 / variance, sigma * sigma_data / jnp.sqrt(variance)
+
+    def scale(x_t, t):
+        alpha, sigma = levels(x_t, t)
+        ratio = schedule.sigma(t) / schedule.alpha(t)
+        return x_t / alpha / jnp.sqrt(sigma**2 + sigma_data**2), jnp.log(ratio) / 4
+
+    def read(output, x_t, t):
+        alpha, sigma = levels(x_t, t)
+        c_skip, c_out = skip_and_out(sigma)
+        return Gaussian(c_skip * x_t / alpha + c_out * output)
+
+    def target(x0, noise, t):
+        _, sigma = levels(x0, t)
+        c_skip, c_out = skip_and_out(sigma)
+        return (x0 - c_skip * (x0 + sigma * noise)) / c_out
+
+    return Parameterization(scale, of_x(read), target, with_signal(schedule, "EDM's F"))
+
+
+def logits(time: Callable) -> Parameterization:
+    """The network gives the logits of x0, [B, ..., K] (D3PM, Austin et al. 2021, section 3.3)."""
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=lambda output, x_t, t: Categorical(output),
+        target=lambda x0, noise, t: x0,
+    )
+
+
+def substitution(mask: int, time: Callable) -> Parameterization:
+    """Logits of x0 under masks: `mask` is never predicted, and revealed tokens are kept.
+
+    MDLM's SUBS (Sahoo et al. 2024): zero masking probabilities and carry-over unmasking.
+    """
+
+    def read(output, x_t, t):
+        unmasked = output.at[..., mask].set(-jnp.inf)
+        return Categorical(jnp.where((x_t == mask)[..., None], unmasked, certain(x_t, output.shape[-1]).logits))
+
+    return logits(time)._replace(read=read)
+
+
+def learned_range(base: Parameterization, schedule: Schedule, narrowest: float) -> Parameterization:
+    """`base` with a learned variance, between DDPM's two (Improved DDPM, Nichol & Dhariwal 2021, equation 15).
+
+    The output has twice the channels of x_t: what `base` reads, and v, whose (v + 1) / 2 is the fraction of the way
+    from log posterior variance to log beta. The target is that of `base`, for the first half.
+
+    Args:
+      base: a parameterisation of the mean.
+      schedule: the process's, variance preserving.
+      narrowest: floor of the posterior variance, which is 0 in the step to s = 0; the official code takes that of
+        the second step (`gaussian.q_posterior` from 2 / T to 1 / T).
+    """
+
+    def read(output, x_t, t):
+        said, v = jnp.split(output, 2, axis=-1)
+        widest = expand(schedule.sigma(t), x_t) ** 2
+        return Interpolated(base.read(said, x_t, t).mean, (v + 1) / 2, widest, narrowest)
+
+    return base._replace(read=of_x(read, times=2))
+
+
+def joint(time: Callable, **parts: Parameterization) -> Parameterization:
+    """A dictionary of parameterisations, for `processes.product`; `time` maps t to the time of the one network."""
+
+    def scale(x_t, t):
+        return {name: part.scale(x_t[name], t)[0] for name, part in parts.items()}, time(t)
+
+    def read(output, x_t, t):
+        return {name: part.read(output[name], x_t[name], t) for name, part in parts.items()}
+
+    def target(x0, noise, t):
+        return {name: part.target(x0[name], noise[name], t) for name, part in parts.items()}
+
+    def check(t):
+        for part in parts.values():
+            part.check(t)
+
+    return Parameterization(scale, read, target, check)
+
+
+def self_conditioned(base: Parameterization) -> Parameterization:
+    """`base` for states of `processes.self_conditioned`: beside x_t the network sees what it said last."""
+
+    def scale(state, t):
+        x, time = base.scale(state["x"], t)
+        return jnp.concatenate([x, state["said"]], axis=-1), time
+
+    return base._replace(scale=scale, read=lambda output, state, t: base.read(output, state["x"], t))
+
+
+def denoiser(apply: Callable, parameterization: Parameterization) -> Callable:
+    """The denoiser `(x_t [B, ...], t scalar or [B], *cond) -> Estimate` of a network `apply(input, time [B], *cond)`.
+
+    `cond` is nothing, or what the network is told beside. Samplers take denoisers without it: see `guidance.given`.
+    """
+
+    def denoise(x_t, t, *cond):
+        network_input, time = parameterization.scale(x_t, t)
+        batch = jax.tree.leaves(x_t)[0].shape[:1]
+        output = apply(network_input, jnp.broadcast_to(time, batch), *cond)
+        # Estimates are subtracted from one another, which half precision is too coarse for.
+        return parameterization.read(at_least_single(output), x_t, t)
+
+    return denoise

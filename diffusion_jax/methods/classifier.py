@@ -1,0 +1,54 @@
+"""A classifier of noisy images, to guide a model that was never told a label (Dhariwal & Nichol 2021, section 4)."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from diffusion_jax.core.distributions import Categorical
+from diffusion_jax.data import views
+from diffusion_jax.diffusion import losses, parameterizations, processes, training_times
+from diffusion_jax.methods.compose import Data, of_batch
+from diffusion_jax.methods.ddpm import table
+from diffusion_jax.training import averages
+from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.optimizers import adam
+
+
+def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Experiment:
+    """A classifier as an experiment: it is trained like the others, and draws nothing.
+
+    Args:
+      config: values, as `ddpm.default_config` names them.
+      data: with labels (`pixels.told_labels`).
+      model: from noisy images and the time to logits (`models.Classifier`).
+      betas: the table of the model that it is to guide, [config.diffusion.timesteps]; by default DDPM's linear one.
+    """
+    num = config.diffusion.timesteps
+    schedule = table(num, betas)
+    time = parameterizations.table_index(num)
+
+    def apply(params, x, t, **dropout_keys):
+        return model.apply({"params": params}, x, jnp.broadcast_to(time(t), x.shape[:1]), **dropout_keys)
+
+    def log_prob(params, x_t, t, label):
+        return Categorical(apply(params, x_t, t)).log_prob(label)
+
+    optimizer = adam(config.train)
+    criterion = losses.classifying(apply, processes.gaussian(schedule))
+    return Experiment(
+        example=data.example,
+        init=lambda key: model.init(key, jnp.zeros((1, *data.shape)), jnp.zeros(1))["params"],
+        loss=of_batch(criterion, data),
+        times=training_times.independent(training_times.table(num)),
+        optimizer=optimizer.transformation,
+        rates=optimizer.rates,
+        ema_decay=config.train.ema_decay,
+        averages=averages.named(config.train.ema_decays, config.train.ema_profiles),
+        source=data.source,
+        transforms=data.transforms,
+        samplers={},
+        preview=None,
+        view=views.pictures(),
+        ask=data.ask,
+        log_prob=log_prob,
+    )

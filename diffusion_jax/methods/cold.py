@@ -1,0 +1,55 @@
+"""Images that lose their detail by pooling, rebuilt without fresh noise (Cold Diffusion, Bansal et al. 2022)."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from diffusion_jax.core.arrays import namespace
+from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, timesteps, training_times
+from diffusion_jax.diffusion.processes import degrade
+from diffusion_jax.methods import pixels
+from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
+from diffusion_jax.training.experiment import SampleRequest
+
+
+def method(config: ConfigDict, source: Callable, colours: np.ndarray, sigma: float = 0.2) -> Method:
+    """Pooling as an experiment: blocks of 2, 4, 8, ... pixels become one, until the mean colour is left.
+
+    A little noise on top of every state breaks the symmetry of flat images (the paper's section 5.2). On the way back
+    it is carried along and never drawn again, which is the paper's algorithm 2.
+
+    Args:
+      config: values, as `pixels.default_config` names them.
+      source: `split -> source` of images, "train" or "test".
+      colours: [N, C], mean colours of training images in [-1, 1] (`blur.mean_colours`): where chains start.
+      sigma: of the noise, in units of pixels in [-1, 1].
+    """
+    shape = tuple(config.data.shape)
+
+    def carried(t):  # all of it from the first step on, none in the data
+        return sigma * namespace(t).minimum(namespace(t).asarray(t, float) / 0.05, 1.0)
+
+    def prior(key, shape):
+        colour_key, noise_key = jax.random.split(key)
+        return jax.random.choice(colour_key, colours, axis=0) + sigma * jax.random.normal(noise_key, shape)
+
+    process = processes.noisy(degrade.pool(shape), carried, prior)
+
+    def rebuild(request: SampleRequest) -> Walk:
+        return Walk(samplers.ancestral(process), timesteps.linear(request.steps or 50))
+
+    return Method(
+        pixels.data(config, source),
+        model=pixels.unet(config),
+        process=process,
+        parameterization=parameterizations.x0(parameterizations.thousandths),
+        loss=losses.simple,
+        times=training_times.stratified(training_times.uniform(first=1e-3)),
+        walks={"rebuild": without_eta(rebuild)},
+        preview="rebuild",
+    )
+
+
+build = composed(method)

@@ -1,0 +1,292 @@
+"""How a method's parts become an `Experiment`, whatever the data."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config, Value
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import conditions
+from diffusion_jax.data.views import View
+from diffusion_jax.diffusion import guidance, samplers
+from diffusion_jax.diffusion.parameterizations import Parameterization
+from diffusion_jax.diffusion.processes import Process
+from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.diffusion.training_times import Times
+from diffusion_jax.training.averages import WIDEST, Average, named
+from diffusion_jax.training.experiment import Experiment, SampleRequest
+from diffusion_jax.training.optimizers import adam
+
+AVERAGED = values.Real(1e-3, WIDEST)  # widths of profiles
+
+
+class Walk(NamedTuple):
+    """One way down: a sampler, its grid, and what is done to the denoiser first.
+
+    `guide` is what is made of a condition (`guidance`); None where a request for guidance cannot be met.
+    """
+
+    sampler: samplers.Sampler
+    times: np.ndarray
+    transforms: Sequence[Callable] = ()
+    guide: Callable | None = None
+
+
+class Data(NamedTuple):
+    """What is learned.
+
+    Attributes:
+      source: `split -> source` of examples, "train" or "test" (`data.sources`).
+      example: name -> shape and dtype, of what is used of an example.
+      clean: `batch -> x0 [B, ...]`, the data as the process takes it.
+      shape: of one x0, as `process.prior` takes it.
+      view: how samples are kept and shown.
+      transforms: per-example transforms (`data.pipeline`).
+      told: `batch -> ()` or `batch -> (cond,)`: what the network is told of each example.
+      ask: what it is told when samples are drawn (`Experiment.ask`).
+    """
+
+    source: Callable
+    example: Mapping[str, jax.ShapeDtypeStruct]
+    clean: Callable
+    shape: Any
+    view: View
+    transforms: tuple[Callable, ...] = ()
+    told: Callable = lambda batch: ()
+    ask: Callable = conditions.nothing
+
+
+def base_config() -> Config:
+    """The values that every experiment has."""
+    decay = values.Real(0.0, 1.0, below=True)
+    return Config(
+        seed=values.whole_number(0, "seed of all random numbers of the run", 0, 2**32 - 1),
+        data=Config(threads=values.count(8, "threads that read examples", 512, zero="read when they are needed")),
+        train=Config(
+            batch_size=values.count(128, "examples of an update, over all devices", 2**20),
+            accumulate=values.count(1, "parts that a device's share is computed in, one after another", 2**20),
+            fsdp=values.flag(False, "whether parameters and optimiser state are spread over the devices"),
+            steps=values.count(800_000, "updates until training ends"),
+            steps_per_call=values.count(1, "updates that the compiled program makes before it returns", 1000),
+            learning_rate=values.number(2e-4, "learning rate of Adam", 1e-12, 1000),
+            warmup_steps=values.count(5000, "updates in which the rate rises from 0", zero="the full rate at once"),
+            decay_steps=values.count(0, "updates in which the rate falls after that", zero="it stays as it is"),
+            final_rate=values.number(0.0, "learning rate after decay_steps", 0, 1000),
+            clip_norm=values.number(1.0, "norm that longer gradients are scaled to", 1e-6, 1e9, zero="no clipping"),
+            ema_decay=Value(0.9999, "decay of the average that samples are drawn with", decay),
+            ema_decays=values.listed((), "decays of further averages (sample --average)", decay),
+            ema_profiles=values.listed(
+                (), "widths of power-function averages (sample --sigma-rel)", AVERAGED
+            ),
+        ),
+        log=Config(
+            every=values.count(100, "steps between lines of metrics", zero="no lines"),
+            checkpoint_every=values.count(5000, "steps between checkpoints", zero="only at the end, or when stopped"),
+            keep=values.count(3, "newest checkpoints that stay", zero="all of them"),
+            snapshot_every=values.count(0, "steps between snapshots of ema_profiles", zero="only at the end"),
+            sample_every=values.count(10_000, "steps between previews", zero="none"),
+            samples=values.count(64, "examples in a preview", 100_000, zero="no previews"),
+            preview_steps=values.count(50, "steps of a preview's chain", 100_000),
+            evaluate_every=values.count(0, "steps between quick looks at the quality of images", zero="none"),
+            evaluate_num=values.count(500, "images of a look", 1_000_000, zero="no looks", least=2),
+            extractor=values.text("", "what looks: digits, the file of Inception's weights, a Python file"),
+        ),
+    )
+
+
+def with_dir(config: Config) -> Config:
+    """`config` with a place where its data is."""
+    config.data.dir = values.text("", "where the data is, if not where the config looks by itself")
+    return config
+
+
+class Method(NamedTuple):
+    """The parts of a method on some data; a page's `method` gives one, and `_replace` changes a part.
+
+    Attributes:
+      data: what is learned.
+      model: a module, called with (input, time [B], *cond, dropout_keys=[B] or nothing).
+      process: destroys the data, and gives the prior.
+      parameterization: what the network is shown and asked for.
+      loss: `(apply, parameterization, process) -> loss` (`losses`), which may look at `averages` and `held`.
+      times: at which it is trained.
+      walks: name -> (`SampleRequest -> Walk`); the first is the default sampler.
+      preview: the one of them that draws during training, in `config.log.preview_steps` steps.
+      schedule: of Gaussian noise, where the method has one.
+      optimizer: `config.train -> Optimizer` (`training.optimizers`).
+      start: `params -> params`, what training starts from instead of random ones (`Experiment.start`).
+      frozen: parts of the parameters that stay as they start, by their names in the tree's first level.
+      likelihoods: name -> (`(apply, parameterization, steps or None) -> likelihood_fn`), see `Experiment`.
+      solved: name -> (`(apply, parameterization, tolerance) -> likelihood_fn`), see `Experiment`.
+      averages: further ones than the config's, for the loss: target networks.
+      held: what is read once and never trained (`Experiment.held`).
+    """
+
+    data: Data
+    model: nn.Module
+    process: Process
+    parameterization: Parameterization
+    loss: Callable
+    times: Times
+    walks: Mapping[str, Callable]
+    preview: str
+    schedule: Schedule | None = None
+    optimizer: Callable = adam
+    start: Callable = lambda params: params
+    frozen: Collection[str] = ()
+    likelihoods: Mapping[str, Callable] = MappingProxyType({})
+    solved: Mapping[str, Callable] = MappingProxyType({})
+    averages: Mapping[str, Average] = MappingProxyType({})
+    held: Callable = dict
+
+
+def compose(config: ConfigDict, method: Method) -> Experiment:
+    """A method as an experiment; `config` has the sections of `base_config`.
+
+    Raises:
+      InputError: values that do not fit together, a size of images among them that the network cannot have.
+    """
+    data, model, parameterization = method.data, method.model, method.parameterization
+    optimizer = method.optimizer(config.train)
+
+    def apply(params, *told, **dropout_keys):
+        return model.apply({"params": params}, *told, **dropout_keys)
+
+    def network_input(key, batch):
+        x = jax.vmap(lambda key: method.process.prior(key, data.shape))(key[None])
+        return *parameterization.scale(x, jnp.ones(1)), *data.told(batch)
+
+    def train_apply(params, *told, **dropout_keys):
+        held = {name: jax.lax.stop_gradient(part) if name in method.frozen else part for name, part in params.items()}
+        return apply(held, *told, **dropout_keys)
+
+    criterion = method.loss(train_apply, parameterization, method.process)
+    # Only the shapes: nothing is drawn.
+    one = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in data.example.items()}
+    shapes = jax.eval_shape(network_input, jax.random.key(0), one)
+
+    def init(key):
+        return model.init(key, *jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))["params"]
+
+    made = drawn_by(method.walks, apply, parameterization, method.process, data.shape)
+    return Experiment(
+        example=data.example,
+        init=init,
+        loss=of_batch(criterion, data),
+        times=method.times,
+        optimizer=holding(method.frozen, optimizer.transformation),
+        rates=optimizer.rates,
+        ema_decay=config.train.ema_decay,
+        averages={**named(config.train.ema_decays, config.train.ema_profiles), **method.averages},
+        source=data.source,
+        transforms=data.transforms,
+        samplers=made,
+        preview=lambda batch: made[method.preview](SampleRequest(batch, steps=config.log.preview_steps)),
+        view=data.view,
+        ask=data.ask,
+        start=method.start,
+        held=method.held,
+        clean=data.clean,
+        told=data.told,
+        likelihoods={name: partial(make, apply, parameterization) for name, make in method.likelihoods.items()},
+        solved={name: partial(make, apply, parameterization) for name, make in method.solved.items()},
+        method=method,
+    )
+
+
+def composed(method: Callable) -> Callable:
+    """`(config, ...) -> Experiment` of a page's `(config, ...) -> Method`."""
+
+    def build(config: ConfigDict, *parts, **more) -> Experiment:
+        return compose(config, method(config, *parts, **more))
+
+    return build
+
+
+def of_batch(loss: Callable, data: Data) -> Callable:
+    """A loss of x0 and what is told of it (`losses`), as `Experiment.loss` of a batch."""
+    return lambda keys, params, batch, context: loss(keys, params, data.clean(batch), context, *data.told(batch))
+
+
+def drawn_by(
+    walks: Mapping[str, Callable], apply: Callable, parameterization: Parameterization, process: Process, shape
+) -> dict[str, Callable]:
+    """Walks as samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`).
+
+    Arguments as of `compose`, and `shape` as `process.prior` takes it.
+    """
+
+    def sampler(walk: Callable) -> Callable:
+        def make(request: SampleRequest) -> Callable:
+            way = walk(request)
+            if way.guide is None and not (request.guidance is None and request.classifier is None):
+                raise InputError("this model cannot be guided; leave --guidance and --classifier out")
+            stepper = way.sampler
+            if request.report is not None:
+                stepper = samplers.reporting(stepper, request.report)
+            return samplers.make_sample_fn(
+                lambda params, *told: apply(request.whole(params), *told),
+                parameterization,
+                process,
+                stepper,
+                way.times,
+                request.batch,
+                shape,
+                way.transforms,
+                request.run or samplers.solve,
+                way.guide or guidance.given,
+            )
+
+        return make
+
+    return {name: sampler(walk) for name, walk in walks.items()}
+
+
+def by_classifier(schedule: Schedule, request: SampleRequest) -> Callable | None:
+    """The guide of a model that is told no label: the request's classifier, which is; without one None."""
+    if request.classifier is None:
+        if request.guidance is not None:
+            raise InputError(f"guidance {request.guidance} takes a classifier for this model; add --classifier DIR")
+        return None
+
+    def guide(denoise, cond):
+        by = guidance.classifier(
+            schedule,
+            lambda x_t, t: request.classifier(x_t, t, cond["label"]),
+            1.0 if request.guidance is None else request.guidance,
+        )
+        rest = {name: value for name, value in cond.items() if name != "label"}
+        return by(guidance.given(denoise, *([rest] if rest else [])))
+
+    return guide
+
+
+def holding(frozen: Collection[str], rest: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`rest` for all but the parts named `frozen`, which it leaves alone and keeps nothing for."""
+    if not frozen:
+        return rest  # the plain state, without a wrapping that says nothing
+
+    def groups(params):
+        return {name: "frozen" if name in frozen else "trained" for name in params}
+
+    return optax.partition({"trained": rest, "frozen": optax.set_to_zero()}, groups)
+
+
+def without_eta(walk: Callable) -> Callable:
+    """A walk that has no eta, and says so when it is given one."""
+
+    def refusing(request: SampleRequest) -> Walk:
+        if request.eta is not None:
+            raise InputError(f"eta = {request.eta}: only the sampler ddim has it; add --sampler ddim")
+        return walk(request)
+
+    return refusing

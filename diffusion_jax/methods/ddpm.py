@@ -1,0 +1,119 @@
+"""DDPM (Ho et al. 2020) on images, with its own sampler and DDIM's (Song et al. 2021)."""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.diffusion import (
+    guidance,
+    losses,
+    parameterizations,
+    processes,
+    samplers,
+    schedules,
+    timesteps,
+    training_times,
+    variances,
+)
+from diffusion_jax.diffusion.likelihood import HEUN
+from diffusion_jax.methods import likelihoods, pixels
+from diffusion_jax.methods.compose import Method, Walk, by_classifier, composed, without_eta
+from diffusion_jax.training.experiment import SampleRequest
+
+
+def default_config() -> Config:
+    """The values of the paper's CIFAR-10 experiment (section 4 and appendix B); configs change what differs."""
+    return with_table(pixels.default_config())
+
+
+def with_table(config: Config) -> Config:
+    """`config` with the length of the table of betas."""
+    config.diffusion = Config(timesteps=values.count(1000, "entries of the table of betas", 100_000, least=2))
+    return config
+
+
+def method(
+    config: ConfigDict,
+    source: Callable,
+    betas=None,
+    variance: Callable = variances.fixed_large,
+) -> Method:
+    """DDPM as an experiment.
+
+    Args:
+      config: values, as `default_config` names them.
+      source: `split -> source` of images, "train" or "test".
+      betas: the noise table, [config.diffusion.timesteps]; by default the paper's linear one.
+      variance: of the ancestral sampler (`variances`): `fixed_large` for CIFAR-10, `posterior` for 256x256.
+
+    Raises:
+      InputError: values that do not fit together, image sizes that the network cannot halve among them; errors of
+        `table`.
+    """
+    num = config.diffusion.timesteps
+    schedule = table(num, betas)
+
+    return Method(
+        pixels.data(config, source),
+        model=pixels.unet(config),
+        schedule=schedule,
+        process=processes.gaussian(schedule),
+        parameterization=parameterizations.eps(schedule, parameterizations.table_index(num)),
+        loss=losses.simple,
+        times=training_times.independent(training_times.table(num)),
+        walks={"ancestral": without_eta(ancestral(schedule, num, variance)), "ddim": ddim(schedule, num)},
+        preview="ddim",
+        likelihoods={
+            "bound": likelihoods.chain(schedule, num, (guidance.clip(), variance(schedule))),
+            "ode": likelihoods.flow(schedule, likelihoods.table_grid(schedule, num), 200, HEUN),
+        },
+    )
+
+
+build = composed(method)
+
+
+def table(num: int, betas=None) -> schedules.Schedule:
+    """The schedule of `betas`, [num]; by default of the paper's linear table.
+
+    Raises:
+      InputError: the paper's table is cut so short that it does not end in noise, from which chains start.
+    """
+    if betas is not None:
+        return schedules.from_betas(betas)
+    schedule = schedules.from_betas(schedules.linear_betas(num))
+    left = schedule.alpha(1.0)
+    if left > 0.1:  # 455 entries or fewer
+        raise InputError(
+            f"diffusion.timesteps={num}: DDPM's linear table ends with {left:.2f} of the data then, and chains start "
+            "from pure noise; take 456 or more, or give `build` a table that is scaled to its length, "
+            "betas=schedules.linear_betas(num, 0.1 / num, 20 / num)"
+        )
+    return schedule
+
+
+def ancestral(schedule: schedules.Schedule, num: int, variance: Callable = variances.fixed_large) -> Callable:
+    """DDPM's own walk down a table of `num` betas."""
+
+    def walk(request: SampleRequest) -> Walk:
+        times = timesteps.uniform(num if request.steps is None else request.steps, num)
+        sampler = samplers.ancestral(processes.gaussian(schedule))
+        transforms = (guidance.clip(), variance(schedule))
+        return Walk(sampler, times, transforms, by_classifier(schedule, request))
+
+    return walk
+
+
+def ddim(schedule: schedules.Schedule, num: int) -> Callable:
+    """DDIM's walk down a table of `num` betas."""
+
+    def walk(request: SampleRequest) -> Walk:
+        times = timesteps.leading(timesteps.leading_steps(50, num) if request.steps is None else request.steps, num)
+        process = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
+        transforms = (guidance.clip(), variances.posterior(schedule))
+        return Walk(samplers.ancestral(process), times, transforms, by_classifier(schedule, request))
+
+    return walk

@@ -1,0 +1,71 @@
+"""EDM (Karras et al. 2022): preconditioned networks, log-normal noise levels, steps equal in sigma^(1/7)."""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from diffusion_jax.diffusion import (
+    losses,
+    parameterizations,
+    processes,
+    samplers,
+    schedules,
+    timesteps,
+    training_times,
+)
+from diffusion_jax.methods import likelihoods, pixels
+from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
+from diffusion_jax.training.experiment import SampleRequest
+
+
+def method(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_max: float = 80.0) -> Method:
+    """EDM as an experiment.
+
+    Args:
+      config: values, as `pixels.default_config` names them.
+      source: `split -> source` of images, "train" or "test".
+      sigma_data: standard deviation of the pixels in [-1, 1]; 0.5 for photographs.
+      sigma_max: the largest noise level.
+    """
+    schedule = schedules.edm(sigma_max)
+
+    def walk(sampler: samplers.Sampler, steps: int, grid: Callable = timesteps.karras) -> Callable:
+        def down(request: SampleRequest) -> Walk:
+            return Walk(sampler, grid(schedule, request.steps or steps, sigma_max=sigma_max))
+
+        return without_eta(down)
+
+    def dpm_fast(request: SampleRequest) -> Walk:
+        # As many looks as steps are asked for, the last of them in the step to 0.
+        looks = (request.steps or 30) - 1
+        times = timesteps.polyexponential(schedule, looks // 3 + 2, sigma_max=sigma_max)
+        return Walk(samplers.dpm_fast(schedule, looks), times)
+
+    grid = likelihoods.level_grid(schedule, level=2e-3)
+    return Method(
+        pixels.data(config, source),
+        model=pixels.unet(config),
+        schedule=schedule,
+        process=processes.gaussian(schedule),
+        parameterization=parameterizations.edm(schedule, sigma_data),
+        loss=losses.simple,
+        times=training_times.independent(training_times.log_normal(sigma_max)),
+        walks={
+            "heun": walk(samplers.heun(schedule), 18),
+            "churn": walk(samplers.edm(schedule, s_churn=40.0, s_tmin=0.05, s_tmax=50.0, s_noise=1.003), 64),
+            "dpmpp_2m": walk(samplers.dpmpp_2m(schedule), 20),
+            "dpmpp_2m_sde": walk(samplers.dpmpp_2m_sde(schedule), 30),
+            "dpmpp_sde": walk(samplers.dpmpp_sde(schedule), 20),
+            "dpm_fast": without_eta(dpm_fast),
+            # Its steps are its own: these are where it stops, for a film to look.
+            "dpm_adaptive": walk(samplers.dpm_adaptive(schedule), 2, timesteps.polyexponential),
+            "euler": walk(samplers.euler(schedule), 40),
+            "ancestral": walk(samplers.ancestral(processes.gaussian(schedule)), 100),
+        },
+        preview="heun",
+        likelihoods={"ode": likelihoods.flow(schedule, grid)},
+        solved={"ode": likelihoods.flow_to_tolerance(schedule, grid)},
+    )
+
+
+build = composed(method)

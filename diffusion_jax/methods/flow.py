@@ -1,0 +1,55 @@
+"""Flow matching (Lipman et al. 2023; rectified flow, Liu et al. 2023): a straight line from noise to data."""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from diffusion_jax.diffusion import (
+    losses,
+    parameterizations,
+    processes,
+    samplers,
+    schedules,
+    timesteps,
+    training_times,
+)
+from diffusion_jax.methods import likelihoods, pixels
+from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
+from diffusion_jax.training.experiment import SampleRequest
+
+
+def method(config: ConfigDict, source: Callable, shift: float = 1.0) -> Method:
+    """Flow matching as an experiment: velocities at logit-normal times, and steps down the line.
+
+    Args:
+      config: values, as `pixels.default_config` names them.
+      source: `split -> source` of images, "train" or "test".
+      shift: above 1 for larger images, see `schedules.shifted_flow`.
+    """
+    schedule = schedules.shifted_flow(schedules.flow(), shift)
+
+    def euler(request: SampleRequest) -> Walk:
+        # x_s = x_t + (s - t) velocity: Euler's method, here and in the variance-exploding coordinates alike.
+        return Walk(samplers.euler(schedule), timesteps.linear(request.steps or 50))
+
+    def heun(request: SampleRequest) -> Walk:
+        # Just below t = 1, where sigma / alpha is finite.
+        return Walk(samplers.heun(schedule), timesteps.linear(request.steps or 25, first=0.999))
+
+    grid = likelihoods.level_grid(schedule)
+    return Method(
+        pixels.data(config, source),
+        model=pixels.unet(config),
+        schedule=schedule,
+        process=processes.gaussian(schedule),
+        parameterization=parameterizations.velocity(schedule, parameterizations.thousandths),
+        loss=losses.simple,
+        times=training_times.stratified(training_times.logit_normal()),
+        walks={"euler": without_eta(euler), "heun": without_eta(heun)},
+        preview="euler",
+        likelihoods={"ode": likelihoods.flow(schedule, grid)},
+        solved={"ode": likelihoods.flow_to_tolerance(schedule, grid)},
+    )
+
+
+build = composed(method)

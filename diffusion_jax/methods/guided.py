@@ -1,0 +1,99 @@
+"""Images of a class, with guidance: a network that is told a label, and at times is not (Ho & Salimans 2022)."""
+
+from collections.abc import Callable, Sequence
+
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import conditions
+from diffusion_jax.diffusion import (
+    guidance,
+    losses,
+    processes,
+    samplers,
+    schedules,
+    timesteps,
+    training_times,
+    variances,
+)
+from diffusion_jax.methods import likelihoods
+from diffusion_jax.methods.compose import Data, Method, Walk, composed, without_eta
+from diffusion_jax.methods.ddpm import with_table
+from diffusion_jax.methods.improved import l_hybrid, said
+from diffusion_jax.training.experiment import SampleRequest
+
+
+def with_guidance(config: Config) -> Config:
+    """`config` with a table of betas, the share of examples that are not told their label, and a usual guidance."""
+    config = with_table(config)
+    config.diffusion.withheld = values.share(0.1, "share of examples that are not told their label")
+    config.diffusion.guidance = values.number(2.0, "guidance where none is asked for; 1 is as learned", -1000, 1000)
+    return config
+
+
+def method(
+    config: ConfigDict,
+    data: Data,
+    classes: int,
+    model: nn.Module,
+    betas: Callable = schedules.cosine_betas,
+    transforms: Sequence[Callable] = (guidance.clip(),),
+) -> Method:
+    """A class-conditional model with a learned variance, trained for classifier-free guidance.
+
+    Args:
+      config: values, as `with_guidance` names them.
+      data: with labels (`pixels.told_labels`); `classes` is the one that tells nothing.
+      classes: how many.
+      model: network of twice the data's channels, told {"label": int [B]} of 0, ..., classes.
+      betas: `num -> [num]`.
+      transforms: of the guided denoiser; none for latents, which have no range.
+    """
+    num = config.diffusion.timesteps
+    schedule = schedules.from_betas(betas(num))
+    process = processes.gaussian(schedule)
+    base, learned = said(schedule, num)
+    null = guidance.replacing(label=classes)
+
+    def loss(*parts):
+        judged = losses.judged(l_hybrid(base, learned, process, num), *parts)
+        return losses.withholding(judged, null, config.diffusion.withheld)
+
+    def guide(request: SampleRequest) -> Callable:
+        if request.classifier is not None:
+            raise InputError("a model of labels cannot be guided by a classifier; leave --classifier out")
+        scale = config.diffusion.guidance if request.guidance is None else request.guidance
+        # Told alone where nothing is added: half the work.
+        return guidance.given if scale == 1 else guidance.classifier_free(null, scale)
+
+    def ancestral(request: SampleRequest) -> Walk:
+        grid = timesteps.respaced(min(100, num) if request.steps is None else request.steps, num)
+        return Walk(samplers.ancestral(process), grid, transforms, guide(request))
+
+    def ddim(request: SampleRequest) -> Walk:
+        grid = timesteps.leading(timesteps.leading_steps(50, num) if request.steps is None else request.steps, num)
+        deterministic = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
+        certain = (*transforms, variances.posterior(schedule))
+        return Walk(samplers.ancestral(deterministic), grid, certain, guide(request))
+
+    return Method(
+        data._replace(ask=conditions.labels(classes, null=classes)),
+        model=model,
+        schedule=schedule,
+        process=process,
+        parameterization=learned,
+        loss=loss,
+        times=training_times.independent(training_times.table(num)),
+        walks={"ancestral": without_eta(ancestral), "ddim": ddim},
+        preview="ddim",
+        likelihoods={
+            "bound": likelihoods.learned_chain(schedule, num, transforms),
+            "bound_as_trained": likelihoods.learned_chain(schedule, num, transforms, likelihoods.of_table(num)),
+        },
+    )
+
+
+build = composed(method)

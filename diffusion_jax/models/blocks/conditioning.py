@@ -1,0 +1,71 @@
+"""What networks are told beside x and the time: a dictionary of arrays, each with the batch first.
+
+The names in use: "label", int [B]; "noise_level", float [B]; "tokens", float [B, L, D], an encoded text; "low_res",
+float [B, h, w, C]; "hint" and "beside", float [B, H, W, C]. What is one vector an example is added to the embedding
+of the time by modules of this file, `module(value [B, ...], features) -> [B, features]`.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.models.blocks.layers import TimeEmbedding, cosinusoid
+
+
+class LabelEmbedding(nn.Module):
+    """A learned vector for each label: int [B] -> float32 [B, features].
+
+    Attributes:
+      rows: labels are 0 to rows - 1. Where labels may be withheld, the last row stands for that. A label beyond
+        makes its example NaN.
+      embedding_init: of the vectors; of unit variance by default, like the input. DiT's are of 0.02.
+    """
+
+    rows: int
+    embedding_init: nn.initializers.Initializer = nn.initializers.normal(1.0)
+
+    @nn.compact
+    def __call__(self, label: jax.Array, features: int) -> jax.Array:
+        table = self.param("embedding", self.embedding_init, (self.rows, features), jnp.float32)
+        # Negative labels, which NumPy would count from the end, are beyond too.
+        return jnp.take(table, jnp.where(label < 0, self.rows, label), axis=0, mode="fill")
+
+
+class NumberEmbedding(nn.Module):
+    """A number as the time is told: float [B] -> float32 [B, features]; `features` is a multiple of 4.
+
+    For the noise level of a low-resolution image in a cascade (Ho et al. 2022, section 4), say, from 0 to 1000.
+    """
+
+    @nn.compact
+    def __call__(self, value: jax.Array, features: int) -> jax.Array:
+        return TimeEmbedding(features // 4, cosinusoid, name="embedding")(value)
+
+
+def embedded(embed: Mapping[str, nn.Module], cond: Mapping[str, jax.Array] | None, features: int):
+    """The sum of what `embed` makes of the entries of `cond` that it names, [B, features]; 0 if it names none."""
+    return sum(module((cond or {})[name], features) for name, module in embed.items())
+
+
+def check_names(cond: Mapping[str, jax.Array] | None, names) -> None:
+    """Raise `InputError` unless the network is told exactly what it listens to."""
+    given, names = set(cond or {}), set(names)
+    for name in sorted(names - given):
+        raise InputError(f"this network needs the condition {name!r}; it was given {_listed(given)}")
+    for name in sorted(given - names):
+        raise InputError(f"this network knows no condition {name!r}; it takes {_listed(names)}")
+
+
+def _listed(names) -> str:
+    return ", ".join(map(repr, sorted(names))) or "none"
+
+
+def apart(cond: Mapping[str, jax.Array] | None, name: str, who: str = "this network"):
+    """(the condition `name`, the others or None where there are none); `InputError` where it is not told."""
+    cond = cond or {}
+    if name not in cond:
+        raise InputError(f"{who} needs the condition {name!r}; it was given {', '.join(cond) or 'none'}")
+    return cond[name], {other: value for other, value in cond.items() if other != name} or None

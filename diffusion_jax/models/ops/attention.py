@@ -1,0 +1,95 @@
+"""Attention: softmax(q k^T / sqrt(d)) v, in several heads, by XLA or by cuDNN."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.core.errors import InputError
+
+MANY = 2**20  # weights of one head
+
+
+def multi_head(query, key, value, heads: int, attend: Callable) -> jax.Array:
+    """softmax(q k^T / sqrt(d)) v in each of `heads` slices of d features: [B, N, C], twice [B, L, C] -> [B, N, C].
+
+    The softmax is float32. `attend` (`by_xla`, `flash`) computes it for [B, N, heads, d] and twice [B, L, heads, d].
+
+    Raises:
+      InputError: `heads` does not divide C.
+    """
+    if query.shape[-1] % heads:
+        raise InputError(
+            f"{query.shape[-1]} features do not divide into {heads} heads of attention; take a divisor of them"
+        )
+    query, key, value = (x.reshape(*x.shape[:2], heads, -1) for x in (query, key, value))
+    out = attend(query, key, value)
+    return out.reshape(*out.shape[:2], -1)
+
+
+def by_xla(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """Attention as XLA computes it, with memory that grows with heads N L: [B, N, heads, d] -> the same.
+
+    On a CPU, where N L is large, one head of one example after the other, whose N L weights stay in the caches: less
+    than half of the time for 1024 tokens and more (docs/performance.md).
+    """
+    heads_first = tuple(x.swapaxes(1, 2) for x in (query, key, value))
+
+    def in_turn(*arrays):
+        one_by_one = tuple(x.reshape(-1, *x.shape[2:]) for x in arrays)
+        return jax.lax.map(lambda one: softmax_attention(*one), one_by_one).reshape(*arrays[0].shape[:3], -1)
+
+    if query.shape[1] * key.shape[1] < MANY:
+        return softmax_attention(*heads_first).swapaxes(1, 2)
+    return jax.lax.platform_dependent(*heads_first, cpu=in_turn, default=softmax_attention).swapaxes(1, 2)
+
+
+@jax.custom_jvp
+def softmax_attention(query, key, value):
+    """softmax(q k^T / sqrt(d)) v: [..., N, d], twice [..., L, d] -> [..., N, d]."""
+    return _read(_weights(query, key), value)
+
+
+@softmax_attention.defjvp
+def _change(arrays, changes):
+    """With weights p and result o, o' = p v' + (p s') v - (sum of p s' over L) o, where s' is what q k^T changes by.
+
+    JAX would give sum(p s') to each of the L weights. Here it goes to o, and so does its transpose: the backward pass
+    adds up d products for each of N queries and not L (as Dao et al. 2022, appendix B.2), which XLA does slowly.
+    """
+    (query, key, value), (query_change, key_change, value_change) = arrays, changes
+    p = _weights(query, key)
+    o = _read(p, value)
+    moved = p * (_products(query_change, key) + _products(query, key_change))
+    return o, _read(p, value_change) + _read(moved, value) - (moved.sum(-1, keepdims=True) * o).astype(o.dtype)
+
+
+def _products(query, key):
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    products = jnp.einsum("...nd,...ld->...nl", query, key, preferred_element_type=wide)
+    return products / math.sqrt(query.shape[-1])
+
+
+def _weights(query, key):
+    return jax.nn.softmax(_products(query, key))
+
+
+def _read(p, value):
+    return jnp.einsum("...nl,...ld->...nd", p.astype(value.dtype), value)
+
+
+def flash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    """cuDNN's fused attention (Dao et al. 2022), whose memory does not grow with N L: [B, N, heads, d] -> the same.
+
+    It has derivatives in reverse only; a likelihood by the ODE wants them forward, and so the default `attend`.
+
+    Raises:
+      InputError: this is not an NVIDIA GPU from Ampere on with cuDNN, the type is neither bfloat16 nor float16, or
+        d is not a multiple of 8 up to 128 (256 from Hopper on).
+    """
+    try:
+        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"cuDNN's attention cannot run here ({reason}); set model.flash to False") from error

@@ -1,0 +1,1 @@
+"""Trained networks of others, composed to be drawn from."""

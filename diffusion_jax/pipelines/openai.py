@@ -1,0 +1,102 @@
+"""Files of improved-diffusion's and guided-diffusion's, to draw from as their code does."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import conditions, views
+from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, schedules, variances
+from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.methods.compose import Walk, drawn_by, without_eta
+from diffusion_jax.pretrained.families import openai_command, openai_flags
+from diffusion_jax.pretrained.formats import files
+from diffusion_jax.training.experiment import Drawable, SampleRequest
+
+NARROWEST = 1e-20  # of a learned variance: only the last step asks for it, and the chain ends on that one's mean
+
+
+def openai(path: str, text: str) -> Drawable:
+    """A file of OpenAI's, to draw from.
+
+    The sampler "published" is the one that the flags ask for: DDPM's, or with use_ddim DDIM's with eta = 0, on the
+    grid of timestep_respacing. "ancestral", "ddim" and the others take that grid too where the flags have one.
+
+    Args:
+      path: the file (.pt).
+      text: a command line of their scripts, "--image_size 64 --learn_sigma True ..." (`openai_command.read`).
+
+    Raises:
+      InputError: a flag or a value that is not known, or a file that is damaged or of another network.
+    """
+    command = openai_command.read(text)
+    network, chain = openai_flags.unet(command.network), command.chain
+    num = chain["diffusion_steps"]
+    schedule = schedules.from_betas(_betas(chain["noise_schedule"], num))
+    said, variance = _said(command, schedule)
+    grid = openai_command.grid(chain["timestep_respacing"], num)
+    bounds = (guidance.clip(),) if chain["clip_denoised"] else ()
+    side = command.network.get("image_size", openai_flags.FLAGS["image_size"])
+    shape = (side, side, network.example[0].shape[-1])
+    certain = variances.posterior(schedule)
+
+    def walk(sampler: Callable, usual: int | None = None, spread: Callable = certain) -> Callable:
+        """A walk of `usual` steps where neither the request nor the flags say how many; None for all."""
+
+        def down(request: SampleRequest) -> Walk:
+            steps = request.steps
+            if steps is None and not chain["timestep_respacing"] and usual is not None:
+                steps = min(usual, num)
+            return Walk(sampler(request), grid(steps), (*bounds, spread))
+
+        return down
+
+    def ancestral(request: SampleRequest) -> samplers.Sampler:
+        return samplers.ancestral(processes.gaussian(schedule))
+
+    def ddim(request: SampleRequest) -> samplers.Sampler:
+        return samplers.ancestral(processes.gaussian(schedule, processes.ddim(request.eta or 0.0)))
+
+    walks = {
+        "published": without_eta(walk(ddim) if chain["use_ddim"] else walk(ancestral, spread=variance)),
+        "ddim": walk(ddim, 50),
+        "dpmpp_2m": without_eta(walk(lambda request: samplers.dpmpp_2m(schedule), 20)),
+        "plms": without_eta(walk(lambda request: samplers.plms(schedule), 50)),
+        "ancestral": without_eta(walk(ancestral, spread=variance)),
+    }
+
+    def apply(params, *told):
+        return network.model.apply({"params": params}, *told)
+
+    def load():
+        params = network.read(files.weights(path))
+        return params, f"published weights of {path}", lambda sampler: Path("samples") / Path(path).stem / sampler
+
+    ask = conditions.labels(openai_flags.CLASSES) if network.example[2] else conditions.nothing
+    return Drawable(drawn_by(walks, apply, said, processes.gaussian(schedule), shape), ask, views.pictures(), load)
+
+
+def _betas(name: str, num: int):
+    """Their tables; the linear one keeps the total noise whatever the number of steps."""
+    kinds = {
+        "linear": lambda: schedules.linear_betas(num, 0.1 / num, 20 / num),
+        "cosine": lambda: schedules.cosine_betas(num),
+    }
+    if name not in kinds:
+        raise InputError(f"--noise_schedule {name[:50]} is not known; of use are {', '.join(kinds)}")
+    if name == "linear" and num < 20:
+        raise InputError(f"--diffusion_steps {num}: OpenAI's linear table takes at least 20")
+    return kinds[name]()
+
+
+def _said(command: openai_command.Command, schedule: Schedule) -> tuple[parameterizations.Parameterization, Callable]:
+    """What the network says, and the transform for the variance of ancestral steps."""
+    chain, num = command.chain, command.chain["diffusion_steps"]
+    index, share = parameterizations.table_index(num), 1000 / num if chain["rescale_timesteps"] else 1.0
+
+    def time(t):
+        return index(t) * share
+
+    said = parameterizations.x0(time) if chain["predict_xstart"] else parameterizations.eps(schedule, time)
+    if command.network.get("learn_sigma", False):
+        return parameterizations.learned_range(said, schedule, NARROWEST), lambda denoise: denoise
+    return said, (variances.posterior if chain["sigma_small"] else variances.fixed_large)(schedule)

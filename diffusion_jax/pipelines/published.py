@@ -1,0 +1,321 @@
+"""Published models, to draw from: their networks, their weights, and the noise and sampler that their files name.
+
+OpenAI's are composed in `pipelines.openai`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import conditions, views
+from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, timesteps, variances
+from diffusion_jax.methods import improved
+from diffusion_jax.methods.compose import Walk, drawn_by, without_eta
+from diffusion_jax.models.unets.beside import Beside
+from diffusion_jax.models.unets.controlnet import Controlled
+from diffusion_jax.pipelines.openai import openai
+from diffusion_jax.pretrained import loading
+from diffusion_jax.pretrained.formats import files
+from diffusion_jax.pretrained.published import Network
+from diffusion_jax.pretrained.schedulers.scheduler import Sampling, sampling
+from diffusion_jax.training.experiment import Drawable, SampleRequest
+
+__all__ = ["diffusers", "openai"]
+
+NARROWEST = 1e-20  # of a learned variance, which these samplers do not ask for
+OFFICIAL_DIT = 4.0  # the guidance of its own script
+# Of any scheduler's config: its table, and what else is not its solver's own.
+BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
+BESIDE = (
+    *("trained_betas", "prediction_type", "rescale_betas_zero_snr", "timestep_spacing", "steps_offset"),
+    *("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value"),
+)
+
+
+def diffusers(
+    name: str,
+    variant: str = "",
+    controlnet: str | None = None,
+    size: str | None = None,
+    sampler: str | None = None,
+) -> Drawable:
+    """A model as diffusers keeps it, to draw from.
+
+    Args:
+      name: a folder, or a name on the hub (`files.component`).
+      variant: of the weights.
+      controlnet: likewise, a ControlNet for it.
+      size: "HxW" of the images or latents, in place of the published one.
+      sampler: the one that will be asked for. Where it is not the scheduler's own, a scheduler that is not known here
+        does not stand in the way: its table of betas is enough.
+
+    Raises:
+      InputError: files that are missing, damaged or of another kind, or values that are not implemented.
+    """
+    component = files.component(name, variant)
+    if component.scheduler is None:
+        raise InputError(f"{name} has no scheduler_config.json, which says how to draw from it; put it there")
+    kinds = {
+        "UNet2DModel": _image,
+        "UNet2DConditionModel": _text,
+        "DiTTransformer2DModel": _dit,
+        "Transformer2DModel": _dit,
+    }
+    kind = str(component.config.get("_class_name"))
+    if kind not in kinds:
+        raise InputError(f"{name} is a {kind[:60]!r}; of use are {', '.join(kinds)}")
+    network = loading.build(component.config, component.weights)
+    height, width = _size(size, component.config.get("sample_size"))
+    given, said = network.example[0].shape[-1], _channels_said(network, height, width)
+    shape = (height, width, min(given, said))
+    scheduler, how = _noise(component.scheduler, sampler)
+    _check_told(component.config, scheduler)
+    ask, guide, view = kinds[kind](component.config, network, shape[-1], how.darkest)
+    how = _with_variance(how, said, shape[-1], scheduler)
+    model, read = network.model, lambda: network.read(component.weights)
+    if controlnet is not None and given > said:
+        raise InputError(f"a ControlNet for a network that sees {given} channels and says {said} is not known")
+    if given > said:
+        model, read, ask = _beside(model, read, ask, (height, width, given - said))
+    if controlnet is not None:
+        model, read, ask = _controlled(network, component, controlnet, variant, ask, shape)
+
+    drawn = _samplers(model, how, guide, shape, scheduler, doubled=said > shape[-1])
+    about = f"published {kind} of {name}"
+    if scheduler is not component.scheduler:
+        del drawn["published"]
+        about += f", whose {str(component.scheduler.get('_class_name'))[:60]} is not used"
+
+    def load():
+        return read(), about, lambda sampler: Path("samples") / Path(name).name / sampler
+
+    return Drawable(drawn, ask, view, load)
+
+
+# ---- What is told, how it guides, and how it is shown, by the kind of network.
+
+
+def _image(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
+    classes = config.get("num_class_embeds")
+    ask = conditions.labels(classes) if classes else conditions.nothing
+    # 1 or 3 channels are pixels; anything else waits for a decoder.
+    view = views.pictures(darkest) if channels in (1, 3) else views.latents()
+    return ask, None, view
+
+
+def _dit(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
+    classes = config.get("num_embeds_ada_norm", 1000)
+
+    def guide(request: SampleRequest) -> Callable:
+        scale = OFFICIAL_DIT if request.guidance is None else request.guidance
+        # As in the official script, the last channel of latents is not guided.
+        kept = guidance.channels(scale, 3, channels) if channels > 3 else scale
+        return guidance.classifier_free(guidance.replacing(label=classes), kept)
+
+    return conditions.labels(classes, null=classes), guide, views.latents()
+
+
+def _text(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
+    features = network.example[2]["tokens"].shape[-1]
+
+    def missing(num):
+        raise InputError(
+            f"this model is told an encoded text: --condition FILE.npz with tokens, float [N, L, {features}], and "
+            "null_tokens of the same shape, of the empty text, for its guidance"
+        )
+
+    def guide(request: SampleRequest) -> Callable:
+        scale = 7.5 if request.guidance is None else request.guidance
+
+        def guided(denoise, cond):
+            told, null = {**cond}, cond["null_tokens"]
+            del told["null_tokens"]
+            return guidance.classifier_free(guidance.replacing(tokens=null), scale)(denoise, told)
+
+        return guided
+
+    texts = conditions.arrays(missing, tokens=(None, features), null_tokens=(None, features))
+
+    def ask(num, given):
+        (cond,) = texts(num, given)
+        long, null = cond["tokens"].shape[1], cond["null_tokens"].shape[1]
+        if long != null:
+            raise InputError(f"tokens are {long} to a text and null_tokens {null}; give as many")
+        return (cond,)
+
+    classes = config.get("num_class_embeds")
+    return conditions.joined(label=conditions.labels(classes), rest=ask) if classes else ask, guide, views.latents()
+
+
+def _beside(model, read: Callable, ask: Callable, shape: tuple[int, int, int]) -> tuple:
+    """A network that is shown more channels than it says, how to read it, and what it is told: those, of `shape`."""
+
+    def missing(num):
+        raise InputError(
+            f"this network sees {shape[-1]} channels beside the noisy ones, of a mask and a masked image say: "
+            f"--condition FILE.npz with beside, float [N, {', '.join(map(str, shape))}]"
+        )
+
+    told = conditions.joined(beside=conditions.arrays(missing, beside=shape), rest=ask)
+    return Beside(model), lambda: {"network": read()}, told
+
+
+def _controlled(network: Network, component, name: str, variant: str, ask: Callable, shape) -> tuple:
+    """The network with a ControlNet, how to read both, and what they are told."""
+    steering = files.component(name, variant)
+    other = loading.build(steering.config, steering.weights)
+    hint = other.model.hint
+    factor = 2 ** (len(hint.channels) - 1)
+    wanted = (shape[0] * factor, shape[1] * factor, other.example[2]["hint"].shape[-1])
+
+    def missing(num):
+        raise InputError(f"a ControlNet is told a hint: --condition FILE.npz with hint, float [N, {wanted}]")
+
+    def read():
+        return {"unet": network.read(component.weights), "control": other.read(steering.weights)}
+
+    told = conditions.joined(hint=conditions.arrays(missing, hint=wanted), rest=ask)
+    return Controlled(network.model, hint), read, told  # type: ignore[arg-type]  # a U-Net, or it has no ControlNet
+
+
+# ---- How it is drawn.
+
+
+def _noise(config: Mapping, sampler: str | None) -> tuple[Mapping, Sampling]:
+    """A scheduler's config and its parts; for another sampler, the table alone of one that is not known."""
+    try:
+        return config, sampling(config)
+    except InputError as error:
+        if not set(BETAS) <= set(config) or config.get("use_flow_sigmas"):
+            raise
+        if sampler in (None, "published"):
+            raise InputError(f"{error}; or give --sampler ddim, to which its table of betas is enough") from error
+    table = {"_class_name": "DDIMScheduler", "clip_sample": False}
+    table |= {name: config[name] for name in (*BETAS, *BESIDE) if name in config}
+    return table, sampling(table)
+
+
+def _check_told(config: Mapping, scheduler: Mapping):
+    """`InputError` for a network that is told noise levels beside a scheduler that tells steps."""
+    kind = scheduler["_class_name"]
+    if config.get("time_embedding_type") == "fourier" and kind != "ScoreSdeVeScheduler":
+        raise InputError(
+            f"this network is told noise levels (time_embedding_type = 'fourier'), and {kind} tells steps; "
+            "a ScoreSdeVeScheduler tells levels, and pretrained.load reads the network alone"
+        )
+
+
+def _samplers(
+    model, how: Sampling, guide: Callable | None, shape, scheduler: Mapping, doubled: bool
+) -> dict[str, Callable]:
+    """The scheduler's own sampler first, and others on the same noise; `doubled` if the network says a variance."""
+    num = scheduler.get("num_train_timesteps", 1000)
+    single = scheduler["_class_name"] == "CMStochasticIterativeScheduler"
+    usually = {"DDPMScheduler": num, "ScoreSdeVeScheduler": num, "LCMScheduler": 4}
+    usual = scheduler.get("steps", usually.get(scheduler["_class_name"], 1 if single else 50))
+
+    def apply(params, *told):
+        return model.apply({"params": params}, *told)
+
+    # Only DDPM's own scheduler knows of variances; where a network learned one, ancestral steps take that.
+    certain = variances.posterior(how.schedule)
+    own = how.variance if scheduler["_class_name"] == "DDPMScheduler" else certain
+
+    def walk(
+        sampler: Callable,
+        variance: Callable = certain,
+        steps: int = usual,
+        bounds: tuple = how.transforms,
+        grid: Callable = how.grid,
+    ) -> Callable:
+        def down(request: SampleRequest) -> Walk:
+            if guide is not None and request.classifier is not None:
+                raise InputError("this model is guided by what it is told itself; leave --classifier out")
+            times = _grid_up_to(steps, grid) if request.steps is None else grid(request.steps)
+            return Walk(sampler(request), times, (*bounds, variance), guide and guide(request))
+
+        return down
+
+    walks = {"published": without_eta(walk(lambda request: how.sampler, own, bounds=how.own))}
+    if single:
+        return drawn_by(walks, apply, how.parameterization, how.process, shape)
+    # As diffusers' pipelines have it, a bound of x0 leaves the noise alone.
+    walks["ddim"] = walk(
+        lambda request: samplers.ddim(how.schedule, request.eta or 0.0, *how.transforms),
+        steps=min(50, num),
+        bounds=(),
+    )
+    walks["dpmpp_2m"] = without_eta(walk(lambda request: samplers.dpmpp_2m(how.schedule), steps=min(20, num)))
+    ancestral = samplers.ancestral(processes.gaussian(how.schedule))
+    walks["ancestral"] = without_eta(walk(lambda request: ancestral, how.variance, num))
+    if how.schedule.alpha(_grid_up_to(usual, how.grid)[0]) > 0:
+        # Elsewhere, as of a flow, nothing is left of the data where its chain starts.
+        walks["plms"] = without_eta(walk(lambda request: samplers.plms(how.schedule), steps=min(50, num)))
+    others = {} if how.anywhere is None else _between(walk, apply, how, shape, doubled)
+    return drawn_by(walks, apply, how.parameterization, how.process, shape) | others
+
+
+def _between(walk: Callable, apply: Callable, how: Sampling, shape, doubled: bool) -> dict[str, Callable]:
+    """k-diffusion's samplers that look between the entries of a table; `walk` as in `_samplers`."""
+    assert how.anywhere is not None
+    schedule, said, last = how.anywhere
+    if doubled:
+        said = parameterizations.learned_range(said, schedule, NARROWEST)
+
+    def levels(steps: int) -> np.ndarray:
+        return timesteps.log_snr(schedule, steps, last=last)
+
+    def fast(request: SampleRequest) -> samplers.Sampler:
+        return samplers.dpm_fast(schedule, (request.steps or 30) - 1)
+
+    walks = {
+        "dpmpp_sde": walk(lambda request: samplers.dpmpp_sde(schedule), steps=min(20, round(1 / last))),
+        # As many looks as steps are asked for, the last of them in the step to 0.
+        "dpm_fast": walk(fast, steps=30, grid=lambda steps: levels((steps - 1) // 3 + 2)),
+        # Its steps are its own: these are where it stops, for a film to look.
+        "dpm_adaptive": walk(lambda request: samplers.dpm_adaptive(schedule), steps=2, grid=levels),
+    }
+    walks = {name: without_eta(down) for name, down in walks.items()}
+    return drawn_by(walks, apply, said, how.process, shape)
+
+
+def _grid_up_to(most: int, grid: Callable) -> np.ndarray:
+    """The grid of as many steps up to `most` as it takes: not all tables and spacings take any number."""
+    for steps in range(most, 1, -1):
+        try:
+            return grid(steps)
+        except InputError:
+            continue
+    return grid(1)
+
+
+def _channels_said(network: Network, height: int, width: int) -> int:
+    """Channels of its output; images of a size that it cannot take are refused here, before anything is read."""
+    x = jax.ShapeDtypeStruct((1, height, width, network.example[0].shape[-1]), np.float32)
+    said = jax.eval_shape(network.model.apply, {"params": network.template()}, x, *network.example[1:])
+    return said.shape[-1]
+
+
+def _with_variance(how: Sampling, said: int, channels: int, scheduler: Mapping) -> Sampling:
+    """`how`, for networks that say a variance of which their scheduler does not know, as DiT's."""
+    if said == channels or scheduler.get("variance_type") == "learned_range":
+        return how
+    if said != 2 * channels or scheduler.get("prediction_type", "epsilon") != "epsilon":
+        raise InputError(f"a network that says {said} channels of {channels} is not known")
+    _, learned = improved.said(how.schedule, scheduler.get("num_train_timesteps", 1000))
+    return how._replace(parameterization=learned)
+
+
+def _size(text: str | None, published) -> tuple[int, int]:
+    if text is None:
+        if published is None:
+            raise InputError("the model's files do not say how large its images are; give --size HxW")
+        return tuple(np.broadcast_to(published, 2).tolist())
+    found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text.lower(), re.ASCII)
+    if found is None or not all(map(int, found.groups())):
+        raise InputError(f"--size {text[:100]}: give height and width, such as 32x32")
+    return int(found[1]), int(found[2])

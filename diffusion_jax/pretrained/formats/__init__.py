@@ -1,0 +1,1 @@
+"""Files of others: bytes to arrays, within bounds; nothing in them is executed."""

@@ -1,0 +1,157 @@
+"""Weights and configs where they are kept: files, folders as diffusers lays them out, and the Hugging Face hub."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.files import MEBIBYTE, json_object
+from diffusion_jax.pretrained.formats import safetensors_file, torch_file
+from diffusion_jax.pretrained.formats.stored import Stored
+
+WEIGHTS = "diffusion_pytorch_model"
+MODELS = ("", "unet", "transformer", "controlnet")  # folders of a pipeline where a model of ours may be
+# What is wrapped around a module adds to the names of what is inside: parts of names, and the first part of all.
+WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+PARALLEL = "module."
+SCHEDULER = "scheduler_config.json"
+TORCH = (".bin", ".pt", ".pth", ".ckpt")
+INDEX = 8 * MEBIBYTE  # bytes of the index of a sharded file: of some 80,000 arrays
+
+
+class Component(NamedTuple):
+    """A published model.
+
+    Attributes:
+      config: its config.json.
+      weights: name -> `Stored`, its arrays, still in their files.
+      scheduler: scheduler_config.json of its pipeline; None where there is none.
+    """
+
+    config: dict
+    weights: dict[str, Stored]
+    scheduler: dict | None
+
+
+def weights(path, key: str | None = None) -> dict[str, Stored]:
+    """The arrays of a file, still in the file: name -> `Stored`.
+
+    Names are those of the network itself, without what torch.compile and parallel training put before them.
+
+    Args:
+      path: a file of safetensors or of torch.save (.bin, .pt, .pth, .ckpt), or the index of a sharded one
+        (.safetensors.index.json, .bin.index.json).
+      key: for a file of torch.save, where its state dict is (`torch_file.load`).
+
+    Raises:
+      InputError: the file is of another kind, cannot be read or is damaged.
+    """
+    path = Path(path)
+    if path.suffix == ".json":
+        return unwrapped(_sharded(path))
+    if path.suffix == ".safetensors":
+        return unwrapped(safetensors_file.load(path))
+    if path.suffix in TORCH:
+        return unwrapped(torch_file.load(path, key))
+    raise InputError(f"{path}: weights are read from files named .safetensors, .json, {', '.join(TORCH)}")
+
+
+def unwrapped(weights: dict[str, Stored]) -> dict[str, Stored]:
+    """`weights` by the names of the network itself.
+
+    Raises:
+      InputError: two of them have the same name then.
+    """
+    names = {name: ".".join(part for part in name.split(".") if part not in WRAPPED) for name in weights}
+    while names and all(name.startswith(PARALLEL) for name in names.values()):
+        names = {wrapped: name.removeprefix(PARALLEL) for wrapped, name in names.items()}
+    found = {name: weights[wrapped] for wrapped, name in names.items()}
+    if len(found) < len(weights):
+        twice = next(name for name in found if list(names.values()).count(name) > 1)
+        raise InputError(f"{twice[:100]!r} is in the weights twice, wrapped and as itself; get them again")
+    return found
+
+
+def component(name, variant: str = "", revision: str | None = None) -> Component:
+    """A model in diffusers' layout, with the config of its scheduler.
+
+    Args:
+      name: a folder: of the model (config.json and weights), or of a pipeline that has it in unet/, transformer/ or
+        controlnet/. That of a model, unet_ema/ say, may lie in the pipeline's, or in a checkpoint's in it. Or, where
+        no such folder exists, its name on the hub, "owner/name", which is downloaded once.
+      variant: of the weights, such as "fp16"; ".fp16" is the same.
+      revision: of the hub's repository: a branch, a tag or a commit.
+
+    Raises:
+      InputError: no such folder or model, or files that are missing or damaged.
+    """
+    variant = variant.removeprefix(".")
+    if "/" in variant or "\\" in variant:
+        raise InputError(f"a variant is a part of the weights' name, such as fp16, not {variant[:100]!r}")
+    root = Path(name)
+    if not root.exists():
+        root = _download(str(name), variant, revision)
+    folders = [root / model for model in MODELS if (root / model / "config.json").is_file()]
+    if not folders:
+        raise InputError(f"{root} holds no config.json, nor do {', '.join(m + '/' for m in MODELS[1:])} in it")
+    folder = folders[0]
+    schedulers = [root / SCHEDULER, root / "scheduler" / SCHEDULER]
+    if folder == root:
+        schedulers += [above / "scheduler" / SCHEDULER for above in root.absolute().parents[:2]]
+    scheduler = next((json_object(path) for path in schedulers if path.is_file()), None)
+    return Component(json_object(folder / "config.json"), weights(_weights_file(folder, variant)), scheduler)
+
+
+def _weights_file(folder: Path, variant: str) -> Path:
+    dot = f".{variant}" if variant else ""
+    # Both orders of a variant and the index are in use.
+    shards = [f"{kind}.index{dot}.json" for kind in (".safetensors", ".bin")]
+    other = [f"{dot}{kind}.index.json" for kind in (".safetensors", ".bin")]
+    endings = (f"{dot}.safetensors", shards[0], other[0], f"{dot}.bin", shards[1], other[1])
+    for ending in endings:
+        if (path := folder / f"{WEIGHTS}{ending}").is_file():
+            return path
+    found = sorted(path.name for path in folder.iterdir() if path.suffix in (".safetensors", *TORCH))
+    listed = f"it has {', '.join(found[:5])}" if found else "it has no weights"
+    raise InputError(f"{folder} has no {WEIGHTS}{dot}.safetensors or .bin; {listed}")
+
+
+def _sharded(path: Path) -> dict[str, Stored]:
+    shards: Any = json_object(path, INDEX).get("weight_map")
+    if type(shards) is not dict or not all(type(file) is str for file in shards.values()):
+        raise InputError(f"{path} has no weight_map of names to files")
+    for file in set(shards.values()):
+        if Path(file).name != file or "\\" in file or not file.endswith((".safetensors", ".bin")):
+            raise InputError(f"{path} points to {file!r}; parts must be files of safetensors or .bin beside it")
+    read = {".safetensors": safetensors_file.load, ".bin": torch_file.load}
+    parts = {file: read[Path(file).suffix](path.parent / file) for file in set(shards.values())}
+    for name, file in shards.items():
+        if name not in parts[file]:
+            raise InputError(f"{path}: tensor {name[:100]!r} is not in {file}; get both again")
+    return {name: parts[file][name] for name, file in shards.items()}
+
+
+def _download(name: str, variant: str, revision: str | None) -> Path:
+    owner, slash, model = name.partition("/")
+    if not slash or not owner.strip(".") or not model or "/" in model or "\\" in name or model.startswith("."):
+        raise InputError(f"{name} is neither a folder nor a name on the hub (owner/name)")
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise InputError(f"no folder {name}; to download it: pip install 'diffusion_jax[hub]'") from error
+    dot = f".{variant}" if variant else ""
+    folders = [f"{model}/" if model else "" for model in (*MODELS, "scheduler")]
+    parts = (f"{WEIGHTS}*.json", f"{WEIGHTS}*-of-*.safetensors")
+    names = ("config.json", SCHEDULER, f"{WEIGHTS}{dot}.safetensors", *parts)
+
+    def fetch(names) -> Path:
+        patterns = [folder + name for folder in folders for name in names]
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
+
+    try:
+        root = fetch(names)
+        if not any(list((root / model).glob("*.safetensors")) for model in MODELS):
+            root = fetch((*names, f"{WEIGHTS}{dot}.bin", f"{WEIGHTS}*-of-*.bin"))
+    except Exception as error:  # of the hub's many: no such model, no access, no connection, no space
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(f"cannot download {name} from the hub ({type(error).__name__}: {reason})") from error
+    return root

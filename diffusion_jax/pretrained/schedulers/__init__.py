@@ -1,0 +1,1 @@
+"""Published schedulers: their noise, their grids and their ways down."""

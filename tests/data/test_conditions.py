@@ -1,0 +1,70 @@
+"""What samples are told: defaults, lists that are too short, and one line for what cannot be told."""
+
+import numpy as np
+import pytest
+
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import conditions
+
+
+def test_nothing_is_told_and_nothing_may_be():
+    assert conditions.nothing(3, {}) == ()
+    with pytest.raises(InputError, match="takes no condition, but hint, label was given"):
+        conditions.nothing(3, {"label": np.arange(3), "hint": np.zeros(3)})
+
+
+def test_labels_come_in_turn():
+    ask = conditions.labels(3)
+    (default,) = ask(7, {})
+    np.testing.assert_array_equal(default["label"], [0, 1, 2, 0, 1, 2, 0])
+    assert default["label"].dtype == np.int32
+    np.testing.assert_array_equal(ask(3, {"label": np.array([2, 0])})[0]["label"], [2, 0, 2])
+    with_null = conditions.labels(3, null=3)(2, {"label": np.array(3)})
+    np.testing.assert_array_equal(with_null[0]["label"], [3, 3])  # the one that tells nothing
+
+
+def test_several_things_are_told():
+    ask = conditions.joined(
+        label=conditions.labels(3), rest=conditions.arrays(lambda num: {}, hint=(1,), tokens=(None, 2))
+    )
+    given = {"label": np.array([2]), "hint": np.ones((1, 1)), "tokens": np.ones((1, 4, 2))}
+    (cond,) = ask(2, given)
+    assert {name: x.shape for name, x in cond.items()} == {"label": (2,), "hint": (2, 1), "tokens": (2, 4, 2)}
+    with pytest.raises(InputError, match="no label 3"):
+        ask(2, given | {"label": np.array([3])})
+    with pytest.raises(InputError, match="takes no condition 'seed', only hint, tokens"):
+        ask(2, given | {"seed": np.array([3])})
+
+
+def default(num):
+    return {"tokens": np.zeros((1, 4, 8)), "hint": np.ones((2, 8, 8, 1))}
+
+
+def test_arrays_are_repeated_and_missing_ones_have_a_default():
+    ask = conditions.arrays(default, tokens=(None, 8), hint=(8, 8, 1))
+    tokens = np.arange(2 * 5 * 8, dtype=np.float64).reshape(2, 5, 8)
+    (cond,) = ask(3, {"tokens": tokens})
+    np.testing.assert_array_equal(cond["tokens"], tokens[[0, 1, 0]])
+    assert cond["tokens"].dtype == np.float32
+    assert cond["hint"].shape == (3, 8, 8, 1)
+
+
+WRONG = [
+    (conditions.labels(10), {"label": np.array([9, 10])}, "no label 10: they run from 0 to 9"),
+    (conditions.labels(10, null=10), {"label": np.array([10, 11])}, "no label 11: .* 0 to 9, and 10 tells nothing"),
+    (conditions.labels(10), {"label": np.array([-1])}, "no label -1"),
+    (conditions.labels(10), {"label": np.array([0.5])}, "whole numbers, not float64"),
+    (conditions.labels(10), {"label": np.array([], int)}, "empty list"),
+    (conditions.labels(10), {"hint": np.zeros(3)}, "takes no condition 'hint', only label"),
+    (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.zeros((2, 8, 9, 1))}, r"give \[samples, 8, 8, 1\]"),
+    (conditions.arrays(default, tokens=(None, 8)), {"tokens": np.zeros((5, 8))}, r"give \[samples, any, 8\]"),
+    (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.full((2, 8, 8, 1), np.nan)}, "with NaN"),
+    (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.full((2, 8, 8, 1), 1e39)}, "with NaN"),
+    (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.zeros((0, 8, 8, 1))}, "give"),
+]
+
+
+@pytest.mark.parametrize(("ask", "given", "said"), WRONG, ids=[said for *_, said in WRONG])
+def test_what_cannot_be_told(ask, given, said):
+    with pytest.raises(InputError, match=said):
+        ask(4, given)
