@@ -1,0 +1,12 @@
+"""What can be run: `python -m diffusion_jax`."""
+
+COMMANDS = """diffusion_jax, commands:
+
+  python -m diffusion_jax.train --config FILE --workdir DIR      train, or go on training
+  python -m diffusion_jax.sample --workdir DIR                   draw from a run, or from --pretrained FOLDER
+  python -m diffusion_jax.evaluate --workdir DIR                 measure samples and likelihoods, or compare reports
+
+Each has --help. Configs are short Python files: see configs/ and docs/configs.md."""
+
+if __name__ == "__main__":
+    print(COMMANDS)

@@ -1,0 +1,61 @@
+"""Networks of other libraries, called as ours are.
+
+A method takes any object with Flax Linen's two methods (`Network`): parameters are a nested dictionary of arrays.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+from flax import nnx as flax_nnx
+
+
+class Network(Protocol):
+    """What methods, training and sampling ask of a network."""
+
+    def init(self, key, x, time, *cond) -> dict[str, Any]:
+        """{"params": nested dictionary of arrays}, from a key and arrays of the shapes that it will see."""
+
+    def apply(self, variables, x, time, *cond, dropout_keys=None) -> Any:
+        """What the network says of x [B, ...] at time [B]; `cond` is one dictionary, or left out."""
+
+
+class Functions:
+    """Two plain functions as a network: `init(key, x, time, *cond) -> params`, `apply(params, x, time, *cond)`.
+
+    In training `apply` is given `dropout_keys` too, a key an example.
+    """
+
+    def __init__(self, init: Callable, apply: Callable):
+        self._init, self._apply = init, apply
+
+    def init(self, key, *shown) -> dict[str, Any]:
+        """As of `Network`."""
+        return {"params": self._init(key, *shown)}
+
+    def apply(self, variables, *shown, **dropout_keys):
+        """As of `Network`."""
+        return self._apply(variables["params"], *shown, **dropout_keys)
+
+
+def nnx(make: Callable) -> Functions:
+    """A Flax NNX module as a network, with its `nnx.Param`s as parameters.
+
+    Other variables of the module, but for its random keys, stay as they were made: what changes in a call is lost.
+
+    Args:
+      make: `nnx.Rngs -> module`, called (x, time, *cond).
+    """
+
+    def split(key):
+        return flax_nnx.split(make(flax_nnx.Rngs(key)), flax_nnx.Param, ...)
+
+    def init(key, *shown):
+        return flax_nnx.to_pure_dict(split(key)[1])
+
+    def apply(params, *shown, dropout_keys=None):
+        graph, state, rest = split(jax.random.key(0))  # what is made again here and not used, XLA leaves out
+        flax_nnx.replace_by_pure_dict(state, params)
+        return flax_nnx.merge(graph, state, rest)(*shown)
+
+    return Functions(init, apply)
