@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import jax, jax.numpy as jnp
 from diffusion_jax.app import cli

@@ -11,6 +11,8 @@ import pytest
 
 from diffusion_jax.app import cpu, drawing
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import jax, jax.numpy as jnp
 from diffusion_jax.app import cli, cpu

@@ -17,6 +17,8 @@ from diffusion_jax.evaluation import protocol
 from diffusion_jax.methods import ddpm
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 CONFIG = tiny.__file__
 
 

@@ -14,6 +14,8 @@ from diffusion_jax.training.checkpoint import Checkpoints
 from tests import tiny
 from tests.commands.test_cli import run
 
+pytestmark = pytest.mark.slow
+
 PARTS = {
     "guided": """
 def get_config():

@@ -25,6 +25,8 @@ from diffusion_jax.methods import likelihoods
 from tests import tiny, tiny_flow
 from tests.commands.test_cli import run
 
+pytestmark = pytest.mark.slow
+
 DIGITS = ("--extractor", "digits")
 
 

@@ -28,6 +28,8 @@ from experiments import configs_page
 from experiments.strangers import overrides
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent.parent.parent / "configs"
 GALLERY = (FOLDER.parent / "docs" / "gallery.md").read_text()
 PUBLISHED = {

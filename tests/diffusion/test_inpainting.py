@@ -11,6 +11,8 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import inpainting, parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.diffusion.samplers.dpm import dpmpp_2m
 
+pytestmark = pytest.mark.slow
+
 SCHEDULE = schedules.vp_linear()
 PROCESS = processes.gaussian(SCHEDULE)
 KEYS = jax.random.split(jax.random.key(0), 3)

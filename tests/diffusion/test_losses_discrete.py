@@ -11,6 +11,8 @@ from diffusion_jax.core.distributions import Categorical, certain, draw, safe_lo
 from diffusion_jax.diffusion import losses, losses_discrete, parameterizations, samplers, timesteps
 from diffusion_jax.diffusion.processes.categorical import categorical, cosine_alpha, general, linear_alpha
 
+pytestmark = pytest.mark.slow
+
 K, L, MASK = 3, 3, 2
 DATA = np.array(list(itertools.product(range(2), repeat=L)))  # every sequence of tokens 0 and 1
 P = np.random.default_rng(0).dirichlet(np.ones(len(DATA)))

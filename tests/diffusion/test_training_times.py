@@ -8,6 +8,8 @@ import pytest
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import training_times
 
+pytestmark = pytest.mark.slow
+
 
 def normal_cdf(x):
     return jax.scipy.stats.norm.cdf(x)

@@ -18,6 +18,8 @@ from diffusion_jax.diffusion import (
     variances,
 )
 
+pytestmark = pytest.mark.slow
+
 T = 40
 BETAS = schedules.cosine_betas(T)
 SCHEDULE = schedules.from_betas(BETAS)

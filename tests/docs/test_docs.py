@@ -21,6 +21,8 @@ from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.state import TrainState
 from experiments import steering
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parent.parent.parent / "docs"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 TEXT = (DOCS / "processes.md").read_text()

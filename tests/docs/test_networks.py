@@ -16,6 +16,8 @@ from diffusion_jax.training.experiment import SampleRequest
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "networks.md").read_text()
 
 

@@ -6,8 +6,12 @@ import sys
 import types
 from pathlib import Path
 
+import pytest
+
 from diffusion_jax import train
 from diffusion_jax.app import cli
+
+pytestmark = pytest.mark.slow
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "watching.md").read_text()
 SHORT = ["model.channels=8", "model.groups=4", "model.multipliers=(1,)", "train.batch_size=8", "train.steps=4"]

@@ -15,6 +15,8 @@ torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'di
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 TRUNK = 21_785_568  # weights before the classes: published for Inception v3 without its auxiliary head
 HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -11,6 +11,8 @@ from diffusion_jax.core.errors import InputError
 from experiments import metric_table
 from experiments.metric_table import NEAREST, digits, memorising, misjudged, noisy, quality, sets, table
 
+pytestmark = pytest.mark.slow
+
 COMPARED = ("Fréchet distance", "spatial Fréchet distance", "kernel distance", "coverage")
 
 

@@ -10,6 +10,8 @@ import pytest
 from experiments.benchmarks import samplers as benchmark
 from experiments.benchmarks import samplers_ours
 
+pytestmark = pytest.mark.slow
+
 BATCH, CHAINS = 2, [2, 5]
 
 

@@ -13,6 +13,8 @@ from experiments.benchmarks.flops import flops
 from experiments.benchmarks.shared import SideError
 from tests import tiny as tiny_config
 
+pytestmark = pytest.mark.slow
+
 # ---- Operations.
 
 

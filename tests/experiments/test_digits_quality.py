@@ -9,6 +9,8 @@ from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.data import sources
 from experiments import digits_quality as quality
 
+pytestmark = pytest.mark.slow
+
 DIMENSIONS = 6
 
 

@@ -29,6 +29,8 @@ from experiments.tables import samplers as equal
 from tests import tiny
 from tests.commands.test_cli import run as command
 
+pytestmark = pytest.mark.slow
+
 T, NUM = 21, 24
 SET = ("--num", NUM, "--batch", NUM)
 CONFIGS = Path(__file__).parent.parent.parent / "configs"

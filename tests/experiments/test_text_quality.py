@@ -1,10 +1,13 @@
 """The experiment that judges text: its counting models, and the command from end to end."""
 
 import numpy as np
+import pytest
 
 from diffusion_jax import train
 from diffusion_jax.app import cli
 from experiments import text_quality
+
+pytestmark = pytest.mark.slow
 
 TINY = [
     *("--config.model.features=8", "--config.model.layers=1", "--config.model.heads=2", "--config.data.length=16"),

@@ -22,6 +22,8 @@ from diffusion_jax.models.transformers.sequence import SequenceTransformer
 from diffusion_jax.models.unets.adm import heads_of_width
 from diffusion_jax.models.unets.ncsnpp import NCSNpp
 
+pytestmark = pytest.mark.slow
+
 SCHEDULE = schedules.vp_linear()
 PROCESS = processes.gaussian(SCHEDULE)
 TIMES = timesteps.log_snr(SCHEDULE, 5, first=0.99)

@@ -7,6 +7,8 @@ import pytest
 
 from diffusion_jax.models.ops import attention
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("many", [1, attention.MANY])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -16,6 +16,8 @@ from diffusion_jax.models.unets.adm import heads_of_width
 from diffusion_jax.models.unets.controlnet import Controlled, ControlNet, HintEncoder, from_base
 from diffusion_jax.models.unets.super_resolution import SuperResolution
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_levels": (1,), "groups": 4, "out_channels": 2}
 HEADS = {"heads": heads_of_width(4)}
 LABELS = {"label": LabelEmbedding(4)}

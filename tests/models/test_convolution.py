@@ -14,6 +14,8 @@ from diffusion_jax.models.ops import winograd
 from diffusion_jax.models.ops.convolution import LAYOUT, SAME, conv3x3, enlarged, enlarged_conv3x3
 from diffusion_jax.models.ops.products import of_neighbours, of_patches
 
+pytestmark = pytest.mark.slow
+
 DOWN = ((0, 1), (0, 1))
 # Channels. Deep outnumber pixels; narrowing and widening ones change by 9 and more; wide are Winograd's to filter.
 NARROW, DEEP, NARROWING, WIDENING, WIDE = (3, 5), (5, 43), (36, 4), (3, 29), (128, 130)

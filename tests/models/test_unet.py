@@ -10,6 +10,8 @@ from jax.extend.core import jaxprs_in_params
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.models import UNet
 
+pytestmark = pytest.mark.slow
+
 TINY = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_levels": (1,), "groups": 4}
 BATCH = 3
 

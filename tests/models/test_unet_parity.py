@@ -13,6 +13,8 @@ from flax import traverse_util
 from diffusion_jax.models import UNet
 from diffusion_jax.pretrained.families import diffusers_configs
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
 

@@ -22,6 +22,8 @@ from diffusion_jax.models.blocks.layers import sinusoid
 from diffusion_jax.pretrained import entries, loading
 from diffusion_jax.pretrained.wiring import Wiring
 
+pytestmark = pytest.mark.slow
+
 DIT = {
     "_class_name": "Transformer2DModel",
     "activation_fn": "gelu-approximate",

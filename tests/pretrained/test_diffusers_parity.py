@@ -35,6 +35,8 @@ diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see
 
 from diffusers.models.activations import get_activation  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 BATCH = 2
 # Keys that share a constant shift leave the softmax as it is: this gradient is zero but for rounding.

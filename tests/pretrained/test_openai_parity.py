@@ -14,6 +14,8 @@ torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'di
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 GROUPS = 32
 HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -19,6 +19,8 @@ from diffusion_jax.pretrained.families import openai_flags
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.training.experiment import SampleRequest
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 

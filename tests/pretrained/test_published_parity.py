@@ -24,6 +24,8 @@ diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see
 from diffusers.pipelines.ddpm import pipeline_ddpm  # noqa: E402
 from diffusers.schedulers import scheduling_ddpm  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 STEPS = 4
 KEYS = jax.random.split(jax.random.key(0), 2)

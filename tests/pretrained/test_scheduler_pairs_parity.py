@@ -24,6 +24,8 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import samplers
 from diffusion_jax.pretrained.schedulers import scheduler
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
 

@@ -18,6 +18,8 @@ from diffusion_jax.training import averages, loop, snapshots, workdir
 from diffusion_jax.training.averages import exponent, exponential, mixture, power, update
 from diffusion_jax.training.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.slow
+
 # ---- Profiles.
 
 

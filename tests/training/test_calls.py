@@ -23,6 +23,8 @@ from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from tests import compilations
 
+pytestmark = pytest.mark.slow
+
 STEPS, BATCH, SIZE = 7, 16, 8
 SGD = optax.sgd(0.1)
 TIMES = training_times.loss_aware(num=4, kept=2)

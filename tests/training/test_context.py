@@ -22,6 +22,8 @@ from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from experiments.strangers import small
 
+pytestmark = pytest.mark.slow
+
 BATCH, D, K = 16, 3, 4
 TIMES = training_times.independent(training_times.uniform())
 X = np.random.default_rng(0).normal(size=(5, BATCH, D)).astype(np.float32)

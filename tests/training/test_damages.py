@@ -1,6 +1,10 @@
 """A few of the damages of `experiments.strangers.damages`, drawn from a seed."""
 
+import pytest
+
 from experiments.strangers import damages
+
+pytestmark = pytest.mark.slow
 
 
 def test_no_damage_leads_to_another_state_or_is_kept_silent(tmp_path):

@@ -17,6 +17,8 @@ from diffusion_jax.training import fork, workdir
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.loop import _template, fit
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"features": 8, "layers": 1}
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from configs import swiss_roll
 from diffusion_jax import sample
 from diffusion_jax.config import override
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.loop import fit
+
+pytestmark = pytest.mark.slow
 
 CONFIG = Path(swiss_roll.__file__)
 ROOT = CONFIG.parent.parent

@@ -9,6 +9,8 @@ from diffusion_jax.training import judge
 from tests import tiny
 from tests.commands.test_cli import run
 
+pytestmark = pytest.mark.slow
+
 LARGE = tuple(f"--config.train.{x}" for x in ("learning_rate=0.01", "warmup_steps=1", "ema_decay=0.0"))
 LOOKS = ("--config.log.evaluate_every=2", "--config.log.evaluate_num=12", "--config.log.extractor=digits")
 

@@ -23,6 +23,8 @@ from diffusion_jax.training.state import init_state
 from experiments.strangers import small
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(tiny.__file__)
 ROOT = CONFIG.parent.parent
 STEPS = 80

@@ -31,6 +31,8 @@ from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from tests import compilations
 
+pytestmark = pytest.mark.slow
+
 STEPS, BATCH, LEAST = 3, 16, 64
 SPREAD = {"conv": True, "dense": True, "bias": False, "out": True}  # of the learner below
 SGD = optax.sgd(0.3)

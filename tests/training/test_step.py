@@ -14,6 +14,8 @@ from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from tests import compilations, tiny
 
+pytestmark = pytest.mark.slow
+
 STEPS, BATCH = 3, 16
 
 

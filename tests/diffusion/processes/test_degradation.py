@@ -13,6 +13,8 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import samplers, schedules, timesteps
 from diffusion_jax.diffusion.processes import degradation, gaussian, heat, product
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (6, 8, 1)
 
 

@@ -19,6 +19,8 @@ from diffusion_jax.diffusion import (
     timesteps,
 )
 
+pytestmark = pytest.mark.slow
+
 SCHEDULE = schedules.vp_linear()
 NOISE = processes.gaussian(SCHEDULE)
 TIME = parameterizations.thousandths

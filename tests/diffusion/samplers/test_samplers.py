@@ -12,6 +12,8 @@ from diffusion_jax.core.distributions import Gaussian, draw
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, schedules, timesteps, variances
 
+pytestmark = pytest.mark.slow
+
 T = 1000
 SCHEDULE = schedules.from_betas(schedules.linear_betas(T))
 MEAN, VAR = 0.3, 0.25

@@ -18,6 +18,8 @@ from diffusion_jax.diffusion.samplers.ode import euler, heun
 from diffusion_jax.diffusion.samplers.sde import euler_maruyama, predictor_corrector
 from tests.diffusion.samplers.mixture import CENTRES, WEIGHTS, WIDTH, two_modes
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (3, 5)
 KEYS = jax.random.split(jax.random.key(0), 3)
 T = 100

@@ -34,6 +34,8 @@ from tests.diffusion.likelihood.test_likelihood_flow import (
     pushed_forward,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def by_example(denoise):
     """`denoise` for times [B]."""
