@@ -10,6 +10,8 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.data.pipeline import batches, epoch, random_flip
 from diffusion_jax.data.sources import Arrays, Mapped
 
+pytestmark = pytest.mark.slow
+
 
 def numbered(n):
     """n images of 1 x 2 pixels, (0, i): they tell who they are and whether they were mirrored."""

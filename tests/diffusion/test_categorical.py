@@ -21,6 +21,8 @@ from diffusion_jax.diffusion.processes.categorical import (
 )
 from diffusion_jax.diffusion.processes.deletion import deletion
 
+pytestmark = pytest.mark.slow
+
 K, T = 4, 10
 LAWS = {"uniform": np.ones(K) / K, "mask": np.eye(K)[3], "other": np.array([0.1, 0.2, 0.3, 0.4])}
 INTERVALS = [(0.6, 0.3), (1.0, 0.9), (0.1, 0.0), (1.0, 0.0)]

@@ -20,6 +20,8 @@ from diffusion_jax.diffusion import (
 )
 from tests.diffusion.samplers.mixture import CENTRES, WEIGHTS, WIDTH, two_modes
 
+pytestmark = pytest.mark.slow
+
 SCHEDULE = schedules.vp_linear()
 PROCESS = processes.gaussian(SCHEDULE)
 MEAN, VAR = 0.3, 0.25

@@ -13,6 +13,8 @@ from diffusion_jax.data import images, views
 from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.training.experiment import SampleRequest
 
+pytestmark = pytest.mark.slow
+
 VAR = 0.25
 NOTHING_LEFT = {  # schedules with alpha(1) = 0, and a grid from there
     "cosine": (schedules.cosine(), timesteps.linear(10)),

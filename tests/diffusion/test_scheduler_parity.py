@@ -27,6 +27,8 @@ from diffusion_jax.diffusion import (
 )
 from diffusion_jax.diffusion.samplers.pndm import IMPROVED_EULER, NOISE, RUNGE_KUTTA, VELOCITY, Start
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
 

@@ -7,6 +7,8 @@ import pytest
 
 from diffusion_jax.evaluation import frechet, inception_score, kernel_distance, precision_recall
 
+pytestmark = pytest.mark.slow
+
 FEW, MANY, FEATURES = 800, 2400, 256
 METRICS = {
     "Fréchet": lambda x: frechet.distance(frechet.moments(x), frechet.moments(x)),

@@ -13,6 +13,8 @@ from diffusion_jax.models.blocks.conditioning import LabelEmbedding
 from diffusion_jax.models.transformers import dit
 from diffusion_jax.models.transformers.dit import DiT, positions
 
+pytestmark = pytest.mark.slow
+
 CLASSES, PATCH, FEATURES, LAYERS, OUT = 4, 2, 24, 2, 5
 BATCH, HEIGHT, WIDTH, CHANNELS = 3, 4, 8, 2
 LABELLED = {"label": LabelEmbedding(CLASSES + 1)}

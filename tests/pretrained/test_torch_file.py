@@ -32,6 +32,8 @@ from crafted import (
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.pretrained.formats import pickles, torch_file
 
+pytestmark = pytest.mark.slow
+
 A = np.arange(6, dtype="<f4").reshape(2, 3) + 0.5
 B = np.arange(4, dtype="<i8")
 FLOATS = A.tobytes()

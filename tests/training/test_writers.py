@@ -18,6 +18,8 @@ from diffusion_jax.training.loop import fit
 from diffusion_jax.training.writers import TensorBoard, tensorboard
 from experiments.strangers import small
 
+pytestmark = pytest.mark.slow
+
 
 class Memory:
     """A writer that keeps what it is given, and fails where it is told to."""

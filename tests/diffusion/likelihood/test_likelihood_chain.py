@@ -26,6 +26,8 @@ from diffusion_jax.diffusion import (
 from diffusion_jax.diffusion.likelihood import at_variance, chain_bound, density_term, make_bound_fn
 from diffusion_jax.methods import likelihoods
 
+pytestmark = pytest.mark.slow
+
 T = 1000
 BETAS = schedules.linear_betas(T)
 SCHEDULE = schedules.from_betas(BETAS)

@@ -11,6 +11,8 @@ from diffusion_jax.diffusion import likelihood, parameterizations, schedules, ti
 from diffusion_jax.diffusion.likelihood import HEUN, RK4, exact_trace, flow_times, hutchinson, ode_likelihood
 from tests.diffusion.samplers.mixture import CENTRES, WEIGHTS, WIDTH, two_modes
 
+pytestmark = pytest.mark.slow
+
 SCHEDULES = {
     "vp": schedules.vp_linear(),
     "cosine": schedules.cosine(),

@@ -17,6 +17,8 @@ from tests.diffusion.samplers.test_ode import X, exact, flow_map
 from tests.diffusion.samplers.test_orders import FIRST, LAST, VP, grid
 from tests.diffusion.samplers.test_sde import KEYS, normal, start, walk
 
+pytestmark = pytest.mark.slow
+
 EDM = schedules.edm(1.0)
 ETA, S_NOISE = 0.7, 1.1
 

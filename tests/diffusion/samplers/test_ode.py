@@ -18,6 +18,8 @@ from diffusion_jax.diffusion.samplers.ode import euler, heun
 from diffusion_jax.diffusion.samplers.sde import euler_maruyama, predictor_corrector
 from tests.diffusion.samplers.mixture import quantile_map, two_modes
 
+pytestmark = pytest.mark.slow
+
 MEAN, VAR = 0.3, 0.25
 SCHEDULES = {
     "vp": schedules.vp_linear(),
