@@ -36,6 +36,7 @@ from diffusion_jax.app import cli, cpu, drawing, opened
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
+from diffusion_jax.core.protocols import Ask
 from diffusion_jax.data import numpy_files
 from diffusion_jax.training.experiment import SampleRequest
 
@@ -96,7 +97,7 @@ def _beside(usual: Path, options) -> Path:
 
 class _Classifier(NamedTuple):
     log_prob: Callable  # (x_t [B, ...], t, label [B]) -> [B]
-    ask: Callable
+    ask: Ask
 
 
 def _classifier(folder: Path | None) -> _Classifier | None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import along
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Run, Transform
 from diffusion_jax.diffusion import guidance
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
@@ -17,15 +18,15 @@ from diffusion_jax.diffusion.timesteps import check_grid
 
 
 def image_to_image(
-    apply: Callable,
+    apply: Apply,
     parameterization: Parameterization,
     process: Process,
     sampler: Sampler,
     times,
     start: float,
-    transforms: Sequence[Callable] = (),
-    guide: Callable = guidance.given,
-    run: Callable = solve,
+    transforms: Sequence[Transform] = (),
+    guide: Guide = guidance.given,
+    run: Run = solve,
 ) -> Callable:
     """SDEdit (Meng et al. 2022, algorithm 1): `edit_fn(params, rng, x0, *cond)`, as one pure function.
 
@@ -55,7 +56,7 @@ def image_to_image(
     return edit_fn
 
 
-def from_image(process: Process, x0, start: float, run: Callable = solve) -> Callable:
+def from_image(process: Process, x0, start: float, run: Run = solve) -> Callable:
     """A `run` for `samplers.make_sample_fn` that begins at x0, corrupted, and not at the prior's draw.
 
     It walks the part of the grid at or below `start`, and corrupts x0 to the highest time there. The noise is drawn
@@ -72,7 +73,7 @@ def from_image(process: Process, x0, start: float, run: Callable = solve) -> Cal
     """
     _check_start(start)
 
-    def walk(sampler: Sampler, times, denoise: Callable, x, keys):
+    def walk(sampler: Sampler, times, denoise: Denoiser, x, keys):
         del x
         times = below(times, start)
         corrupt = jax.vmap(lambda key, x0: process.corrupt(key, x0, times[0])[0])
@@ -119,7 +120,7 @@ def slerp(first, second, share):
     return weight(1 - share) * first + weight(share) * second
 
 
-def interpolate(schedule: Schedule, times, denoise: Callable, first, second, share, iterations: int = 1):
+def interpolate(schedule: Schedule, times, denoise: Denoiser, first, second, share, iterations: int = 1):
     """Images [B, ...] between two: DDIM's inversion of both (`samplers.invert`), `slerp`, and DDIM down again.
 
     Deterministic. At share 0 it reconstructs `first`, as well as the inversion with its `iterations` does.

@@ -22,13 +22,14 @@ import jax.numpy as jnp
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import along
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import ConditionalDenoiser, Denoiser
 from diffusion_jax.diffusion.gaussian import eps_from_x0, v_from_x0, x0_from_eps, x0_from_v
 from diffusion_jax.diffusion.schedules import Schedule
 
 # ---- Guides.
 
 
-def given(denoise: Callable, *cond) -> Callable:
+def given(denoise: ConditionalDenoiser, *cond) -> Denoiser:
     """The plain guide: the network is told the condition, if there is one, and its word is taken."""
     return lambda x_t, t: denoise(x_t, t, *cond)
 
@@ -318,7 +319,7 @@ def _guided(estimate, other, scale):
     return jax.tree.map(lambda a, b: a.guided(b, scale), estimate, other, is_leaf=_is_estimate)
 
 
-def _both(denoise: Callable, x_t, t, cond, null):
+def _both(denoise: ConditionalDenoiser, x_t, t, cond, null):
     """The estimates under two conditions, of one call."""
 
     def beside(name, told, untold):

@@ -14,6 +14,7 @@ from jax.tree_util import Partial
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import at_least_single, like
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Denoiser
 from diffusion_jax.diffusion import processes
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.samplers import Sampler
@@ -111,7 +112,7 @@ def _run(process: Process, known, mask, walk: Callable, undo: Callable) -> Calla
     def hold(x, t, keys):
         return jax.tree.map(lambda m, k, x: jnp.where(m, k.astype(x.dtype), x), mask, at(t, keys), x)
 
-    def run(sampler: Sampler, times, denoise: Callable, x, keys):
+    def run(sampler: Sampler, times, denoise: Denoiser, x, keys):
         if sampler.init(x) is not x:
             raise InputError("inpainting needs a sampler without memory, such as ancestral, euler or heun")
         drawn, given = jax.tree.map(jnp.shape, x), jax.tree.map(jnp.shape, known)

@@ -16,6 +16,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import Categorical, mean_over_entries
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Apply, Judge, Loss, OfTime
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
@@ -38,12 +39,12 @@ class Context(NamedTuple):
     held: Mapping[str, Any] = {}
 
 
-def integrand(loss: Callable) -> Callable:
+def integrand(loss: Loss) -> Callable:
     """`(keys [B], params, x0 [B, ...], t [B], *cond) -> [B]`: a loss that looks at nothing but the times, of them."""
     return lambda keys, params, x0, t, *cond: loss(keys, params, x0, Context(t), *cond)[0]
 
 
-def judged(judge: Callable, apply: Callable, parameterization: Parameterization, process: Process) -> Callable:
+def judged(judge: Judge, apply: Apply, parameterization: Parameterization, process: Process) -> Callable:
     """The loss of a judge.
 
     Args:
@@ -64,7 +65,7 @@ def judged(judge: Callable, apply: Callable, parameterization: Parameterization,
 
 
 def self_conditioned(
-    judge: Callable, apply: Callable, parameterization: Parameterization, process: Process, share: float = 0.5
+    judge: Judge, apply: Apply, parameterization: Parameterization, process: Process, share: float = 0.5
 ) -> Callable:
     """The loss of a judge for `processes.self_conditioned` (Chen, Zhang & Hinton 2023, algorithm 1).
 
@@ -104,12 +105,12 @@ def joint(**judges: Callable) -> Callable:
     return judge
 
 
-def simple(apply: Callable, parameterization: Parameterization, process: Process) -> Callable:
+def simple(apply: Apply, parameterization: Parameterization, process: Process) -> Callable:
     """L_simple, the mean squared error of what the network says (DDPM equation 14); arguments as of `judged`."""
     return judged(squared_error(parameterization), apply, parameterization, process)
 
 
-def weighted(loss: Callable, weight: Callable) -> Callable:
+def weighted(loss: Loss, weight: OfTime) -> Callable:
     """`loss` times `weight(t)`, example by example."""
 
     def times_weight(keys, params, x0, context, *cond):
@@ -119,12 +120,12 @@ def weighted(loss: Callable, weight: Callable) -> Callable:
     return times_weight
 
 
-def weighted_judge(judge: Callable, weight: Callable) -> Callable:
+def weighted_judge(judge: Judge, weight: OfTime) -> Callable:
     """`judge` times `weight(t)`, example by example; for the parts of `joint`."""
     return lambda output, x0, noise, x_t, t: weight(t) * judge(output, x0, noise, x_t, t)
 
 
-def withholding(loss: Callable, null: Callable, rate: float = 0.1) -> Callable:
+def withholding(loss: Loss, null: Callable, rate: float = 0.1) -> Callable:
     """`loss` where a share `rate` of the examples, drawn at random, is not told its condition.
 
     So that one network learns both halves of classifier-free guidance (Ho & Salimans 2022, algorithm 1).
@@ -149,7 +150,7 @@ def withholding(loss: Callable, null: Callable, rate: float = 0.1) -> Callable:
     return withheld
 
 
-def classifying(apply: Callable, process: Process) -> Callable:
+def classifying(apply: Apply, process: Process) -> Callable:
     """The loss of a classifier of noisy data: the cross-entropy in nats of `cond["label"]`, int [B].
 
     Args:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import Categorical, certain, mean_over_entries, safe_log
+from diffusion_jax.core.protocols import Apply, OfTime
 from diffusion_jax.diffusion import losses, parameterizations
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes.core import Process
@@ -18,7 +19,7 @@ from diffusion_jax.diffusion.processes.core import Process
 # ---- What SEDD's network says of tokens; for the others see `parameterizations.logits` and `substitution`.
 
 
-def log_ratios(time: Callable) -> Parameterization:
+def log_ratios(time: OfTime) -> Parameterization:
     """The network gives log p_t(y) / p_t(x_t), y in place of a token of x_t, for each, [B, ..., K]: for `sedd`.
 
     SEDD's concrete score (Lou et al. 2024); the entry of y = x_t is not looked at.
@@ -26,14 +27,14 @@ def log_ratios(time: Callable) -> Parameterization:
     return parameterizations.logits(time)._replace(read=lambda output, x_t, t: output)
 
 
-def from_log_ratios(alpha: Callable, pi, time: Callable) -> Parameterization:
+def from_log_ratios(alpha: OfTime, pi, time: OfTime) -> Parameterization:
     """`log_ratios` as an estimate of x0, for samplers and the other losses. For `categorical(alpha, pi)`; t < 1."""
     return parameterizations.logits(time)._replace(
         read=lambda output, x_t, t: estimate_from_ratios(alpha, pi, output, x_t, t)
     )
 
 
-def to_log_ratios(alpha: Callable, pi, parameterization: Parameterization) -> Parameterization:
+def to_log_ratios(alpha: OfTime, pi, parameterization: Parameterization) -> Parameterization:
     """The log ratios of an estimate of x0: a network of `logits` or `substitution` under `sedd`."""
 
     def read(output, x_t, t):
@@ -45,7 +46,7 @@ def to_log_ratios(alpha: Callable, pi, parameterization: Parameterization) -> Pa
 # ---- Ratios of SEDD, and estimates: one is a linear function of the other, given x_t.
 
 
-def ratios_from_estimate(alpha: Callable, pi, estimate: Categorical, x_t, t):
+def ratios_from_estimate(alpha: OfTime, pi, estimate: Categorical, x_t, t):
     """log p_t(y) / p_t(x_t) of each token's neighbours y, [B, ..., K]; 0 at y = x_t. t in (0, 1).
 
     The ratio is sum_k p_k q_t(y | k) / q_t(x_t | k) = alpha w_y + (1 - alpha) pi_y sum_k w_k, where
@@ -60,7 +61,7 @@ def ratios_from_estimate(alpha: Callable, pi, estimate: Categorical, x_t, t):
     return safe_log(keep * jnp.exp(log_w - total) + (1 - keep) * jnp.asarray(pi, log_w.dtype)) + total
 
 
-def estimate_from_ratios(alpha: Callable, pi, log_ratio, x_t, t) -> Categorical:
+def estimate_from_ratios(alpha: OfTime, pi, log_ratio, x_t, t) -> Categorical:
     """The inverse of `ratios_from_estimate`; t in (0, 1). Ratios of no estimate at all are cut off at p = 0."""
     hot = jax.nn.one_hot(x_t, log_ratio.shape[-1])
     ratio = jnp.where(hot > 0, 1.0, jnp.exp(log_ratio))
@@ -69,7 +70,7 @@ def estimate_from_ratios(alpha: Callable, pi, log_ratio, x_t, t) -> Categorical:
     return Categorical(safe_log(_likelihood(alpha, pi, x_t, t) * w))
 
 
-def _likelihood(alpha: Callable, pi, x_t, t):
+def _likelihood(alpha: OfTime, pi, x_t, t):
     """q_t(x_t | x0) for each x0, [B, ..., K]."""
     pi = jnp.asarray(pi)
     hot = jax.nn.one_hot(x_t, len(pi))
@@ -90,12 +91,12 @@ def surprise(parameterization: Parameterization) -> Callable:
     return judge
 
 
-def cross_entropy(apply: Callable, parameterization: Parameterization, process: Process) -> Callable:
+def cross_entropy(apply: Apply, parameterization: Parameterization, process: Process) -> Callable:
     """-log p(x0 | x_t): the auxiliary loss of D3PM's equation 5."""
     return losses.judged(surprise(parameterization), apply, parameterization, process)
 
 
-def mdlm(apply: Callable, parameterization: Parameterization, process: Process, alpha: Callable) -> Callable:
+def mdlm(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime) -> Callable:
     """The continuous-time bound of masked diffusion (Sahoo et al. 2024, equation 10).
 
     -alpha'(t) / (1 - alpha(t)) times the cross-entropy of the masked tokens. `parameterization` must keep revealed
@@ -105,12 +106,12 @@ def mdlm(apply: Callable, parameterization: Parameterization, process: Process, 
     return losses.weighted(cross_entropy(apply, parameterization, process), masking_rate(alpha))
 
 
-def masking_rate(alpha: Callable) -> Callable:
+def masking_rate(alpha: OfTime) -> Callable:
     """The weight -alpha'(t) / (1 - alpha(t)) of masked diffusion's bound; t > 0."""
     return lambda t: -_slope(alpha, t) / (1 - alpha(t))
 
 
-def d3pm(apply: Callable, parameterization: Parameterization, process: Process, num: int) -> Callable:
+def d3pm(apply: Apply, parameterization: Parameterization, process: Process, num: int) -> Callable:
     """The variational bound of a chain of `num` steps (Austin et al. 2021, equation 1).
 
     num times KL(q(x_s | x_t, x0) || p(x_s | x_t)), t = i / num and s = (i - 1) / num. At s = 0 it is
@@ -128,7 +129,7 @@ def d3pm(apply: Callable, parameterization: Parameterization, process: Process, 
     return losses.judged(judge, apply, parameterization, process)
 
 
-def sedd(apply: Callable, parameterization: Parameterization, process: Process, alpha: Callable, pi) -> Callable:
+def sedd(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime, pi) -> Callable:
     """The diffusion-weighted denoising score entropy (Lou et al. 2024), of `categorical(alpha, pi)`.
 
     rate pi_x sum_{y != x} s_y - r_y log s_y + r_y (log r_y - 1) at x = x_t, with s the network's ratios and r those
@@ -154,6 +155,6 @@ def score_entropy(log_s, log_r):
     return jnp.exp(log_s) + jnp.where(there, jnp.exp(log_r) * (gap - 1), 0.0)
 
 
-def _slope(alpha: Callable, t):
+def _slope(alpha: OfTime, t):
     """alpha'(t) for times [B]."""
     return jax.vmap(jax.grad(alpha))(t)

@@ -14,6 +14,7 @@ import numpy as np
 from diffusion_jax.core.arrays import at_least_single, expand
 from diffusion_jax.core.distributions import Categorical, Gaussian, Interpolated, certain
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Apply, OfTime
 from diffusion_jax.diffusion.gaussian import eps_from_score, score_from_eps, v_from_x0, x0_from_eps, x0_from_v
 from diffusion_jax.diffusion.schedules import Schedule
 
@@ -77,7 +78,7 @@ def table_index(num: int) -> Callable:
     return lambda t: jnp.rint(jnp.asarray(t) * num) - 1
 
 
-def eps(schedule: Schedule, time: Callable) -> Parameterization:
+def eps(schedule: Schedule, time: OfTime) -> Parameterization:
     """The network predicts the noise (DDPM section 3.2). `time` maps t to the network's time."""
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
@@ -87,7 +88,7 @@ def eps(schedule: Schedule, time: Callable) -> Parameterization:
     )
 
 
-def x0(time: Callable) -> Parameterization:
+def x0(time: OfTime) -> Parameterization:
     """The network predicts the clean image, whatever the process."""
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
@@ -96,7 +97,7 @@ def x0(time: Callable) -> Parameterization:
     )
 
 
-def v(schedule: Schedule, time: Callable) -> Parameterization:
+def v(schedule: Schedule, time: OfTime) -> Parameterization:
     """The network predicts v = alpha eps - sigma x0 (Salimans & Ho 2022)."""
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
@@ -105,7 +106,7 @@ def v(schedule: Schedule, time: Callable) -> Parameterization:
     )
 
 
-def score(schedule: Schedule, time: Callable) -> Parameterization:
+def score(schedule: Schedule, time: OfTime) -> Parameterization:
     """The network predicts grad log q(x_t) (Song et al. 2021)."""
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
@@ -117,7 +118,7 @@ def score(schedule: Schedule, time: Callable) -> Parameterization:
     )
 
 
-def velocity(schedule: Schedule, time: Callable) -> Parameterization:
+def velocity(schedule: Schedule, time: OfTime) -> Parameterization:
     """The network predicts eps - x0, the velocity of the straight line (flow matching, Lipman et al. 2023).
 
     For `schedules.flow` and its shifts, where alpha + sigma = 1: x0 = x_t - sigma u.
@@ -162,7 +163,7 @@ def edm(schedule: Schedule, sigma_data: float = 0.5) -> Parameterization:
     return Parameterization(scale, of_x(read), target, with_signal(schedule, "EDM's F"))
 
 
-def logits(time: Callable) -> Parameterization:
+def logits(time: OfTime) -> Parameterization:
     """The network gives the logits of x0, [B, ..., K] (D3PM, Austin et al. 2021, section 3.3)."""
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
@@ -171,7 +172,7 @@ def logits(time: Callable) -> Parameterization:
     )
 
 
-def substitution(mask: int, time: Callable) -> Parameterization:
+def substitution(mask: int, time: OfTime) -> Parameterization:
     """Logits of x0 under masks: `mask` is never predicted, and revealed tokens are kept.
 
     MDLM's SUBS (Sahoo et al. 2024): zero masking probabilities and carry-over unmasking.
@@ -205,7 +206,7 @@ def learned_range(base: Parameterization, schedule: Schedule, narrowest: float) 
     return base._replace(read=of_x(read, times=2))
 
 
-def joint(time: Callable, **parts: Parameterization) -> Parameterization:
+def joint(time: OfTime, **parts: Parameterization) -> Parameterization:
     """A dictionary of parameterisations, for `processes.product`; `time` maps t to the time of the one network."""
 
     def scale(x_t, t):
@@ -234,7 +235,7 @@ def self_conditioned(base: Parameterization) -> Parameterization:
     return base._replace(scale=scale, read=lambda output, state, t: base.read(output, state["x"], t))
 
 
-def denoiser(apply: Callable, parameterization: Parameterization) -> Callable:
+def denoiser(apply: Apply, parameterization: Parameterization) -> Callable:
     """The denoiser `(x_t [B, ...], t scalar or [B], *cond) -> Estimate` of a network `apply(input, time [B], *cond)`.
 
     `cond` is nothing, or what the network is told beside. Samplers take denoisers without it: see `guidance.given`.

@@ -14,6 +14,7 @@ import numpy as np
 
 from diffusion_jax.core.arrays import namespace
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import OfTime
 
 
 class Schedule(NamedTuple):
@@ -23,8 +24,8 @@ class Schedule(NamedTuple):
     for NumPy times, JAX's default float for JAX times. alpha(0) = 1 and sigma(0) = 0.
     """
 
-    alpha: Callable
-    sigma: Callable
+    alpha: OfTime
+    sigma: OfTime
 
 
 def log_snr(schedule: Schedule, t):

@@ -14,6 +14,7 @@ import numpy as np
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import Gaussian, mean_over_entries
+from diffusion_jax.core.protocols import Denoiser
 from diffusion_jax.diffusion.gaussian import eps_from_x0
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
@@ -83,7 +84,7 @@ def analytic(schedule: Schedule, times, power) -> Callable:
     return transform
 
 
-def eps_power(denoise: Callable, schedule: Schedule, process: Process, times, x0, keys):
+def eps_power(denoise: Denoiser, schedule: Schedule, process: Process, times, x0, keys):
     """E|eps_hat|^2 / d at each of the grid's first N times, [N]; an average over data.
 
     Args:

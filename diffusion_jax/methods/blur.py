@@ -1,11 +1,11 @@
 """Inverse heat dissipation (Rissanen et al. 2023): images are blurred away, and sharpened back."""
 
-from collections.abc import Callable
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import images
 from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, timesteps, training_times
 from diffusion_jax.diffusion.processes import heat
@@ -16,7 +16,7 @@ from diffusion_jax.training.experiment import SampleRequest
 
 def method(
     config: ConfigDict,
-    source: Callable,
+    source: Source,
     widest: float,
     colours: np.ndarray,
     training_noise: float = 0.02,

@@ -1,9 +1,9 @@
 """Blurring diffusion (Hoogeboom & Salimans 2022): noise that takes fine detail first."""
 
-from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from diffusion_jax.core.protocols import Source
 from diffusion_jax.diffusion import (
     guidance,
     losses,
@@ -19,7 +19,7 @@ from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
 from diffusion_jax.training.experiment import SampleRequest
 
 
-def method(config: ConfigDict, source: Callable, widest: float) -> Method:
+def method(config: ConfigDict, source: Source, widest: float) -> Method:
     """Blurring diffusion as an experiment: the network predicts x0, and the ancestral sampler is the paper's.
 
     Args:

@@ -1,12 +1,12 @@
 """Images that lose their detail by pooling, rebuilt without fresh noise (Cold Diffusion, Bansal et al. 2022)."""
 
-from collections.abc import Callable
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax.core.arrays import namespace
+from diffusion_jax.core.protocols import Source
 from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, timesteps, training_times
 from diffusion_jax.diffusion.processes import degrade
 from diffusion_jax.methods import pixels
@@ -14,7 +14,7 @@ from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
 from diffusion_jax.training.experiment import SampleRequest
 
 
-def method(config: ConfigDict, source: Callable, colours: np.ndarray, sigma: float = 0.2) -> Method:
+def method(config: ConfigDict, source: Source, colours: np.ndarray, sigma: float = 0.2) -> Method:
     """Pooling as an experiment: blocks of 2, 4, 8, ... pixels become one, until the mean colour is left.
 
     A little noise on top of every state breaks the symmetry of flat images (the paper's section 5.2). On the way back

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config, Value
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Apply, Ask, Guide, Source, Transform
 from diffusion_jax.data import conditions
 from diffusion_jax.data.views import View
 from diffusion_jax.diffusion import guidance, samplers
@@ -37,8 +38,8 @@ class Walk(NamedTuple):
 
     sampler: samplers.Sampler
     times: np.ndarray
-    transforms: Sequence[Callable] = ()
-    guide: Callable | None = None
+    transforms: Sequence[Transform] = ()
+    guide: Guide | None = None
 
 
 class Data(NamedTuple):
@@ -55,14 +56,14 @@ class Data(NamedTuple):
       ask: what it is told when samples are drawn (`Experiment.ask`).
     """
 
-    source: Callable
+    source: Source
     example: Mapping[str, jax.ShapeDtypeStruct]
     clean: Callable
     shape: Any
     view: View
     transforms: tuple[Callable, ...] = ()
     told: Callable = lambda batch: ()
-    ask: Callable = conditions.nothing
+    ask: Ask = conditions.nothing
 
 
 def base_config() -> Config:
@@ -218,7 +219,7 @@ def of_batch(loss: Callable, data: Data) -> Callable:
 
 
 def drawn_by(
-    walks: Mapping[str, Callable], apply: Callable, parameterization: Parameterization, process: Process, shape
+    walks: Mapping[str, Callable], apply: Apply, parameterization: Parameterization, process: Process, shape
 ) -> dict[str, Callable]:
     """Walks as samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`).
 

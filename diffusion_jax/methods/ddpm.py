@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Source
 from diffusion_jax.diffusion import (
     guidance,
     losses,
@@ -37,7 +38,7 @@ def with_table(config: Config) -> Config:
 
 def method(
     config: ConfigDict,
-    source: Callable,
+    source: Source,
     betas=None,
     variance: Callable = variances.fixed_large,
 ) -> Method:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from diffusion_jax.core.protocols import Source
 from diffusion_jax.diffusion import (
     losses,
     parameterizations,
@@ -18,7 +19,7 @@ from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
 from diffusion_jax.training.experiment import SampleRequest
 
 
-def method(config: ConfigDict, source: Callable, sigma_data: float = 0.5, sigma_max: float = 80.0) -> Method:
+def method(config: ConfigDict, source: Source, sigma_data: float = 0.5, sigma_max: float = 80.0) -> Method:
     """EDM as an experiment.
 
     Args:

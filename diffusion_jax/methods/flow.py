@@ -1,9 +1,9 @@
 """Flow matching (Lipman et al. 2023; rectified flow, Liu et al. 2023): a straight line from noise to data."""
 
-from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from diffusion_jax.core.protocols import Source
 from diffusion_jax.diffusion import (
     losses,
     parameterizations,
@@ -18,7 +18,7 @@ from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
 from diffusion_jax.training.experiment import SampleRequest
 
 
-def method(config: ConfigDict, source: Callable, shift: float = 1.0) -> Method:
+def method(config: ConfigDict, source: Source, shift: float = 1.0) -> Method:
     """Flow matching as an experiment: velocities at logit-normal times, and steps down the line.
 
     Args:

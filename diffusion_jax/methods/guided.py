@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Transform
 from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import (
     guidance,
@@ -40,7 +41,7 @@ def method(
     classes: int,
     model: nn.Module,
     betas: Callable = schedules.cosine_betas,
-    transforms: Sequence[Callable] = (guidance.clip(),),
+    transforms: Sequence[Transform] = (guidance.clip(),),
 ) -> Method:
     """A class-conditional model with a learned variance, trained for classifier-free guidance.
 

@@ -5,6 +5,7 @@ from functools import partial
 
 from ml_collections import ConfigDict
 
+from diffusion_jax.core.protocols import Source
 from diffusion_jax.diffusion import (
     guidance,
     likelihood,
@@ -43,7 +44,7 @@ def said(schedule: schedules.Schedule, num: int) -> tuple[Parameterization, Para
 
 
 def method(
-    config: ConfigDict, source: Callable, judge: Callable = l_hybrid, times: Callable | None = None
+    config: ConfigDict, source: Source, judge: Callable = l_hybrid, times: Callable | None = None
 ) -> Method:
     """Improved DDPM as an experiment.
 

@@ -4,7 +4,6 @@ What UniDiffuser (Bao et al. 2023) does with two images' worth of noise a produc
 both share the time.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion_jax.core.distributions import draw
+from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import images, sources, views
 from diffusion_jax.diffusion import (
     guidance,
@@ -31,7 +31,7 @@ from diffusion_jax.models.unets.labelled import LabelledUNet
 from diffusion_jax.training.experiment import SampleRequest
 
 
-def method(config: ConfigDict, source: Callable, classes: int, label_weight: float = 0.1) -> Method:
+def method(config: ConfigDict, source: Source, classes: int, label_weight: float = 0.1) -> Method:
     """The joint law of images and labels as an experiment.
 
     Args:

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core import rng
+from diffusion_jax.core.protocols import Apply, OfTime, Transform
 from diffusion_jax.diffusion import likelihood, losses, losses_discrete, processes, timesteps, variances
 from diffusion_jax.diffusion.likelihood.adaptive import ARRIVED, NOT_FINITE
 from diffusion_jax.diffusion.likelihood.chain import make_denoiser
 from diffusion_jax.diffusion.schedules import Schedule
 
 
-def chain(schedule: Schedule, num: int, transforms: Sequence[Callable]) -> Callable:
+def chain(schedule: Schedule, num: int, transforms: Sequence[Transform]) -> Callable:
     """The bound of the chain that a table of `num` betas is, or of a shorter one; with clipping and a fixed variance.
 
     It decodes with the variance of the second step, as in DDPM's code.
@@ -36,7 +37,7 @@ def chain(schedule: Schedule, num: int, transforms: Sequence[Callable]) -> Calla
 
 
 def learned_chain(
-    schedule: Schedule, num: int, transforms: Sequence[Callable], narrowest: Callable = likelihood.second_variance
+    schedule: Schedule, num: int, transforms: Sequence[Transform], narrowest: Callable = likelihood.second_variance
 ) -> Callable:
     """The bound of a chain with a learned variance, which decodes too; shorter ones are spaced as Improved DDPM's.
 
@@ -129,7 +130,7 @@ def flow_to_tolerance(schedule: Schedule, grid: Callable) -> Callable:
     return make
 
 
-def _of_pixels(apply: Callable, parameterization, times, solve: Callable) -> Callable:
+def _of_pixels(apply: Apply, parameterization, times, solve: Callable) -> Callable:
     """`likelihood_fn` of images of 256 levels in [-1, 1], from `(denoise, keys, x) -> Solution`."""
     parameterization.check(times)
     made = make_denoiser(apply, parameterization, (), lambda denoise, *cond: lambda x, t: denoise(x, t, *cond))
@@ -157,7 +158,7 @@ def level_grid(schedule: Schedule, first: float = 1.0, level: float = 1e-3) -> C
     return lambda steps: np.asarray(likelihood.flow_times(schedule, steps, level, first))
 
 
-def masked(process, alpha: Callable, draws: int = 64) -> Callable:
+def masked(process, alpha: OfTime, draws: int = 64) -> Callable:
     """MDLM's bound in continuous time, in bits a token; `steps` is the number of times of each example."""
 
     def make(apply, parameterization, steps):

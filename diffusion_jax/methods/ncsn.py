@@ -1,11 +1,11 @@
 """Score matching at many noise levels, and annealed Langevin dynamics (NCSN, Song & Ermon 2019 and 2020)."""
 
-from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from diffusion_jax.core.protocols import Source
 from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, schedules, training_times
 from diffusion_jax.methods import pixels
 from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
@@ -16,7 +16,7 @@ from diffusion_jax.training.experiment import SampleRequest
 LANGEVIN, PULL = 10, 0.1
 
 
-def method(config: ConfigDict, source: Callable, sigma_min: float, sigma_max: float, levels: int) -> Method:
+def method(config: ConfigDict, source: Source, sigma_min: float, sigma_max: float, levels: int) -> Method:
     """NCSN as an experiment: 1/2 sigma^2 |score error|^2, and Langevin dynamics from the highest level down.
 
     Args:

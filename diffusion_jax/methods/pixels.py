@@ -1,6 +1,5 @@
 """What methods on images share: values, the U-Net, and images as data."""
 
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config, Value
+from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import conditions, hints, images, sources, toys, views
 from diffusion_jax.data.pipeline import random_flip
 from diffusion_jax.methods.compose import Data, base_config, with_dir
@@ -98,7 +98,7 @@ def config_digits() -> Config:
     return config
 
 
-def data(config: ConfigDict, source: Callable) -> Data:
+def data(config: ConfigDict, source: Source) -> Data:
     """Images of `config.data.shape`, in [-1, 1]; mirrored at random where `config.data.flip` is there and on."""
     shape = tuple(config.data.shape)
     return Data(
@@ -111,7 +111,7 @@ def data(config: ConfigDict, source: Callable) -> Data:
     )
 
 
-def latents(config: ConfigDict, source: Callable) -> Data:
+def latents(config: ConfigDict, source: Source) -> Data:
     """Latents of `config.data.shape` as they are (`sources.latents`)."""
     shape = tuple(config.data.shape)
     return Data(
@@ -147,7 +147,7 @@ def told_edges(data: Data) -> Data:
     )
 
 
-def levels(config: ConfigDict, source: Callable, num: int) -> Data:
+def levels(config: ConfigDict, source: Source, num: int) -> Data:
     """Images of `config.data.shape` as tokens, each entry one of `num` levels of grey (`toys.levels`)."""
     shape = tuple(config.data.shape)
     return Data(

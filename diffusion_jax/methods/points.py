@@ -1,6 +1,5 @@
 """Points in the plane, where every part of a diffusion can be looked at: a small network learns a toy set."""
 
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +7,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
+from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import views
 from diffusion_jax.diffusion import (
     losses,
@@ -43,7 +43,7 @@ def default_config() -> Config:
     return config
 
 
-def method(config: ConfigDict, source: Callable) -> Method:
+def method(config: ConfigDict, source: Source) -> Method:
     """Diffusion of points [2] of about unit variance, with VDM's cosine schedule and v.
 
     Args:

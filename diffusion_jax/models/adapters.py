@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import jax
 from flax import nnx as flax_nnx
 
+from diffusion_jax.core.protocols import Apply
+
 
 class Network(Protocol):
     """What methods, training and sampling ask of a network."""
@@ -26,7 +28,7 @@ class Functions:
     In training `apply` is given `dropout_keys` too, a key an example.
     """
 
-    def __init__(self, init: Callable, apply: Callable):
+    def __init__(self, init: Callable, apply: Apply):
         self._init, self._apply = init, apply
 
     def init(self, key, *shown) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import SampleFn
 from diffusion_jax.parallel import calls
 
 AXIS = "batch"
@@ -172,7 +173,7 @@ class DataParallel:
         compiled = jax.pmap(steps, AXIS, in_axes=in_axes, out_axes=out_axes, donate_argnums=0, devices=self._subset)
         return calls.filled(compiled, most)
 
-    def sample(self, sample_fn: Callable) -> Callable:
+    def sample(self, sample_fn: SampleFn) -> Callable:
         """Compile `(params, keys [B], *cond [B, ...]) -> images [B, ...]`, each device drawing its share of the keys.
 
         Args:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from diffusion_jax.core.protocols import SampleFn
 from diffusion_jax.parallel import calls
 from diffusion_jax.parallel.replicated import AXIS, DataParallel, Shares, check_divides, to_host
 
@@ -137,7 +138,7 @@ class Sharded:
 
         return staying
 
-    def sample(self, sample_fn: Callable) -> Callable:
+    def sample(self, sample_fn: SampleFn) -> Callable:
         """Compile `(params, keys [B], *cond [B, ...]) -> images [B, ...]`, parameters and examples spread.
 
         Parameters are gathered where the function says so, by `whole`. Elsewhere the compiler is free: where a

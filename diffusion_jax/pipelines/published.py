@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Apply, Ask
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, timesteps, variances
 from diffusion_jax.methods import improved
@@ -151,7 +152,7 @@ def _text(config: Mapping, network: Network, channels: int, darkest: float) -> t
     return conditions.joined(label=conditions.labels(classes), rest=ask) if classes else ask, guide, views.latents()
 
 
-def _beside(model, read: Callable, ask: Callable, shape: tuple[int, int, int]) -> tuple:
+def _beside(model, read: Callable, ask: Ask, shape: tuple[int, int, int]) -> tuple:
     """A network that is shown more channels than it says, how to read it, and what it is told: those, of `shape`."""
 
     def missing(num):
@@ -164,7 +165,7 @@ def _beside(model, read: Callable, ask: Callable, shape: tuple[int, int, int]) -
     return Beside(model), lambda: {"network": read()}, told
 
 
-def _controlled(network: Network, component, name: str, variant: str, ask: Callable, shape) -> tuple:
+def _controlled(network: Network, component, name: str, variant: str, ask: Ask, shape) -> tuple:
     """The network with a ControlNet, how to read both, and what they are told."""
     steering = files.component(name, variant)
     other = loading.build(steering.config, steering.weights)
@@ -259,7 +260,7 @@ def _samplers(
     return drawn_by(walks, apply, how.parameterization, how.process, shape) | others
 
 
-def _between(walk: Callable, apply: Callable, how: Sampling, shape, doubled: bool) -> dict[str, Callable]:
+def _between(walk: Callable, apply: Apply, how: Sampling, shape, doubled: bool) -> dict[str, Callable]:
     """k-diffusion's samplers that look between the entries of a table; `walk` as in `_samplers`."""
     assert how.anywhere is not None
     schedule, said, last = how.anywhere

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from diffusion_jax.core.protocols import Ask, Loss, Report, Run, Source
 from diffusion_jax.data import conditions
 from diffusion_jax.data.views import View
 from diffusion_jax.diffusion.training_times import Times
@@ -32,8 +33,8 @@ class SampleRequest(NamedTuple):
     eta: float | None = None
     guidance: float | None = None
     classifier: Callable | None = None
-    run: Callable | None = None
-    report: Callable | None = None
+    run: Run | None = None
+    report: Report | None = None
     whole: Callable = lambda params: params
 
 
@@ -49,7 +50,7 @@ class Drawable(NamedTuple):
     """
 
     samplers: Mapping[str, Callable]
-    ask: Callable
+    ask: Ask
     view: View
     load: Callable
 
@@ -92,16 +93,16 @@ class Experiment(NamedTuple):
 
     example: Mapping[str, jax.ShapeDtypeStruct]
     init: Callable
-    loss: Callable
+    loss: Loss
     times: Times
     optimizer: optax.GradientTransformation
     ema_decay: float
-    source: Callable
+    source: Source
     transforms: tuple[Callable, ...]
     samplers: Mapping[str, Callable]
     preview: Callable | None
     view: View
-    ask: Callable = conditions.nothing
+    ask: Ask = conditions.nothing
     start: Callable = lambda params: params
     clean: Callable = lambda batch: batch
     told: Callable = lambda batch: ()

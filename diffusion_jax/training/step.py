@@ -9,6 +9,7 @@ import optax
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Loss
 from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.diffusion.training_times import Times
 from diffusion_jax.parallel.replicated import MAPPED, Shares
@@ -19,7 +20,7 @@ LOGGED = {"step", "loss", "grad_norm", "examples_per_second"}  # names of the lo
 
 
 def make_train_step(
-    loss: Callable,
+    loss: Loss,
     times: Times,
     optimizer: optax.GradientTransformation,
     ema_decay: float,

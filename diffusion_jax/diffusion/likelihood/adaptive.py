@@ -29,6 +29,7 @@ import numpy as np
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError, NotFiniteError
 from diffusion_jax.core.meshes import on_any_mesh
+from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Transform
 from diffusion_jax.diffusion.guidance import given
 from diffusion_jax.diffusion.likelihood.chain import make_denoiser
 from diffusion_jax.diffusion.likelihood.flow import (
@@ -109,7 +110,7 @@ class Way(NamedTuple):
 
 
 def adaptive_likelihood(
-    denoise: Callable,
+    denoise: Denoiser,
     schedule: Schedule,
     times,
     x0,
@@ -158,7 +159,7 @@ def adaptive_likelihood(
     )
 
 
-def flow_way(denoise: Callable, schedule: Schedule, first, last, directions: Directions) -> Way:
+def flow_way(denoise: Denoiser, schedule: Schedule, first, last, directions: Directions) -> Way:
     soft = softness(schedule, first)
     low, high = (float(even_clock(schedule, t, soft)) for t in (first, last))
     time, slopes_in_l = times_between(schedule, soft, low, high), flow_slopes(denoise)
@@ -239,12 +240,12 @@ def _where(mask, a: Walk, b: Walk) -> Walk:
 
 
 def make_adaptive_density_fn(
-    apply: Callable,
+    apply: Apply,
     parameterization: Parameterization,
     schedule: Schedule,
     times,
-    transforms: Sequence[Callable] = (),
-    guide: Callable = given,
+    transforms: Sequence[Transform] = (),
+    guide: Guide = given,
     tolerance: float = 1e-4,
     trace: Callable | None = None,
     pair: Pair = DOPRI5,

@@ -16,6 +16,7 @@ import numpy as np
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import Gaussian, mean_over_entries
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Transform
 from diffusion_jax.diffusion.gaussian import refreshed
 from diffusion_jax.diffusion.guidance import given
 from diffusion_jax.diffusion.likelihood.terms import bits, decoder_term, prior_term
@@ -97,7 +98,7 @@ def second_variance(schedule: Schedule, times) -> float:
 
 
 def chain_bound(
-    denoise: Callable, schedule: Schedule, process: Process, times, x0, keys, decoder: Callable = decoder_term
+    denoise: Denoiser, schedule: Schedule, process: Process, times, x0, keys, decoder: Callable = decoder_term
 ) -> Bound:
     """The bound of a chain for each example.
 
@@ -142,7 +143,7 @@ def chain_bound(
     return Bound(prior, nats[:, :-1], nats[:, -1], error, error * jnp.asarray(snr, error.dtype))
 
 
-def walk(denoise: Callable, process: Process, times, x0, keys, plan, cost: Callable):
+def walk(denoise: Denoiser, process: Process, times, x0, keys, plan, cost: Callable):
     """`cost(plan, estimate, x_t, last)`, a pytree of [B], at every time of a grid but 0: a pytree of [B, N].
 
     Args:
@@ -162,13 +163,13 @@ def walk(denoise: Callable, process: Process, times, x0, keys, plan, cost: Calla
 
 
 def make_bound_fn(
-    apply: Callable,
+    apply: Apply,
     parameterization: Parameterization,
     process: Process,
     schedule: Schedule,
     times,
-    transforms: Sequence[Callable] = (),
-    guide: Callable = given,
+    transforms: Sequence[Transform] = (),
+    guide: Guide = given,
     decoder: Callable = decoder_term,
 ) -> Callable:
     """`bound_fn(params, keys [B], x0 [B, ...], *cond) -> Bound`, one pure function; arguments as of `chain_bound`.
@@ -188,7 +189,7 @@ def make_bound_fn(
     return bound_fn
 
 
-def make_denoiser(apply: Callable, parameterization: Parameterization, transforms, guide: Callable) -> Callable:
+def make_denoiser(apply: Apply, parameterization: Parameterization, transforms, guide: Guide) -> Callable:
     """`(params, *cond) -> Denoiser`, as `make_sample_fn` makes it."""
 
     def made(params, *cond):

@@ -29,6 +29,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.meshes import on_any_mesh
+from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Transform
 from diffusion_jax.diffusion.guidance import given
 from diffusion_jax.diffusion.likelihood.chain import check_keys, make_denoiser
 from diffusion_jax.diffusion.likelihood.grids import clock, times_at
@@ -168,7 +169,7 @@ def nested_plans(schedule: Schedule, solver: RungeKutta, times) -> FlowPlan:
     return FlowPlan(*map(np.concatenate, zip(*plans, strict=True)))
 
 
-def flow_slopes(denoise: Callable) -> Callable:
+def flow_slopes(denoise: Denoiser) -> Callable:
     """`(z, t, scale, pull, along [P, B, ...]) -> (dz / dl [B, ...], e' (dD / dz) e [B, P])`.
 
     t, scale and pull are scalars or [B].
@@ -215,7 +216,7 @@ def flow_ends(schedule: Schedule, first, last) -> Ends:
 
 
 def ode_likelihood(
-    denoise: Callable,
+    denoise: Denoiser,
     schedule: Schedule,
     times,
     x0,
@@ -285,12 +286,12 @@ def evaluations(times, solver: RungeKutta = RK4) -> int:
 
 
 def make_density_fn(
-    apply: Callable,
+    apply: Apply,
     parameterization: Parameterization,
     schedule: Schedule,
     times,
-    transforms: Sequence[Callable] = (),
-    guide: Callable = given,
+    transforms: Sequence[Transform] = (),
+    guide: Guide = given,
     trace: Callable | None = None,
     solver: RungeKutta = RK4,
 ) -> Callable:

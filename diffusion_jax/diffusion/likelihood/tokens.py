@@ -14,6 +14,7 @@ import numpy as np
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import certain, mean_over_entries
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Apply, Denoiser, Guide, OfTime, Transform
 from diffusion_jax.diffusion.guidance import given
 from diffusion_jax.diffusion.likelihood.chain import Bound, check_chain, check_keys, make_denoiser, walk
 from diffusion_jax.diffusion.likelihood.terms import bits
@@ -23,7 +24,7 @@ from diffusion_jax.diffusion.processes import Process
 # ---- The prior's term, `x0 [B, ...] -> nats of each token`.
 
 
-def mixture_prior(alpha: Callable, pi, t: float = 1.0) -> Callable:
+def mixture_prior(alpha: OfTime, pi, t: float = 1.0) -> Callable:
     """KL(q(x_t | x0) || pi) for `processes.categorical(alpha, pi)` and a chain that starts at `t`.
 
     0 where alpha(t) = 0. Infinite where something is left of a token that pi cannot draw, as under masks.
@@ -50,7 +51,7 @@ def _divergence(marginal: np.ndarray, law: np.ndarray) -> Callable:
 # ---- A chain.
 
 
-def discrete_bound(denoise: Callable, process: Process, times, prior: Callable, x0, keys) -> Bound:
+def discrete_bound(denoise: Denoiser, process: Process, times, prior: Callable, x0, keys) -> Bound:
     """The bound of a chain of tokens, in bits a token (Austin et al. 2021, equation 1).
 
     KL(q(x_s | x_t, x0) || p(x_s | x_t)) at every step of the grid, x_t drawn anew. At s = 0 that is -log p(x0 | x_t),
@@ -80,13 +81,13 @@ def discrete_bound(denoise: Callable, process: Process, times, prior: Callable, 
 
 
 def make_discrete_bound_fn(
-    apply: Callable,
+    apply: Apply,
     parameterization: Parameterization,
     process: Process,
     times,
     prior: Callable,
-    transforms: Sequence[Callable] = (),
-    guide: Callable = given,
+    transforms: Sequence[Transform] = (),
+    guide: Guide = given,
 ) -> Callable:
     """`bound_fn(params, keys [B], x0 int [B, ...], *cond) -> Bound`; arguments as of `discrete_bound` and
     `make_bound_fn`."""
@@ -152,6 +153,6 @@ def continuous_bound(
     return Stratified(terms.T, times.T)
 
 
-def evaluating(apply: Callable) -> Callable:
+def evaluating(apply: Apply) -> Callable:
     """A network that is not training, as losses call it: the keys of dropout are left out."""
     return lambda params, *told, dropout_keys=None: apply(params, *told)

@@ -21,6 +21,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import namespace
 from diffusion_jax.core.distributions import Gaussian
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import OfTime
 from diffusion_jax.diffusion.gaussian import refreshed
 from diffusion_jax.diffusion.parameterizations import Parameterization, with_signal
 from diffusion_jax.diffusion.processes.core import Process, check_interval
@@ -58,7 +59,7 @@ def sin_squared(widest: float = 20.0) -> Callable:
     return lambda t: widest * namespace(t).sin(np.pi / 2 * t) ** 2
 
 
-def frequencies(shape, schedule: Schedule, width: Callable, floor: float = 0.001) -> Schedule:
+def frequencies(shape, schedule: Schedule, width: OfTime, floor: float = 0.001) -> Schedule:
     """The schedule of every cosine coefficient, for times [..., 1, 1, 1]: alpha is [..., H, W, 1].
 
     Arguments as of `blurring`; `InputError` unless 0 < floor <= 1.
@@ -74,7 +75,7 @@ def frequencies(shape, schedule: Schedule, width: Callable, floor: float = 0.001
 
 
 def blurring(
-    shape, schedule: Schedule, width: Callable, floor: float = 0.001, refresh: Callable = refreshed
+    shape, schedule: Schedule, width: OfTime, floor: float = 0.001, refresh: Callable = refreshed
 ) -> Process:
     """Blurring diffusion: x_t = V (alpha_t V^T x0) + sigma_t eps, `processes.gaussian` for each frequency.
 
@@ -114,7 +115,7 @@ def blurring(
 
 
 def eps_in_pixels(
-    shape, schedule: Schedule, width: Callable, time: Callable, floor: float = 0.001
+    shape, schedule: Schedule, width: OfTime, time: OfTime, floor: float = 0.001
 ) -> Parameterization:
     """The network predicts the noise, in pixels: x0 = V ((V^T x_t - sigma V^T eps) / alpha), where alpha_t > 0.
 

@@ -9,7 +9,6 @@ which is the mean of D3PM's equation 3 under the estimate. Discrete data has no 
 `samplers.ancestral(process, end=draw)`.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -21,6 +20,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand, namespace
 from diffusion_jax.core.distributions import Categorical, safe_log
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import OfTime
 from diffusion_jax.diffusion.processes.core import Process, check_interval
 
 # ---- How much is kept: alpha(t) falls from 1 to 0, for NumPy and JAX times like a `Schedule`'s functions.
@@ -36,7 +36,7 @@ def cosine_alpha(t):
     return 1 - namespace(t).sin(np.pi / 2 * namespace(t).asarray(t, float))
 
 
-def shares(alpha: Callable, t, s):
+def shares(alpha: OfTime, t, s):
     """(alpha(t), alpha(s)), the shares kept at both ends of a step.
 
     `InputError` unless 0 <= s < t <= 1, alpha does not rise, and alpha(s) > 0. Traced values pass.
@@ -74,7 +74,7 @@ class Noise(NamedTuple):
     token: jax.Array
 
 
-def categorical(alpha: Callable, pi) -> Process:
+def categorical(alpha: OfTime, pi) -> Process:
     """A token is kept with probability alpha(t), else drawn from `pi`: Q_t = alpha_t I + (1 - alpha_t) 1 pi^T.
 
     Multinomial diffusion for uniform pi (Hoogeboom et al. 2021), D3PM's absorbing state for a one-hot pi. The bridge
@@ -132,14 +132,14 @@ def categorical(alpha: Callable, pi) -> Process:
     return Process(corrupt, bridge, prior)
 
 
-def masked(alpha: Callable, vocab: int, mask: int) -> Process:
+def masked(alpha: OfTime, vocab: int, mask: int) -> Process:
     """Forgotten tokens become `mask`, one of the `vocab` tokens (D3PM's absorbing state; MDLM, Sahoo et al. 2024)."""
     if not 0 <= mask < vocab:
         raise InputError(f"the mask is one of the tokens 0, ..., {vocab - 1}, not {mask}")
     return categorical(alpha, np.eye(1, vocab, mask)[0])
 
 
-def uniform(alpha: Callable, vocab: int) -> Process:
+def uniform(alpha: OfTime, vocab: int) -> Process:
     """Forgotten tokens become any of the `vocab` tokens (multinomial diffusion, Hoogeboom et al. 2021)."""
     return categorical(alpha, np.full(vocab, 1 / vocab))
 

@@ -21,6 +21,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand, namespace
 from diffusion_jax.core.distributions import Gaussian
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import OfTime
 from diffusion_jax.diffusion.processes.core import Process, check_interval, from_the_end
 
 
@@ -52,7 +53,7 @@ def cold(degrade: Callable, prior: Callable, keep: float = 1.0) -> Process:
     return Process(corrupt, bridge, from_the_end(prior))
 
 
-def noisy(degrade: Callable, sigma: Callable, prior: Callable, refresh: float = 0.0) -> Process:
+def noisy(degrade: Callable, sigma: OfTime, prior: Callable, refresh: float = 0.0) -> Process:
     """A degradation with noise of standard deviation `sigma(t)` > 0 on top.
 
     Args:

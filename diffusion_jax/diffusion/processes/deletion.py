@@ -13,7 +13,6 @@ It is drawn by picking one of the N(x_t, x0) places of x_t in x0, all alike, and
 with probability rho. Sequences are int32 [..., L] of tokens >= 0, filled up at the end with `PAD`.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -23,6 +22,7 @@ from jax.tree_util import Partial
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import OfTime
 from diffusion_jax.diffusion.processes.categorical import shares
 from diffusion_jax.diffusion.processes.core import Process
 
@@ -66,7 +66,7 @@ class Insertion(NamedTuple):
         return jnp.where((lost >= 0) & (back >= 0), ways + odds, -jnp.inf)
 
 
-def deletion(alpha: Callable) -> Process:
+def deletion(alpha: OfTime) -> Process:
     """A token is still there at time t with probability `alpha(t)`, falling from alpha(0) = 1 to alpha(1) = 0.
 
     `corrupt` takes and gives int32 [L]; its noise is the uniform number of each token of x0, which is there while

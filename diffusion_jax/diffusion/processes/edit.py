@@ -9,7 +9,6 @@ above alpha(t), and hence above alpha(s) with probability gamma_s / gamma_t, gam
 the least random of DDIM's processes for discrete data (Song et al. 2021, appendix A).
 """
 
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +17,12 @@ from jax.tree_util import Partial
 
 from diffusion_jax.core.arrays import expand, namespace
 from diffusion_jax.core.distributions import Categorical, safe_log
+from diffusion_jax.core.protocols import OfTime
 from diffusion_jax.diffusion.processes.categorical import categorical, log_add, log_origin, shares
 from diffusion_jax.diffusion.processes.core import Process
 
 
-def edit(alpha: Callable, pi) -> Process:
+def edit(alpha: OfTime, pi) -> Process:
     """`categorical(alpha, pi)`, undone with shared noise: x_s = x_t with probability gamma_s / gamma_t, else x0_hat.
 
     A token is set from the estimate or stays; none is redrawn on the way back, so the noise of the prior is all there

@@ -8,6 +8,7 @@ import numpy as np
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import namespace
+from diffusion_jax.core.protocols import OfTime
 from diffusion_jax.diffusion.processes.core import Process
 from diffusion_jax.diffusion.processes.degradation import noisy
 
@@ -26,7 +27,7 @@ def dissipation_rates(height: int, width: int) -> np.ndarray:
     return np.pi**2 * (n**2 + m**2)
 
 
-def blur(shape, width: Callable) -> Callable:
+def blur(shape, width: OfTime) -> Callable:
     """`D(x0, t)`: the heat equation run for a time width(t)^2 / 2, a Gaussian blur of `width(t)` pixels.
 
     Args:
@@ -60,7 +61,7 @@ def log_spaced(smallest: float = 0.5, largest: float = 20.0) -> Callable:
 
 
 def heat_dissipation(
-    shape, width: Callable, means: Callable, training_noise: float = 0.01, sampling_noise: float = 0.0125
+    shape, width: OfTime, means: Callable, training_noise: float = 0.01, sampling_noise: float = 0.0125
 ) -> Process:
     """Inverse heat dissipation: blur with a little noise, undone by predicting the image and blurring it less.
 

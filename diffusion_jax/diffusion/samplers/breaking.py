@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.arrays import at_least_single
+from diffusion_jax.core.protocols import Denoiser
 from diffusion_jax.diffusion.samplers.core import Sampler, body_of, steps_of
 from diffusion_jax.diffusion.timesteps import check_grid
 
@@ -29,7 +30,7 @@ class Break(NamedTuple):
     stuck: jax.Array
 
 
-def breaking(sampler: Sampler, times, denoise: Callable, x, keys) -> Break:
+def breaking(sampler: Sampler, times, denoise: Denoiser, x, keys) -> Break:
     """A `run` as `samplers.solve`, for chains whose result is not finite: where they break, and not the data."""
     start = at_least_single(x)
     body = body_of(sampler, denoise, keys)

@@ -15,6 +15,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import at_least_single, is_float, like
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.meshes import on_any_mesh
+from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Report, Run, Transform
 from diffusion_jax.diffusion.guidance import given
 from diffusion_jax.diffusion.parameterizations import Parameterization, denoiser
 from diffusion_jax.diffusion.processes import Process
@@ -47,7 +48,7 @@ class Sampler(NamedTuple):
     stuck: Callable = never
 
 
-def reporting(sampler: Sampler, report: Callable, every: int = 10) -> Sampler:
+def reporting(sampler: Sampler, report: Report, every: int = 10) -> Sampler:
     """The same sampler; `report(share)` is called on the host after each `every` of its steps and the last.
 
     share, in (0, 1], is how much of the chain is done. With several devices each of them calls.
@@ -66,7 +67,7 @@ def reporting(sampler: Sampler, report: Callable, every: int = 10) -> Sampler:
     return sampler._replace(plan=plan, step=step)
 
 
-def solve(sampler: Sampler, times, denoise: Callable, x, keys):
+def solve(sampler: Sampler, times, denoise: Denoiser, x, keys):
     """Walk `x` [B, ...] from times[0] down to times[-1]; the data [B, ...] there, in the dtype of `x`.
 
     Half precision is walked in float32, for a step may be shorter than its spacing.
@@ -83,7 +84,7 @@ def solve(sampler: Sampler, times, denoise: Callable, x, keys):
     return like(sampler.done(state), x)
 
 
-def film(sampler: Sampler, times, denoise: Callable, x, keys, frames: int):
+def film(sampler: Sampler, times, denoise: Denoiser, x, keys, frames: int):
     """`solve`, and F = min(frames, N) pictures of it: (data [B, ...], pictures [F + 1, B, ...]).
 
     The first picture is `x`; the others are evenly spaced along the N steps, and the last is the result. Only
@@ -122,7 +123,7 @@ def rounded(plan, x):
     return jax.tree.map(lambda leaf: np.asarray(leaf, dtype) if is_float(leaf) else leaf, plan)
 
 
-def body_of(sampler: Sampler, denoise: Callable, keys) -> Callable:
+def body_of(sampler: Sampler, denoise: Denoiser, keys) -> Callable:
     """The body of that `lax.scan`: one step."""
 
     def body(state, step):
@@ -144,16 +145,16 @@ def as_before(state, before):
 
 
 def make_sample_fn(
-    apply: Callable,
+    apply: Apply,
     parameterization: Parameterization,
     process: Process,
     sampler: Sampler,
     times,
     batch: int,
     shape,
-    transforms: Sequence[Callable] = (),
-    run: Callable = solve,
-    guide: Callable = given,
+    transforms: Sequence[Transform] = (),
+    run: Run = solve,
+    guide: Guide = given,
 ) -> Callable:
     """`sample_fn(params, rng, *cond)`: data [B, ...] drawn by the whole reverse chain, as one pure function.
 

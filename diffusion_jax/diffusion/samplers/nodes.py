@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.arrays import expand, namespace
+from diffusion_jax.core.protocols import Denoiser
 from diffusion_jax.diffusion.samplers.multistep import read_noise
 from diffusion_jax.diffusion.schedules import Schedule
 
@@ -40,7 +41,7 @@ class Looks(NamedTuple):
     read_x0: jax.Array
 
 
-def see(x, looks: Looks, denoise: Callable):
+def see(x, looks: Looks, denoise: Denoiser):
     """What each look saw, [K, B, ...]; one that is not due repeats the one before."""
 
     def look(before, at):

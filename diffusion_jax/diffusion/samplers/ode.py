@@ -8,13 +8,13 @@ In y = x / alpha and v = sigma / alpha every Gaussian diffusion has one and the 
 and its solvers are written there. Steps are carried out on x itself, with coefficients that stay finite where v is 0.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Denoiser
 from diffusion_jax.diffusion.processes import check_interval
 from diffusion_jax.diffusion.samplers.core import Sampler
 from diffusion_jax.diffusion.schedules import Schedule
@@ -89,7 +89,7 @@ def heun_plan(schedule: Schedule, t, s) -> HeunPlan:
     return HeunPlan(plan, s, last, alpha_s * (ratio - 1) / 2)
 
 
-def heun_step(x_t, plan: HeunPlan, denoise: Callable):
+def heun_step(x_t, plan: HeunPlan, denoise: Denoiser):
     x0 = denoise(x_t, plan.euler.t).mean
     x_s = euler_step(x_t, plan.euler, x0)
 

@@ -5,7 +5,6 @@ backwards by dx = (f x - g^2 score) dt + g dw (Song et al. 2021, equation 6). Wi
 score = (alpha D - x) / sigma^2.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Denoiser
 from diffusion_jax.diffusion.processes import check_interval
 from diffusion_jax.diffusion.samplers.core import Sampler
 from diffusion_jax.diffusion.schedules import Schedule
@@ -136,7 +136,7 @@ def _level(schedule: Schedule, t) -> LevelPlan:
     return LevelPlan(t, schedule.alpha(t), gain)
 
 
-def _correct(keys, x, level: LevelPlan, denoise: Callable, snr: float, steps: int):
+def _correct(keys, x, level: LevelPlan, denoise: Denoiser, snr: float, steps: int):
     """`steps` of Langevin dynamics at one level."""
 
     def langevin(number, x):

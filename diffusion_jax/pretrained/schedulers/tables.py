@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import OfTime
 from diffusion_jax.diffusion import parameterizations, schedules, timesteps
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.pretrained.published import Values
@@ -38,7 +39,7 @@ class Walk(NamedTuple):
     """
 
     schedule: Schedule
-    time: Callable
+    time: OfTime
     grid: Callable
     num: int
 
