@@ -22,8 +22,8 @@ The first three are right.
 What to expect, 400 damages from seed 0 (two minutes on two CPU cores):
 
                              train  sample
-  harmless                     196     244
-  said                         186     139
+  harmless                     196     243
+  said                         186     140
   refused                       18      17
   silently another state         0       0
   silent fallback                0       0
