@@ -130,6 +130,7 @@ class Method(NamedTuple):
       solved: name -> (`(apply, parameterization, tolerance) -> likelihood_fn`), see `Experiment`.
       averages: further ones than the config's, for the loss: target networks.
       held: what is read once and never trained (`Experiment.held`).
+      export: `(params, folder)`, which writes them in a layout that others read; None where there is none.
     """
 
     data: Data
@@ -148,6 +149,7 @@ class Method(NamedTuple):
     solved: Mapping[str, Callable] = MappingProxyType({})
     averages: Mapping[str, Average] = MappingProxyType({})
     held: Callable = dict
+    export: Callable | None = None
 
 
 def compose(config: ConfigDict, method: Method) -> Experiment:
