@@ -3,6 +3,7 @@
   python -m diffusion_jax.sample --workdir runs/digits --num 64
   python -m diffusion_jax.sample --workdir runs/cifar --num 50000 --sampler ddim --steps 100 --eta 0
   python -m diffusion_jax.sample --workdir runs/guided --num 100 --label 3,8 --guidance 2
+  python -m diffusion_jax.sample --workdir runs/mine --condition thickness=0.3,0.6 --condition hints.npz
   python -m diffusion_jax.sample --workdir runs/cifar --sigma-rel 0.08
   python -m diffusion_jax.sample --pretrained google/ddpm-cifar10-32 --num 16
   python -m diffusion_jax.sample --pretrained 64x64_diffusion.pt --flags "--image_size 64 --class_cond True ..."
@@ -80,6 +81,7 @@ FILES = ("condition", "classifier", "controlnet")
 def _asked(options, name: str, about: str, cond: tuple) -> dict:
     """All that the samples depend on, for the record beside them."""
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
+    given["condition"] = options.condition and ", ".join(options.condition)
     asked = {option: value if isinstance(value, int | float) else str(value) for option, value in given.items()}
     arrays = {of: np.ascontiguousarray(x) for of, x in (cond[0] if cond else {}).items()}
     told = {of: hashlib.sha256(x.data).hexdigest() for of, x in arrays.items()}
@@ -90,8 +92,10 @@ def _beside(usual: Path, options) -> Path:
     """The usual folder, or one beside it that is named by what differs from the default."""
     usually = _parser().get_default
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
+    given["condition"] = options.condition and "_".join(t if "=" in t else Path(t).stem for t in options.condition)
     differing = {option: value for option, value in given.items() if value != usually(option)}
-    tags = [f"{option}-{Path(value).stem if option in FILES else value}" for option, value in differing.items()]
+    files = {option: Path(value).stem for option, value in differing.items() if option in FILES[1:]}
+    tags = [f"{option}-{value}" for option, value in (differing | files).items()]
     return usual.with_name("_".join([usual.name, *tags]))
 
 
@@ -123,7 +127,13 @@ def _told(options, experiment, classifier: _Classifier | None) -> tuple:
 
 def _given(options) -> dict[str, np.ndarray]:
     """What the person tells the samples, name -> array."""
-    return (numpy_files.arrays(options.condition) if options.condition else {}) | opened.labels(options.label)
+    given = opened.labels(options.label)
+    for text in options.condition or ():
+        found = opened.numbers(text) or numpy_files.arrays(text)
+        if twice := sorted(given.keys() & found.keys()):
+            raise InputError(f"--condition {text[:100]}: {twice[0]} is given already; give it once")
+        given |= found
+    return given
 
 
 def _parser():
@@ -133,7 +143,12 @@ def _parser():
     model.add_argument("--workdir", type=Path, metavar="DIR", help="a trained run")
     model.add_argument("--pretrained", metavar="PATH", help="a published model: folder, hub name or OpenAI's file")
     add("--num", type=cli.whole(1), default=64, metavar="N", help="how many (%(default)s)")
-    add("--condition", type=Path, metavar="FILE", help="an .npz of what to tell the samples, by name")
+    add(
+        "--condition",
+        action="append",
+        metavar="WHAT",
+        help="what to tell the samples: NAME=0.3, NAME=1,2 (each in turn), or an .npz of arrays by name",
+    )
     add("--classifier", type=Path, metavar="DIR", help="a trained classifier, to guide a model that is told no label")
     add("--film", action="store_true", help="also the way from noise to data, of the first few")
     add("--quiet", action="store_true", help="no progress within a batch: its program then stays in JAX's cache")

@@ -174,6 +174,25 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     add("--flags", metavar="TEXT", help="for a file of OpenAI's: the flags that its page gives, in quotes")
 
 
+def numbers(text: str) -> dict[str, np.ndarray]:
+    """What `NAME=0.3` or `NAME=1,2` tells: integers where all are, else floats; nothing for the name of a file.
+
+    Raises:
+      InputError: what follows the sign is no list of finite numbers.
+    """
+    name, equals, listed = text.partition("=")
+    if not (equals and name.isidentifier()) or Path(text).is_file():
+        return {}
+    try:
+        found = np.array([float(word) for word in listed.split(",")])
+    except ValueError:
+        found = np.array([np.nan])
+    if not np.isfinite(found).all():
+        raise InputError(f"{text[:100]}: give numbers, such as {name}=0.3 or {name}=1,2, or an .npz of arrays")
+    whole = (found == np.rint(found)).all() and "." not in listed
+    return {name: found.astype(np.int64) if whole and abs(found).max() < 2**53 else found.astype(np.float32)}
+
+
 def labels(text: str | None) -> dict[str, np.ndarray]:
     """What `--label 3,8` tells."""
     if not text:

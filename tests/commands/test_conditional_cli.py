@@ -6,6 +6,7 @@ import pytest
 from flax import traverse_util
 
 from diffusion_jax import sample, train
+from diffusion_jax.app import opened
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources
 from diffusion_jax.diffusion import guidance, losses
@@ -77,11 +78,22 @@ def test_labels_are_followed_and_kept(runs, tmp_path):
     # The same noise with another label is another image; with the same it is the same.
     other, told = drawn(runs / "guided", tmp_path / "b", "--guidance", 1)
     np.testing.assert_array_equal(told["label"], [0, 1, 2, 3])
-    mixed, _ = drawn(runs / "guided", tmp_path / "c", "--label", "3,1", "--guidance", 1)
+    mixed, _ = drawn(runs / "guided", tmp_path / "c", "--condition", "label=3,1", "--guidance", 1)
     assert np.abs(mixed[:2] - np.stack([three[0], other[1]])).max() <= 1
     strong, _ = drawn(runs / "guided", tmp_path / "d", "--label", "3,8", "--guidance", 5, "--film")
     assert (strong != three).any()
     assert (tmp_path / "d" / "film.gif").exists()
+
+
+def test_numbers_on_a_command_line_are_arrays():
+    np.testing.assert_array_equal(opened.numbers("label=3,8")["label"], [3, 8])
+    assert opened.numbers("label=3")["label"].dtype == np.int64
+    thick = opened.numbers("thick=0.5,1")["thick"]
+    assert thick.dtype == np.float32
+    np.testing.assert_array_equal(thick, [0.5, 1.0])
+    assert opened.numbers("a/b=3.npz") == opened.numbers("hints.npz") == {}
+    with pytest.raises(InputError, match="give numbers"):
+        opened.numbers("thick=nan")
 
 
 def test_a_classifier_guides_a_model_without_labels(runs, tmp_path):
@@ -161,6 +173,9 @@ MISTAKES = [
     ("guided", ["--label", "10,11"], "there is no label 11"),
     ("guided", ["--label", "three"], "give whole numbers with commas between"),
     ("guided", ["--condition", "nothing.npz"], "cannot read nothing.npz"),
+    ("guided", ["--condition", "label=3,x"], "give numbers, such as label=0.3 or label=1,2, or an .npz"),
+    ("guided", ["--condition", "label=0.5"], "labels are a list of whole numbers"),
+    ("guided", ["--condition", "label=3", "--label", "8"], "label is given already; give it once"),
     ("guided", ["--classifier", "{root}/classifier"], "cannot be guided by a classifier"),
     ("plain", ["--classifier", "{root}/guided"], "holds no classifier"),
     ("classifier", [], "draws nothing; give it as --classifier"),
