@@ -21,12 +21,12 @@ spent on starting.
 What to expect of 100 kills from seed 0 (five minutes on two busy CPU cores):
 
   kills                 100
-  runs                   44
-  Ctrl-C                 17
-  Ctrl-C twice           21
+  runs                   51
+  Ctrl-C                 13
+  Ctrl-C twice           22
   SIGHUP                 19
-  SIGTERM                18
-  SIGKILL                25
+  SIGTERM                19
+  SIGKILL                27
   steps lost              0
   not saved               0
   traceback               0
