@@ -51,14 +51,13 @@ def method(config: ConfigDict, source: Source) -> Method:
     channels, said = network.example[0].shape[-1], component.config.get("out_channels")
     if network.example[2] is not None or said != channels:
         raise InputError(f"{folder} is told a condition or says a variance; only plain U-Nets are trained further")
-    shape = tuple(config.data.shape)
-    if shape[-1] != channels:
-        raise InputError(f"{folder} has {channels} channels; give data.shape as many, not {shape[-1]}")
+    if config.data.shape[-1] != channels:
+        raise InputError(f"{folder} has {channels} channels; give data.shape as many, not {config.data.shape[-1]}")
     num = noise.get("num_train_timesteps", 1000)
 
-    def walk(sampler: samplers.Sampler, bounds: tuple, usual: int):
+    def walk(sampler: samplers.Sampler, bounds: tuple):
         def down(request: SampleRequest) -> Walk:
-            return Walk(sampler, how.grid(request.steps or usual), (*bounds, how.variance))
+            return Walk(sampler, how.grid(request.steps or 50), (*bounds, how.variance))
 
         return without_eta(down)
 
@@ -74,8 +73,8 @@ def method(config: ConfigDict, source: Source) -> Method:
         loss=losses.simple,
         times=training_times.independent(training_times.table(num)),
         walks={
-            "published": walk(how.sampler, how.own, 50),
-            "ddim": walk(samplers.ddim(how.schedule, 0.0, *how.transforms), (), 50),
+            "published": walk(how.sampler, how.own),
+            "ddim": walk(samplers.ddim(how.schedule, 0.0, *how.transforms), ()),
         },
         preview="ddim",
         start=lambda params: network.read(component.weights),

@@ -12,9 +12,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax.core.errors import InputError, RunError
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.pretrained.formats import safetensors_file
-from diffusion_jax.training import manifest
+from diffusion_jax.training import arrays_file, manifest
 
 FILE = "held.safetensors"
 DIGEST = "sha256"
@@ -41,12 +41,7 @@ def save(workdir: Path, tree: Mapping):
     if not arrays or path.exists():
         return
     arrays[DIGEST] = np.frombuffer(bytes.fromhex(digest(tree) or ""), np.uint8)
-    shapes = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-    try:
-        safetensors_file.write(path, shapes, iter(arrays.values()))
-    except InputError as error:
-        reason = error.__cause__ or error
-        raise RunError(f"cannot write {path} ({reason}); free disk space and give the same command again") from error
+    arrays_file.write(path, arrays)
 
 
 def digest(tree: Mapping) -> str | None:

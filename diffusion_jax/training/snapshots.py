@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from diffusion_jax.core.errors import InputError, RunError
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 from diffusion_jax.pretrained.formats import safetensors_file
-from diffusion_jax.training import averages
+from diffusion_jax.training import arrays_file, averages
 
 NAME = re.compile(r"sigma_rel_([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)_([0-9]{8,10})\.safetensors")
 CRC = "crc32"
@@ -74,12 +74,7 @@ def save(folder: Path, sigma_rel: float, step: int, params) -> Path:
         line(f"the snapshot {path.name} was there with other values; moved to {aside}")
     digest = _digest(sigma_rel, step, arrays, sums)
     arrays |= {CRC: sums, DIGEST: digest}
-    shapes = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-    try:
-        safetensors_file.write(path, shapes, iter(arrays.values()))
-    except InputError as error:
-        reason = error.__cause__ or error
-        raise RunError(f"cannot write {path} ({reason}); free disk space and give the same command again") from error
+    arrays_file.write(path, arrays)
     return path
 
 
