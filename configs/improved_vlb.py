@@ -18,6 +18,4 @@ def get_config():
 
 
 def build(config):
-    return improved.build(
-        config, source=sources.digits, judge=improved.l_vlb, times=training_times.loss_aware
-    )
+    return improved.build(config, source=sources.digits, judge=improved.l_vlb, times=training_times.loss_aware)

@@ -19,6 +19,4 @@ def get_config():
 
 
 def build(config):
-    return ncsn.build(
-        config, source=sources.digits, sigma_min=0.02, sigma_max=SIGMA_MAX, levels=50
-    )
+    return ncsn.build(config, source=sources.digits, sigma_min=0.02, sigma_max=SIGMA_MAX, levels=50)

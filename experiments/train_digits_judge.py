@@ -34,7 +34,7 @@ def main(arguments: list[str]):
 
 
 def weights(network: MLPClassifier) -> dict[str, np.ndarray]:
-    """"0.kernel", "0.bias" and so on, float32, of a trained network."""
+    """ "0.kernel", "0.bias" and so on, float32, of a trained network."""
     layers = enumerate(zip(network.coefs_, network.intercepts_, strict=True))
     parts = {f"{i}.{name}": array for i, pair in layers for name, array in zip(("kernel", "bias"), pair, strict=True)}
     return {name: array.astype(np.float32) for name, array in parts.items()}

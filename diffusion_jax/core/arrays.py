@@ -35,9 +35,7 @@ def is_float(x) -> bool:
 
 def at_least_single(tree):
     """`tree` with its half-precision arrays in float32; others as they are."""
-    return jax.tree.map(
-        lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)) if is_float(x) else x, tree
-    )
+    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)) if is_float(x) else x, tree)
 
 
 def like(tree, other):

@@ -93,6 +93,8 @@ class Bounded:
         if self.left < 0:
             raise ValueError("it is longer than such a file is")
         return content
+
+
 unfinished: set[Path] = set()  # temporary files of this process, which one that ends at once removes
 
 

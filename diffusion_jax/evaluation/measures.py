@@ -50,9 +50,7 @@ def _manifold(field, measure, real, generated) -> float:
 
 MEASURES = (
     Measure("Fréchet distance", partial(_frechet, FEATURES), -1, FEATURES, (FEATURES, GAUSSIAN.format(FEATURES))),
-    Measure(
-        "spatial Fréchet distance", partial(_frechet, SPATIAL), -1, SPATIAL, (SPATIAL, GAUSSIAN.format(SPATIAL))
-    ),
+    Measure("spatial Fréchet distance", partial(_frechet, SPATIAL), -1, SPATIAL, (SPATIAL, GAUSSIAN.format(SPATIAL))),
     Measure("kernel distance", _kernel, -1),
     Measure("Inception Score", lambda _, made: scores.inception_score(made["logits"]).mean, 1, "logits", ()),
     Measure("precision", partial(_manifold, "precision", neighbours.precision_recall), 1),

@@ -1,6 +1,5 @@
 """Inverse heat dissipation (Rissanen et al. 2023): images are blurred away, and sharpened back."""
 
-
 import jax
 import numpy as np
 from ml_collections import ConfigDict

@@ -1,6 +1,5 @@
 """Blurring diffusion (Hoogeboom & Salimans 2022): noise that takes fine detail first."""
 
-
 from ml_collections import ConfigDict
 
 from diffusion_jax.core.protocols import Source

@@ -1,6 +1,5 @@
 """Images that lose their detail by pooling, rebuilt without fresh noise (Cold Diffusion, Bansal et al. 2022)."""
 
-
 import jax
 import numpy as np
 from ml_collections import ConfigDict

@@ -85,9 +85,7 @@ def base_config() -> Config:
             clip_norm=values.number(1.0, "norm that longer gradients are scaled to", 1e-6, 1e9, zero="no clipping"),
             ema_decay=Value(0.9999, "decay of the average that samples are drawn with", decay),
             ema_decays=values.listed((), "decays of further averages (sample --average)", decay),
-            ema_profiles=values.listed(
-                (), "widths of power-function averages (sample --sigma-rel)", AVERAGED
-            ),
+            ema_profiles=values.listed((), "widths of power-function averages (sample --sigma-rel)", AVERAGED),
         ),
         log=Config(
             every=values.count(100, "steps between lines of metrics", zero="no lines"),

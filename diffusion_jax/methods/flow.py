@@ -1,6 +1,5 @@
 """Flow matching (Lipman et al. 2023; rectified flow, Liu et al. 2023): a straight line from noise to data."""
 
-
 from ml_collections import ConfigDict
 
 from diffusion_jax.core.protocols import Source

@@ -43,9 +43,7 @@ def said(schedule: schedules.Schedule, num: int) -> tuple[Parameterization, Para
     return base, parameterizations.learned_range(base, schedule, narrowest)
 
 
-def method(
-    config: ConfigDict, source: Source, judge: Callable = l_hybrid, times: Callable | None = None
-) -> Method:
+def method(config: ConfigDict, source: Source, judge: Callable = l_hybrid, times: Callable | None = None) -> Method:
     """Improved DDPM as an experiment.
 
     Args:

@@ -29,9 +29,7 @@ def chain(schedule: Schedule, num: int, transforms: Sequence[Transform]) -> Call
         grid = timesteps.uniform(num if steps is None else steps, num)
         decoder = likelihood.at_variance(likelihood.second_variance(schedule, grid))
         process = processes.gaussian(schedule)
-        return likelihood.make_bound_fn(
-            apply, parameterization, process, schedule, grid, transforms, decoder=decoder
-        )
+        return likelihood.make_bound_fn(apply, parameterization, process, schedule, grid, transforms, decoder=decoder)
 
     return make
 

@@ -1,6 +1,5 @@
 """Score matching at many noise levels, and annealed Langevin dynamics (NCSN, Song & Ermon 2019 and 2020)."""
 
-
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict

@@ -1,6 +1,5 @@
 """What methods on images share: values, the U-Net, and images as data."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

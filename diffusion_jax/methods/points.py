@@ -1,6 +1,5 @@
 """Points in the plane, where every part of a diffusion can be looked at: a small network learns a toy set."""
 
-
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict

@@ -1,14 +1,14 @@
 """A work directory: one experiment's config, checkpoints, metrics and pictures, and nobody else's.
 
-    DIR/config.json       the config's values, where its file was, and the parent of a fork
-    DIR/checkpoints/      Orbax; the last few
-    DIR/checkpoints.json  whose they are, and the newest that was complete (`training.manifest`)
-    DIR/damaged/          checkpoints that could not be read, if there were any
-    DIR/held.safetensors  what the run holds and does not train, if it holds something (`training.held`)
-    DIR/averages/         snapshots of averages, if the config asks for some (`training.snapshots`)
-    DIR/metrics.jsonl     a JSON object a line
-    DIR/tensorboard/      the same scalars, and the preview grids
-    DIR/samples/          pictures
+DIR/config.json       the config's values, where its file was, and the parent of a fork
+DIR/checkpoints/      Orbax; the last few
+DIR/checkpoints.json  whose they are, and the newest that was complete (`training.manifest`)
+DIR/damaged/          checkpoints that could not be read, if there were any
+DIR/held.safetensors  what the run holds and does not train, if it holds something (`training.held`)
+DIR/averages/         snapshots of averages, if the config asks for some (`training.snapshots`)
+DIR/metrics.jsonl     a JSON object a line
+DIR/tensorboard/      the same scalars, and the preview grids
+DIR/samples/          pictures
 """
 
 import contextlib

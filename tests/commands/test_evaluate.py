@@ -82,7 +82,7 @@ def test_a_run_is_measured_with_its_protocol(trained, tmp_path):
     assert len(about["data"]["sha256"]) == 64
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 3  # samples, neighbours, the bound's terms
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
 
 
 def test_a_killed_evaluation_goes_on(trained, tmp_path):
@@ -291,8 +291,9 @@ def test_a_flow_says_the_same_in_steps_and_to_a_tolerance_and_where_it_breaks():
         return jnp.where(jnp.sum(x, axis=(1, 2, 3), keepdims=True) > 3.9, jnp.nan, mean)
 
     keys, x0_says = jax.random.split(jax.random.key(0), 3), parameterizations.x0(lambda t: t)
-    made = likelihoods.flow(schedule, grid)(apply, x0_says, None), likelihoods.flow_to_tolerance(schedule, grid)(
-        apply, x0_says, 1e-3
+    made = (
+        likelihoods.flow(schedule, grid)(apply, x0_says, None),
+        likelihoods.flow_to_tolerance(schedule, grid)(apply, x0_says, 1e-3),
     )
     steps, tolerance = (jax.jit(fn)(None, keys, x0) for fn in made)
     np.testing.assert_allclose(steps.total[:2], tolerance.total[:2], atol=2e-3)  # a diagonal Jacobian has no noise

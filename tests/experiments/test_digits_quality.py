@@ -42,9 +42,7 @@ def test_no_distance_to_itself(gaussian):
 def test_a_shift_of_the_mean_costs_its_square(gaussian):
     mean, covariance = gaussian
     shift = np.arange(DIMENSIONS)
-    np.testing.assert_allclose(
-        quality.frechet((mean + shift, covariance), gaussian), np.sum(shift**2), rtol=1e-12
-    )
+    np.testing.assert_allclose(quality.frechet((mean + shift, covariance), gaussian), np.sum(shift**2), rtol=1e-12)
 
 
 def test_diagonal_covariances(rng):
@@ -91,8 +89,7 @@ def test_the_classifier_knows_digits(judge):
 
 def test_the_controls_are_in_order(rows):
     distances = [
-        rows[name].distance
-        for name in ("real, train", "real plus noise 0.3", "Gaussian of pixels", "uniform noise")
+        rows[name].distance for name in ("real, train", "real plus noise 0.3", "Gaussian of pixels", "uniform noise")
     ]
     assert distances == sorted(distances)
     real, noisy, gaussian, uniform = distances

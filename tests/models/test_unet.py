@@ -105,9 +105,7 @@ def test_height_and_width_play_the_same_part(params, batch, evaluate):
     turned = jax.tree.map(lambda p: p.swapaxes(0, 1) if p.ndim == 4 else p, params)
     out = evaluate(params, x, time)
     assert out.shape == x.shape
-    np.testing.assert_allclose(
-        evaluate(turned, x.swapaxes(1, 2), time).swapaxes(1, 2), out, rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(evaluate(turned, x.swapaxes(1, 2), time).swapaxes(1, 2), out, rtol=1e-4, atol=1e-4)
     # Control: with kernels as they are it does not.
     assert np.abs(evaluate(params, x.swapaxes(1, 2), time).swapaxes(1, 2) - out).max() > 0.1
 

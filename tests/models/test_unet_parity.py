@@ -144,11 +144,10 @@ def swap(params, a, b):
 WRONG = {
     "query and key swapped": lambda p: swap(p, "query", "key"),
     "first and last block of the way up swapped": lambda p: swap(p, "up_2_block_1", "up_2_block_2"),
-    "kernels not transposed": lambda p: {
-        n: np.swapaxes(v, 0, 1) if v.ndim == 4 else v for n, v in p.items()
-    },
-    "cosines before sines": lambda p: p
-    | {"time_embedding/dense_0/kernel": np.roll(p["time_embedding/dense_0/kernel"], 16, axis=0)},
+    "kernels not transposed": lambda p: {n: np.swapaxes(v, 0, 1) if v.ndim == 4 else v for n, v in p.items()},
+    "cosines before sines": lambda p: (
+        p | {"time_embedding/dense_0/kernel": np.roll(p["time_embedding/dense_0/kernel"], 16, axis=0)}
+    ),
 }
 
 

@@ -61,7 +61,7 @@ ARRAYS = {
     "empty": np.zeros((0, 3), np.float16),
     "f64": A.astype(np.float64).T,
     "bool": A > 2,
-    "name \"with\" Ünicode": B.astype(np.int8),
+    'name "with" Ünicode': B.astype(np.int8),
 }
 
 

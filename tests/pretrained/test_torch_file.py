@@ -286,7 +286,6 @@ def test_claimed_lengths_and_depths_are_harmless(load, bomb):
 # ---- Files of other kinds, and damaged ones.
 
 
-
 def twice(entry):
     """The archive with a second member of a name that it has."""
     with warnings.catch_warnings():

@@ -114,9 +114,7 @@ def blurring(
     return Process(corrupt, bridge, prior)
 
 
-def eps_in_pixels(
-    shape, schedule: Schedule, width: OfTime, time: OfTime, floor: float = 0.001
-) -> Parameterization:
+def eps_in_pixels(shape, schedule: Schedule, width: OfTime, time: OfTime, floor: float = 0.001) -> Parameterization:
     """The network predicts the noise, in pixels: x0 = V ((V^T x_t - sigma V^T eps) / alpha), where alpha_t > 0.
 
     Arguments as of `blurring`; `time` maps t to the network's time.

@@ -9,7 +9,6 @@ above alpha(t), and hence above alpha(s) with probability gamma_s / gamma_t, gam
 the least random of DDIM's processes for discrete data (Song et al. 2021, appendix A).
 """
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

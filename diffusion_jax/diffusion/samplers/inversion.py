@@ -1,6 +1,5 @@
 """DDIM inversion: from an image to the noise that DDIM would draw it from."""
 
-
 import jax
 
 from diffusion_jax.core.protocols import Denoiser

@@ -143,9 +143,7 @@ class DiT(nn.Module):
         h = h.astype(self.dtype)
         block = self.wrap(TransformerBlock)
         for i in range(self.layers):
-            layer = block(
-                self.heads, dtype=self.dtype, query_init=joint_init, attend=self.attend, name=f"block_{i}"
-            )
+            layer = block(self.heads, dtype=self.dtype, query_init=joint_init, attend=self.attend, name=f"block_{i}")
             h = layer(h, embedding)
 
         shift, scale = modulations(embedding, 2, self.features, jnp.float32, "output_modulation")

@@ -49,9 +49,9 @@ class LabelledUNet(nn.Module):
         """
         image, label = x["image"], x["label"]
         # Of unit variance, like the image: among its channels a smaller one would not be heard for long.
-        vector = nn.Embed(
-            self.classes + 1, self.features, embedding_init=nn.initializers.normal(1.0), name="label"
-        )(label)
+        vector = nn.Embed(self.classes + 1, self.features, embedding_init=nn.initializers.normal(1.0), name="label")(
+            label
+        )
         beside = jnp.broadcast_to(vector[:, None, None, :], (*image.shape[:3], self.features))
         channels = self.unet.out_channels
         network = self.unet.clone(out_channels=channels + self.features, parent=self, name="network")

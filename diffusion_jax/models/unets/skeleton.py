@@ -205,6 +205,4 @@ class Skeleton(nn.Module):
                 )
         for level in (*self.attention_levels, *(self.up_attention_levels or ())):
             if not 0 <= level < len(self.multipliers):
-                raise InputError(
-                    f"attention at level {level}: levels run from 0 to {len(self.multipliers) - 1}"
-                )
+                raise InputError(f"attention at level {level}: levels run from 0 to {len(self.multipliers) - 1}")

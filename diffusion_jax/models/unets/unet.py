@@ -17,9 +17,7 @@ class UNet(Skeleton):
         block, attention = self.wrap(ResBlock), self.wrap(AttentionBlock)
         norm = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype}
         return Parts(
-            block=lambda features, name: block(
-                features, self.dropout, **norm, activation=self.activation, name=name
-            ),
+            block=lambda features, name: block(features, self.dropout, **norm, activation=self.activation, name=name),
             attention=lambda features, name: attention(**norm, attend=self.attend, name=name),
             down=lambda features, name: Downsample(dtype=self.dtype, name=name),
             up=lambda features, name: Upsample(dtype=self.dtype, name=name),

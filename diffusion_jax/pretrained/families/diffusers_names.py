@@ -143,11 +143,15 @@ def _down(wiring, attention, between):
 
 
 def middle(wiring, attention):
-    return [] if not wiring.middle else [
-        *residual("mid_block.resnets.0", "middle_block_0"),
-        *(attention("mid_block.attentions.0", "middle_attention") if wiring.middle_attention else ()),
-        *residual("mid_block.resnets.1", "middle_block_1"),
-    ]
+    return (
+        []
+        if not wiring.middle
+        else [
+            *residual("mid_block.resnets.0", "middle_block_0"),
+            *(attention("mid_block.attentions.0", "middle_attention") if wiring.middle_attention else ()),
+            *residual("mid_block.resnets.1", "middle_block_1"),
+        ]
+    )
 
 
 def _up(wiring, attention, between):

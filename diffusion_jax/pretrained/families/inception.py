@@ -11,9 +11,7 @@ from diffusion_jax.pretrained import entries, layouts
 from diffusion_jax.pretrained.entries import Entry
 from diffusion_jax.pretrained.formats import digest, files
 
-URL = (
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
-)
+URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 NORM = {
     "weight": "params/{}/bn/scale",

@@ -39,9 +39,7 @@ def flow(config) -> Sampling:
     values = Values(config, FLOW, "FlowMatchEulerDiscreteScheduler")
     num, shift = values.integer("num_train_timesteps"), values.number("shift", 1e-6, 1e6)
     if values.only("use_dynamic_shifting", False, True):
-        values.refuse(
-            "use_dynamic_shifting", True, "it depends on the images' size, which only a pipeline knows"
-        )
+        values.refuse("use_dynamic_shifting", True, "it depends on the images' size, which only a pipeline knows")
     terminal = terminal_of(values)
     bent = curve(values)
 

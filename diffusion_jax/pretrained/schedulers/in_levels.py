@@ -88,9 +88,7 @@ def _plain(values: Values, make: Callable) -> Sampling:
 
 def _kdpm_2(values: Values, eta: float) -> Sampling:
     if values["use_karras_sigmas"]:
-        values.refuse(
-            "use_karras_sigmas", True, "diffusers rounds the times of its levels but not those between"
-        )
+        values.refuse("use_karras_sigmas", True, "diffusers rounds the times of its levels but not those between")
     return _half_way(values, lambda schedule: samplers.dpm_2(schedule, eta))
 
 
