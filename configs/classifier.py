@@ -23,5 +23,5 @@ def get_config():
 
 
 def build(config):
-    data = pixels.told_labels(pixels.data(config, source=sources.digits), CLASSES)
+    data = pixels.with_labels(pixels.data(config, source=sources.digits), CLASSES)
     return classifier.build(config, data, Classifier(pixels.unet(config), CLASSES))

@@ -21,5 +21,5 @@ def get_config():
 
 
 def build(config):
-    data = pixels.told_edges(pixels.data(config, source=sources.digits))
+    data = pixels.with_edges(pixels.data(config, source=sources.digits))
     return control.build(config, data, pixels.unet(config))

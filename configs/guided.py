@@ -25,6 +25,6 @@ def get_config():
 
 
 def build(config):
-    data = pixels.told_labels(pixels.data(config, source=sources.digits), CLASSES)
+    data = pixels.with_labels(pixels.data(config, source=sources.digits), CLASSES)
     model = pixels.unet(config, outputs=2, embed={"label": LabelEmbedding(CLASSES + 1)})
     return guided.build(config, data, CLASSES, model)

@@ -49,7 +49,7 @@ def get_config():
 
 def build(config):
     data = pixels.latents(config, lambda split: sources.latents(f"{config.data.dir}/{split}"))
-    data = pixels.told_labels(data, CLASSES)
+    data = pixels.with_labels(data, CLASSES)
     model = dit.DiT(
         patch=config.model.patch,
         features=config.model.features,

@@ -40,6 +40,6 @@ def build(config):
     def source(split):
         return sources.tfds_images("imagenet_resized/64x64", SPLITS[split], config.data.dir or None)
 
-    data = pixels.told_labels(pixels.data(config, source), CLASSES)
+    data = pixels.with_labels(pixels.data(config, source), CLASSES)
     embed = {"label": LabelEmbedding(CLASSES + 1)}
     return guided.build(config, data, CLASSES, pixels.unet(config, outputs=2, kind=ADMUNet, embed=embed))

@@ -9,7 +9,7 @@ distance of 10.0, beside 1.1 for the training digits themselves and 12.1 for a G
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.diffusion import training_times
+from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.methods import ddpm, improved, pixels
 
 
@@ -18,4 +18,4 @@ def get_config():
 
 
 def build(config):
-    return improved.build(config, source=sources.digits, judge=improved.l_vlb, times=training_times.loss_aware)
+    return improved.build(config, source=sources.digits, criterion=improved.l_vlb, times=time_sampling.loss_aware)

@@ -31,14 +31,23 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.app import cli, cpu, drawing, opened
+from diffusion_jax.app import cli, cpu, resolve, sampling
 from diffusion_jax.core import files, rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 from diffusion_jax.data import images
-from diffusion_jax.evaluation import extractors, kept, neighbours, protocol, quality, references, report, streaming
+from diffusion_jax.evaluation import (
+    extractors,
+    image_store,
+    neighbours,
+    protocol,
+    quality,
+    references,
+    report,
+    streaming,
+)
 from diffusion_jax.evaluation.extractors import Extractor
-from diffusion_jax.evaluation.kept import Images
+from diffusion_jax.evaluation.image_store import Images
 from diffusion_jax.evaluation.measures import GAUSSIAN
 from diffusion_jax.evaluation.references import Reference
 from diffusion_jax.training.experiment import SampleRequest
@@ -58,7 +67,7 @@ def main(arguments: list[str]):
     if options.compare:
         return _compare(*options.compare)
     _check(options)
-    experiment = opened.experiment(options.workdir, options.config) if options.workdir else None
+    experiment = resolve.experiment(options.workdir, options.config) if options.workdir else None
     # All that can be known is refused before anything is drawn, and the least that takes time comes first.
     likelihood = _likelihood(options, experiment) if options.likelihood else None
     out, result, figures = _quality(options, experiment) if options.num else _nothing(options)
@@ -148,23 +157,23 @@ def _quality(options, experiment):
 def _generated(options, experiment, extractor: Extractor) -> tuple[Path, dict, Images]:
     """(folder, what they are, the images): given ones, or drawn; the extractor takes them."""
     if options.images:
-        found = kept.of_path(options.images)
+        found = image_store.of_path(options.images)
         streaming.check_shape(extractor, found.some(1).shape[1:])
         name = hashlib.sha256(str(Path(options.images).resolve()).encode()).hexdigest()[:8]
         out = options.out or Path("evaluations") / f"{Path(options.images).stem}_{name}"
         files.check_folder(out)
         return out, {"model": str(options.images)}, found
     if experiment is not None:
-        model = opened.trained(options.workdir, experiment, opened.which(options), options.step)
+        model = resolve.trained(options.workdir, experiment, resolve.which(options), options.step)
     else:
-        model = opened.released(options)
+        model = resolve.released(options)
     if model.view.images is None:
         raise InputError("this model does not draw images; sample quality is of images (--num 0 leaves it out)")
-    name = opened.sampler(model, options.sampler)
+    name = resolve.sampler(model, options.sampler)
     request = SampleRequest(1, options.steps, options.eta, options.guidance)
     make = model.samplers[name]
     make(request)
-    cond = model.ask(options.num, opened.labels(options.label))
+    cond = model.sample_condition(options.num, resolve.labels(options.label))
     params, about, _ = model.load()
     subject = {
         "model": str(options.workdir or options.pretrained),
@@ -176,13 +185,13 @@ def _generated(options, experiment, extractor: Extractor) -> tuple[Path, dict, I
         "guidance": options.guidance if options.guidance is not None else "the model's own",
         "label": options.label or "all in turn",
         "seed": options.seed,
-        "ema_decay": experiment.ema_decay if experiment and opened.which(options) is opened.AVERAGED else None,
+        "ema_decay": experiment.ema_decay if experiment and resolve.which(options) is resolve.AVERAGED else None,
     }
     # A folder of its own for each subject: parts of another are never taken for these.
     key = hashlib.sha256(json.dumps([subject, options.num, options.batch], sort_keys=True).encode()).hexdigest()[:8]
     root = options.workdir or Path("samples") / Path(options.pretrained).name
     out = options.out or root / "evaluations" / f"{name}_{options.num}_{key}"
-    parts = kept.Parts(out / f"images_{key}", options.num, options.batch)
+    parts = image_store.Parts(out / f"images_{key}", options.num, options.batch)
     keys = rng.per_example(rng.stream(rng.root(options.seed), "sample"), jnp.arange(options.num))
     files.check_folder(parts.folder)
     missing = parts.missing()
@@ -190,8 +199,8 @@ def _generated(options, experiment, extractor: Extractor) -> tuple[Path, dict, I
     if missing and there:
         line(f"going on with {out}: {there} images are there already")
     if missing:
-        parallel = drawing.spread(params, min(options.batch, options.num), options.fsdp)
-        for start, some in drawing.batches(
+        parallel = sampling.spread(params, min(options.batch, options.num), options.fsdp)
+        for start, some in sampling.batches(
             make, params, keys, cond, request, options.batch, missing, parallel=parallel
         ):
             pixels = model.view.images(some)
@@ -207,20 +216,20 @@ def _reference(options, experiment) -> Reference:
     if name in ("train", "test"):
         if experiment is None:
             raise InputError(f"--reference {name} needs --workdir; give a folder or samples.npz")
-        return references.of_images(kept.of_source(experiment.source(name), f"{name} images"))
+        return references.of_images(image_store.of_source(experiment.source(name), f"{name} images"))
     return references.of_path(name)
 
 
 def _memorisation(experiment, drawn: Images):
     """How near samples are to training images, and a picture of it; nothing where there are no test images."""
-    train = kept.of_source(experiment.source("train"), "train")
+    train = image_store.of_source(experiment.source("train"), "train")
     few = drawn.some(1000)
     known = train.some(10_000)  # enough to see reciting; all would take hours for large sets
     closest = neighbours.nearest(few[:CLOSEST], known)
     picture = report.neighbours(few[:CLOSEST], known[closest.index])
     figures = [("Samples, and below each its nearest training image, by pixels", picture)]
     try:
-        test = kept.of_source(experiment.source("test"), "test").some(1000)
+        test = image_store.of_source(experiment.source("test"), "test").some(1000)
         return {"nearest training image": neighbours.memorisation(few, known, test)}, figures
     except InputError:
         return {}, figures
@@ -251,9 +260,9 @@ def _likelihood(options, experiment) -> Callable:
 
 
 def _measured(options, experiment, function: Callable, split: str, source, count: int):
-    name, which = options.likelihood, opened.which(options)
+    name, which = options.likelihood, resolve.which(options)
     step, params = which.read(options.workdir, experiment, options.step)
-    parallel = drawing.spread(params, min(options.batch, count), options.fsdp)
+    parallel = sampling.spread(params, min(options.batch, count), options.fsdp)
     found = quality.likelihood(function, params, experiment, source, count, options.batch, options.seed, parallel)
     metrics = {f"{name}, bits an entry": found["total"]}
     for part in ("rate", "distortion", "prior"):
@@ -295,7 +304,7 @@ def _steps(options) -> dict:
 def _nothing(options):
     if not options.workdir:
         raise InputError("--num 0 leaves only the likelihood, which needs --workdir")
-    out = options.out or options.workdir / "evaluations" / f"likelihood{opened.which(options).tag}"
+    out = options.out or options.workdir / "evaluations" / f"likelihood{resolve.which(options).tag}"
     files.check_folder(out)
     subject = {"model": str(options.workdir)}
     return out, {"protocol": {}, "subject": subject, "metrics": {}, "environment": protocol.environment()}, []
@@ -316,8 +325,8 @@ def _parser():
     add("--examples", type=cli.whole(1), metavar="N", help="examples for the likelihood (all)")
     add("--tolerance", type=cli.real(0), metavar="T", help="of ode: nats an entry, instead of steps, such as 1e-4")
     add("--out", type=Path, metavar="DIR", help="where to write (evaluations/... in the work directory)")
-    opened.add_drawing(parser)
-    opened.add_published(parser)
+    resolve.add_drawing(parser)
+    resolve.add_published(parser)
     return parser
 
 

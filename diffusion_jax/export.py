@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
-from diffusion_jax.app import cli, opened
+from diffusion_jax.app import cli, resolve
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 
@@ -22,13 +22,13 @@ from diffusion_jax.core.messages import line
 def main(arguments: list[str]):
     """The command `python -m diffusion_jax.export`."""
     options = _parser().parse_args(arguments)
-    experiment = opened.experiment(options.workdir, options.config)
+    experiment = resolve.experiment(options.workdir, options.config)
     write = experiment.method.export if experiment.method else None
     if write is None:
         raise InputError(f"the network of {options.workdir} has no layout that others read; methods.finetune has")
     if options.to.exists():
         raise InputError(f"{options.to} is there already; choose another --to, or remove it")
-    which = opened.RAW if options.raw else opened.AVERAGED
+    which = resolve.RAW if options.raw else resolve.AVERAGED
     step, params = which.read(options.workdir, experiment, options.step)
     write(params, options.to)
     line(f"{which.kind} of step {step}: {options.to}")

@@ -33,11 +33,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.app import cli, cpu, drawing, opened
+from diffusion_jax.app import cli, cpu, resolve, sampling
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
-from diffusion_jax.core.protocols import Ask
+from diffusion_jax.core.protocols import SampleCondition
 from diffusion_jax.data import numpy_files
 from diffusion_jax.training.experiment import SampleRequest
 
@@ -46,11 +46,11 @@ def main(arguments: list[str]):
     """The command `python -m diffusion_jax.sample`."""
     options = _parser().parse_args(arguments)
     if options.pretrained:
-        model = opened.released(options)
+        model = resolve.released(options)
     else:
-        experiment = opened.experiment(options.workdir, options.config)
-        model = opened.trained(options.workdir, experiment, opened.which(options), options.step)
-    name = opened.sampler(model, options.sampler)
+        experiment = resolve.experiment(options.workdir, options.config)
+        model = resolve.trained(options.workdir, experiment, resolve.which(options), options.step)
+    name = resolve.sampler(model, options.sampler)
     make = model.samplers[name]
     # A request the sampler cannot meet is refused here, before anything is read or compiled.
     classifier = _classifier(options.classifier)
@@ -58,18 +58,18 @@ def main(arguments: list[str]):
         1, options.steps, options.eta, options.guidance, classifier=classifier and classifier.log_prob
     )
     make(request)
-    cond = _told(options, model, classifier)
+    cond = _condition(options, model, classifier)
     params, about, folder = model.load()
     asked = _asked(options, name, about, cond)
     out = options.out or _beside(folder(name), options)
-    drawing.check_free(out, asked)
+    sampling.check_free(out, asked)
     keys = rng.per_example(rng.stream(rng.root(options.seed), "sample"), jnp.arange(options.num))
 
-    parallel = drawing.spread(params, min(options.batch, options.num), options.fsdp)
-    drawn = drawing.draw(make, params, keys, cond, request, options.batch, options.quiet, parallel)
+    parallel = sampling.spread(params, min(options.batch, options.num), options.fsdp)
+    drawn = sampling.draw(make, params, keys, cond, request, options.batch, options.quiet, parallel)
     few = keys[: model.view.filmed]
-    frames = drawing.film(make, params, few, cond, request, parallel) if options.film else None
-    kept = drawing.keep(out, model.view, drawn, cond, frames, asked)
+    frames = sampling.film(make, params, few, cond, request, parallel) if options.film else None
+    kept = sampling.keep(out, model.view, drawn, cond, frames, asked)
     line(f"{options.num} samples ({name}, {about}): {', '.join(map(str, kept))}")
 
 
@@ -84,8 +84,8 @@ def _asked(options, name: str, about: str, cond: tuple) -> dict:
     given["condition"] = options.condition and ", ".join(options.condition)
     asked = {option: value if isinstance(value, int | float) else str(value) for option, value in given.items()}
     arrays = {of: np.ascontiguousarray(x) for of, x in (cond[0] if cond else {}).items()}
-    told = {of: hashlib.sha256(x.data).hexdigest() for of, x in arrays.items()}
-    return asked | {"parameters": about, "sampler": name, "told": told}
+    digests = {of: hashlib.sha256(x.data).hexdigest() for of, x in arrays.items()}
+    return asked | {"parameters": about, "sampler": name, "told": digests}
 
 
 def _beside(usual: Path, options) -> Path:
@@ -101,35 +101,35 @@ def _beside(usual: Path, options) -> Path:
 
 class _Classifier(NamedTuple):
     log_prob: Callable  # (x_t [B, ...], t, label [B]) -> [B]
-    ask: Ask
+    sample_condition: SampleCondition
 
 
 def _classifier(folder: Path | None) -> _Classifier | None:
     """The trained classifier in the work directory `folder`."""
     if folder is None:
         return None
-    experiment = opened.experiment(folder)
+    experiment = resolve.experiment(folder)
     if experiment.log_prob is None:
         raise InputError(f"{folder} holds no classifier; train one, with configs/classifier.py say")
-    _, params = opened.parameters(folder, experiment)
-    return _Classifier(partial(experiment.log_prob, params), experiment.ask)
+    _, params = resolve.parameters(folder, experiment)
+    return _Classifier(partial(experiment.log_prob, params), experiment.sample_condition)
 
 
-def _told(options, experiment, classifier: _Classifier | None) -> tuple:
+def _condition(options, experiment, classifier: _Classifier | None) -> tuple:
     """What the samples are told, () or (cond,); the label is the classifier's where there is one."""
     given = _given(options)
     if classifier is None:
-        return experiment.ask(options.num, given)
-    (cond,) = classifier.ask(options.num, {name: x for name, x in given.items() if name == "label"})
-    rest = experiment.ask(options.num, {name: x for name, x in given.items() if name != "label"})
+        return experiment.sample_condition(options.num, given)
+    (cond,) = classifier.sample_condition(options.num, {name: x for name, x in given.items() if name == "label"})
+    rest = experiment.sample_condition(options.num, {name: x for name, x in given.items() if name != "label"})
     return (cond | rest[0],) if rest else (cond,)
 
 
 def _given(options) -> dict[str, np.ndarray]:
     """What the person tells the samples, name -> array."""
-    given = opened.labels(options.label)
+    given = resolve.labels(options.label)
     for text in options.condition or ():
-        found = opened.numbers(text) or numpy_files.arrays(text)
+        found = resolve.numbers(text) or numpy_files.arrays(text)
         if twice := sorted(given.keys() & found.keys()):
             raise InputError(f"--condition {text[:100]}: {twice[0]} is given already; give it once")
         given |= found
@@ -153,8 +153,8 @@ def _parser():
     add("--film", action="store_true", help="also the way from noise to data, of the first few")
     add("--quiet", action="store_true", help="no progress within a batch: its program then stays in JAX's cache")
     add("--out", type=Path, metavar="DIR", help="where to write (samples/SAMPLER_STEP in the work directory)")
-    opened.add_drawing(parser)
-    opened.add_published(parser)
+    resolve.add_drawing(parser)
+    resolve.add_published(parser)
     return parser
 
 

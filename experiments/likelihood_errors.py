@@ -122,18 +122,18 @@ def start(schedule: Schedule) -> float:
 def solvers(schedule: Schedule, **how) -> dict[str, Callable]:
     """Of a schedule that is known at every t."""
     first = start(schedule)
-    walks = {"RK4, 50 steps": grid(schedule, 50, first, **how)}
+    chains = {"RK4, 50 steps": grid(schedule, 50, first, **how)}
     for tolerance in (1e-3, 1e-4, 1e-5):
-        walks[f"to {tolerance:g}"] = within(schedule, tolerance, first, **how)
-    return walks
+        chains[f"to {tolerance:g}"] = within(schedule, tolerance, first, **how)
+    return chains
 
 
 def table_solvers(schedule: Schedule, **how) -> dict[str, Callable]:
-    walks = {}
+    chains = {}
     for steps in (50, 200, 999):
         times = likelihood.table_times(schedule, 1000, steps)
-        walks[f"Heun, {steps} steps"] = on_grid(schedule, times, likelihood.HEUN, **how)
-    return walks
+        chains[f"Heun, {steps} steps"] = on_grid(schedule, times, likelihood.HEUN, **how)
+    return chains
 
 
 def converged(schedule: Schedule, first: float, last: float, x, count: int, **kinds) -> np.ndarray:
@@ -143,22 +143,22 @@ def converged(schedule: Schedule, first: float, last: float, x, count: int, **ki
     """
     noisy, clean = (float(schedule.sigma(t) / schedule.alpha(t)) for t in (first, last))
     straight = schedules.flow()
-    walk = grid(straight, 800, noisy / (1 + noisy), clean, trace=likelihood.exact_trace())
-    return solved(walk, networks(straight, count, **kinds), x)[0]
+    chain = grid(straight, 800, noisy / (1 + noisy), clean, trace=likelihood.exact_trace())
+    return solved(chain, networks(straight, count, **kinds), x)[0]
 
 
-def solved(walk: Callable, denoise: Callable, x, seed: int = 0):
+def solved(chain: Callable, denoise: Callable, x, seed: int = 0):
     keys = jax.random.split(jax.random.key(seed), len(x))
-    return jax.tree.map(np.asarray, jax.jit(lambda x: walk(denoise, x, keys))(jnp.asarray(x)))
+    return jax.tree.map(np.asarray, jax.jit(lambda x: chain(denoise, x, keys))(jnp.asarray(x)))
 
 
-def measure(name: str, schedule: Schedule, walks: dict[str, Callable], ends, count: int, **kinds):
-    """A `Row` for each of `walks`, which lead between the times `ends`."""
+def measure(name: str, schedule: Schedule, chains: dict[str, Callable], ends, count: int, **kinds):
+    """A `Row` for each of `chains`, which lead between the times `ends`."""
     shape = len(kinds.get("kinds", KINDS)), len(kinds.get("wrong", WRONG)), count
     x = np.tile(points(count), (shape[0] * shape[1], 1))
     truth = converged(schedule, *ends, x, count, **kinds)
-    for solver, walk in walks.items():
-        log_prob, error, noise, evaluations = solved(walk, networks(schedule, count, **kinds), x)
+    for solver, chain in chains.items():
+        log_prob, error, noise, evaluations = solved(chain, networks(schedule, count, **kinds), x)
         found, said = (a.reshape(shape).mean(-1) / x.shape[1] for a in (np.abs(log_prob - truth), error + noise))
         yield Row(name, solver, found, said, float(evaluations))
 

@@ -60,16 +60,16 @@ def main(arguments: list[str]):
     def apply(params, x, time):
         return model.apply({"params": params}, x, time)
 
-    walk = apply, parameterization, process, samplers.ancestral(process)
+    chain = apply, parameterization, process, samplers.ancestral(process)
     tricks = {"transforms": [guidance.clip()]}
 
     def filled(run, steps):
         times = timesteps.uniform(steps, num)
-        return jax.jit(make_sample_fn(*walk, times, len(digits), SHAPE, run=run, **tricks))(params, key)
+        return jax.jit(make_sample_fn(*chain, times, len(digits), SHAPE, run=run, **tricks))(params, key)
 
     def edited(start):
         times = timesteps.uniform(steps, num)
-        return jax.jit(editing.image_to_image(*walk, times, start, **tricks))(params, key, digits)
+        return jax.jit(editing.image_to_image(*chain, times, start, **tricks))(params, key, digits)
 
     @partial(jax.jit, static_argnums=1)
     def returned(params, iterations):

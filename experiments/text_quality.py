@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_jax.app import cli, opened
+from diffusion_jax.app import cli, resolve
 from diffusion_jax.core import rng
 from diffusion_jax.data import text
-from diffusion_jax.diffusion import training_times
+from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.training import workdir
 
@@ -36,7 +36,7 @@ def main(arguments: list[str]):
     options = _parser().parse_args(arguments)
     module, config = workdir.open_existing(options.workdir, options.config)
     experiment = module.build(config)
-    step, params = opened.parameters(options.workdir, experiment)
+    step, params = resolve.parameters(options.workdir, experiment)
     path, length = config.data.dir or None, config.data.length
     pieces = text.characters(path, length, "test")
     chosen = np.random.default_rng(options.seed).permutation(len(pieces))[: options.pieces]
@@ -55,7 +55,7 @@ def main(arguments: list[str]):
 
 def bound(experiment, params, tokens, options) -> float:
     """The model's bound on `tokens` [N, L], bits a character; `options.times` passes at stratified times."""
-    draw = training_times.stratified(training_times.uniform(first=1e-3)).draw
+    draw = time_sampling.stratified(time_sampling.uniform(first=1e-3)).draw
     root = jax.random.key(options.seed)
     num = len(tokens) // BATCH * BATCH
 

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffusion_jax import make_sample_fn
-from diffusion_jax.app import cli, opened
+from diffusion_jax.app import cli, resolve
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import images
@@ -43,7 +43,7 @@ def main(arguments: list[str]):
     def apply(params, x, time):
         return model.apply({"params": params}, x, time)
 
-    _, params = opened.parameters(options.workdir, module.build(config))
+    _, params = resolve.parameters(options.workdir, module.build(config))
     judge = Judge()
     x0 = images.to_float(judge.train[:MEASURED])
     keys = rng.per_example(jax.random.key(options.seed + 1), jnp.arange(len(x0)))

@@ -40,10 +40,10 @@ class Guide(Protocol):
 class Apply(Protocol):
     """A network: `(params, input [B, ...], time [B], *cond) -> output`; in training with `dropout_keys` [B] too."""
 
-    def __call__(self, params: Any, /, *told: Any, **dropout_keys: Any) -> Any: ...
+    def __call__(self, params: Any, /, *inputs: Any, **dropout_keys: Any) -> Any: ...
 
 
-class Judge(Protocol):
+class Criterion(Protocol):
     """`(output, x0, noise, x_t, t [B]) -> how wrong the output is, [B]` (`diffusion.losses`)."""
 
     def __call__(self, output: Any, x0: Any, noise: Any, x_t: Any, t: Any, /) -> Any: ...
@@ -79,7 +79,7 @@ class Source(Protocol):
     def __call__(self, split: str, /) -> Any: ...
 
 
-class Ask(Protocol):
+class SampleCondition(Protocol):
     """`(num, name -> array that a person gave) -> () or (cond,)`: what `num` samples are told (`data.conditions`)."""
 
     def __call__(self, num: int, given: Mapping[str, Any], /) -> tuple: ...

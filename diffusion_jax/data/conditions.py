@@ -1,7 +1,7 @@
 """What samples are told: a person's wishes as arrays, checked, one entry a sample.
 
-An `ask` is `(num, given) -> ()` or `(cond,)`: `given` is what the person gave, name -> array, and `cond` a dictionary
-of NumPy arrays [num, ...]. What is too short is repeated; what is not given has a default that shows everything.
+A `sample_condition` is `(num, given) -> ()` or `(cond,)`: `given` holds the user's arrays by name, and `cond` is a
+dictionary of NumPy arrays [num, ...]. Short arrays are repeated; missing ones have a default that shows everything.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from diffusion_jax.core.errors import InputError
 
 
 def nothing(num: int, given: Mapping[str, np.ndarray]) -> tuple:
-    """The `ask` of a model that is told nothing.
+    """The `sample_condition` of a model that is told nothing.
 
     Raises:
       InputError: something was given.
@@ -23,14 +23,14 @@ def nothing(num: int, given: Mapping[str, np.ndarray]) -> tuple:
 
 
 def labels(classes: int, null: int | None = None) -> Callable:
-    """The `ask` of a model that is told a label, 0 to classes - 1; by default each in turn.
+    """The `sample_condition` of a model that is told a label, 0 to classes - 1; by default each in turn.
 
     `null` may be given too: it is the label that tells nothing, of models that have one.
     """
     known = np.arange(classes) if null is None else np.append(np.arange(classes), null)
     others = f"they run from 0 to {classes - 1}" + ("" if null is None else f", and {null} tells nothing")
 
-    def ask(num, given):
+    def sample_condition(num, given):
         _only(given, "label")
         wanted = np.atleast_1d(np.asarray(given.get("label", np.arange(classes))))
         if wanted.ndim != 1 or not np.issubdtype(wanted.dtype, np.integer):
@@ -42,18 +42,18 @@ def labels(classes: int, null: int | None = None) -> Callable:
             raise InputError(f"there is no label {wrong[0]}: {others}")
         return ({"label": np.resize(wanted, num).astype(np.int32)},)
 
-    return ask
+    return sample_condition
 
 
 def arrays(default: Callable, **shapes: tuple) -> Callable:
-    """The `ask` of a model that is told float arrays, such as an encoded text or a hint.
+    """The `sample_condition` of a model that is told float arrays, such as an encoded text or a hint.
 
     Args:
       default: `num -> {name: [N, ...]}`, for what is not given; it may raise `InputError` where there is none.
       **shapes: of one example of each; None stands for any length.
     """
 
-    def ask(num, given):
+    def sample_condition(num, given):
         _only(given, *shapes)
         found = {name: np.asarray(given[name]) for name in given}
         for name, array in found.items():
@@ -71,21 +71,21 @@ def arrays(default: Callable, **shapes: tuple) -> Callable:
             found = default(num) | found
         return ({name: np.take(x, np.arange(num) % len(x), axis=0).astype(np.float32) for name, x in found.items()},)
 
-    return ask
+    return sample_condition
 
 
-def joined(**asks: Callable) -> Callable:
-    """The `ask` of a model that is told several things: an `ask` for each name, and `rest` for all other names."""
+def joined(**parts: Callable) -> Callable:
+    """One `sample_condition` of several: one for each name, and `rest` for all other names."""
 
-    def ask(num, given):
-        told = {}
-        for name, one in asks.items():
-            mine = {key: x for key, x in given.items() if (key not in asks if name == "rest" else key == name)}
+    def sample_condition(num, given):
+        together = {}
+        for name, one in parts.items():
+            mine = {key: x for key, x in given.items() if (key not in parts if name == "rest" else key == name)}
             for cond in one(num, mine):
-                told |= cond
-        return (told,)
+                together |= cond
+        return (together,)
 
-    return ask
+    return sample_condition
 
 
 def _only(given, *names):

@@ -25,7 +25,7 @@ def image_to_image(
     times,
     start: float,
     transforms: Sequence[Transform] = (),
-    guide: Guide = guidance.given,
+    guide: Guide = guidance.conditioned,
     run: Run = solve,
 ) -> Callable:
     """SDEdit (Meng et al. 2022, algorithm 1): `edit_fn(params, rng, x0, *cond)`, as one pure function.

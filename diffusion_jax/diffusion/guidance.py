@@ -1,7 +1,7 @@
 """Guidance: what is done to a denoiser before the sampler sees it.
 
 A conditional denoiser is `(x_t [B, ...], t, *cond) -> Estimate`; `cond` is one dictionary of arrays that lead with B,
-or nothing. A *guide* `(conditional denoiser, *cond) -> Denoiser` decides how the condition is used: `given`,
+or nothing. A *guide* `(conditional denoiser, *cond) -> Denoiser` decides how the condition is used: `conditioned`,
 `classifier_free`, `autoguidance`. A *transform* `Denoiser -> Denoiser` may follow: `clip`, `dynamic_threshold`,
 `classifier`.
 
@@ -29,7 +29,7 @@ from diffusion_jax.diffusion.schedules import Schedule
 # ---- Guides.
 
 
-def given(denoise: ConditionalDenoiser, *cond) -> Denoiser:
+def conditioned(denoise: ConditionalDenoiser, *cond) -> Denoiser:
     """The plain guide: the network is told the condition, if there is one, and its word is taken."""
     return lambda x_t, t: denoise(x_t, t, *cond)
 
@@ -322,14 +322,14 @@ def _guided(estimate, other, scale):
 def _both(denoise: ConditionalDenoiser, x_t, t, cond, null):
     """The estimates under two conditions, of one call."""
 
-    def beside(name, told, untold):
-        told = jnp.asarray(told)
+    def beside(name, conditional, unconditional):
+        conditional = jnp.asarray(conditional)
         try:
-            untold = jnp.broadcast_to(jnp.asarray(untold, told.dtype), told.shape)
+            unconditional = jnp.broadcast_to(jnp.asarray(unconditional, conditional.dtype), conditional.shape)
         except ValueError:
-            path, shapes = jax.tree_util.keystr(name), (told.shape, jnp.shape(untold))
+            path, shapes = jax.tree_util.keystr(name), (conditional.shape, jnp.shape(unconditional))
             raise InputError(f"null{path} must broadcast to the condition's {shapes[0]}, not {shapes[1]}") from None
-        return jnp.concatenate([told, untold])
+        return jnp.concatenate([conditional, unconditional])
 
     if jax.tree.structure(cond) != jax.tree.structure(null):  # type: ignore[operator]
         raise InputError(

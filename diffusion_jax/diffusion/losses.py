@@ -1,9 +1,9 @@
 """Training losses: `(keys [B], params, x0 [B, ...], context, *cond) -> (loss per example [B], info)`.
 
-The losses of diffusion corrupt x0 to the given times, `context.t`, ask the network, and let a *judge* say how wrong
-it was: `judge(output, x0, noise, x_t, t) -> [B]`. Judges of a dictionary's parts add up (`joint`). `cond` is what
-the network is told of each example beside x_t and t: nothing, or a dictionary of arrays [B, ...]. `info` is what
-else is to be logged: name -> [B], of which the mean over the global batch is taken.
+The losses of diffusion corrupt x0 to the given times, `context.t`, ask the network, and let a *criterion* measure
+its error: `criterion(output, x0, noise, x_t, t) -> [B]`. Criteria of a dictionary's parts add up (`joint`). `cond` is
+the network's condition: nothing, or a dictionary of arrays [B, ...]. `info` is what else is logged: name -> [B], of
+which the mean over the global batch is taken.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import Categorical, mean_over_entries
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Judge, Loss, OfTime
+from diffusion_jax.core.protocols import Apply, Criterion, Loss, OfTime
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
@@ -26,7 +26,7 @@ class Context(NamedTuple):
     """What a loss may look at beside parameters, keys and data. All of it is constant: no gradient reaches it.
 
     Attributes:
-      t: the times [B], in (0, 1]; or whatever tree of arrays [B, ...] is drawn in their place (`training_times`).
+      t: the times [B], in (0, 1]; or whatever tree of arrays [B, ...] is drawn in their place (`time_sampling`).
       step: int32 scalar, the updates made before this one.
       averages: name -> averaged parameters as they stood before this update: "ema", that samples are drawn with, and
         the further ones. A target network is one of them.
@@ -44,11 +44,13 @@ def integrand(loss: Loss) -> Callable:
     return lambda keys, params, x0, t, *cond: loss(keys, params, x0, Context(t), *cond)[0]
 
 
-def judged(judge: Judge, apply: Apply, parameterization: Parameterization, process: Process) -> Callable:
-    """The loss of a judge.
+def of_criterion(
+    criterion: Criterion, apply: Apply, parameterization: Parameterization, process: Process
+) -> Callable:
+    """The loss of a criterion.
 
     Args:
-      judge: `(output, x0, noise, x_t, t) -> [B]`, with `noise` as `process.corrupt` returned it.
+      criterion: `(output, x0, noise, x_t, t) -> [B]`, with `noise` as `process.corrupt` returned it.
       apply: `(params, input [B, ...], time [B], *cond, dropout_keys=[B]) -> output`, the network in training.
       parameterization: what it is shown.
       process: how data is corrupted.
@@ -59,18 +61,18 @@ def judged(judge: Judge, apply: Apply, parameterization: Parameterization, proce
         noise_keys, dropout_keys = rng.split(keys, 2)
         x_t, noise = jax.vmap(process.corrupt)(noise_keys, x0, t)
         output = apply(params, *parameterization.scale(x_t, t), *cond, dropout_keys=dropout_keys)
-        return judge(output, x0, noise, x_t, t), {}
+        return criterion(output, x0, noise, x_t, t), {}
 
     return loss
 
 
 def self_conditioned(
-    judge: Judge, apply: Apply, parameterization: Parameterization, process: Process, share: float = 0.5
+    criterion: Criterion, apply: Apply, parameterization: Parameterization, process: Process, share: float = 0.5
 ) -> Callable:
-    """The loss of a judge for `processes.self_conditioned` (Chen, Zhang & Hinton 2023, algorithm 1).
+    """The loss of a criterion for `processes.self_conditioned` (Chen, Zhang & Hinton 2023, algorithm 1).
 
     A `share` of the examples is shown what the network makes of them unconditioned, as a constant; the others are
-    shown 0. It costs one more evaluation, without gradient. Other arguments as of `judged`.
+    shown 0. It costs one more evaluation, without gradient. Other arguments as of `of_criterion`.
     """
 
     def loss(keys, params, x0, context, *cond):
@@ -78,36 +80,36 @@ def self_conditioned(
         noise_keys, coin_keys, first_keys, dropout_keys = rng.split(keys, 4)
         state, noise = jax.vmap(process.corrupt)(noise_keys, x0, t)
         first = apply(params, *parameterization.scale(state, t), *cond, dropout_keys=first_keys)
-        said = jax.lax.stop_gradient(parameterization.read(first, state, t).mean)
-        told = jax.vmap(lambda key: jax.random.bernoulli(key, share))(coin_keys)
-        state = state | {"said": jnp.where(expand(told, said), said, state["said"])}
+        estimate = jax.lax.stop_gradient(parameterization.read(first, state, t).mean)
+        shown = jax.vmap(lambda key: jax.random.bernoulli(key, share))(coin_keys)
+        state = state | {"estimate": jnp.where(expand(shown, estimate), estimate, state["estimate"])}
         output = apply(params, *parameterization.scale(state, t), *cond, dropout_keys=dropout_keys)
-        return judge(output, x0, noise, state, t), {}
+        return criterion(output, x0, noise, state, t), {}
 
     return loss
 
 
 def squared_error(parameterization: Parameterization) -> Callable:
-    """The judge by mean squared error of what the network was asked for."""
+    """The criterion by mean squared error of what the network was asked for."""
 
-    def judge(output, x0, noise, x_t, t):
+    def criterion(output, x0, noise, x_t, t):
         return mean_over_entries((output - parameterization.target(x0, noise, t)) ** 2)
 
-    return judge
+    return criterion
 
 
-def joint(**judges: Callable) -> Callable:
-    """The judge of a dictionary, for `processes.product`: the sum over its parts."""
+def joint(**criteria: Callable) -> Callable:
+    """The criterion of a dictionary, for `processes.product`: the sum over its parts."""
 
-    def judge(output, x0, noise, x_t, t):
-        return sum(judges[name](output[name], x0[name], noise[name], x_t[name], t) for name in judges)
+    def criterion(output, x0, noise, x_t, t):
+        return sum(criteria[name](output[name], x0[name], noise[name], x_t[name], t) for name in criteria)
 
-    return judge
+    return criterion
 
 
 def simple(apply: Apply, parameterization: Parameterization, process: Process) -> Callable:
-    """L_simple, the mean squared error of what the network says (DDPM equation 14); arguments as of `judged`."""
-    return judged(squared_error(parameterization), apply, parameterization, process)
+    """L_simple, the mean squared error of the network's output (DDPM equation 14); arguments as of `of_criterion`."""
+    return of_criterion(squared_error(parameterization), apply, parameterization, process)
 
 
 def weighted(loss: Loss, weight: OfTime) -> Callable:
@@ -120,9 +122,9 @@ def weighted(loss: Loss, weight: OfTime) -> Callable:
     return times_weight
 
 
-def weighted_judge(judge: Judge, weight: OfTime) -> Callable:
-    """`judge` times `weight(t)`, example by example; for the parts of `joint`."""
-    return lambda output, x0, noise, x_t, t: weight(t) * judge(output, x0, noise, x_t, t)
+def weighted_criterion(criterion: Criterion, weight: OfTime) -> Callable:
+    """`criterion` times `weight(t)`, example by example; for the parts of `joint`."""
+    return lambda output, x0, noise, x_t, t: weight(t) * criterion(output, x0, noise, x_t, t)
 
 
 def withholding(loss: Loss, null: Callable, rate: float = 0.1) -> Callable:
@@ -144,7 +146,9 @@ def withholding(loss: Loss, null: Callable, rate: float = 0.1) -> Callable:
     def withheld(keys, params, x0, context, cond):
         keys, coins = rng.split(keys, 2)
         dropped = jax.vmap(lambda key: jax.random.bernoulli(key, rate))(coins)
-        cond = jax.tree.map(lambda told, nothing: jnp.where(expand(dropped, told), nothing, told), cond, null(cond))
+        cond = jax.tree.map(
+            lambda value, nothing: jnp.where(expand(dropped, value), nothing, value), cond, null(cond)
+        )
         return loss(keys, params, x0, context, cond)
 
     return withheld

@@ -1,6 +1,6 @@
 """The variational bound of a Gaussian chain as a loss: exact, and Improved DDPM's hybrid (Nichol & Dhariwal 2021).
 
-Judges, as in `losses`. They learn variances, which L_simple does not see.
+Criteria, as in `losses`. They learn variances, which L_simple does not see.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from diffusion_jax.diffusion.processes import Process
 
 
 def bound(parameterization: Parameterization, process: Process, num: int) -> Callable:
-    """The judge by L_vlb, in bits an entry: `num` times the term of one step (DDPM equation 5).
+    """The criterion by L_vlb, in bits an entry: `num` times the term of one step (DDPM equation 5).
 
     The term is KL(q(x_s | x_t, x0) || p(x_s | x_t)) from t = i / num to s = (i - 1) / num, and the decoder's
     -log p(x0 | x_t) at s = 0, for images of 256 levels. Its mean over i is the bound but for the prior's term.
@@ -28,7 +28,7 @@ def bound(parameterization: Parameterization, process: Process, num: int) -> Cal
       num: length of the chain.
     """
 
-    def judge(output, x0, noise, x_t, t):
+    def criterion(output, x0, noise, x_t, t):
         step = jnp.rint(t * num)
         bridge = process.bridge(step / num, (step - 1) / num)
         kernel = bridge(parameterization.read(output, x_t, t), x_t)
@@ -38,7 +38,7 @@ def bound(parameterization: Parameterization, process: Process, num: int) -> Cal
         between = posterior._replace(var=jnp.where(first, 1.0, posterior.var)).kl(kernel)
         return num * mean_over_entries(bits(jnp.where(first, decoder_term(kernel, x0), between)))
 
-    return judge
+    return criterion
 
 
 def hybrid(
@@ -48,7 +48,7 @@ def hybrid(
     num: int,
     weight: float = 1e-3,
 ) -> Callable:
-    """The judge by L_simple + weight L_vlb, where L_vlb teaches the variance only (equation 16).
+    """The criterion by L_simple + weight L_vlb, where L_vlb teaches the variance only (equation 16).
 
     Args:
       base: the parameterisation of the mean.
@@ -58,9 +58,9 @@ def hybrid(
     """
     mean_error, likelihood = squared_error(base), bound(parameterization, process, num)
 
-    def judge(output, x0, noise, x_t, t):
-        said, v = jnp.split(output, 2, axis=-1)
-        frozen = jnp.concatenate([jax.lax.stop_gradient(said), v], axis=-1)
-        return mean_error(said, x0, noise, x_t, t) + weight * likelihood(frozen, x0, noise, x_t, t)
+    def criterion(output, x0, noise, x_t, t):
+        mean, v = jnp.split(output, 2, axis=-1)
+        frozen = jnp.concatenate([jax.lax.stop_gradient(mean), v], axis=-1)
+        return mean_error(mean, x0, noise, x_t, t) + weight * likelihood(frozen, x0, noise, x_t, t)
 
-    return judge
+    return criterion

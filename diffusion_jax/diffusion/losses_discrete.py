@@ -1,7 +1,7 @@
 """Losses for tokens: `(keys [B], params, x0 int [B, ...], context) -> (loss per example [B], info)`, in nats a token.
 
 The bounds are of -log p(x0): D3PM's in a number of steps, MDLM's and SEDD's in continuous time, which is the limit.
-As in `losses`, each is a judge of what the network says, which `losses.joint` may add to others.
+As in `losses`, each is a criterion of the output, which `losses.joint` may add to others.
 """
 
 from collections.abc import Callable
@@ -78,22 +78,22 @@ def _likelihood(alpha: OfTime, pi, x_t, t):
     return keep * hot + (1 - keep) * pi[x_t][..., None]
 
 
-# ---- The judges, `(output, x0, noise, x_t, t) -> [B]`, and their losses; arguments as of `losses.judged`.
+# ---- The criteria, `(output, x0, noise, x_t, t) -> [B]`, and their losses; arguments as of `losses.of_criterion`.
 
 
 def surprise(parameterization: Parameterization) -> Callable:
-    """The judge by -log p(x0 | x_t), whatever the estimate's law: `parameterizations.logits`,
+    """The criterion by -log p(x0 | x_t), whatever the estimate's law: `parameterizations.logits`,
     `parameterizations.substitution`, `from_log_ratios`."""
 
-    def judge(output, x0, noise, x_t, t):
+    def criterion(output, x0, noise, x_t, t):
         return -mean_over_entries(parameterization.read(output, x_t, t).log_prob(x0))
 
-    return judge
+    return criterion
 
 
 def cross_entropy(apply: Apply, parameterization: Parameterization, process: Process) -> Callable:
     """-log p(x0 | x_t): the auxiliary loss of D3PM's equation 5."""
-    return losses.judged(surprise(parameterization), apply, parameterization, process)
+    return losses.of_criterion(surprise(parameterization), apply, parameterization, process)
 
 
 def mdlm(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime) -> Callable:
@@ -116,17 +116,17 @@ def d3pm(apply: Apply, parameterization: Parameterization, process: Process, num
 
     num times KL(q(x_s | x_t, x0) || p(x_s | x_t)), t = i / num and s = (i - 1) / num. At s = 0 it is
     -log p(x0 | x_t), so nothing is left out but the prior's term, 0 where alpha(1) = 0. A bound for t uniform over
-    1 / num, ..., 1 (`training_times.table`).
+    1 / num, ..., 1 (`time_sampling.table`).
     """
 
-    def judge(output, x0, noise, x_t, t):
+    def criterion(output, x0, noise, x_t, t):
         step = jnp.rint(t * num)
         bridge = process.bridge(step / num, (step - 1) / num)
         estimate = parameterization.read(output, x_t, t)
         truth = certain(x0, estimate.logits.shape[-1])
         return num * mean_over_entries(bridge(truth, x_t).kl(bridge(estimate, x_t)))
 
-    return losses.judged(judge, apply, parameterization, process)
+    return losses.of_criterion(criterion, apply, parameterization, process)
 
 
 def sedd(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime, pi) -> Callable:
@@ -137,7 +137,7 @@ def sedd(apply: Apply, parameterization: Parameterization, process: Process, alp
     `parameterization` reads log ratios: `log_ratios`, or `to_log_ratios` of another.
     """
 
-    def judge(output, x0, noise, x_t, t):
+    def criterion(output, x0, noise, x_t, t):
         log_s = parameterization.read(output, x_t, t)
         vocab = log_s.shape[-1]
         log_r = ratios_from_estimate(alpha, pi, certain(x0, vocab), x_t, t)
@@ -145,7 +145,7 @@ def sedd(apply: Apply, parameterization: Parameterization, process: Process, alp
         rate = expand(-_slope(alpha, t) / alpha(t), x_t) * jnp.asarray(pi, log_s.dtype)[x_t]
         return mean_over_entries(rate * jnp.sum(jnp.where(other, score_entropy(log_s, log_r), 0.0), axis=-1))
 
-    return losses.judged(judge, apply, parameterization, process)
+    return losses.of_criterion(criterion, apply, parameterization, process)
 
 
 def score_entropy(log_s, log_r):

@@ -199,9 +199,9 @@ def learned_range(base: Parameterization, schedule: Schedule, narrowest: float) 
     """
 
     def read(output, x_t, t):
-        said, v = jnp.split(output, 2, axis=-1)
+        mean, v = jnp.split(output, 2, axis=-1)
         widest = expand(schedule.sigma(t), x_t) ** 2
-        return Interpolated(base.read(said, x_t, t).mean, (v + 1) / 2, widest, narrowest)
+        return Interpolated(base.read(mean, x_t, t).mean, (v + 1) / 2, widest, narrowest)
 
     return base._replace(read=of_x(read, times=2))
 
@@ -230,7 +230,7 @@ def self_conditioned(base: Parameterization) -> Parameterization:
 
     def scale(state, t):
         x, time = base.scale(state["x"], t)
-        return jnp.concatenate([x, state["said"]], axis=-1), time
+        return jnp.concatenate([x, state["estimate"]], axis=-1), time
 
     return base._replace(scale=scale, read=lambda output, state, t: base.read(output, state["x"], t))
 
@@ -238,7 +238,7 @@ def self_conditioned(base: Parameterization) -> Parameterization:
 def denoiser(apply: Apply, parameterization: Parameterization) -> Callable:
     """The denoiser `(x_t [B, ...], t scalar or [B], *cond) -> Estimate` of a network `apply(input, time [B], *cond)`.
 
-    `cond` is nothing, or what the network is told beside. Samplers take denoisers without it: see `guidance.given`.
+    `cond` is nothing, or a dictionary of conditions. Samplers take denoisers without it (`guidance.conditioned`).
     """
 
     def denoise(x_t, t, *cond):

@@ -102,8 +102,8 @@ def sections(counts: Sequence[int], num: int) -> np.ndarray:
     sizes = [num // len(counts) + (i < num % len(counts)) for i in range(len(counts))]
     cuts = np.cumsum([0, *sizes])
     if not any(counts) or not all(0 <= count <= size for count, size in zip(counts, sizes, strict=True)):
-        said, most = ",".join(map(str, counts)), ",".join(map(str, sizes))
-        raise InputError(f"the steps of sections {said!r} must be at least 1 in all and at most {most} of {num}")
+        sections, most = ",".join(map(str, counts)), ",".join(map(str, sizes))
+        raise InputError(f"the steps of sections {sections!r} must be at least 1 in all and at most {most} of {num}")
     index = np.concatenate([cut + _spread(n, size) for cut, n, size in zip(cuts, counts, sizes, strict=False)])
     return np.append(index[::-1] + 1, 0.0) / num
 

@@ -81,8 +81,8 @@ def digits() -> Extractor:
 def dimensions(extractor: Extractor) -> dict[str, int]:
     """Name -> D of what the extractor says; nothing is computed."""
     shape = tuple(known or usual for known, usual in zip(extractor.shape, (64, 64, 3), strict=True))
-    said = jax.eval_shape(extractor.features, jax.ShapeDtypeStruct((1, *shape), np.uint8))
-    return {name: array.shape[-1] for name, array in said.items()}
+    features = jax.eval_shape(extractor.features, jax.ShapeDtypeStruct((1, *shape), np.uint8))
+    return {name: array.shape[-1] for name, array in features.items()}
 
 
 def named(name: str | None) -> Extractor:

@@ -15,7 +15,7 @@ from diffusion_jax.core.errors import NotFiniteError, RunError
 from diffusion_jax.diffusion.likelihood import ENDINGS
 from diffusion_jax.evaluation import streaming
 from diffusion_jax.evaluation.extractors import Extractor
-from diffusion_jax.evaluation.kept import Images
+from diffusion_jax.evaluation.image_store import Images
 from diffusion_jax.evaluation.measures import MEASURES
 from diffusion_jax.parallel.replicated import DataParallel
 
@@ -100,7 +100,7 @@ def likelihood(
     size = math.ceil(min(batch, count) / devices) * devices
 
     def one(params, keys, examples):
-        found = function(params, keys, experiment.clean(examples), *experiment.told(examples))
+        found = function(params, keys, experiment.clean(examples), *experiment.condition(examples))
         return {name: getattr(found, name) for name in (*PARTS, ENDING) if hasattr(found, name)}
 
     compute = parallel.sample(one)

@@ -9,9 +9,9 @@ import numpy as np
 
 from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.data import numpy_files
-from diffusion_jax.evaluation import checks, extractors, frechet, kept, streaming
+from diffusion_jax.evaluation import checks, extractors, frechet, image_store, streaming
 from diffusion_jax.evaluation.extractors import FEATURES, SPATIAL, Extractor
-from diffusion_jax.evaluation.kept import Images
+from diffusion_jax.evaluation.image_store import Images
 
 # As pytorch-fid and EDM write them, and ADM, whose files have images as well.
 PUBLISHED = {FEATURES: ("mu", "sigma"), SPATIAL: ("mu_s", "sigma_s")}
@@ -64,21 +64,21 @@ def of_images(images: Images) -> Reference:
 
 
 def of_path(path) -> Reference:
-    """A folder or file of images (`kept.of_path`), or an .npz file with "mu" and "sigma" (`PUBLISHED`), or both.
+    """A folder or file of images (`image_store.of_path`), an .npz file with "mu" and "sigma" (`PUBLISHED`), or both.
 
     Raises:
       InputError: there is neither, it is damaged, or holds something else.
     """
     if Path(path).is_dir() or not numpy_files.is_archive(path):
-        return of_images(kept.of_path(path))
+        return of_images(image_store.of_path(path))
     members = numpy_files.names(path)
     wanted = {name: pair for name, pair in PUBLISHED.items() if set(pair) <= members}
     if not wanted:
-        return of_images(kept.of_path(path))
+        return of_images(image_store.of_path(path))
     found = numpy_files.arrays(path, *(name for pair in wanted.values() for name in pair))
     gaussians = {name: (found[mean], found[covariance]) for name, (mean, covariance) in wanted.items()}
     for name, (mean, covariance) in gaussians.items():
         if mean.ndim != 1 or mean.dtype.kind != "f" or covariance.shape != 2 * mean.shape:
             shapes = f"{mean.dtype} {list(mean.shape)} and {covariance.dtype} {list(covariance.shape)}"
             raise InputError(f"{path}: {' and '.join(PUBLISHED[name])} are {shapes}, not floats [D] and [D, D]")
-    return Reference(str(path), kept.of_path(path) if members & set(kept.NAMES) else None, gaussians)
+    return Reference(str(path), image_store.of_path(path) if members & set(image_store.NAMES) else None, gaussians)

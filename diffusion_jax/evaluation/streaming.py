@@ -96,9 +96,9 @@ def stream(
             if not done:
                 _check_promise(extractor.name, function, (size // count, *images.shape[1:]))
             rows = np.arange(size) % len(images)
-            said = compute(function, images[rows])
+            features = compute(function, images[rows])
             # NumPy cannot do much with bfloat16.
-            wide = {name: array.astype(np.promote_types(array.dtype, np.float32)) for name, array in said.items()}
+            wide = {name: array.astype(np.promote_types(array.dtype, np.float32)) for name, array in features.items()}
             part = {name: array[: len(images)] for name, array in wide.items()}
             for name, array in part.items():
                 if not np.isfinite(array).all():
@@ -168,11 +168,11 @@ def _levels(images: np.ndarray) -> np.ndarray:
 
 def _check_promise(name: str, function, shape) -> None:
     """Raise `InputError` unless `function` returns what it should for images of `shape`; nothing is computed."""
-    said = jax.eval_shape(function, jax.ShapeDtypeStruct(shape, np.uint8))
+    features = jax.eval_shape(function, jax.ShapeDtypeStruct(shape, np.uint8))
     remedy = f'return {{"{FEATURES}": float [B, D]}}, and more by name'
-    if not isinstance(said, dict) or FEATURES not in said:
-        raise InputError(f"{name} returns {jax.tree.map(lambda x: x.shape, said)}; {remedy}")
-    for key, array in said.items():
+    if not isinstance(features, dict) or FEATURES not in features:
+        raise InputError(f"{name} returns {jax.tree.map(lambda x: x.shape, features)}; {remedy}")
+    for key, array in features.items():
         fits = len(array.shape) == 2 and array.shape[0] == shape[0] and jnp.issubdtype(array.dtype, jnp.floating)
         if not fits:
             raise InputError(f"{name}: {key} is {array.dtype} {list(array.shape)} for {shape[0]} images; {remedy}")

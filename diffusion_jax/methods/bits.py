@@ -14,11 +14,11 @@ from diffusion_jax.diffusion import (
     processes,
     samplers,
     schedules,
+    time_sampling,
     timesteps,
-    training_times,
 )
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Data, Method, Walk, composed
+from diffusion_jax.methods.compose import Chain, Data, Method, composed
 from diffusion_jax.training.experiment import SampleRequest
 
 
@@ -33,12 +33,12 @@ def method(config: ConfigDict, data: Data, bits: int) -> Method:
     schedule = schedules.cosine()
     base = parameterizations.x0(parameterizations.thousandths)
     process = processes.self_conditioned(processes.gaussian(schedule))
-    on_mean = samplers.each_its_own(x=samplers.on_mean, said=samplers.on_mean)
+    on_mean = samplers.each_its_own(x=samplers.on_mean, estimate=samplers.on_mean)
 
-    def ddim(request: SampleRequest) -> Walk:
+    def ddim(request: SampleRequest) -> Chain:
         inner = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
         sampler = samplers.ancestral(processes.self_conditioned(inner), on_mean)
-        return Walk(sampler, timesteps.linear(request.steps or 100), (guidance.clip(),))
+        return Chain(sampler, timesteps.linear(request.steps or 100), (guidance.clip(),))
 
     return Method(
         data._replace(
@@ -51,8 +51,8 @@ def method(config: ConfigDict, data: Data, bits: int) -> Method:
         process=process,
         parameterization=parameterizations.self_conditioned(base),
         loss=partial(losses.self_conditioned, losses.squared_error(base)),
-        times=training_times.stratified(training_times.uniform(first=1e-3)),
-        walks={"ddim": ddim},
+        times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
+        chains={"ddim": ddim},
         preview="ddim",
     )
 

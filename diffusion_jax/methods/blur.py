@@ -6,10 +6,10 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import images
-from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, timesteps, training_times
+from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, time_sampling, timesteps
 from diffusion_jax.diffusion.processes import heat
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
 from diffusion_jax.training.experiment import SampleRequest
 
 
@@ -42,8 +42,8 @@ def method(
         sampling_noise,
     )
 
-    def sharpen(request: SampleRequest) -> Walk:
-        return Walk(samplers.ancestral(process), timesteps.linear(request.steps or steps))
+    def sharpen(request: SampleRequest) -> Chain:
+        return Chain(samplers.ancestral(process), timesteps.linear(request.steps or steps))
 
     return Method(
         pixels.data(config, source),
@@ -51,8 +51,8 @@ def method(
         process=process,
         parameterization=parameterizations.x0(parameterizations.thousandths),
         loss=losses.simple,
-        times=training_times.independent(training_times.uniform(first=1 / 200)),
-        walks={"sharpen": without_eta(sharpen)},
+        times=time_sampling.independent(time_sampling.uniform(first=1 / 200)),
+        chains={"sharpen": without_eta(sharpen)},
         preview="sharpen",
     )
 

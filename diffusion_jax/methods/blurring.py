@@ -10,11 +10,11 @@ from diffusion_jax.diffusion import (
     processes,
     samplers,
     schedules,
+    time_sampling,
     timesteps,
-    training_times,
 )
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
 from diffusion_jax.training.experiment import SampleRequest
 
 
@@ -29,8 +29,8 @@ def method(config: ConfigDict, source: Source, widest: float) -> Method:
     shape, schedule, width = tuple(config.data.shape), schedules.cosine(), processes.sin_squared(widest)
     process = processes.blurring(shape, schedule, width)
 
-    def ancestral(request: SampleRequest) -> Walk:
-        return Walk(samplers.ancestral(process), timesteps.linear(request.steps or 200), (guidance.clip(),))
+    def ancestral(request: SampleRequest) -> Chain:
+        return Chain(samplers.ancestral(process), timesteps.linear(request.steps or 200), (guidance.clip(),))
 
     return Method(
         pixels.data(config, source),
@@ -41,8 +41,8 @@ def method(config: ConfigDict, source: Source, widest: float) -> Method:
         # digit: what is fine comes divided by an alpha of 0.001 times the schedule's.
         parameterization=parameterizations.x0(parameterizations.thousandths),
         loss=losses.simple,
-        times=training_times.stratified(training_times.uniform(first=1e-3)),
-        walks={"ancestral": without_eta(ancestral)},
+        times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
+        chains={"ancestral": without_eta(ancestral)},
         preview="ancestral",
     )
 

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.core.distributions import Categorical
 from diffusion_jax.data import views
-from diffusion_jax.diffusion import losses, parameterizations, processes, training_times
+from diffusion_jax.diffusion import losses, parameterizations, processes, time_sampling
 from diffusion_jax.methods.compose import Data, of_batch
 from diffusion_jax.methods.ddpm import table
 from diffusion_jax.training import averages
@@ -19,7 +19,7 @@ def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Exper
 
     Args:
       config: values, as `ddpm.default_config` names them.
-      data: with labels (`pixels.told_labels`).
+      data: with labels (`pixels.with_labels`).
       model: from noisy images and the time to logits (`models.Classifier`).
       betas: the table of the model that it is to guide, [config.diffusion.timesteps]; by default DDPM's linear one.
     """
@@ -39,7 +39,7 @@ def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Exper
         example=data.example,
         init=lambda key: model.init(key, jnp.zeros((1, *data.shape)), jnp.zeros(1))["params"],
         loss=of_batch(criterion, data),
-        times=training_times.independent(training_times.table(num)),
+        times=time_sampling.independent(time_sampling.table(num)),
         optimizer=optimizer.transformation,
         rates=optimizer.rates,
         ema_decay=config.train.ema_decay,
@@ -49,6 +49,6 @@ def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Exper
         samplers={},
         preview=None,
         view=views.pictures(),
-        ask=data.ask,
+        sample_condition=data.sample_condition,
         log_prob=log_prob,
     )

@@ -6,10 +6,10 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.core.arrays import namespace
 from diffusion_jax.core.protocols import Source
-from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, timesteps, training_times
+from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, time_sampling, timesteps
 from diffusion_jax.diffusion.processes import degrade
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
 from diffusion_jax.training.experiment import SampleRequest
 
 
@@ -36,8 +36,8 @@ def method(config: ConfigDict, source: Source, colours: np.ndarray, sigma: float
 
     process = processes.noisy(degrade.pool(shape), carried, prior)
 
-    def rebuild(request: SampleRequest) -> Walk:
-        return Walk(samplers.ancestral(process), timesteps.linear(request.steps or 50))
+    def rebuild(request: SampleRequest) -> Chain:
+        return Chain(samplers.ancestral(process), timesteps.linear(request.steps or 50))
 
     return Method(
         pixels.data(config, source),
@@ -45,8 +45,8 @@ def method(config: ConfigDict, source: Source, colours: np.ndarray, sigma: float
         process=process,
         parameterization=parameterizations.x0(parameterizations.thousandths),
         loss=losses.simple,
-        times=training_times.stratified(training_times.uniform(first=1e-3)),
-        walks={"rebuild": without_eta(rebuild)},
+        times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
+        chains={"rebuild": without_eta(rebuild)},
         preview="rebuild",
     )
 

@@ -15,14 +15,14 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config, Value
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Ask, Guide, Source, Transform
+from diffusion_jax.core.protocols import Apply, Guide, SampleCondition, Source, Transform
 from diffusion_jax.data import conditions
 from diffusion_jax.data.views import View
 from diffusion_jax.diffusion import guidance, samplers
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.diffusion.training_times import Times
+from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.training.averages import WIDEST, Average, named
 from diffusion_jax.training.experiment import Experiment, SampleRequest
 from diffusion_jax.training.optimizers import adam
@@ -30,7 +30,7 @@ from diffusion_jax.training.optimizers import adam
 AVERAGED = values.Real(1e-3, WIDEST)  # widths of profiles
 
 
-class Walk(NamedTuple):
+class Chain(NamedTuple):
     """One way down: a sampler, its grid, and what is done to the denoiser first.
 
     `guide` is what is made of a condition (`guidance`); None where a request for guidance cannot be met.
@@ -52,8 +52,8 @@ class Data(NamedTuple):
       shape: of one x0, as `process.prior` takes it.
       view: how samples are kept and shown.
       transforms: per-example transforms (`data.pipeline`).
-      told: `batch -> ()` or `batch -> (cond,)`: what the network is told of each example.
-      ask: what it is told when samples are drawn (`Experiment.ask`).
+      condition: `batch -> ()` or `batch -> (cond,)`: what the network is told of each example.
+      sample_condition: what it is told when samples are drawn (`Experiment.sample_condition`).
     """
 
     source: Source
@@ -62,8 +62,8 @@ class Data(NamedTuple):
     shape: Any
     view: View
     transforms: tuple[Callable, ...] = ()
-    told: Callable = lambda batch: ()
-    ask: Ask = conditions.nothing
+    condition: Callable = lambda batch: ()
+    sample_condition: SampleCondition = conditions.nothing
 
 
 def base_config() -> Config:
@@ -118,7 +118,7 @@ class Method(NamedTuple):
       parameterization: what the network is shown and asked for.
       loss: `(apply, parameterization, process) -> loss` (`losses`), which may look at `averages` and `held`.
       times: at which it is trained.
-      walks: name -> (`SampleRequest -> Walk`); the first is the default sampler.
+      chains: name -> (`SampleRequest -> Chain`); the first is the default sampler.
       preview: the one of them that draws during training, in `config.log.preview_steps` steps.
       schedule: of Gaussian noise, where the method has one.
       optimizer: `config.train -> Optimizer` (`training.optimizers`).
@@ -137,7 +137,7 @@ class Method(NamedTuple):
     parameterization: Parameterization
     loss: Callable
     times: Times
-    walks: Mapping[str, Callable]
+    chains: Mapping[str, Callable]
     preview: str
     schedule: Schedule | None = None
     optimizer: Callable = adam
@@ -159,16 +159,16 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
     data, model, parameterization = method.data, method.model, method.parameterization
     optimizer = method.optimizer(config.train)
 
-    def apply(params, *told, **dropout_keys):
-        return model.apply({"params": params}, *told, **dropout_keys)
+    def apply(params, *inputs, **dropout_keys):
+        return model.apply({"params": params}, *inputs, **dropout_keys)
 
     def network_input(key, batch):
         x = jax.vmap(lambda key: method.process.prior(key, data.shape))(key[None])
-        return *parameterization.scale(x, jnp.ones(1)), *data.told(batch)
+        return *parameterization.scale(x, jnp.ones(1)), *data.condition(batch)
 
-    def train_apply(params, *told, **dropout_keys):
+    def train_apply(params, *inputs, **dropout_keys):
         held = {name: jax.lax.stop_gradient(part) if name in method.frozen else part for name, part in params.items()}
-        return apply(held, *told, **dropout_keys)
+        return apply(held, *inputs, **dropout_keys)
 
     criterion = method.loss(train_apply, parameterization, method.process)
     # Only the shapes: nothing is drawn.
@@ -178,7 +178,7 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
     def init(key):
         return model.init(key, *jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))["params"]
 
-    made = drawn_by(method.walks, apply, parameterization, method.process, data.shape)
+    made = drawn_by(method.chains, apply, parameterization, method.process, data.shape)
     return Experiment(
         example=data.example,
         init=init,
@@ -193,11 +193,11 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
         samplers=made,
         preview=lambda batch: made[method.preview](SampleRequest(batch, steps=config.log.preview_steps)),
         view=data.view,
-        ask=data.ask,
+        sample_condition=data.sample_condition,
         start=method.start,
         held=method.held,
         clean=data.clean,
-        told=data.told,
+        condition=data.condition,
         likelihoods={name: partial(make, apply, parameterization) for name, make in method.likelihoods.items()},
         solved={name: partial(make, apply, parameterization) for name, make in method.solved.items()},
         method=method,
@@ -215,41 +215,41 @@ def composed(method: Callable) -> Callable:
 
 def of_batch(loss: Callable, data: Data) -> Callable:
     """A loss of x0 and what is told of it (`losses`), as `Experiment.loss` of a batch."""
-    return lambda keys, params, batch, context: loss(keys, params, data.clean(batch), context, *data.told(batch))
+    return lambda keys, params, batch, context: loss(keys, params, data.clean(batch), context, *data.condition(batch))
 
 
 def drawn_by(
-    walks: Mapping[str, Callable], apply: Apply, parameterization: Parameterization, process: Process, shape
+    chains: Mapping[str, Callable], apply: Apply, parameterization: Parameterization, process: Process, shape
 ) -> dict[str, Callable]:
     """Walks as samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`).
 
     Arguments as of `compose`, and `shape` as `process.prior` takes it.
     """
 
-    def sampler(walk: Callable) -> Callable:
+    def sampler(chain_of: Callable) -> Callable:
         def make(request: SampleRequest) -> Callable:
-            way = walk(request)
-            if way.guide is None and not (request.guidance is None and request.classifier is None):
+            chain = chain_of(request)
+            if chain.guide is None and not (request.guidance is None and request.classifier is None):
                 raise InputError("this model cannot be guided; leave --guidance and --classifier out")
-            stepper = way.sampler
+            stepper = chain.sampler
             if request.report is not None:
                 stepper = samplers.reporting(stepper, request.report)
             return samplers.make_sample_fn(
-                lambda params, *told: apply(request.whole(params), *told),
+                lambda params, *inputs: apply(request.gather(params), *inputs),
                 parameterization,
                 process,
                 stepper,
-                way.times,
+                chain.times,
                 request.batch,
                 shape,
-                way.transforms,
+                chain.transforms,
                 request.run or samplers.solve,
-                way.guide or guidance.given,
+                chain.guide or guidance.conditioned,
             )
 
         return make
 
-    return {name: sampler(walk) for name, walk in walks.items()}
+    return {name: sampler(chain_of) for name, chain_of in chains.items()}
 
 
 def by_classifier(schedule: Schedule, request: SampleRequest) -> Callable | None:
@@ -266,7 +266,7 @@ def by_classifier(schedule: Schedule, request: SampleRequest) -> Callable | None
             1.0 if request.guidance is None else request.guidance,
         )
         rest = {name: value for name, value in cond.items() if name != "label"}
-        return by(guidance.given(denoise, *([rest] if rest else [])))
+        return by(guidance.conditioned(denoise, *([rest] if rest else [])))
 
     return guide
 
@@ -282,12 +282,12 @@ def holding(frozen: Collection[str], rest: optax.GradientTransformation) -> opta
     return optax.partition({"trained": rest, "frozen": optax.set_to_zero()}, groups)
 
 
-def without_eta(walk: Callable) -> Callable:
-    """A walk that has no eta, and says so when it is given one."""
+def without_eta(chain: Callable) -> Callable:
+    """A chain without eta, which refuses one by name."""
 
-    def refusing(request: SampleRequest) -> Walk:
+    def refusing(request: SampleRequest) -> Chain:
         if request.eta is not None:
             raise InputError(f"eta = {request.eta}: only the sampler ddim has it; add --sampler ddim")
-        return walk(request)
+        return chain(request)
 
     return refusing

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.diffusion import losses, parameterizations, processes, training_times
+from diffusion_jax.diffusion import losses, parameterizations, processes, time_sampling
 from diffusion_jax.methods import ddpm
 from diffusion_jax.methods.compose import Data, Method, composed, without_eta
 from diffusion_jax.models.unets.controlnet import Controlled, HintEncoder, from_base
@@ -31,7 +31,7 @@ def method(config: ConfigDict, data: Data, unet: Skeleton) -> Method:
 
     Args:
       config: values, as `with_base` names them, those of the model and the table equal to the base's.
-      data: that tells {"hint": float [B, s H, s W, C]} (`Data.told`), s as the encoder shrinks.
+      data: that tells {"hint": float [B, s H, s W, C]} (`Data.condition`), s as the encoder shrinks.
       unet: the base's network.
     """
     num = config.diffusion.timesteps
@@ -44,8 +44,8 @@ def method(config: ConfigDict, data: Data, unet: Skeleton) -> Method:
         process=processes.gaussian(schedule),
         parameterization=parameterizations.eps(schedule, parameterizations.table_index(num)),
         loss=losses.simple,
-        times=training_times.independent(training_times.table(num)),
-        walks={"ddim": ddpm.ddim(schedule, num), "ancestral": without_eta(ddpm.ancestral(schedule, num))},
+        times=time_sampling.independent(time_sampling.table(num)),
+        chains={"ddim": ddpm.ddim(schedule, num), "ancestral": without_eta(ddpm.ancestral(schedule, num))},
         preview="ddim",
         start=start_from(config.control.base),
         frozen=("unet",),

@@ -15,13 +15,13 @@ from diffusion_jax.diffusion import (
     processes,
     samplers,
     schedules,
+    time_sampling,
     timesteps,
-    training_times,
     variances,
 )
 from diffusion_jax.diffusion.likelihood import HEUN
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Method, Walk, by_classifier, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, by_classifier, composed, without_eta
 from diffusion_jax.training.experiment import SampleRequest
 
 
@@ -64,8 +64,8 @@ def method(
         process=processes.gaussian(schedule),
         parameterization=parameterizations.eps(schedule, parameterizations.table_index(num)),
         loss=losses.simple,
-        times=training_times.independent(training_times.table(num)),
-        walks={"ancestral": without_eta(ancestral(schedule, num, variance)), "ddim": ddim(schedule, num)},
+        times=time_sampling.independent(time_sampling.table(num)),
+        chains={"ancestral": without_eta(ancestral(schedule, num, variance)), "ddim": ddim(schedule, num)},
         preview="ddim",
         likelihoods={
             "bound": likelihoods.chain(schedule, num, (guidance.clip(), variance(schedule))),
@@ -97,24 +97,24 @@ def table(num: int, betas=None) -> schedules.Schedule:
 
 
 def ancestral(schedule: schedules.Schedule, num: int, variance: Callable = variances.fixed_large) -> Callable:
-    """DDPM's own walk down a table of `num` betas."""
+    """DDPM's own chain down a table of `num` betas."""
 
-    def walk(request: SampleRequest) -> Walk:
+    def chain(request: SampleRequest) -> Chain:
         times = timesteps.uniform(num if request.steps is None else request.steps, num)
         sampler = samplers.ancestral(processes.gaussian(schedule))
         transforms = (guidance.clip(), variance(schedule))
-        return Walk(sampler, times, transforms, by_classifier(schedule, request))
+        return Chain(sampler, times, transforms, by_classifier(schedule, request))
 
-    return walk
+    return chain
 
 
 def ddim(schedule: schedules.Schedule, num: int) -> Callable:
-    """DDIM's walk down a table of `num` betas."""
+    """DDIM's chain down a table of `num` betas."""
 
-    def walk(request: SampleRequest) -> Walk:
+    def chain(request: SampleRequest) -> Chain:
         times = timesteps.leading(timesteps.leading_steps(50, num) if request.steps is None else request.steps, num)
         process = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
         transforms = (guidance.clip(), variances.posterior(schedule))
-        return Walk(samplers.ancestral(process), times, transforms, by_classifier(schedule, request))
+        return Chain(samplers.ancestral(process), times, transforms, by_classifier(schedule, request))
 
-    return walk
+    return chain

@@ -11,11 +11,11 @@ from diffusion_jax.diffusion import (
     processes,
     samplers,
     schedules,
+    time_sampling,
     timesteps,
-    training_times,
 )
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
 from diffusion_jax.training.experiment import SampleRequest
 
 
@@ -30,17 +30,17 @@ def method(config: ConfigDict, source: Source, sigma_data: float = 0.5, sigma_ma
     """
     schedule = schedules.edm(sigma_max)
 
-    def walk(sampler: samplers.Sampler, steps: int, grid: Callable = timesteps.karras) -> Callable:
-        def down(request: SampleRequest) -> Walk:
-            return Walk(sampler, grid(schedule, request.steps or steps, sigma_max=sigma_max))
+    def chain(sampler: samplers.Sampler, steps: int, grid: Callable = timesteps.karras) -> Callable:
+        def down(request: SampleRequest) -> Chain:
+            return Chain(sampler, grid(schedule, request.steps or steps, sigma_max=sigma_max))
 
         return without_eta(down)
 
-    def dpm_fast(request: SampleRequest) -> Walk:
+    def dpm_fast(request: SampleRequest) -> Chain:
         # As many looks as steps are asked for, the last of them in the step to 0.
         looks = (request.steps or 30) - 1
         times = timesteps.polyexponential(schedule, looks // 3 + 2, sigma_max=sigma_max)
-        return Walk(samplers.dpm_fast(schedule, looks), times)
+        return Chain(samplers.dpm_fast(schedule, looks), times)
 
     grid = likelihoods.level_grid(schedule, level=2e-3)
     return Method(
@@ -50,18 +50,18 @@ def method(config: ConfigDict, source: Source, sigma_data: float = 0.5, sigma_ma
         process=processes.gaussian(schedule),
         parameterization=parameterizations.edm(schedule, sigma_data),
         loss=losses.simple,
-        times=training_times.independent(training_times.log_normal(sigma_max)),
-        walks={
-            "heun": walk(samplers.heun(schedule), 18),
-            "churn": walk(samplers.edm(schedule, s_churn=40.0, s_tmin=0.05, s_tmax=50.0, s_noise=1.003), 64),
-            "dpmpp_2m": walk(samplers.dpmpp_2m(schedule), 20),
-            "dpmpp_2m_sde": walk(samplers.dpmpp_2m_sde(schedule), 30),
-            "dpmpp_sde": walk(samplers.dpmpp_sde(schedule), 20),
+        times=time_sampling.independent(time_sampling.log_normal(sigma_max)),
+        chains={
+            "heun": chain(samplers.heun(schedule), 18),
+            "churn": chain(samplers.edm(schedule, s_churn=40.0, s_tmin=0.05, s_tmax=50.0, s_noise=1.003), 64),
+            "dpmpp_2m": chain(samplers.dpmpp_2m(schedule), 20),
+            "dpmpp_2m_sde": chain(samplers.dpmpp_2m_sde(schedule), 30),
+            "dpmpp_sde": chain(samplers.dpmpp_sde(schedule), 20),
             "dpm_fast": without_eta(dpm_fast),
             # Its steps are its own: these are where it stops, for a film to look.
-            "dpm_adaptive": walk(samplers.dpm_adaptive(schedule), 2, timesteps.polyexponential),
-            "euler": walk(samplers.euler(schedule), 40),
-            "ancestral": walk(samplers.ancestral(processes.gaussian(schedule)), 100),
+            "dpm_adaptive": chain(samplers.dpm_adaptive(schedule), 2, timesteps.polyexponential),
+            "euler": chain(samplers.euler(schedule), 40),
+            "ancestral": chain(samplers.ancestral(processes.gaussian(schedule)), 100),
         },
         preview="heun",
         likelihoods={"ode": likelihoods.flow(schedule, grid)},

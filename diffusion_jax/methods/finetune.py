@@ -6,9 +6,9 @@ from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Source
-from diffusion_jax.diffusion import losses, processes, samplers, training_times
+from diffusion_jax.diffusion import losses, processes, samplers, time_sampling
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
 from diffusion_jax.pretrained import Pretrained, loading
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.schedulers import scheduler
@@ -48,16 +48,16 @@ def method(config: ConfigDict, source: Source) -> Method:
     if noise.get("_class_name", WITHOUT_TABLE[0]) in WITHOUT_TABLE:
         raise InputError(f"{folder} has no scheduler_config.json with a table of betas; fine-tuning needs one")
     network, how = loading.build(component.config, component.weights), scheduler.sampling(noise)
-    channels, said = network.example[0].shape[-1], component.config.get("out_channels")
-    if network.example[2] is not None or said != channels:
+    channels, out_channels = network.example[0].shape[-1], component.config.get("out_channels")
+    if network.example[2] is not None or out_channels != channels:
         raise InputError(f"{folder} is told a condition or says a variance; only plain U-Nets are trained further")
     if config.data.shape[-1] != channels:
         raise InputError(f"{folder} has {channels} channels; give data.shape as many, not {config.data.shape[-1]}")
     num = noise.get("num_train_timesteps", 1000)
 
-    def walk(sampler: samplers.Sampler, bounds: tuple):
-        def down(request: SampleRequest) -> Walk:
-            return Walk(sampler, how.grid(request.steps or 50), (*bounds, how.variance))
+    def chain(sampler: samplers.Sampler, bounds: tuple):
+        def down(request: SampleRequest) -> Chain:
+            return Chain(sampler, how.grid(request.steps or 50), (*bounds, how.variance))
 
         return without_eta(down)
 
@@ -71,10 +71,10 @@ def method(config: ConfigDict, source: Source) -> Method:
         process=processes.gaussian(how.schedule),
         parameterization=how.parameterization,
         loss=losses.simple,
-        times=training_times.independent(training_times.table(num)),
-        walks={
-            "published": walk(how.sampler, how.own),
-            "ddim": walk(samplers.ddim(how.schedule, 0.0, *how.transforms), ()),
+        times=time_sampling.independent(time_sampling.table(num)),
+        chains={
+            "published": chain(how.sampler, how.own),
+            "ddim": chain(samplers.ddim(how.schedule, 0.0, *how.transforms), ()),
         },
         preview="ddim",
         start=lambda params: network.read(component.weights),

@@ -9,11 +9,11 @@ from diffusion_jax.diffusion import (
     processes,
     samplers,
     schedules,
+    time_sampling,
     timesteps,
-    training_times,
 )
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
 from diffusion_jax.training.experiment import SampleRequest
 
 
@@ -27,13 +27,13 @@ def method(config: ConfigDict, source: Source, shift: float = 1.0) -> Method:
     """
     schedule = schedules.shifted_flow(schedules.flow(), shift)
 
-    def euler(request: SampleRequest) -> Walk:
+    def euler(request: SampleRequest) -> Chain:
         # x_s = x_t + (s - t) velocity: Euler's method, here and in the variance-exploding coordinates alike.
-        return Walk(samplers.euler(schedule), timesteps.linear(request.steps or 50))
+        return Chain(samplers.euler(schedule), timesteps.linear(request.steps or 50))
 
-    def heun(request: SampleRequest) -> Walk:
+    def heun(request: SampleRequest) -> Chain:
         # Just below t = 1, where sigma / alpha is finite.
-        return Walk(samplers.heun(schedule), timesteps.linear(request.steps or 25, first=0.999))
+        return Chain(samplers.heun(schedule), timesteps.linear(request.steps or 25, first=0.999))
 
     grid = likelihoods.level_grid(schedule)
     return Method(
@@ -43,8 +43,8 @@ def method(config: ConfigDict, source: Source, shift: float = 1.0) -> Method:
         process=processes.gaussian(schedule),
         parameterization=parameterizations.velocity(schedule, parameterizations.thousandths),
         loss=losses.simple,
-        times=training_times.stratified(training_times.logit_normal()),
-        walks={"euler": without_eta(euler), "heun": without_eta(heun)},
+        times=time_sampling.stratified(time_sampling.logit_normal()),
+        chains={"euler": without_eta(euler), "heun": without_eta(heun)},
         preview="euler",
         likelihoods={"ode": likelihoods.flow(schedule, grid)},
         solved={"ode": likelihoods.flow_to_tolerance(schedule, grid)},

@@ -16,14 +16,14 @@ from diffusion_jax.diffusion import (
     processes,
     samplers,
     schedules,
+    time_sampling,
     timesteps,
-    training_times,
     variances,
 )
 from diffusion_jax.methods import likelihoods
-from diffusion_jax.methods.compose import Data, Method, Walk, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Data, Method, composed, without_eta
 from diffusion_jax.methods.ddpm import with_table
-from diffusion_jax.methods.improved import l_hybrid, said
+from diffusion_jax.methods.improved import l_hybrid, parameterizations_of
 from diffusion_jax.training.experiment import SampleRequest
 
 
@@ -47,7 +47,7 @@ def method(
 
     Args:
       config: values, as `with_guidance` names them.
-      data: with labels (`pixels.told_labels`); `classes` is the one that tells nothing.
+      data: with labels (`pixels.with_labels`); `classes` is the one that tells nothing.
       classes: how many.
       model: network of twice the data's channels, told {"label": int [B]} of 0, ..., classes.
       betas: `num -> [num]`.
@@ -56,39 +56,39 @@ def method(
     num = config.diffusion.timesteps
     schedule = schedules.from_betas(betas(num))
     process = processes.gaussian(schedule)
-    base, learned = said(schedule, num)
+    base, learned = parameterizations_of(schedule, num)
     null = guidance.replacing(label=classes)
 
     def loss(*parts):
-        judged = losses.judged(l_hybrid(base, learned, process, num), *parts)
-        return losses.withholding(judged, null, config.diffusion.withheld)
+        of_criterion = losses.of_criterion(l_hybrid(base, learned, process, num), *parts)
+        return losses.withholding(of_criterion, null, config.diffusion.withheld)
 
     def guide(request: SampleRequest) -> Callable:
         if request.classifier is not None:
             raise InputError("a model of labels cannot be guided by a classifier; leave --classifier out")
         scale = config.diffusion.guidance if request.guidance is None else request.guidance
         # Told alone where nothing is added: half the work.
-        return guidance.given if scale == 1 else guidance.classifier_free(null, scale)
+        return guidance.conditioned if scale == 1 else guidance.classifier_free(null, scale)
 
-    def ancestral(request: SampleRequest) -> Walk:
+    def ancestral(request: SampleRequest) -> Chain:
         grid = timesteps.respaced(min(100, num) if request.steps is None else request.steps, num)
-        return Walk(samplers.ancestral(process), grid, transforms, guide(request))
+        return Chain(samplers.ancestral(process), grid, transforms, guide(request))
 
-    def ddim(request: SampleRequest) -> Walk:
+    def ddim(request: SampleRequest) -> Chain:
         grid = timesteps.leading(timesteps.leading_steps(50, num) if request.steps is None else request.steps, num)
         deterministic = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
         certain = (*transforms, variances.posterior(schedule))
-        return Walk(samplers.ancestral(deterministic), grid, certain, guide(request))
+        return Chain(samplers.ancestral(deterministic), grid, certain, guide(request))
 
     return Method(
-        data._replace(ask=conditions.labels(classes, null=classes)),
+        data._replace(sample_condition=conditions.labels(classes, null=classes)),
         model=model,
         schedule=schedule,
         process=process,
         parameterization=learned,
         loss=loss,
-        times=training_times.independent(training_times.table(num)),
-        walks={"ancestral": without_eta(ancestral), "ddim": ddim},
+        times=time_sampling.independent(time_sampling.table(num)),
+        chains={"ancestral": without_eta(ancestral), "ddim": ddim},
         preview="ddim",
         likelihoods={
             "bound": likelihoods.learned_chain(schedule, num, transforms),

@@ -15,12 +15,12 @@ from diffusion_jax.diffusion import (
     processes,
     samplers,
     schedules,
+    time_sampling,
     timesteps,
-    training_times,
 )
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
 from diffusion_jax.methods.ddpm import ddim
 from diffusion_jax.training.experiment import SampleRequest
 
@@ -31,11 +31,11 @@ def l_hybrid(base, learned, process, num: int) -> Callable:
 
 
 def l_vlb(base, learned, process, num: int) -> Callable:
-    """L_vlb alone, for the best likelihood; draw its times with `training_times.loss_aware`."""
+    """L_vlb alone, for the best likelihood; draw its times with `time_sampling.loss_aware`."""
     return losses_bound.bound(learned, process, num)
 
 
-def said(schedule: schedules.Schedule, num: int) -> tuple[Parameterization, Parameterization]:
+def parameterizations_of(schedule: schedules.Schedule, num: int) -> tuple[Parameterization, Parameterization]:
     """The noise, and the noise and the variance: what its networks say, on a table of `num` betas."""
     # The posterior variance of the second step, as in the official code.
     narrowest = likelihood.second_variance(schedule, timesteps.uniform(num, num))
@@ -43,23 +43,25 @@ def said(schedule: schedules.Schedule, num: int) -> tuple[Parameterization, Para
     return base, parameterizations.learned_range(base, schedule, narrowest)
 
 
-def method(config: ConfigDict, source: Source, judge: Callable = l_hybrid, times: Callable | None = None) -> Method:
+def method(
+    config: ConfigDict, source: Source, criterion: Callable = l_hybrid, times: Callable | None = None
+) -> Method:
     """Improved DDPM as an experiment.
 
     Args:
       config: values, as `ddpm.default_config` names them.
       source: `split -> source` of images, "train" or "test".
-      judge: `l_hybrid` or `l_vlb`.
+      criterion: `l_hybrid` or `l_vlb`.
       times: `num -> Times`; by default uniform over the table.
     """
     num = config.diffusion.timesteps
     schedule = schedules.from_betas(schedules.cosine_betas(num))
     process = processes.gaussian(schedule)
-    base, learned = said(schedule, num)
+    base, learned = parameterizations_of(schedule, num)
 
-    def ancestral(request: SampleRequest) -> Walk:
+    def ancestral(request: SampleRequest) -> Chain:
         grid = timesteps.respaced(min(100, num) if request.steps is None else request.steps, num)
-        return Walk(samplers.ancestral(process), grid, (guidance.clip(),))
+        return Chain(samplers.ancestral(process), grid, (guidance.clip(),))
 
     return Method(
         pixels.data(config, source),
@@ -67,9 +69,9 @@ def method(config: ConfigDict, source: Source, judge: Callable = l_hybrid, times
         schedule=schedule,
         process=process,
         parameterization=learned,
-        loss=partial(losses.judged, judge(base, learned, process, num)),
-        times=training_times.independent(training_times.table(num)) if times is None else times(num),
-        walks={"ancestral": without_eta(ancestral), "ddim": ddim(schedule, num)},
+        loss=partial(losses.of_criterion, criterion(base, learned, process, num)),
+        times=time_sampling.independent(time_sampling.table(num)) if times is None else times(num),
+        chains={"ancestral": without_eta(ancestral), "ddim": ddim(schedule, num)},
         preview="ddim",
         likelihoods={
             "bound": likelihoods.learned_chain(schedule, num, (guidance.clip(),)),

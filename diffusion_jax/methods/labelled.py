@@ -21,12 +21,12 @@ from diffusion_jax.diffusion import (
     processes,
     samplers,
     schedules,
+    time_sampling,
     timesteps,
-    training_times,
 )
 from diffusion_jax.diffusion.processes.categorical import linear_alpha
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Data, Method, Walk, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Data, Method, composed, without_eta
 from diffusion_jax.models.unets.labelled import LabelledUNet
 from diffusion_jax.training.experiment import SampleRequest
 
@@ -48,15 +48,15 @@ def method(config: ConfigDict, source: Source, classes: int, label_weight: float
     process = processes.product(
         image=processes.gaussian(schedule), label=processes.masked(linear_alpha, classes + 1, mask)
     )
-    judge = losses.joint(
+    criterion = losses.joint(
         image=losses.squared_error(image),
-        label=losses.weighted_judge(losses_discrete.surprise(label), lambda t: label_weight * jnp.ones_like(t)),
+        label=losses.weighted_criterion(losses_discrete.surprise(label), lambda t: label_weight * jnp.ones_like(t)),
     )
 
-    def ancestral(request: SampleRequest) -> Walk:
+    def ancestral(request: SampleRequest) -> Chain:
         end = samplers.each_its_own(image=samplers.on_mean, label=draw)
         grid = timesteps.linear(request.steps or 100)
-        return Walk(samplers.ancestral(process, end), grid, (guidance.part("image", guidance.clip()),))
+        return Chain(samplers.ancestral(process, end), grid, (guidance.part("image", guidance.clip()),))
 
     return Method(
         Data(
@@ -70,9 +70,9 @@ def method(config: ConfigDict, source: Source, classes: int, label_weight: float
         schedule=schedule,
         process=process,
         parameterization=parameterizations.joint(time, image=image, label=label),
-        loss=partial(losses.judged, judge),
-        times=training_times.stratified(training_times.uniform(first=1e-3)),
-        walks={"ancestral": without_eta(ancestral)},
+        loss=partial(losses.of_criterion, criterion),
+        times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
+        chains={"ancestral": without_eta(ancestral)},
         preview="ancestral",
     )
 

@@ -6,10 +6,10 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion_jax.core.distributions import draw
-from diffusion_jax.diffusion import losses_discrete, parameterizations, processes, samplers, timesteps, training_times
+from diffusion_jax.diffusion import losses_discrete, parameterizations, processes, samplers, time_sampling, timesteps
 from diffusion_jax.diffusion.processes.categorical import linear_alpha
 from diffusion_jax.methods import likelihoods
-from diffusion_jax.methods.compose import Data, Method, Walk, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Data, Method, composed, without_eta
 from diffusion_jax.training.experiment import SampleRequest
 
 
@@ -24,8 +24,8 @@ def method(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Meth
     """
     process = processes.masked(linear_alpha, vocab + 1, mask=vocab)
 
-    def unmask(request: SampleRequest) -> Walk:
-        return Walk(samplers.ancestral(process, end=draw), timesteps.linear(request.steps or 100))
+    def unmask(request: SampleRequest) -> Chain:
+        return Chain(samplers.ancestral(process, end=draw), timesteps.linear(request.steps or 100))
 
     return Method(
         data,
@@ -33,8 +33,8 @@ def method(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Meth
         process=process,
         parameterization=parameterizations.substitution(vocab, parameterizations.thousandths),
         loss=partial(losses_discrete.mdlm, alpha=linear_alpha),
-        times=training_times.stratified(training_times.uniform(first=1e-3)),
-        walks={"unmask": without_eta(unmask)},
+        times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
+        chains={"unmask": without_eta(unmask)},
         preview="unmask",
         likelihoods={"bound": likelihoods.masked(process, linear_alpha)},
     )

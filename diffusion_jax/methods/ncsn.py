@@ -5,9 +5,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax.core.protocols import Source
-from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, schedules, training_times
+from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, schedules, time_sampling
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Method, Walk, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
 from diffusion_jax.training.experiment import SampleRequest
 
 # Ten steps a level, each a tenth of the way to the estimate. Levels 13 % apart then lag by 2 % of their noise; with
@@ -34,17 +34,17 @@ def method(config: ConfigDict, source: Source, sigma_min: float, sigma_max: floa
     scaled = score._replace(read=lambda output, x_t, t: score.read(output / schedule.sigma(t), x_t, t))
     score_error = losses.squared_error(score)
 
-    def judge(output, x0, noise, x_t, t):
+    def criterion(output, x0, noise, x_t, t):
         sigma = schedule.sigma(t)
         return 0.5 * sigma**2 * score_error(output / sigma.reshape(-1, 1, 1, 1), x0, noise, x_t, t)
 
-    def langevin(request: SampleRequest) -> Walk:
+    def langevin(request: SampleRequest) -> Chain:
         sampler = samplers.annealed_langevin(schedule, LANGEVIN, eps=2 * PULL * sigma_min**2, denoised=True)
-        return Walk(sampler, _grid(ladder, request.steps))
+        return Chain(sampler, _grid(ladder, request.steps))
 
-    def predictor_corrector(request: SampleRequest) -> Walk:
+    def predictor_corrector(request: SampleRequest) -> Chain:
         sampler = samplers.predictor_corrector(schedule, samplers.euler_maruyama(schedule))
-        return Walk(sampler, _grid(ladder, request.steps))
+        return Chain(sampler, _grid(ladder, request.steps))
 
     return Method(
         pixels.data(config, source),
@@ -52,9 +52,9 @@ def method(config: ConfigDict, source: Source, sigma_min: float, sigma_max: floa
         schedule=schedule,
         process=processes.gaussian(schedule),
         parameterization=scaled,
-        loss=lambda *parts: losses.judged(judge, *parts),
-        times=training_times.independent(training_times.among(ladder)),
-        walks={"langevin": without_eta(langevin), "predictor_corrector": without_eta(predictor_corrector)},
+        loss=lambda *parts: losses.of_criterion(criterion, *parts),
+        times=time_sampling.independent(time_sampling.among(ladder)),
+        chains={"langevin": without_eta(langevin), "predictor_corrector": without_eta(predictor_corrector)},
         preview="langevin",
     )
 

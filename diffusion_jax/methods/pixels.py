@@ -122,17 +122,17 @@ def latents(config: ConfigDict, source: Source) -> Data:
     )
 
 
-def told_labels(data: Data, classes: int) -> Data:
+def with_labels(data: Data, classes: int) -> Data:
     """`data` whose examples have a label, 0 to classes - 1, of which the network is told."""
     return data._replace(
         source=lambda split: sources.with_labels(data.source(split), classes),
         example={**data.example, "label": jax.ShapeDtypeStruct((), jnp.int32)},
-        told=lambda batch: ({"label": batch["label"]},),
-        ask=conditions.labels(classes),
+        condition=lambda batch: ({"label": batch["label"]},),
+        sample_condition=conditions.labels(classes),
     )
 
 
-def told_edges(data: Data) -> Data:
+def with_edges(data: Data) -> Data:
     """`data` of images, of whose edges the network is told; samples are told those of the test images."""
 
     def default(num):
@@ -141,8 +141,8 @@ def told_edges(data: Data) -> Data:
         return {"hint": np.asarray(hints.edges(images.to_float(some)))}
 
     return data._replace(
-        told=lambda batch: ({"hint": hints.edges(data.clean(batch))},),
-        ask=conditions.arrays(default, hint=(*data.shape[:2], 1)),
+        condition=lambda batch: ({"hint": hints.edges(data.clean(batch))},),
+        sample_condition=conditions.arrays(default, hint=(*data.shape[:2], 1)),
     )
 
 

@@ -14,10 +14,10 @@ from diffusion_jax.diffusion import (
     processes,
     samplers,
     schedules,
+    time_sampling,
     timesteps,
-    training_times,
 )
-from diffusion_jax.methods.compose import Data, Method, Walk, base_config, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Data, Method, base_config, composed, without_eta
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.training.experiment import SampleRequest
 
@@ -52,15 +52,15 @@ def method(config: ConfigDict, source: Source) -> Method:
     schedule = schedules.cosine()
     process = processes.gaussian(schedule)
 
-    def ancestral(request: SampleRequest) -> Walk:
-        return Walk(samplers.ancestral(process), timesteps.linear(request.steps or 200))
+    def ancestral(request: SampleRequest) -> Chain:
+        return Chain(samplers.ancestral(process), timesteps.linear(request.steps or 200))
 
-    def ddim(request: SampleRequest) -> Walk:
+    def ddim(request: SampleRequest) -> Chain:
         process = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
-        return Walk(samplers.ancestral(process), timesteps.linear(request.steps or 50))
+        return Chain(samplers.ancestral(process), timesteps.linear(request.steps or 50))
 
-    def dpmpp_2m(request: SampleRequest) -> Walk:
-        return Walk(samplers.dpmpp_2m(schedule), timesteps.linear(request.steps or 20))
+    def dpmpp_2m(request: SampleRequest) -> Chain:
+        return Chain(samplers.dpmpp_2m(schedule), timesteps.linear(request.steps or 20))
 
     return Method(
         Data(
@@ -75,8 +75,8 @@ def method(config: ConfigDict, source: Source) -> Method:
         process=process,
         parameterization=parameterizations.v(schedule, parameterizations.thousandths),
         loss=losses.simple,
-        times=training_times.stratified(training_times.uniform(first=1e-3)),
-        walks={"ancestral": without_eta(ancestral), "ddim": ddim, "dpmpp_2m": without_eta(dpmpp_2m)},
+        times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
+        chains={"ancestral": without_eta(ancestral), "ddim": ddim, "dpmpp_2m": without_eta(dpmpp_2m)},
         preview="ddim",
     )
 

@@ -79,11 +79,11 @@ def to_host(tree):
     one leaf at a time, so that a device has to hold only one.
     """
 
-    def whole(x):
+    def gather(x):
         there = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
         return multihost_utils.process_allgather(x, tiled=True) if there else x
 
-    return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(whole, tree)))
+    return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(gather, tree)))
 
 
 def check_divides(batch_size: int, total: int):
@@ -136,11 +136,11 @@ class DataParallel:
         """`tree` on every device, for reading: what is there already is not copied."""
         return jax.device_put(tree, self._replicated)
 
-    def whole(self, params):
+    def gather(self, params):
         """`params` as a network takes them, within a function that `sample` compiles: they are whole already."""
         return params
 
-    def drawing(self):
+    def sampling(self):
         """What draws samples during training: all of this host's devices, without the other hosts."""
         return DataParallel(jax.local_devices())
 

@@ -97,11 +97,11 @@ class Sharded:
 
         return jax.tree.map(put, tree)
 
-    def whole(self, params):
+    def gather(self, params):
         """`params`, gathered, as a network takes them, within a function that `sample` compiles."""
         return jax.lax.with_sharding_constraint(params, NamedSharding(self._mesh, PartitionSpec()))
 
-    def drawing(self):
+    def sampling(self):
         """What draws samples during training: the same devices, for no host has all parameters."""
         return self
 
@@ -141,7 +141,7 @@ class Sharded:
     def sample(self, sample_fn: SampleFn) -> Callable:
         """Compile `(params, keys [B], *cond [B, ...]) -> images [B, ...]`, parameters and examples spread.
 
-        Parameters are gathered where the function says so, by `whole`. Elsewhere the compiler is free: where a
+        Parameters are gathered where the function says so, by `gather`. Elsewhere the compiler is free: where a
         layer's parameters are larger than all that it is given, it may split its channels instead of the examples.
 
         Args:

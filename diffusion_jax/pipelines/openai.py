@@ -7,7 +7,7 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, schedules, variances
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.methods.compose import Walk, drawn_by, without_eta
+from diffusion_jax.methods.compose import Chain, drawn_by, without_eta
 from diffusion_jax.pretrained.families import openai_command, openai_flags
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.training.experiment import Drawable, SampleRequest
@@ -29,24 +29,24 @@ def openai(path: str, text: str) -> Drawable:
       InputError: a flag or a value that is not known, or a file that is damaged or of another network.
     """
     command = openai_command.read(text)
-    network, chain = openai_flags.unet(command.network), command.chain
-    num = chain["diffusion_steps"]
-    schedule = schedules.from_betas(_betas(chain["noise_schedule"], num))
-    said, variance = _said(command, schedule)
-    grid = openai_command.grid(chain["timestep_respacing"], num)
-    bounds = (guidance.clip(),) if chain["clip_denoised"] else ()
+    network, flags = openai_flags.unet(command.network), command.chain
+    num = flags["diffusion_steps"]
+    schedule = schedules.from_betas(_betas(flags["noise_schedule"], num))
+    parameterization, variance = _parameterization(command, schedule)
+    grid = openai_command.grid(flags["timestep_respacing"], num)
+    bounds = (guidance.clip(),) if flags["clip_denoised"] else ()
     side = command.network.get("image_size", openai_flags.FLAGS["image_size"])
     shape = (side, side, network.example[0].shape[-1])
     certain = variances.posterior(schedule)
 
-    def walk(sampler: Callable, usual: int | None = None, spread: Callable = certain) -> Callable:
-        """A walk of `usual` steps where neither the request nor the flags say how many; None for all."""
+    def chain(sampler: Callable, usual: int | None = None, spread: Callable = certain) -> Callable:
+        """A chain of `usual` steps where neither the request nor the flags say how many; None for all."""
 
-        def down(request: SampleRequest) -> Walk:
+        def down(request: SampleRequest) -> Chain:
             steps = request.steps
-            if steps is None and not chain["timestep_respacing"] and usual is not None:
+            if steps is None and not flags["timestep_respacing"] and usual is not None:
                 steps = min(usual, num)
-            return Walk(sampler(request), grid(steps), (*bounds, spread))
+            return Chain(sampler(request), grid(steps), (*bounds, spread))
 
         return down
 
@@ -56,23 +56,28 @@ def openai(path: str, text: str) -> Drawable:
     def ddim(request: SampleRequest) -> samplers.Sampler:
         return samplers.ancestral(processes.gaussian(schedule, processes.ddim(request.eta or 0.0)))
 
-    walks = {
-        "published": without_eta(walk(ddim) if chain["use_ddim"] else walk(ancestral, spread=variance)),
-        "ddim": walk(ddim, 50),
-        "dpmpp_2m": without_eta(walk(lambda request: samplers.dpmpp_2m(schedule), 20)),
-        "plms": without_eta(walk(lambda request: samplers.plms(schedule), 50)),
-        "ancestral": without_eta(walk(ancestral, spread=variance)),
+    chains = {
+        "published": without_eta(chain(ddim) if flags["use_ddim"] else chain(ancestral, spread=variance)),
+        "ddim": chain(ddim, 50),
+        "dpmpp_2m": without_eta(chain(lambda request: samplers.dpmpp_2m(schedule), 20)),
+        "plms": without_eta(chain(lambda request: samplers.plms(schedule), 50)),
+        "ancestral": without_eta(chain(ancestral, spread=variance)),
     }
 
-    def apply(params, *told):
-        return network.model.apply({"params": params}, *told)
+    def apply(params, *inputs):
+        return network.model.apply({"params": params}, *inputs)
 
     def load():
         params = network.read(files.weights(path))
         return params, f"published weights of {path}", lambda sampler: Path("samples") / Path(path).stem / sampler
 
-    ask = conditions.labels(openai_flags.CLASSES) if network.example[2] else conditions.nothing
-    return Drawable(drawn_by(walks, apply, said, processes.gaussian(schedule), shape), ask, views.pictures(), load)
+    sample_condition = conditions.labels(openai_flags.CLASSES) if network.example[2] else conditions.nothing
+    return Drawable(
+        drawn_by(chains, apply, parameterization, processes.gaussian(schedule), shape),
+        sample_condition,
+        views.pictures(),
+        load,
+    )
 
 
 def _betas(name: str, num: int):
@@ -88,15 +93,17 @@ def _betas(name: str, num: int):
     return kinds[name]()
 
 
-def _said(command: openai_command.Command, schedule: Schedule) -> tuple[parameterizations.Parameterization, Callable]:
+def _parameterization(
+    command: openai_command.Command, schedule: Schedule
+) -> tuple[parameterizations.Parameterization, Callable]:
     """What the network says, and the transform for the variance of ancestral steps."""
-    chain, num = command.chain, command.chain["diffusion_steps"]
-    index, share = parameterizations.table_index(num), 1000 / num if chain["rescale_timesteps"] else 1.0
+    flags, num = command.chain, command.chain["diffusion_steps"]
+    index, share = parameterizations.table_index(num), 1000 / num if flags["rescale_timesteps"] else 1.0
 
     def time(t):
         return index(t) * share
 
-    said = parameterizations.x0(time) if chain["predict_xstart"] else parameterizations.eps(schedule, time)
+    base = parameterizations.x0(time) if flags["predict_xstart"] else parameterizations.eps(schedule, time)
     if command.network.get("learn_sigma", False):
-        return parameterizations.learned_range(said, schedule, NARROWEST), lambda denoise: denoise
-    return said, (variances.posterior if chain["sigma_small"] else variances.fixed_large)(schedule)
+        return parameterizations.learned_range(base, schedule, NARROWEST), lambda denoise: denoise
+    return base, (variances.posterior if flags["sigma_small"] else variances.fixed_large)(schedule)

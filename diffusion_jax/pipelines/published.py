@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Ask
+from diffusion_jax.core.protocols import Apply, SampleCondition
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, timesteps, variances
 from diffusion_jax.methods import improved
-from diffusion_jax.methods.compose import Walk, drawn_by, without_eta
+from diffusion_jax.methods.compose import Chain, drawn_by, without_eta
 from diffusion_jax.models.unets.beside import Beside
 from diffusion_jax.models.unets.controlnet import Controlled
 from diffusion_jax.pipelines.openai import openai
@@ -75,15 +75,15 @@ def diffusers(
     shape = (height, width, min(given, said))
     scheduler, how = _noise(component.scheduler, sampler)
     _check_told(component.config, scheduler)
-    ask, guide, view = kinds[kind](component.config, network, shape[-1], how.darkest)
+    sample_condition, guide, view = kinds[kind](component.config, network, shape[-1], how.darkest)
     how = _with_variance(how, said, shape[-1], scheduler)
     model, read = network.model, lambda: network.read(component.weights)
     if controlnet is not None and given > said:
         raise InputError(f"a ControlNet for a network that sees {given} channels and says {said} is not known")
     if given > said:
-        model, read, ask = _beside(model, read, ask, (height, width, given - said))
+        model, read, sample_condition = _beside(model, read, sample_condition, (height, width, given - said))
     if controlnet is not None:
-        model, read, ask = _controlled(network, component, controlnet, variant, ask, shape)
+        model, read, sample_condition = _controlled(network, component, controlnet, variant, sample_condition, shape)
 
     drawn = _samplers(model, how, guide, shape, scheduler, doubled=said > shape[-1])
     about = f"published {kind} of {name}"
@@ -94,7 +94,7 @@ def diffusers(
     def load():
         return read(), about, lambda sampler: Path("samples") / Path(name).name / sampler
 
-    return Drawable(drawn, ask, view, load)
+    return Drawable(drawn, sample_condition, view, load)
 
 
 # ---- What is told, how it guides, and how it is shown, by the kind of network.
@@ -102,10 +102,10 @@ def diffusers(
 
 def _image(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
     classes = config.get("num_class_embeds")
-    ask = conditions.labels(classes) if classes else conditions.nothing
+    sample_condition = conditions.labels(classes) if classes else conditions.nothing
     # 1 or 3 channels are pixels; anything else waits for a decoder.
     view = views.pictures(darkest) if channels in (1, 3) else views.latents()
-    return ask, None, view
+    return sample_condition, None, view
 
 
 def _dit(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
@@ -133,15 +133,15 @@ def _text(config: Mapping, network: Network, channels: int, darkest: float) -> t
         scale = 7.5 if request.guidance is None else request.guidance
 
         def guided(denoise, cond):
-            told, null = {**cond}, cond["null_tokens"]
-            del told["null_tokens"]
-            return guidance.classifier_free(guidance.replacing(tokens=null), scale)(denoise, told)
+            conditional, null = {**cond}, cond["null_tokens"]
+            del conditional["null_tokens"]
+            return guidance.classifier_free(guidance.replacing(tokens=null), scale)(denoise, conditional)
 
         return guided
 
     texts = conditions.arrays(missing, tokens=(None, features), null_tokens=(None, features))
 
-    def ask(num, given):
+    def sample_condition(num, given):
         (cond,) = texts(num, given)
         long, null = cond["tokens"].shape[1], cond["null_tokens"].shape[1]
         if long != null:
@@ -149,10 +149,14 @@ def _text(config: Mapping, network: Network, channels: int, darkest: float) -> t
         return (cond,)
 
     classes = config.get("num_class_embeds")
-    return conditions.joined(label=conditions.labels(classes), rest=ask) if classes else ask, guide, views.latents()
+    return (
+        conditions.joined(label=conditions.labels(classes), rest=sample_condition) if classes else sample_condition,
+        guide,
+        views.latents(),
+    )
 
 
-def _beside(model, read: Callable, ask: Ask, shape: tuple[int, int, int]) -> tuple:
+def _beside(model, read: Callable, sample_condition: SampleCondition, shape: tuple[int, int, int]) -> tuple:
     """A network that is shown more channels than it says, how to read it, and what it is told: those, of `shape`."""
 
     def missing(num):
@@ -161,11 +165,13 @@ def _beside(model, read: Callable, ask: Ask, shape: tuple[int, int, int]) -> tup
             f"--condition FILE.npz with beside, float [N, {', '.join(map(str, shape))}]"
         )
 
-    told = conditions.joined(beside=conditions.arrays(missing, beside=shape), rest=ask)
-    return Beside(model), lambda: {"network": read()}, told
+    combined = conditions.joined(beside=conditions.arrays(missing, beside=shape), rest=sample_condition)
+    return Beside(model), lambda: {"network": read()}, combined
 
 
-def _controlled(network: Network, component, name: str, variant: str, ask: Ask, shape) -> tuple:
+def _controlled(
+    network: Network, component, name: str, variant: str, sample_condition: SampleCondition, shape
+) -> tuple:
     """The network with a ControlNet, how to read both, and what they are told."""
     steering = files.component(name, variant)
     other = loading.build(steering.config, steering.weights)
@@ -179,8 +185,8 @@ def _controlled(network: Network, component, name: str, variant: str, ask: Ask, 
     def read():
         return {"unet": network.read(component.weights), "control": other.read(steering.weights)}
 
-    told = conditions.joined(hint=conditions.arrays(missing, hint=wanted), rest=ask)
-    return Controlled(network.model, hint), read, told  # type: ignore[arg-type]  # a U-Net, or it has no ControlNet
+    combined = conditions.joined(hint=conditions.arrays(missing, hint=wanted), rest=sample_condition)
+    return Controlled(network.model, hint), read, combined  # type: ignore[arg-type]  # a U-Net, or it has no ControlNet
 
 
 # ---- How it is drawn.
@@ -219,49 +225,49 @@ def _samplers(
     usually = {"DDPMScheduler": num, "ScoreSdeVeScheduler": num, "LCMScheduler": 4}
     usual = scheduler.get("steps", usually.get(scheduler["_class_name"], 1 if single else 50))
 
-    def apply(params, *told):
-        return model.apply({"params": params}, *told)
+    def apply(params, *inputs):
+        return model.apply({"params": params}, *inputs)
 
     # Only DDPM's own scheduler knows of variances; where a network learned one, ancestral steps take that.
     certain = variances.posterior(how.schedule)
     own = how.variance if scheduler["_class_name"] == "DDPMScheduler" else certain
 
-    def walk(
+    def chain(
         sampler: Callable,
         variance: Callable = certain,
         steps: int = usual,
         bounds: tuple = how.transforms,
         grid: Callable = how.grid,
     ) -> Callable:
-        def down(request: SampleRequest) -> Walk:
+        def down(request: SampleRequest) -> Chain:
             if guide is not None and request.classifier is not None:
                 raise InputError("this model is guided by what it is told itself; leave --classifier out")
             times = _grid_up_to(steps, grid) if request.steps is None else grid(request.steps)
-            return Walk(sampler(request), times, (*bounds, variance), guide and guide(request))
+            return Chain(sampler(request), times, (*bounds, variance), guide and guide(request))
 
         return down
 
-    walks = {"published": without_eta(walk(lambda request: how.sampler, own, bounds=how.own))}
+    chains = {"published": without_eta(chain(lambda request: how.sampler, own, bounds=how.own))}
     if single:
-        return drawn_by(walks, apply, how.parameterization, how.process, shape)
+        return drawn_by(chains, apply, how.parameterization, how.process, shape)
     # As diffusers' pipelines have it, a bound of x0 leaves the noise alone.
-    walks["ddim"] = walk(
+    chains["ddim"] = chain(
         lambda request: samplers.ddim(how.schedule, request.eta or 0.0, *how.transforms),
         steps=min(50, num),
         bounds=(),
     )
-    walks["dpmpp_2m"] = without_eta(walk(lambda request: samplers.dpmpp_2m(how.schedule), steps=min(20, num)))
+    chains["dpmpp_2m"] = without_eta(chain(lambda request: samplers.dpmpp_2m(how.schedule), steps=min(20, num)))
     ancestral = samplers.ancestral(processes.gaussian(how.schedule))
-    walks["ancestral"] = without_eta(walk(lambda request: ancestral, how.variance, num))
+    chains["ancestral"] = without_eta(chain(lambda request: ancestral, how.variance, num))
     if how.schedule.alpha(_grid_up_to(usual, how.grid)[0]) > 0:
         # Elsewhere, as of a flow, nothing is left of the data where its chain starts.
-        walks["plms"] = without_eta(walk(lambda request: samplers.plms(how.schedule), steps=min(50, num)))
-    others = {} if how.anywhere is None else _between(walk, apply, how, shape, doubled)
-    return drawn_by(walks, apply, how.parameterization, how.process, shape) | others
+        chains["plms"] = without_eta(chain(lambda request: samplers.plms(how.schedule), steps=min(50, num)))
+    others = {} if how.anywhere is None else _between(chain, apply, how, shape, doubled)
+    return drawn_by(chains, apply, how.parameterization, how.process, shape) | others
 
 
-def _between(walk: Callable, apply: Apply, how: Sampling, shape, doubled: bool) -> dict[str, Callable]:
-    """k-diffusion's samplers that look between the entries of a table; `walk` as in `_samplers`."""
+def _between(chain: Callable, apply: Apply, how: Sampling, shape, doubled: bool) -> dict[str, Callable]:
+    """k-diffusion's samplers that look between the entries of a table; `chain` as in `_samplers`."""
     assert how.anywhere is not None
     schedule, said, last = how.anywhere
     if doubled:
@@ -273,15 +279,15 @@ def _between(walk: Callable, apply: Apply, how: Sampling, shape, doubled: bool) 
     def fast(request: SampleRequest) -> samplers.Sampler:
         return samplers.dpm_fast(schedule, (request.steps or 30) - 1)
 
-    walks = {
-        "dpmpp_sde": walk(lambda request: samplers.dpmpp_sde(schedule), steps=min(20, round(1 / last))),
+    chains = {
+        "dpmpp_sde": chain(lambda request: samplers.dpmpp_sde(schedule), steps=min(20, round(1 / last))),
         # As many looks as steps are asked for, the last of them in the step to 0.
-        "dpm_fast": walk(fast, steps=30, grid=lambda steps: levels((steps - 1) // 3 + 2)),
+        "dpm_fast": chain(fast, steps=30, grid=lambda steps: levels((steps - 1) // 3 + 2)),
         # Its steps are its own: these are where it stops, for a film to look.
-        "dpm_adaptive": walk(lambda request: samplers.dpm_adaptive(schedule), steps=2, grid=levels),
+        "dpm_adaptive": chain(lambda request: samplers.dpm_adaptive(schedule), steps=2, grid=levels),
     }
-    walks = {name: without_eta(down) for name, down in walks.items()}
-    return drawn_by(walks, apply, said, how.process, shape)
+    chains = {name: without_eta(down) for name, down in chains.items()}
+    return drawn_by(chains, apply, said, how.process, shape)
 
 
 def _grid_up_to(most: int, grid: Callable) -> np.ndarray:
@@ -307,7 +313,7 @@ def _with_variance(how: Sampling, said: int, channels: int, scheduler: Mapping) 
         return how
     if said != 2 * channels or scheduler.get("prediction_type", "epsilon") != "epsilon":
         raise InputError(f"a network that says {said} channels of {channels} is not known")
-    _, learned = improved.said(how.schedule, scheduler.get("num_train_timesteps", 1000))
+    _, learned = improved.parameterizations_of(how.schedule, scheduler.get("num_train_timesteps", 1000))
     return how._replace(parameterization=learned)
 
 

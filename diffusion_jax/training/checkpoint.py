@@ -58,7 +58,7 @@ class _Found(NamedTuple):
     step: int
     items: dict
     manifest: dict
-    said: str
+    complaint: str
     lost: int
     damaged: list[int]
 
@@ -142,15 +142,15 @@ class Checkpoints:
         found = self._newest(_items(template))
         if found is None:
             return None
-        step, items, meta, said, lost, damaged = found
+        step, items, meta, complaint, lost, damaged = found
         if meta.get("held") != self._held:
             raise InputError(
                 f"checkpoint {step} in {self.directory} was trained beside other held arrays than those of now; "
                 "restore held.safetensors from a copy, or begin from it in another work directory: --from"
             )
-        if said:
+        if complaint:
             again = f"{lost} steps are made again" if lost else "no step is lost"
-            self._report(f"{said}; going on from step {step}: {again}")
+            self._report(f"{complaint}; going on from step {step}: {again}")
         if lead and damaged:
             moved = [self._set_aside(other) for other in damaged]
             self._report(f"moved to {moved[0].parent}: {', '.join(folder.name for folder in moved)}")
@@ -178,8 +178,8 @@ class Checkpoints:
             found = self._newest({item: template})
             if found is None:
                 raise InputError(f"there is no checkpoint in {self.directory}; train first, or check --workdir")
-            if found.said:
-                self._report(f"{found.said}; taking that of step {found.step}")
+            if found.complaint:
+                self._report(f"{found.complaint}; taking that of step {found.step}")
             return found.step, found.items[item]
         steps = self.steps()
         if step not in steps:
@@ -240,12 +240,12 @@ class Checkpoints:
                     bad[step] = f"checkpoint {step} in {self.directory} is damaged ({error})"
                 continue
             newest = ledger.newest if ledger else max([step, *bad])
-            said = [*bad.values()]
+            complaint = [*bad.values()]
             if newest > step and newest not in bad:
-                said.append(f"checkpoint {newest} in {self.directory} is gone")
+                complaint.append(f"checkpoint {newest} in {self.directory} is gone")
             if ledger is None and manifest.DIGEST in meta and not self._ledger_file.exists():
-                said.append(f"{self._ledger_file} is gone, so that newer checkpoints are not missed")
-            return _Found(step, items, meta, "; ".join(said), max(0, newest - step), [*bad])
+                complaint.append(f"{self._ledger_file} is gone, so that newer checkpoints are not missed")
+            return _Found(step, items, meta, "; ".join(complaint), max(0, newest - step), [*bad])
         if bad:
             some = "; ".join([*bad.values()][:3])
             raise InputError(
@@ -297,9 +297,10 @@ class Checkpoints:
                 raise self._other(step, name, other, before)
 
     def _other(self, step: int, name: str, difference: str, before) -> InputError:
-        said = "".join(f"{line}; " for line in before)
+        complaints = "".join(f"{line}; " for line in before)
         return InputError(
-            f"{said}checkpoint {step} in {self.directory} is of another network or optimiser ({name}{difference}); "
+            f"{complaints}checkpoint {step} in {self.directory} is of another network or optimiser "
+            f"({name}{difference}); "
             "train with what it was made with, or in another work directory"
         )
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from diffusion_jax.core.protocols import Ask, Loss, Report, Run, Source
+from diffusion_jax.core.protocols import Loss, Report, Run, SampleCondition, Source
 from diffusion_jax.data import conditions
 from diffusion_jax.data.views import View
-from diffusion_jax.diffusion.training_times import Times
+from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.training.averages import Average
 
 
@@ -25,7 +25,7 @@ class SampleRequest(NamedTuple):
       guidance: scale of the guidance, or None for the sampler's own default.
       classifier: None, or `(x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`, to guide a model without labels.
       report: None, or `report(share)`, called on the host now and then while the chain runs, with how much is done.
-      whole: `params -> params`, done anew for each call of the network: gathers what is spread over devices.
+      gather: `params -> params`, done anew for each call of the network: gathers what is spread over devices.
     """
 
     batch: int
@@ -35,7 +35,7 @@ class SampleRequest(NamedTuple):
     classifier: Callable | None = None
     run: Run | None = None
     report: Report | None = None
-    whole: Callable = lambda params: params
+    gather: Callable = lambda params: params
 
 
 class Drawable(NamedTuple):
@@ -43,14 +43,14 @@ class Drawable(NamedTuple):
 
     Attributes:
       samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`). The first is the default.
-      ask: what samples are told (`Experiment.ask`).
+      sample_condition: what samples are told (`Experiment.sample_condition`).
       view: how they are kept and shown.
       load: `() -> (params, about, folder)`: reads the parameters from their files, says for a person which they are,
         and where the samples of a sampler go by default, `name -> Path`.
     """
 
     samplers: Mapping[str, Callable]
-    ask: Ask
+    sample_condition: SampleCondition
     view: View
     load: Callable
 
@@ -63,7 +63,7 @@ class Experiment(NamedTuple):
       init: `key -> params`.
       loss: `(keys [b], params, batch, context) -> (loss per example [b], info)`, with `context` a `losses.Context`;
         batches come from `source`.
-      times: how the times t are drawn (`training_times`).
+      times: how the times t are drawn (`time_sampling`).
       optimizer: an optax transformation.
       ema_decay: of the moving average of the parameters.
       source: `split -> random-access source` (`data.sources`) of "train" or "test"; the first is trained on.
@@ -72,12 +72,12 @@ class Experiment(NamedTuple):
         There is none where nothing can be drawn.
       preview: `batch -> sample_fn(params, keys, *cond)`, a quick look during training.
       view: how samples are kept and shown (`views`).
-      ask: `(num, given) -> ()` or `(cond,)`, what `num` samples are told, [num, ...] each, from what a person gave:
-        name -> array, possibly nothing (`conditions`).
+      sample_condition: `(num, given) -> ()` or `(cond,)`: the condition of `num` samples, arrays [num, ...], from
+        the user's arrays by name, which may be none (`conditions`).
       start: `params -> params`, what a new run starts from, given random parameters; outside of any compiled
         function, so that it may read files.
       clean: `batch -> x0 [B, ...]`, the data as the process takes it.
-      told: `batch -> ()` or `batch -> (cond,)`: what the network is told of each example.
+      condition: `batch -> ()` or `batch -> (cond,)`: what the network is told of each example.
       likelihoods: name -> (`steps or None -> likelihood_fn(params, keys [B], x0, *cond)`), which returns a NamedTuple
         with `total` [B], bits an entry, and more (`likelihood.Bound`).
       solved: those of them that solve an equation to a tolerance: name -> (`tolerance -> likelihood_fn`).
@@ -102,10 +102,10 @@ class Experiment(NamedTuple):
     samplers: Mapping[str, Callable]
     preview: Callable | None
     view: View
-    ask: Ask = conditions.nothing
+    sample_condition: SampleCondition = conditions.nothing
     start: Callable = lambda params: params
     clean: Callable = lambda batch: batch
-    told: Callable = lambda batch: ()
+    condition: Callable = lambda batch: ()
     likelihoods: Mapping[str, Callable] = MappingProxyType({})
     solved: Mapping[str, Callable] = MappingProxyType({})
     log_prob: Callable | None = None

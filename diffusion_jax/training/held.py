@@ -48,13 +48,13 @@ def digest(tree: Mapping) -> str | None:
     """SHA-256 of names, types, shapes and CRC-32 of the arrays; None where there are none."""
     if not jax.tree.leaves(tree):
         return None
-    said = [sorted(of(tree).items()) for of in (manifest.kinds, manifest.checksums)]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    listed = [sorted(of(tree).items()) for of in (manifest.kinds, manifest.checksums)]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def _read(path: Path) -> dict:
     stored = safetensors_file.load(path)
-    told = stored.pop(DIGEST, None)
+    kept_digest = stored.pop(DIGEST, None)
     tree: dict = {}
     for name, array in stored.items():
         *folders, last = name.split("/")
@@ -62,7 +62,7 @@ def _read(path: Path) -> dict:
         for folder in folders:
             place = place.setdefault(folder, {})
         place[last] = np.asarray(array)
-    if told is None or np.asarray(told).tobytes().hex() != digest(tree):
+    if kept_digest is None or np.asarray(kept_digest).tobytes().hex() != digest(tree):
         raise InputError(f"{path} is damaged; restore it from a copy, or start again in another work directory")
     return tree
 

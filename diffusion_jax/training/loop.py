@@ -25,9 +25,9 @@ from diffusion_jax.training import fork, held, interrupt, metrics, snapshots
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.experiment import Experiment
 from diffusion_jax.training.hooks import Hook
-from diffusion_jax.training.judge import Judge
-from diffusion_jax.training.looks import Looks
 from diffusion_jax.training.metrics import Log
+from diffusion_jax.training.periodic import Periodic
+from diffusion_jax.training.quick_eval import QuickEval
 from diffusion_jax.training.state import TrainState, init_state
 from diffusion_jax.training.step import check_parts, make_train_step
 from diffusion_jax.training.workdir import Parent, claim, locked, parent_of
@@ -98,8 +98,8 @@ def fit(
     # What a new run begins with may be read from files: what is wrong with them is said before anything is written.
     begins = None if _has_begun(workdir) else first()
     looking = config.log.evaluate_every and config.log.evaluate_num and parallel.joins
-    judge = Judge(experiment, config, workdir, parallel.drawing()) if looking else None
-    looks = Looks(experiment, config, workdir, parallel, judge)
+    quick_eval = QuickEval(experiment, config, workdir, parallel.sampling()) if looking else None
+    periodic = Periodic(experiment, config, workdir, parallel, quick_eval)
     with locked(workdir, jax.process_index()):
         if jax.process_index() == 0:
             claim(workdir, config, config_file, parent, fixed)
@@ -117,11 +117,11 @@ def fit(
             stream.set_state(position)
             state = parallel.hold(state)
             _announce(state, source, config, reached)
-            if state.step < config.train.steps or looks.missing(int(state.step)):
+            if state.step < config.train.steps or periodic.missing(int(state.step)):
                 every = [Hook(config.log.snapshot_every, partial(_keep_averages, experiment, workdir)), *hooks]
                 kept = parallel.place(holding)
                 state = _run(
-                    experiment, config, workdir, parallel, checkpoints, state, kept, stream, looks, writers, every
+                    experiment, config, workdir, parallel, checkpoints, state, kept, stream, periodic, writers, every
                 )
     return state
 
@@ -174,7 +174,7 @@ def _template(experiment: Experiment) -> TrainState:
 
 
 def _run(
-    experiment, config, workdir, parallel, checkpoints, state, kept, stream, looks, writers, hooks
+    experiment, config, workdir, parallel, checkpoints, state, kept, stream, periodic, writers, hooks
 ) -> TrainState:
     lead = jax.process_index() == 0
     start, total = int(state.step), config.train.steps
@@ -197,11 +197,11 @@ def _run(
     step, position = start, None
     with interrupt.listening() as stop:
         try:
-            told = _open(workdir, writers) if lead else []
+            opened = _open(workdir, writers) if lead else []
             size, rates = config.train.batch_size, experiment.rates
-            with Log(told, start, total, config.log.every, size, rates, shown=lead) as log:
-                if looks.missing(start):  # the run was ended after its checkpoint and before they were there
-                    looks.take(log, start, state.ema)
+            with Log(opened, start, total, config.log.every, size, rates, shown=lead) as log:
+                if periodic.missing(start):  # the run was ended after its checkpoint and before they were there
+                    periodic.take(log, start, state.ema)
                 for call, steps in enumerate(plan, 1):
                     taken, damage = _taken(batches, len(steps))
                     if taken:
@@ -227,7 +227,7 @@ def _run(
                         checkpoints.save(state, position)
                     if stopping:
                         break
-                    looks.take(log, step, state.ema)
+                    periodic.take(log, step, state.ema)
             checkpoints.wait()
         except (RunError, jax.errors.JaxRuntimeError) as error:
             if isinstance(error, jax.errors.JaxRuntimeError):
@@ -242,8 +242,8 @@ def _run(
     if stop.signal is not None:
         line(f"stopped by signal {stop.signal} and saved at step {step}; the same command goes on from there")
         raise SystemExit(128 + stop.signal)
-    if looks.preview and lead:
-        line(f"samples during training: {looks.preview.directory}")
+    if periodic.preview and lead:
+        line(f"samples during training: {periodic.preview.directory}")
     return state
 
 

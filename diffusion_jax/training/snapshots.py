@@ -158,8 +158,8 @@ def _name(sigma_rel: float, step: int) -> str:
 
 def _digest(sigma_rel: float, step: int, arrays: Iterable[str], sums) -> np.ndarray:
     """uint8 [32]: SHA-256 of what the file says of itself."""
-    said = [sigma_rel, step, [*arrays], None if sums is None else np.asarray(sums).tolist()]
-    return np.frombuffer(hashlib.sha256(json.dumps(said).encode()).digest(), np.uint8)
+    identity = [sigma_rel, step, [*arrays], None if sums is None else np.asarray(sums).tolist()]
+    return np.frombuffer(hashlib.sha256(json.dumps(identity).encode()).digest(), np.uint8)
 
 
 def _shapes(arrays: Iterable[tuple[str, Any]]) -> dict[str, tuple]:

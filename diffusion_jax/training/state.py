@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffusion_jax.diffusion.training_times import Times
+from diffusion_jax.diffusion.time_sampling import Times
 
 
 class TrainState(NamedTuple):
@@ -19,7 +19,7 @@ class TrainState(NamedTuple):
       params: the network's parameters, float32.
       ema: their exponential moving average, of the same structure; what samples are drawn with.
       optimizer: the optimiser's state.
-      memory: what the drawing of times remembers (`training_times.Times`); often ().
+      memory: what the drawing of times remembers (`time_sampling.Times`); often ().
       averages: further averages of the parameters, name -> the same structure (`Experiment.averages`); often none.
     """
 

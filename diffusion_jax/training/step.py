@@ -11,7 +11,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Loss
 from diffusion_jax.diffusion.losses import Context
-from diffusion_jax.diffusion.training_times import Times
+from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.parallel.replicated import MAPPED, Shares
 from diffusion_jax.training.averages import Average, exponential, update
 from diffusion_jax.training.state import TrainState

@@ -61,13 +61,13 @@ def claim(
     """
     stored_file = workdir / "config.json"
     values = configs.to_json(config)
-    told = {}
+    record = {}
     if parent is not None:
-        told["parent"] = parent._asdict() | {"differs": _differing(values_of(Path(parent.workdir)), values)}
+        record["parent"] = parent._asdict() | {"differs": _differing(values_of(Path(parent.workdir)), values)}
     if stored_file.exists():
         ours = configs.flatten(values)
         before = _read(stored_file)
-        told = {"parent": before["parent"]} if "parent" in before else {}
+        record = {"parent": before["parent"]} if "parent" in before else {}
         stored = configs.completed(configs.flatten(before["config"]), ours)
         different = [
             f"{key if key in ours else short(key)} = {short(stored.get(key))} there, {short(ours.get(key))} here"
@@ -80,7 +80,7 @@ def claim(
                 f"{workdir} belongs to another config ({'; '.join(different[:SHOWN])}{more}); "
                 f"give the values it was started with, or go on with these elsewhere: --from {workdir} --workdir NEW"
             )
-    text = json.dumps({"config_file": str(config_file or ""), "config": values} | told, indent=1) + "\n"
+    text = json.dumps({"config_file": str(config_file or ""), "config": values} | record, indent=1) + "\n"
     files.write(stored_file, lambda file: file.write(text.encode()))
 
 
@@ -121,11 +121,11 @@ def parent_of(workdir: Path) -> Parent | None:
     """
     if not (workdir / "config.json").exists():
         return None
-    told = _read(workdir / "config.json").get("parent")
-    if told is None:
+    record = _read(workdir / "config.json").get("parent")
+    if record is None:
         return None
     try:
-        folder, step, fresh = (told[name] for name in Parent._fields)
+        folder, step, fresh = (record[name] for name in Parent._fields)
         return Parent(Text().take(folder), Whole(0, MOST).take(step), Truth().take(fresh))
     except REFUSALS as error:
         raise InputError(f"the parent that {workdir / 'config.json'} names is damaged; restore the file") from error

@@ -83,8 +83,8 @@ class TensorBoard:
         self._events.close()
 
     def _write(self, step: int, parts):
-        told = Summary(value=[value for part in parts for value in part.value])
-        self._events.write_event(Event(wall_time=time.time(), step=step, summary=told))
+        summary = Summary(value=[value for part in parts for value in part.value])
+        self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
 
     def _save(self):
         self._events.flush()
@@ -100,8 +100,8 @@ class Lines:
     def scalars(self, step: int, values: Mapping[str, float]):
         """A line; none where the last was just now, but for that of the last step."""
         if step == self._total or time.monotonic() - self._last > SECONDS:
-            said = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-            line(f"step {step:,} of {self._total:,}: {said}")
+            text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            line(f"step {step:,} of {self._total:,}: {text}")
             self._last = time.monotonic()
 
     def picture(self, step: int, name: str, image: np.ndarray):

@@ -44,17 +44,17 @@ CALLS = (1, 10)  # steps a call
 SIDE = "experiments.benchmarks.flat_ours"
 
 
-def measure_input(ask, examples, repeats: int) -> list[dict]:
+def measure_input(sample_condition, examples, repeats: int) -> list[dict]:
     """Per number of `examples` {"examples", "loader", "alone", "fed", "waiting": lists}, repetitions taking turns.
 
-    `ask` is a `shared.Side` of `flat_ours.Input`, or a function that answers like it.
+    `sample_condition` is a `shared.Side` of `flat_ours.Input`, or a function that answers like it.
     """
     results = [{"examples": n, "loader": [], "alone": [], "fed": [], "waiting": []} for n in examples]
     for _ in range(repeats):
         for result in results:
-            result["loader"].append(ask("loader", result["examples"]))
-            result["alone"].append(ask("alone"))
-            speed, waiting = ask("fed", result["examples"])
+            result["loader"].append(sample_condition("loader", result["examples"]))
+            result["alone"].append(sample_condition("alone"))
+            speed, waiting = sample_condition("fed", result["examples"])
             result["fed"].append(speed)
             result["waiting"].append(waiting)
     return results
@@ -75,9 +75,11 @@ def input_table(inputs: dict[str, list[dict]]) -> str:
 def dispatch_table(dispatches: dict[int, dict[str, dict]], arrays: int) -> str:
     """`dispatches`: number of devices -> what is called -> seconds as of `flat_ours.Dispatch`."""
     rows = [["called", "devices", "returns, ms", "thread, ms", "done, ms"]]
-    for way in next(iter(dispatches.values())):
+    for chain in next(iter(dispatches.values())):
         for devices, ways in dispatches.items():
-            rows.append([way, str(devices), *(spread([1e3 * s for s in seconds]) for seconds in ways[way].values())])
+            rows.append(
+                [chain, str(devices), *(spread([1e3 * s for s in seconds]) for seconds in ways[chain].values())]
+            )
     return f"DISPATCH: milliseconds of the host for one step on a state of {arrays} arrays\n{shared.table(rows)}"
 
 
@@ -95,19 +97,19 @@ def main(arguments: list[str] | None = None):
     if "input" in options.parts:
         record["input"] = {}
         for size, (batch, steps, examples) in tqdm(INPUT.items(), unit="size", dynamic_ncols=True):
-            ask = side("input", size=size, batch=batch, steps=steps)
-            record["input"][size] = measure_input(ask, examples, options.repeats)
+            sample_condition = side("input", size=size, batch=batch, steps=steps)
+            record["input"][size] = measure_input(sample_condition, examples, options.repeats)
         print(f"\n{input_table(record['input'])}", flush=True)
     if "dispatch" in options.parts:
         record["dispatch"] = {}
         for devices in tqdm(DEVICES, unit="process", dynamic_ncols=True):
-            ask = side("dispatch", devices=devices, repeats=10 * options.repeats)
-            ways = {"least": ask("least")}
+            sample_condition = side("dispatch", devices=devices, repeats=10 * options.repeats)
+            ways = {"least": sample_condition("least")}
             for most in CALLS:
                 for name, fsdp in (("pmap", False), ("fsdp", True)):
-                    ways[f"{name}, {most} a call"] = ask("step", fsdp, most)
+                    ways[f"{name}, {most} a call"] = sample_condition("step", fsdp, most)
             record["dispatch"][devices] = ways
-        print(f"\n{dispatch_table(record['dispatch'], ask('arrays'))}", flush=True)
+        print(f"\n{dispatch_table(record['dispatch'], sample_condition('arrays'))}", flush=True)
     if options.json:
         shared.write_json(options.json, options, **record)
     print(f"{time.perf_counter() - started:.0f} s", flush=True)

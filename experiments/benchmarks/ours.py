@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffusion_jax.app import cpu, drawing
+from diffusion_jax.app import cpu, sampling
 from diffusion_jax.core import rng
 from diffusion_jax.diffusion import samplers
 from diffusion_jax.parallel import calls
@@ -46,7 +46,7 @@ class Ours:
         self._train_steps, self._shard = parallel.train_steps(self._plain_step, self._most), parallel.shard
         self._batch = {name: drawn(options.batch, x) for name, x in experiment.example.items()}
         keys = rng.per_example(jax.random.key(0), jnp.arange(options.batch))
-        self._given = keys, *experiment.ask(options.batch, {})
+        self._given = keys, *experiment.sample_condition(options.batch, {})
 
         def last_step(sampler, times, denoise, x, keys):
             return samplers.solve(sampler, times[-2:], denoise, x, keys)
@@ -56,7 +56,7 @@ class Ours:
         # As `sample` draws, but on one GPU at most, as the peer does; and in equal parts.
         cores = jax.local_devices() if self._device.platform == "cpu" else [self._device]
         devices = cores[: math.gcd(len(cores), options.batch)]
-        split = drawing.spread(self._state.ema, options.batch, devices=devices)
+        split = sampling.spread(self._state.ema, options.batch, devices=devices)
         self._params = split.hold(self._state.ema)
 
         def sampler(task):

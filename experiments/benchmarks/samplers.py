@@ -166,7 +166,7 @@ def memory_table(options, programs: dict) -> str:
         rows.append(
             [
                 name,
-                *(f"{way[n]['memory'] / 2**20:.2f}" for way in (solve, film) for n in chains),
+                *(f"{chain[n]['memory'] / 2**20:.2f}" for chain in (solve, film) for n in chains),
                 f"{solve[chains[-1]]['coefficients'] / 2**10:.1f}",
             ]
         )
@@ -223,7 +223,7 @@ def doubts(programs: dict, abouts: list[dict], speeds: list[dict]) -> list[str]:
         if grown:
             found.append(f"{what} differ with the number of steps: {', '.join(grown)}")
     times = [result["seconds"] for results in speeds for result in results.values()]
-    times += [p["seconds"] for way in programs.values() for by_steps in way.values() for p in by_steps.values()]
+    times += [p["seconds"] for chain in programs.values() for by_steps in chain.values() for p in by_steps.values()]
     differing = sum(map(unsteady, times))
     if differing:
         found.append(

@@ -32,7 +32,7 @@ class Chain(NamedTuple):
     transforms: Sequence[Callable] = ()
 
 
-def chain(name: str, steps: int) -> Chain:
+def chain_of(name: str, steps: int) -> Chain:
     """The sampler `name` of `samplers.SAMPLERS`, on a grid of `steps` steps."""
     return CHAINS[name](steps)
 
@@ -161,7 +161,7 @@ class Ours:
             evaluations = self._steps
             compiled = _compiled(self._network_alone, self._params, self._key)[0]
         else:
-            evaluations = chain(name, self._steps).evaluations
+            evaluations = chain_of(name, self._steps).evaluations
             compiled = self._program(name, self._steps, "solve")[1]
         self._ready[name] = compiled
         return {"evaluations": evaluations, "finite": bool(np.isfinite(compiled(self._params, self._key)).all())}
@@ -174,7 +174,7 @@ class Ours:
 
     def sample_fn(self, name: str, steps: int, run: str = "solve") -> Callable:
         """`(params, key) -> images`, as `make_sample_fn` says."""
-        way = chain(name, steps)
+        chain = chain_of(name, steps)
         runs = {
             "solve": samplers.solve,
             "film": functools.partial(samplers.film, frames=steps),
@@ -182,21 +182,21 @@ class Ours:
         }
         return samplers.make_sample_fn(
             self._apply,
-            way.parameterization,
-            way.process,
-            way.sampler,
-            way.times,
+            chain.parameterization,
+            chain.process,
+            chain.sampler,
+            chain.times,
             self._batch,
             self._shape,
-            way.transforms,
+            chain.transforms,
             runs[run],
         )
 
     def _program(self, name, steps, run):
         compiled, trace, compile_ = _compiled(self.sample_fn(name, steps, run), self._params, self._key)
         memory = compiled.memory_analysis()
-        times = chain(name, steps).times
-        plan = chain(name, steps).sampler.plan(times[:-1], times[1:])
+        times = chain_of(name, steps).times
+        plan = chain_of(name, steps).sampler.plan(times[:-1], times[1:])
         return {
             "seconds": trace + compile_,
             "tracing": trace,

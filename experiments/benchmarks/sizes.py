@@ -15,12 +15,12 @@ from diffusion_jax.diffusion import (
     processes,
     samplers,
     schedules,
+    time_sampling,
     timesteps,
-    training_times,
     variances,
 )
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Method, Walk, compose
+from diffusion_jax.methods.compose import Chain, Method, compose
 from diffusion_jax.models.blocks.conditioning import LabelEmbedding
 from diffusion_jax.models.transformers import dit
 from diffusion_jax.training.experiment import Experiment, SampleRequest
@@ -51,9 +51,9 @@ def table() -> Table:
     return Table(schedule, processes.gaussian(schedule), said)
 
 
-def heun(request: SampleRequest) -> Walk:
+def heun(request: SampleRequest) -> Chain:
     """Two evaluations a step and one in the last; nothing is clipped."""
-    return Walk(samplers.heun(table().schedule), timesteps.uniform(request.steps, TABLE))
+    return Chain(samplers.heun(table().schedule), timesteps.uniform(request.steps, TABLE))
 
 
 def unet(module, variance: str) -> Callable[[bool], Size]:
@@ -67,7 +67,7 @@ def unet(module, variance: str) -> Callable[[bool], Size]:
         config.model.bfloat16 = bfloat16
         method = module.build(config).method
         match = {"model": config.model.to_dict(), "variance": variance, "clip": True}
-        return Size(config, compose(config, method._replace(walks={**method.walks, "heun": heun})), match)
+        return Size(config, compose(config, method._replace(chains={**method.chains, "heun": heun})), match)
 
     return make
 
@@ -82,11 +82,11 @@ def dit_b2(bfloat16: bool) -> Size:
     schedule, process, said = table()
     null = guidance.replacing(label=imagenet256_dit.CLASSES)
 
-    def walk(process, grid, variance):
-        return lambda request: Walk(samplers.ancestral(process), grid(request.steps, TABLE), (variance(schedule),))
+    def chain(process, grid, variance):
+        return lambda request: Chain(samplers.ancestral(process), grid(request.steps, TABLE), (variance(schedule),))
 
     method = Method(
-        pixels.told_labels(pixels.latents(config, source=None), imagenet256_dit.CLASSES),
+        pixels.with_labels(pixels.latents(config, source=None), imagenet256_dit.CLASSES),
         model=dit.B(
             patch=config.model.patch,
             out_channels=config.data.shape[-1],
@@ -96,10 +96,10 @@ def dit_b2(bfloat16: bool) -> Size:
         process=process,
         parameterization=said,
         loss=lambda *parts: losses.withholding(losses.simple(*parts), null, WITHHELD),
-        times=training_times.independent(training_times.table(TABLE)),
-        walks={
-            "ancestral": walk(process, timesteps.uniform, variances.fixed_large),
-            "ddim": walk(processes.gaussian(schedule, processes.ddim(0.0)), timesteps.leading, variances.posterior),
+        times=time_sampling.independent(time_sampling.table(TABLE)),
+        chains={
+            "ancestral": chain(process, timesteps.uniform, variances.fixed_large),
+            "ddim": chain(processes.gaussian(schedule, processes.ddim(0.0)), timesteps.leading, variances.posterior),
             "heun": heun,
         },
         preview="ddim",

@@ -44,7 +44,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax.app import cli, opened
+from diffusion_jax.app import cli, resolve
 from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.loop import fit
@@ -138,7 +138,7 @@ class Run:
     def sampled(self, copy: Path) -> tuple[str, str]:
         """What drawing with the averaged parameters comes to."""
         return self._outcome(
-            lambda: opened.parameters(copy, self.experiment), lambda step: self.saved[step][0]["ema"]
+            lambda: resolve.parameters(copy, self.experiment), lambda step: self.saved[step][0]["ema"]
         )
 
     def _outcome(self, read: Callable, saved: Callable) -> tuple[str, str]:

@@ -38,7 +38,7 @@ import numpy as np
 from diffusion_jax import pretrained
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import numpy_files, sources
-from diffusion_jax.evaluation import kept, protocol, references
+from diffusion_jax.evaluation import image_store, protocol, references
 from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.pretrained.formats import files
 from experiments.strangers import data, weights
@@ -85,7 +85,7 @@ def all_arrays(path) -> None:
 
 def images(path) -> None:
     """What an evaluation reads of `--images`."""
-    found = kept.of_path(path)
+    found = image_store.of_path(path)
     found.sha256()
     found.some(10)
 

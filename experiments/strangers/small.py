@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.core import rng
 from diffusion_jax.data import views
-from diffusion_jax.diffusion import training_times
+from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.training import averages
 from diffusion_jax.training.experiment import Experiment
 
@@ -77,7 +77,7 @@ def build(config) -> Experiment:
         example={"points": jax.ShapeDtypeStruct((2,), np.float32)},
         init=_init,
         loss=_loss,
-        times=training_times.loss_aware(num=4, kept=2),
+        times=time_sampling.loss_aware(num=4, kept=2),
         optimizer=optax.adam(config.train.learning_rate),
         ema_decay=0.9,
         source=lambda split: _Points(),

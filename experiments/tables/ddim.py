@@ -15,7 +15,7 @@ variance (docs/tables.md has all). On two busy CPU cores the rows of 5, 10 and 2
 long as those of 50, and half of those of 100.
 """
 
-from diffusion_jax.app import cli, cpu, opened
+from diffusion_jax.app import cli, cpu, resolve
 from diffusion_jax.diffusion import processes, samplers, timesteps, variances
 from diffusion_jax.training.experiment import SampleRequest
 from experiments.tables import shared
@@ -37,7 +37,7 @@ def main(arguments: list[str]):
     """The command `python -m experiments.tables.ddim`."""
     options = _parser().parse_args(arguments)
     run = shared.opened_run(options)
-    make = run.experiment.samplers[opened.sampler(run.experiment, "ddim")]
+    make = run.experiment.samplers[resolve.sampler(run.experiment, "ddim")]
     num, schedule, grid = run.config.diffusion.timesteps, shared.schedule_of(run), GRIDS[options.grid]
     for steps in options.steps:
         grid(steps, num)  # refuses numbers that it cannot have
@@ -54,19 +54,19 @@ def main(arguments: list[str]):
     ways["fixed large"] = shared.otherwise(make, fixed_large), None
     weights = run.averaged()
     cells = [
-        Cell(row, f"{steps} steps", way, SampleRequest(1, steps, eta), weights)
-        for row, (way, eta) in ways.items()
+        Cell(row, f"{steps} steps", chain, SampleRequest(1, steps, eta), weights)
+        for row, (chain, eta) in ways.items()
         for steps in options.steps
     ]
-    judge = shared.Judge(options, run.experiment)
-    table = judge.table(f"ddim, {options.grid}", cells)
+    criterion = shared.Criterion(options, run.experiment)
+    table = criterion.table(f"ddim, {options.grid}", cells)
     print(f"{shared.METRIC} of {options.num} images, {options.workdir}, {options.grid} grid\n")
     print(shared.markdown("", table))
     paper = {row: {f"{n} steps": x for n, x in zip(PAPER_STEPS, found, strict=True)} for row, found in PAPER.items()}
     print("\nThe paper's FID of 50,000 images, CIFAR-10\n")
     print(shared.markdown("", paper))
     subject = {"table": "ddim", "grid": options.grid, "weights": weights.about, "weights_sha256": weights.sha256}
-    shared.write(options, subject, judge.protocol(), shared.flat(table))
+    shared.write(options, subject, criterion.protocol(), shared.flat(table))
 
 
 def _parser():

@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from diffusion_jax.app import cli, cpu, opened
+from diffusion_jax.app import cli, cpu, resolve
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.training import averages
 from diffusion_jax.training.experiment import SampleRequest
@@ -34,20 +34,20 @@ def main(arguments: list[str]):
         raise InputError(f"--train-steps {options.train_steps} must be at least 1")
     averages.named(options.rates, options.profiles)  # refuses what is out of range
     run = shared.opened_run(options)
-    make = run.experiment.samplers[opened.sampler(run.experiment, options.sampler)]
+    make = run.experiment.samplers[resolve.sampler(run.experiment, options.sampler)]
     request = SampleRequest(1, options.steps)
     make(request)
-    judge = shared.Judge(options, run.experiment)
+    criterion = shared.Criterion(options, run.experiment)
     averaged, raw = trained(run, options.train_steps, options.rates, options.profiles)
     cells = [
         Cell(name, f"{options.train_steps} steps", make, request, shared.weights(params, name))
         for name, params in {**averaged, "raw": raw}.items()
     ]
-    table = judge.table(f"ema, {opened.sampler(run.experiment, options.sampler)}", cells)
+    table = criterion.table(f"ema, {resolve.sampler(run.experiment, options.sampler)}", cells)
     print(f"{shared.METRIC} of {options.num} images, config of {options.workdir}\n")
     print(shared.markdown("decay", table))
     subject = {"table": "ema", "sampler": options.sampler, "steps": options.steps, "train_steps": options.train_steps}
-    shared.write(options, subject, judge.protocol(), shared.flat(table))
+    shared.write(options, subject, criterion.protocol(), shared.flat(table))
 
 
 def trained(

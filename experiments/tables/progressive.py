@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from diffusion_jax.app import cli, cpu, drawing
+from diffusion_jax.app import cli, cpu, sampling
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
@@ -141,7 +141,7 @@ def estimates(options, experiment, params) -> np.ndarray:
 
         request = SampleRequest(num, options.steps, report=report)
         progressive = shared.otherwise(make, estimating)
-        frames = drawing.film(progressive, params, keys, experiment.ask(num, {}), request)
+        frames = sampling.film(progressive, params, keys, experiment.sample_condition(num, {}), request)
     # The first picture of a film is the noise, of which nothing has been estimated yet.
     return experiment.view.strip(jax.tree.map(lambda x: x[1:], frames))
 

@@ -40,13 +40,13 @@ def main(arguments: list[str]):
                 cells.append(Cell(name, f"{budget} evaluations", make, SampleRequest(1, steps), weights))
     if not cells:
         raise InputError("no sampler takes a step with so few evaluations; give larger --evaluations")
-    judge = shared.Judge(options, run.experiment)
-    table = judge.table("samplers", cells)
+    criterion = shared.Criterion(options, run.experiment)
+    table = criterion.table("samplers", cells)
     print(f"{shared.METRIC} of {options.num} images, {options.workdir}\n")
     print(shared.markdown("", table))
     subject = {"table": "samplers", "weights": weights.about, "weights_sha256": weights.sha256}
     steps = {f"{cell.row}, {cell.column}": cell.request.steps for cell in cells}
-    shared.write(options, subject, judge.protocol(), shared.flat(table), steps=steps)
+    shared.write(options, subject, criterion.protocol(), shared.flat(table), steps=steps)
 
 
 def chosen(run: Run, names: list[str] | None) -> dict:
@@ -83,8 +83,8 @@ def affordable(experiment: Experiment, make, budget: int) -> int:
 
 def evaluations(experiment: Experiment, make, steps: int) -> int:
     """How often a walk of `steps` steps asks the network, counted."""
-    way = shared.way(experiment, make, steps)
-    x, said = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (way.x, way.estimate))
+    chain = shared.chain(experiment, make, steps)
+    x, said = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (chain.x, chain.estimate))
     calls = []
 
     def denoise(x, t):
@@ -92,7 +92,7 @@ def evaluations(experiment: Experiment, make, steps: int) -> int:
         return said
 
     with jax.disable_jit():  # so that each of the loop's steps, and only the branch taken, is seen
-        samplers.solve(way.sampler, way.times, denoise, x, jax.random.split(jax.random.key(0), 1))
+        samplers.solve(chain.sampler, chain.times, denoise, x, jax.random.split(jax.random.key(0), 1))
     return len(calls)
 
 

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax.app import drawing, opened
+from diffusion_jax.app import resolve, sampling
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 from diffusion_jax.diffusion import processes, samplers
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.evaluation import extractors, frechet, kept, protocol, streaming
+from diffusion_jax.evaluation import extractors, frechet, image_store, protocol, streaming
 from diffusion_jax.evaluation.extractors import FEATURES
 from diffusion_jax.training import workdir
 from diffusion_jax.training.experiment import Experiment, SampleRequest
@@ -54,7 +54,7 @@ class Run(NamedTuple):
 
     def averaged(self) -> Weights:
         """The averaged parameters of its newest checkpoint."""
-        step, params = opened.parameters(self.folder, self.experiment)
+        step, params = resolve.parameters(self.folder, self.experiment)
         return weights(params, f"averaged parameters of step {step}")
 
 
@@ -86,7 +86,7 @@ class Cell(NamedTuple):
     weights: Weights
 
 
-class Judge:
+class Criterion:
     """Draws sets of images, keeps them, and gives their Fréchet distance to the training images.
 
     Images are kept in `WORKDIR/tables/images`, a folder a set, so that a killed table goes on where it was. They are
@@ -106,11 +106,11 @@ class Judge:
         if options.num < 2 or options.batch < 1:
             raise InputError(f"--num {options.num} must be at least 2 and --batch {options.batch} at least 1")
         self._options, self._images = options, experiment.view.images
-        self._cond = experiment.ask(options.num, {})
+        self._cond = experiment.sample_condition(options.num, {})
         root = rng.stream(jax.random.key(options.seed), "sample")
         self._keys = rng.per_example(root, jnp.arange(options.num))
         self._extractor = extractors.named(options.extractor)
-        self._reference = kept.of_source(experiment.source("train"), "train images")
+        self._reference = image_store.of_source(experiment.source("train"), "train images")
         self._real = self._moments(self._reference)
 
     def table(self, title: str, cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
@@ -139,20 +139,20 @@ class Judge:
         options, request = self._options, cell.request
         of = [title, cell.row, cell.column, request.steps, request.eta, cell.weights.sha256]
         key = hashlib.sha256(json.dumps([*of, options.num, options.batch, options.seed]).encode()).hexdigest()[:12]
-        parts = kept.Parts(options.workdir / "tables" / "images" / key, options.num, options.batch)
+        parts = image_store.Parts(options.workdir / "tables" / "images" / key, options.num, options.batch)
         missing = parts.missing()
         there = options.num - sum(min(options.batch, options.num - start) for start in missing)
         if there:
             line(f"{cell.row}, {cell.column}: {there} images are there already, in {parts.folder}")
         if missing:
-            drawn = drawing.batches(
+            drawn = sampling.batches(
                 cell.make, cell.weights.params, self._keys, self._cond, request, options.batch, missing
             )
             for start, some in drawn:
                 parts.add(start, self._images(some))
         return frechet.distance(self._real, self._moments(parts.images(f"{cell.row}, {cell.column}")))
 
-    def _moments(self, images: kept.Images) -> frechet.Moments:
+    def _moments(self, images: image_store.Images) -> frechet.Moments:
         return streaming.moments(self._extractor, images.parts(), total=images.count)[FEATURES]
 
 
@@ -188,7 +188,7 @@ class Way(NamedTuple):
     estimate: Any
 
 
-def way(experiment: Experiment, make: Callable, steps: int | None = None) -> Way:
+def chain(experiment: Experiment, make: Callable, steps: int | None = None) -> Way:
     """How `make` (one of the experiment's samplers, or `otherwise` of one) walks; nothing is computed."""
     found = []
 
@@ -200,7 +200,7 @@ def way(experiment: Experiment, make: Callable, steps: int | None = None) -> Way
 
     params = jax.eval_shape(experiment.init, jax.random.key(0))
     sample_fn = make(SampleRequest(1, steps, run=look))
-    jax.eval_shape(sample_fn, params, jax.random.key(0), *experiment.ask(1, {}))
+    jax.eval_shape(sample_fn, params, jax.random.key(0), *experiment.sample_condition(1, {}))
     return found[0]
 
 
@@ -270,7 +270,7 @@ def write(options, subject: Mapping[str, Any], how: Mapping[str, Any], metrics: 
     Args:
       options: of `add_run`.
       subject: what was measured; the work directory and the seed are added.
-      how: the protocol, as `Judge.protocol` gives it.
+      how: the protocol, as `Criterion.protocol` gives it.
       metrics: name -> number.
       more: further parts of the report.
     """

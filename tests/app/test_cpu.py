@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion_jax.app import cpu, drawing
+from diffusion_jax.app import cpu, sampling
 
 pytestmark = pytest.mark.slow
 
@@ -109,5 +109,5 @@ def test_as_many_devices_as_the_user_asks_for():
 def test_a_batch_is_spread_over_the_devices_that_it_keeps_busy(size, mebibytes, devices):
     """9 examples over 8 devices are 2 each for 5 of them; all copies of the parameters take at most a gibibyte."""
     params = {"kernel": np.broadcast_to(np.float32(0), (mebibytes, 2**18))}
-    assert drawing.spread(params, size).devices == jax.devices()[:devices]
-    assert drawing.spread(params, size, fsdp=True).devices == jax.devices()
+    assert sampling.spread(params, size).devices == jax.devices()[:devices]
+    assert sampling.spread(params, size, fsdp=True).devices == jax.devices()

@@ -6,7 +6,7 @@ import pytest
 from flax import traverse_util
 
 from diffusion_jax import sample, train
-from diffusion_jax.app import opened
+from diffusion_jax.app import resolve
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources
 from diffusion_jax.diffusion import guidance, losses
@@ -23,7 +23,7 @@ def get_config():
     return guided.with_guidance(tiny.get_config())
 
 def build(config):
-    data = pixels.told_labels(pixels.data(config, sources.digits), 10)
+    data = pixels.with_labels(pixels.data(config, sources.digits), 10)
     return guided.build(config, data, 10, pixels.unet(config, 2, embed={"label": LabelEmbedding(11)}))
 """,
     "classifier": """
@@ -31,7 +31,7 @@ def get_config():
     return tiny.get_config()
 
 def build(config):
-    data = pixels.told_labels(pixels.data(config, sources.digits), 10)
+    data = pixels.with_labels(pixels.data(config, sources.digits), 10)
     return classifier.build(config, data, Classifier(pixels.unet(config), 10))
 """,
     "control": """
@@ -39,7 +39,7 @@ def get_config():
     return control.with_base(tiny.get_config())
 
 def build(config):
-    data = pixels.told_edges(pixels.data(config, sources.digits))
+    data = pixels.with_edges(pixels.data(config, sources.digits))
     return control.build(config, data, pixels.unet(config))
 """,
 }
@@ -86,14 +86,14 @@ def test_labels_are_followed_and_kept(runs, tmp_path):
 
 
 def test_numbers_on_a_command_line_are_arrays():
-    np.testing.assert_array_equal(opened.numbers("label=3,8")["label"], [3, 8])
-    assert opened.numbers("label=3")["label"].dtype == np.int64
-    thick = opened.numbers("thick=0.5,1")["thick"]
+    np.testing.assert_array_equal(resolve.numbers("label=3,8")["label"], [3, 8])
+    assert resolve.numbers("label=3")["label"].dtype == np.int64
+    thick = resolve.numbers("thick=0.5,1")["thick"]
     assert thick.dtype == np.float32
     np.testing.assert_array_equal(thick, [0.5, 1.0])
-    assert opened.numbers("a/b=3.npz") == opened.numbers("hints.npz") == {}
+    assert resolve.numbers("a/b=3.npz") == resolve.numbers("hints.npz") == {}
     with pytest.raises(InputError, match="give numbers"):
-        opened.numbers("thick=nan")
+        resolve.numbers("thick=nan")
 
 
 def test_a_classifier_guides_a_model_without_labels(runs, tmp_path):

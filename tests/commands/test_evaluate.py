@@ -20,7 +20,7 @@ from diffusion_jax.core.errors import InputError, NotFiniteError
 from diffusion_jax.data import images, sources
 from diffusion_jax.diffusion import parameterizations, schedules
 from diffusion_jax.diffusion.likelihood import adaptive
-from diffusion_jax.evaluation import extractors, frechet, kept, protocol, quality, report
+from diffusion_jax.evaluation import extractors, frechet, image_store, protocol, quality, report
 from diffusion_jax.methods import likelihoods
 from tests import tiny, tiny_flow
 from tests.commands.test_cli import run
@@ -180,27 +180,32 @@ def test_images_of_a_folder_are_of_one_size(digits, tmp_path):
         Image.new("RGB", (8, 8), (9, 8, 7)).save(tmp_path / f"{name}.png")
     Image.new("L", (8, 8), 5).save(tmp_path / "a.png")
     (tmp_path / "._000.png").write_bytes(b"what another system left")
-    assert kept.of_path(tmp_path).some(2)[:, 0, 0].tolist() == [[5, 5, 5], [9, 8, 7]]
+    assert image_store.of_path(tmp_path).some(2)[:, 0, 0].tolist() == [[5, 5, 5], [9, 8, 7]]
     Image.new("RGB", (64, 66)).save(tmp_path / "grid.png")
     with pytest.raises(InputError, match=r"images of 2 sizes in .*a.png of 8 x 8, .*grid.png of 64 x 66; remove"):
-        kept.of_path(tmp_path)
+        image_store.of_path(tmp_path)
 
 
 def test_the_hash_of_images_does_not_depend_on_their_parts():
     images = np.arange(1100, dtype=np.uint8).reshape(-1, 1, 1, 1)
 
     def of(*sizes):
-        return kept.Images(1100, lambda: iter(np.split(images, np.cumsum(sizes))), "").sha256()
+        return image_store.Images(1100, lambda: iter(np.split(images, np.cumsum(sizes))), "").sha256()
 
-    assert of(500, 500) == of() == of(7, 493, 499, 2) != kept.Images(1100, lambda: iter([images[::-1]]), "").sha256()
+    assert (
+        of(500, 500)
+        == of()
+        == of(7, 493, 499, 2)
+        != image_store.Images(1100, lambda: iter([images[::-1]]), "").sha256()
+    )
 
 
 def test_features_are_seen_by_no_other_process(digits, tmp_path):
-    found = quality.features(extractors.digits(), kept.of_path(digits / "test.npz"), tmp_path)
-    again = quality.features(extractors.digits(), kept.of_path(digits / "train.npz"), tmp_path)
+    found = quality.features(extractors.digits(), image_store.of_path(digits / "test.npz"), tmp_path)
+    again = quality.features(extractors.digits(), image_store.of_path(digits / "train.npz"), tmp_path)
     assert not list(tmp_path.iterdir())  # neither has a name in the folder
     assert (found["features"] != again["features"]).any()
-    alone = quality.features(extractors.digits(), kept.of_path(digits / "test.npz"), tmp_path)
+    alone = quality.features(extractors.digits(), image_store.of_path(digits / "test.npz"), tmp_path)
     np.testing.assert_array_equal(found["features"], alone["features"])
 
 
@@ -272,7 +277,7 @@ def test_a_likelihood_that_is_not_finite_is_named_where_it_arises(part, place, s
         return made(*(table[x0] for table in tables))
 
     experiment = SimpleNamespace(
-        example={"image": None}, clean=lambda batch: batch["image"], told=lambda batch: (), source=None
+        example={"image": None}, clean=lambda batch: batch["image"], condition=lambda batch: (), source=None
     )
     source = [{"image": np.int32(i)} for i in range(7)]
     with pytest.raises(NotFiniteError, match=said):
@@ -375,7 +380,7 @@ def test_a_metric_that_is_not_finite_is_named_and_not_written(tmp_path):
 
 
 def test_parts_are_checked_and_never_taken_for_others(tmp_path, capsys):
-    parts = kept.Parts(tmp_path, 5, 2)
+    parts = image_store.Parts(tmp_path, 5, 2)
     assert parts.missing() == [0, 2, 4]
     for start, count in ((0, 2), (2, 2), (4, 1)):
         parts.add(start, np.full((count, 2, 2, 1), start, np.uint8))
@@ -392,7 +397,9 @@ def test_parts_are_checked_and_never_taken_for_others(tmp_path, capsys):
         assert "images_00000002.npz" in capsys.readouterr().err
     parts.add(2, np.full((2, 2, 2, 1), 9, np.uint8))
     assert parts.missing() == []
-    assert kept.Parts(tmp_path, 5, 5).missing() == [0]  # the first part of another division is not that of this one
+    assert image_store.Parts(tmp_path, 5, 5).missing() == [
+        0
+    ]  # the first part of another division is not that of this one
 
 
 def test_a_digest_sees_every_byte_and_place():

@@ -21,7 +21,7 @@ from diffusion_jax.data import sources
 from diffusion_jax.diffusion import samplers, timesteps
 from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.methods import ddpm
-from diffusion_jax.methods.compose import Walk, compose
+from diffusion_jax.methods.compose import Chain, compose
 from diffusion_jax.training import loop, optimizers, workdir
 from diffusion_jax.training.experiment import SampleRequest
 from experiments import configs_page
@@ -71,7 +71,7 @@ def test_a_config_builds_and_says_how_to_run_it(path):
     losses, info = jax.eval_shape(experiment.loss, keys, params, batch, context)
     assert {leaf.shape for leaf in (losses, *info.values())} == {(2,)}
     for make in experiment.samplers.values():
-        drawn = jax.eval_shape(make(SampleRequest(batch=2)), params, keys, *experiment.ask(2, {}))
+        drawn = jax.eval_shape(make(SampleRequest(batch=2)), params, keys, *experiment.sample_condition(2, {}))
         assert {leaf.shape[0] for leaf in jax.tree.leaves(drawn)} == {2}
     # What a work directory stores gives the same values back.
     assert config.from_json(module.get_config(), config.to_json(chosen)).to_dict() == chosen.to_dict()
@@ -243,14 +243,14 @@ def test_a_part_of_a_method_is_changed_by_replacing_it():
     method = ddpm.method(values, sources.digits)
 
     def heun(request):
-        return Walk(samplers.heun(method.schedule), timesteps.uniform(request.steps or 25, 1000))
+        return Chain(samplers.heun(method.schedule), timesteps.uniform(request.steps or 25, 1000))
 
     def slow(train):
         return optimizers.Optimizer(optax.sgd(1e-3), {"learning_rate": lambda number: 1e-3})
 
-    experiment = compose(values, method._replace(walks={**method.walks, "heun": heun}, optimizer=slow))
+    experiment = compose(values, method._replace(chains={**method.chains, "heun": heun}, optimizer=slow))
     assert [*experiment.samplers] == ["ancestral", "ddim", "heun"]
-    assert experiment.method.walks["heun"] is heun
+    assert experiment.method.chains["heun"] is heun
     params = jax.eval_shape(experiment.init, jax.random.key(0))
     assert not jax.tree.leaves(jax.eval_shape(experiment.optimizer.init, params))
     drawn = jax.eval_shape(experiment.samplers["heun"](SampleRequest(2)), params, jax.random.key(0))

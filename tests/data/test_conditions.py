@@ -14,26 +14,26 @@ def test_nothing_is_told_and_nothing_may_be():
 
 
 def test_labels_come_in_turn():
-    ask = conditions.labels(3)
-    (default,) = ask(7, {})
+    sample_condition = conditions.labels(3)
+    (default,) = sample_condition(7, {})
     np.testing.assert_array_equal(default["label"], [0, 1, 2, 0, 1, 2, 0])
     assert default["label"].dtype == np.int32
-    np.testing.assert_array_equal(ask(3, {"label": np.array([2, 0])})[0]["label"], [2, 0, 2])
+    np.testing.assert_array_equal(sample_condition(3, {"label": np.array([2, 0])})[0]["label"], [2, 0, 2])
     with_null = conditions.labels(3, null=3)(2, {"label": np.array(3)})
     np.testing.assert_array_equal(with_null[0]["label"], [3, 3])  # the one that tells nothing
 
 
 def test_several_things_are_told():
-    ask = conditions.joined(
+    sample_condition = conditions.joined(
         label=conditions.labels(3), rest=conditions.arrays(lambda num: {}, hint=(1,), tokens=(None, 2))
     )
     given = {"label": np.array([2]), "hint": np.ones((1, 1)), "tokens": np.ones((1, 4, 2))}
-    (cond,) = ask(2, given)
+    (cond,) = sample_condition(2, given)
     assert {name: x.shape for name, x in cond.items()} == {"label": (2,), "hint": (2, 1), "tokens": (2, 4, 2)}
     with pytest.raises(InputError, match="no label 3"):
-        ask(2, given | {"label": np.array([3])})
+        sample_condition(2, given | {"label": np.array([3])})
     with pytest.raises(InputError, match="takes no condition 'seed', only hint, tokens"):
-        ask(2, given | {"seed": np.array([3])})
+        sample_condition(2, given | {"seed": np.array([3])})
 
 
 def default(num):
@@ -41,9 +41,9 @@ def default(num):
 
 
 def test_arrays_are_repeated_and_missing_ones_have_a_default():
-    ask = conditions.arrays(default, tokens=(None, 8), hint=(8, 8, 1))
+    sample_condition = conditions.arrays(default, tokens=(None, 8), hint=(8, 8, 1))
     tokens = np.arange(2 * 5 * 8, dtype=np.float64).reshape(2, 5, 8)
-    (cond,) = ask(3, {"tokens": tokens})
+    (cond,) = sample_condition(3, {"tokens": tokens})
     np.testing.assert_array_equal(cond["tokens"], tokens[[0, 1, 0]])
     assert cond["tokens"].dtype == np.float32
     assert cond["hint"].shape == (3, 8, 8, 1)
@@ -64,7 +64,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("ask", "given", "said"), WRONG, ids=[said for *_, said in WRONG])
-def test_what_cannot_be_told(ask, given, said):
+@pytest.mark.parametrize(("sample_condition", "given", "said"), WRONG, ids=[said for *_, said in WRONG])
+def test_what_cannot_be_told(sample_condition, given, said):
     with pytest.raises(InputError, match=said):
-        ask(4, given)
+        sample_condition(4, given)

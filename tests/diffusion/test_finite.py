@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.app import drawing
+from diffusion_jax.app import sampling
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import Gaussian, draw
 from diffusion_jax.core.errors import InputError, RunError
@@ -131,7 +131,7 @@ def made(request: SampleRequest, apply, sampler):
 def draws(apply, params, sampler=ANCESTRAL):
     keys = rng.per_example(rng.root(0), jnp.arange(16))
     make = lambda request: made(request, apply, sampler)  # noqa: E731
-    return drawing.draw(make, params, keys, (), SampleRequest(1), 8, quiet=True)
+    return sampling.draw(make, params, keys, (), SampleRequest(1), 8, quiet=True)
 
 
 def test_a_sample_that_is_not_finite_is_an_error_that_names_the_step():
@@ -165,7 +165,7 @@ def test_pixels_that_are_not_finite_are_never_written(tmp_path):
         with pytest.raises(RunError, match="1 of 16 values"):
             images.to_uint8(broken)
         with pytest.raises(RunError, match="not finite"):
-            drawing.keep(tmp_path, views.pictures(), broken, ())
+            sampling.keep(tmp_path, views.pictures(), broken, ())
     assert not list(tmp_path.iterdir())
 
 

@@ -69,7 +69,9 @@ def means(x, cond, t):
 @pytest.mark.parametrize("schedule", [SCHEDULE, schedules.flow(), schedules.edm(10.0)], ids=["vp", "flow", "edm"])
 def test_the_true_classifier_makes_the_unconditional_denoiser_conditional(schedule):
     x, cond = points()
-    unconditional = guidance.given(lambda *told: denoise(*told, schedule=schedule), {"label": jnp.full(len(x), NONE)})
+    unconditional = guidance.conditioned(
+        lambda *told: denoise(*told, schedule=schedule), {"label": jnp.full(len(x), NONE)}
+    )
     guide = guidance.classifier(schedule, lambda x, t: log_prob(x, t, cond["label"], schedule=schedule))
     guided = jax.jit(guide(unconditional))
     far = 0.0
@@ -84,7 +86,7 @@ def test_the_true_classifier_makes_the_unconditional_denoiser_conditional(schedu
 def test_nothing_is_added_where_nothing_is_left_of_the_data():
     x, cond = points()
     cosine = schedules.cosine()
-    plain = guidance.given(lambda *told: denoise(*told, schedule=cosine), cond)
+    plain = guidance.conditioned(lambda *told: denoise(*told, schedule=cosine), cond)
     guided = guidance.classifier(cosine, lambda x, t: log_prob(x, t, cond["label"], schedule=cosine))(plain)
     np.testing.assert_array_equal(guided(x, np.array(1.0)).mean, plain(x, np.array(1.0)).mean)
 
@@ -94,7 +96,7 @@ def test_a_classifier_in_ddim_is_algorithm_2():
     x, cond = points()
     t, s = 0.6, 0.4
     slope = jax.jit(jax.grad(lambda x: log_prob(x, t, cond["label"]).sum()))(x)
-    plain = guidance.given(denoise, {"label": jnp.full(len(x), NONE)})
+    plain = guidance.conditioned(denoise, {"label": jnp.full(len(x), NONE)})
     keys = jax.random.split(jax.random.key(0), len(x))
     for scale in (2.5, jnp.linspace(0, 3, len(x))):
         eps = gaussian.eps_from_x0(SCHEDULE, x, plain(x, t).mean, t)
@@ -144,7 +146,7 @@ def test_the_chains_of_a_classifier_draw_the_conditional_law(make):
         return log_prob(x, t, label)
 
     def drawn(sampler, transform):
-        plain = guidance.given(denoise, {"label": jnp.full(num, NONE)})
+        plain = guidance.conditioned(denoise, {"label": jnp.full(num, NONE)})
         x = jax.random.normal(jax.random.key(1), (num, 2))
         keys = jax.random.split(jax.random.key(0), num)
         walk = jax.jit(lambda x: samplers.solve(sampler, grid, transform(plain), x, keys))
@@ -453,9 +455,9 @@ def test_a_guided_chain_is_one_pure_function():
 
     got = guided(scale)
     assert traces == [(8, 2)]
-    plain = jax.jit(sample_fn(guidance.given))(0.9, jax.random.key(0), cond)
+    plain = jax.jit(sample_fn(guidance.conditioned))(0.9, jax.random.key(0), cond)
     np.testing.assert_allclose(got[1], plain[1], rtol=1e-4, atol=1e-5)
-    unconditional = jax.jit(sample_fn(guidance.given))(0.9, jax.random.key(0), {"label": jnp.full(4, NONE)})
+    unconditional = jax.jit(sample_fn(guidance.conditioned))(0.9, jax.random.key(0), {"label": jnp.full(4, NONE)})
     np.testing.assert_allclose(got[0], unconditional[0], rtol=1e-4, atol=1e-5)
     assert np.abs(got - plain).max() > 0.05
 

@@ -164,11 +164,11 @@ def test_score_entropy_under_masks_is_mdlm_term_by_term(x64):
     ratios = losses_discrete.to_log_ratios(alpha, pi, read)
     sedd = losses_discrete.sedd(apply, ratios, process, alpha, pi)
 
-    def judged(loss, bias):
+    def of_criterion(loss, bias):
         terms = losses.integrand(loss)(keys, bias, x0, t)
         return terms.mean(), terms
 
-    for_bias = jax.jit(jax.grad(judged, argnums=1, has_aux=True), static_argnums=0)
+    for_bias = jax.jit(jax.grad(of_criterion, argnums=1, has_aux=True), static_argnums=0)
     (slope, terms), (slope_sedd, terms_sedd) = for_bias(mdlm, jnp.zeros(K)), for_bias(sedd, jnp.zeros(K))
     np.testing.assert_allclose(terms_sedd, terms, rtol=1e-11)
     np.testing.assert_allclose(slope_sedd, slope, rtol=1e-10)

@@ -110,11 +110,11 @@ def test_the_bound_teaches_the_optimal_variance(x64, step):
     t, s = step / T, (step - 1) / T
     x0, noise, x_t, weight = quadrature(t)
     eps = gaussian.eps_from_x0(SCHEDULE, x_t, exact(x_t, t).mean, t)
-    judge = losses_bound.bound(LEARNED, PROCESS, T)
+    criterion = losses_bound.bound(LEARNED, PROCESS, T)
 
     def cost(v):
         output = jnp.concatenate([eps, jnp.full_like(eps, v)], axis=-1)
-        return jnp.sum(weight * judge(output, x0, noise, x_t, jnp.full(len(x0), t)))
+        return jnp.sum(weight * criterion(output, x0, noise, x_t, jnp.full(len(x0), t)))
 
     # The best variance is known: what of x_s is open given x_t. Where is that v?
     best = PROCESS.bridge(t, s)(exact(x_t, t), x_t).var[0, 0]
@@ -151,8 +151,8 @@ def test_the_hybrid_teaches_the_mean_by_l_simple_alone(x64):
     hybrid = losses_bound.hybrid(EPS, LEARNED, PROCESS, T, weight=0.01)
     simple, bound = losses.squared_error(EPS), losses_bound.bound(LEARNED, PROCESS, T)
 
-    def slope(judge, output):
-        return jax.grad(lambda output: judge(output, *arguments).sum())(output)
+    def slope(criterion, output):
+        return jax.grad(lambda output: criterion(output, *arguments).sum())(output)
 
     got = slope(hybrid, output)
     assert np.isfinite(got).all()

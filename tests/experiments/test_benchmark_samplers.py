@@ -48,7 +48,7 @@ def simple(monkeypatch, ours):
 
 
 @pytest.fixture
-def ask(ours):
+def sample_condition(ours):
     """Answers as a `benchmark.Side` does, in this process."""
     return lambda method, *arguments: getattr(ours, method)(*arguments)
 
@@ -63,11 +63,11 @@ def test_network_evaluations_are_counted_right(ours, simple, name):
         images = ours.sample_fn(name, 3)(None, jax.random.key(0))
     assert images.shape == (BATCH, 2, 2, 1)
     assert jnp.isfinite(images).all()
-    assert len(simple) == samplers_ours.chain(name, 3).evaluations
+    assert len(simple) == samplers_ours.chain_of(name, 3).evaluations
 
 
-def test_programs_do_not_grow_and_their_controls_do(options, simple, ask):
-    programs = benchmark.measure_programs(options, ask)
+def test_programs_do_not_grow_and_their_controls_do(options, simple, sample_condition):
+    programs = benchmark.measure_programs(options, sample_condition)
     solve, film = ([programs[run]["euler"][n] for n in CHAINS] for run in ("solve", "film"))
     assert solve[0]["instructions"] == solve[1]["instructions"]
     assert solve[0]["memory"] == solve[1]["memory"]
@@ -78,18 +78,20 @@ def test_programs_do_not_grow_and_their_controls_do(options, simple, ask):
     assert unrolled[8]["instructions"] >= unrolled[2]["instructions"] + 6  # one or more a step
     assert "+0" in benchmark.compile_table(options, programs)
     assert "film, 5" in benchmark.memory_table(options, programs)
-    assert benchmark.doubts(programs, [ask("about")], []) == []
+    assert benchmark.doubts(programs, [sample_condition("about")], []) == []
     programs["solve"]["euler"][5]["instructions"] += 1
-    assert "instructions differ" in benchmark.doubts(programs, [ask("about")], [])[0]
+    assert "instructions differ" in benchmark.doubts(programs, [sample_condition("about")], [])[0]
 
 
-def test_speed_of_ours_alone_and_beside_another(options, ask):
-    speeds = benchmark.measure_speed(options, [ask])
+def test_speed_of_ours_alone_and_beside_another(options, sample_condition):
+    speeds = benchmark.measure_speed(options, [sample_condition])
     assert speeds[0]["euler"]["evaluations"] == 3
     assert speeds[0]["euler"]["finite"]
-    assert "euler" in benchmark.speed_table(options, [ask("about")], speeds)
+    assert "euler" in benchmark.speed_table(options, [sample_condition("about")], speeds)
     twice = {name: result | {"seconds": [2 * s for s in result["seconds"]]} for name, result in speeds[0].items()}
-    assert "2.00 (2.00 to 2.00)" in benchmark.speed_table(options, [ask("about")] * 2, [speeds[0], twice])
+    assert "2.00 (2.00 to 2.00)" in benchmark.speed_table(
+        options, [sample_condition("about")] * 2, [speeds[0], twice]
+    )
 
 
 def test_help_and_wrong_numbers(capsys):

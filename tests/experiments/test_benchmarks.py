@@ -235,10 +235,10 @@ def test_a_source_of_any_length_and_the_table(tiny):
     assert len(source) == 10**9
     assert source[10**9 - 1]["image"].shape == (8, 8, 1)
 
-    def ask(method, *_):
+    def sample_condition(method, *_):
         return {"loader": 100.0, "alone": 10.0, "fed": (9.0, 0.25)}[method]
 
-    measured = flat.measure_input(ask, (10, 1000), 2)
+    measured = flat.measure_input(sample_condition, (10, 1000), 2)
     assert "0.90 (0.90 to 0.90)  25 (25 to 25)" in flat.input_table({"digits": measured})
     seconds = {name: [0.002, 0.002] for name in ("return", "thread", "done")}
     said = flat.dispatch_table({devices: {"least": seconds, "fsdp": seconds} for devices in (1, 8)}, 459)

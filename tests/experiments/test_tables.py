@@ -13,7 +13,7 @@ from flax import linen as nn
 from PIL import Image
 
 from diffusion_jax import config, evaluate, make_sample_fn, train
-from diffusion_jax.app import drawing, opened
+from diffusion_jax.app import resolve, sampling
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import Gaussian
 from diffusion_jax.core.errors import InputError
@@ -133,7 +133,7 @@ def test_the_quadratic_grid_is_walked(run, ddim_table, folder, tmp_path):
 def distance(run, make, steps, eta=None):
     """The Fréchet distance to the training digits of what `make` draws, all in one call."""
     keys = rng.per_example(rng.stream(jax.random.key(0), "sample"), jnp.arange(NUM))
-    drawn = drawing.draw(make, run.averaged().params, keys, (), SampleRequest(1, steps, eta), NUM)
+    drawn = sampling.draw(make, run.averaged().params, keys, (), SampleRequest(1, steps, eta), NUM)
     real = np.stack([example["image"] for example in sources.digits("train")])
     features = [extractors.digits().features(x)["features"] for x in (real, images.to_uint8(drawn))]
     return frechet.distance(*map(frechet.moments, features))
@@ -232,7 +232,7 @@ def test_a_film_of_estimates_ends_on_the_sample(run):
     """The last step of DDPM's chain arrives at its estimate; on the way an estimate is what the network said."""
     make, params = run.experiment.samplers["ancestral"], run.averaged().params
     keys = jax.random.split(jax.random.key(1), 4)
-    film = drawing.film(shared.otherwise(make, progressive.estimating), params, keys, (), SampleRequest(4, 5))
+    film = sampling.film(shared.otherwise(make, progressive.estimating), params, keys, (), SampleRequest(4, 5))
     sample = jax.jit(make(SampleRequest(4, 5)))(params, keys)
     np.testing.assert_allclose(film[-1], sample, atol=1e-5)
     assert film.shape == (6, 4, 8, 8, 1)
@@ -241,8 +241,8 @@ def test_a_film_of_estimates_ends_on_the_sample(run):
         return Gaussian(jnp.full_like(x, t))
 
     times = timesteps.linear(4, first=0.8)
-    walk = progressive.estimating(samplers.heun(schedules.flow()), times, denoise)
-    shown = samplers.film(*walk, jnp.zeros((1, 2)), keys[:1], frames=4)[1]
+    chain = progressive.estimating(samplers.heun(schedules.flow()), times, denoise)
+    shown = samplers.film(*chain, jnp.zeros((1, 2)), keys[:1], frames=4)[1]
     np.testing.assert_allclose(shown[1:, 0, 0], times[:-1], rtol=1e-6)
 
 
@@ -258,7 +258,7 @@ def ema_table(folder, tmp_path_factory):
 def test_averages_are_those_of_one_unchanged_training(folder, run, ema_table):
     averages, raw = ema.trained(run, 2, [0, 0.5, 0.9999])  # there already
     same = partial(jax.tree.map, np.testing.assert_array_equal)
-    same(raw, opened.parameters(folder, run.experiment, "params")[1])
+    same(raw, resolve.parameters(folder, run.experiment, "params")[1])
     same(averages["0"], raw)
     template = jax.eval_shape(run.experiment.init, jax.random.key(0))
     with Checkpoints(folder / "tables" / "ema_0_0.5_0.9999" / "checkpoints") as checkpoints:

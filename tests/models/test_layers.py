@@ -11,8 +11,8 @@ from diffusion_jax.models.blocks.layers import (
     AttentionBlock,
     Downsample,
     Dropout,
+    LayerContext,
     ResBlock,
-    Told,
     Upsample,
     group_norm,
     sinusoid,
@@ -74,7 +74,7 @@ def test_group_norm_has_epsilon_1e_6():
 def test_kernels_start_uniform_and_last_ones_at_all_but_zero():
     """Variance 1 / mean(fan in, fan out), bound sqrt(3) deviations; last layers 1e-10 of it."""
     x, embedding = jnp.zeros((1, 4, 4, 32)), jnp.zeros((1, 128))
-    res = jax.jit(ResBlock(64).init)(jax.random.key(0), x, Told(embedding))["params"]
+    res = jax.jit(ResBlock(64).init)(jax.random.key(0), x, LayerContext(embedding))["params"]
     attention = jax.jit(AttentionBlock().init)(jax.random.key(1), x)["params"]
     fans = {
         "conv_0": (res["conv_0"], 9 * (32 + 64) / 2, 1.0),

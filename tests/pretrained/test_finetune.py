@@ -10,7 +10,7 @@ from PIL import Image
 from published_tiny import make
 
 from diffusion_jax import export, pretrained, sample, train
-from diffusion_jax.app import cli, opened
+from diffusion_jax.app import cli, resolve
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.methods import finetune
 
@@ -44,7 +44,7 @@ def run(tmp_path_factory):
 
 def test_it_starts_from_the_published_weights_and_moves(run):
     published = pretrained.load(run / "ddpm").params
-    _, raw = opened.parameters(run / "run", opened.experiment(run / "run"), "params")
+    _, raw = resolve.parameters(run / "run", resolve.experiment(run / "run"), "params")
     assert jax.tree.structure(raw) == jax.tree.structure(published)
     moved = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(raw), jax.tree.leaves(published), strict=True)]
     assert 1e-6 < max(moved) < 1e-4  # two updates of Adam by 1e-5; from random parameters it would be all of them
@@ -53,7 +53,7 @@ def test_it_starts_from_the_published_weights_and_moves(run):
 def test_what_is_exported_is_read_and_drawn_alike(run, capsys):
     command(export.main, "--workdir", run / "run", "--to", run / "exported")
     again = pretrained.load(run / "exported")
-    _, averaged = opened.parameters(run / "run", opened.experiment(run / "run"))
+    _, averaged = resolve.parameters(run / "run", resolve.experiment(run / "run"))
     for a, b in zip(jax.tree.leaves(again.params), jax.tree.leaves(averaged), strict=True):
         np.testing.assert_array_equal(a, b)
     drawn = []

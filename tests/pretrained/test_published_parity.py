@@ -170,8 +170,8 @@ def test_a_network_that_sees_more_channels(root):
     model = published.diffusers(str(folder))
     given = {"tokens": tokens, "null_tokens": null, "label": label}
     with pytest.raises(InputError, match=r"sees 5 channels .* with beside, float \[N, 8, 8, 5\]"):
-        model.ask(2, given)
-    cond = model.ask(2, given | {"beside": beside})
+        model.sample_condition(2, given)
+    cond = model.sample_condition(2, given | {"beside": beside})
     assert distance(ours(model, cond, STEPS, 3.0), theirs) < TOLERANCE
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax import config as configs
-from diffusion_jax.app import opened
+from diffusion_jax.app import resolve
 from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.data import toys
 from diffusion_jax.methods import points
@@ -266,7 +266,7 @@ def test_averages_of_a_run_are_sums_of_its_parameters(whole):
     """Every step's parameters are kept here; all averages by hand."""
     folder, state = whole
     experiment = build(config())
-    params = [opened.parameters(folder, experiment, "params", step)[1] for step in range(1, LAST + 1)]
+    params = [resolve.parameters(folder, experiment, "params", step)[1] for step in range(1, LAST + 1)]
     t, index = np.arange(LAST + 1) / LAST, np.arange(LAST)
     weights = {decay: decay ** index[::-1] * np.where(index == 0, 1, 1 - decay) for decay in (0.5, 0.8)}
     expected = {"ema": weights[0.5], "0.8": weights[0.8]}
@@ -287,8 +287,8 @@ def test_every_average_is_drawn_with_by_its_name(whole):
     experiment = build(config())
 
     def asked(raw=False, average=None, sigma_rel=None):
-        which = opened.which(SimpleNamespace(**UNASKED, raw=raw, average=average, sigma_rel=sigma_rel))
-        params, about, place = opened.trained(folder, experiment, which).load()
+        which = resolve.which(SimpleNamespace(**UNASKED, raw=raw, average=average, sigma_rel=sigma_rel))
+        params, about, place = resolve.trained(folder, experiment, which).load()
         assert about == f"{which.kind} of step {LAST}"
         return params, place("ddim").name
 

@@ -13,7 +13,7 @@ from configs import swiss_roll
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.data.sources import Mapped
-from diffusion_jax.diffusion import training_times
+from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.parallel.calls import plan
 from diffusion_jax.parallel.replicated import DataParallel, to_host
 from diffusion_jax.parallel.sharded import Sharded
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 STEPS, BATCH, SIZE = 7, 16, 8
 SGD = optax.sgd(0.1)
-TIMES = training_times.loss_aware(num=4, kept=2)
+TIMES = time_sampling.loss_aware(num=4, kept=2)
 
 
 # ---- Which steps a call makes.

@@ -14,14 +14,14 @@ import optax
 import pytest
 
 from diffusion_jax.core.errors import InputError, RunError
-from diffusion_jax.diffusion import training_times
+from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.training import manifest
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.state import TrainState, init_state
 
 pytestmark = pytest.mark.slow
 
-TIMES = training_times.loss_aware(num=5)  # its memory is saved too
+TIMES = time_sampling.loss_aware(num=5)  # its memory is saved too
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(0, 1e-3, 10)))
 
 

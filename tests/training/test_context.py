@@ -11,7 +11,7 @@ import pytest
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.diffusion import training_times
+from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.parallel.replicated import DataParallel
 from diffusion_jax.parallel.sharded import Sharded
@@ -25,7 +25,7 @@ from experiments.strangers import small
 pytestmark = pytest.mark.slow
 
 BATCH, D, K = 16, 3, 4
-TIMES = training_times.independent(training_times.uniform())
+TIMES = time_sampling.independent(time_sampling.uniform())
 X = np.random.default_rng(0).normal(size=(5, BATCH, D)).astype(np.float32)
 WAYS = {
     "one device": lambda: (DataParallel(jax.devices()[:1]), 1),

@@ -15,11 +15,11 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from diffusion_jax.app import drawing
+from diffusion_jax.app import sampling
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import toys
-from diffusion_jax.diffusion import training_times
+from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.evaluation import quality
 from diffusion_jax.methods import points
 from diffusion_jax.parallel import sharded
@@ -83,7 +83,7 @@ def learner():
         h = jax.nn.silu(h * kept[:, None, None]) @ params["dense"] + params["bias"]
         return ((jax.nn.silu(h) @ params["out"] - noise) ** 2).mean((1, 2, 3)), {}
 
-    return Learner(init, loss, training_times.loss_aware(num=4, kept=2))
+    return Learner(init, loss, time_sampling.loss_aware(num=4, kept=2))
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_a_chain_does_not_keep_the_parameters_it_has_gathered():
     experiment, parallel = build(config()), Sharded()
     params = parallel.make(experiment.init, jax.random.key(0))
     rows = parallel.split((rng.per_example(jax.random.key(1), jnp.arange(BATCH)),))
-    sample = experiment.samplers["ancestral"](SampleRequest(BATCH, 20, whole=parallel.whole))
+    sample = experiment.samplers["ancestral"](SampleRequest(BATCH, 20, gather=parallel.gather))
 
     def gathers(options):
         """Before the loop and in all, in the compiled program."""
@@ -269,7 +269,7 @@ def same(one, other):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def gather(tmp_path_factory):
     """Four steps on eight devices, and the folder."""
     workdir = tmp_path_factory.mktemp("whole")
     return fitted(workdir, "spread", 8, 4), workdir
@@ -282,7 +282,7 @@ def half(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("parallel", "devices"), [("spread", 8), ("spread", 2), ("mapped", 2)])
-def test_a_run_goes_on_on_other_devices(parallel, devices, half, whole, tmp_path):
+def test_a_run_goes_on_on_other_devices(parallel, devices, half, gather, tmp_path):
     """What is restored is what was saved, to the bit; so is what follows, on as many devices in the same way."""
     workdir = tmp_path / "run"
     shutil.copytree(half[1], workdir)
@@ -293,12 +293,12 @@ def test_a_run_goes_on_on_other_devices(parallel, devices, half, whole, tmp_path
     assert all(is_spread(leaf, devices) == (parallel == "spread") for leaf in large)
     state = fitted(workdir, parallel, devices, 4)
     if (parallel, devices) == ("spread", 8):
-        same(state, whole[0])
+        same(state, gather[0])
     # Adam's steps have the size of the learning rate, 1e-3, whatever the gradient.
-    for x, y in zip(jax.tree.leaves(to_host(state.params)), jax.tree.leaves(to_host(whole[0].params)), strict=True):
+    for x, y in zip(jax.tree.leaves(to_host(state.params)), jax.tree.leaves(to_host(gather[0].params)), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
     assert (workdir / "samples" / "step_00000004.png").read_bytes() == (
-        whole[1] / "samples" / "step_00000004.png"
+        gather[1] / "samples" / "step_00000004.png"
     ).read_bytes()
 
 
@@ -330,15 +330,15 @@ def test_a_given_start_is_where_both_start(tmp_path):
 # ---- Drawing and measuring.
 
 
-def test_samples_and_films_do_not_depend_on_it(whole):
-    params = to_host(whole[0].ema)
+def test_samples_and_films_do_not_depend_on_it(gather):
+    params = to_host(gather[0].ema)
     drawn_by = build(config()).samplers["ancestral"]
     keys = rng.per_example(jax.random.key(1), jnp.arange(11))
     request = SampleRequest(1, steps=20)
 
     def drawn(parallel):
-        samples = drawing.draw(drawn_by, params, keys, (), request, 8, parallel=parallel)
-        return samples, drawing.film(drawn_by, params, keys[:3], (), request, parallel)
+        samples = sampling.draw(drawn_by, params, keys, (), request, 8, parallel=parallel)
+        return samples, sampling.film(drawn_by, params, keys[:3], (), request, parallel)
 
     samples, film = drawn(Sharded())
     mapped, frames = drawn(DataParallel())

@@ -8,7 +8,7 @@ import pytest
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.diffusion import training_times
+from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.parallel.replicated import MAPPED, DataParallel
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
@@ -85,7 +85,7 @@ def test_that_comparison_can_fail(experiment, batches, on_one):
 
 def test_what_the_drawing_of_times_remembers_is_the_same_on_every_number_of_devices():
     """A loss of one multiplication, so that this compiles at once."""
-    times = training_times.loss_aware(num=4, kept=2)
+    times = time_sampling.loss_aware(num=4, kept=2)
 
     def loss(keys, params, batch, context):
         return params * batch["image"] * context.t, {}

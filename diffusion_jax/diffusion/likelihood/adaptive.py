@@ -30,7 +30,7 @@ from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError, NotFiniteError
 from diffusion_jax.core.meshes import on_any_mesh
 from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Transform
-from diffusion_jax.diffusion.guidance import given
+from diffusion_jax.diffusion.guidance import conditioned
 from diffusion_jax.diffusion.likelihood.chain import make_denoiser
 from diffusion_jax.diffusion.likelihood.flow import (
     Directions,
@@ -245,7 +245,7 @@ def make_adaptive_density_fn(
     schedule: Schedule,
     times,
     transforms: Sequence[Transform] = (),
-    guide: Guide = given,
+    guide: Guide = conditioned,
     tolerance: float = 1e-4,
     trace: Callable | None = None,
     pair: Pair = DOPRI5,

@@ -18,7 +18,7 @@ from diffusion_jax.core.distributions import Gaussian, mean_over_entries
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Transform
 from diffusion_jax.diffusion.gaussian import refreshed
-from diffusion_jax.diffusion.guidance import given
+from diffusion_jax.diffusion.guidance import conditioned
 from diffusion_jax.diffusion.likelihood.terms import bits, decoder_term, prior_term
 from diffusion_jax.diffusion.parameterizations import Parameterization, denoiser
 from diffusion_jax.diffusion.processes import Process
@@ -169,7 +169,7 @@ def make_bound_fn(
     schedule: Schedule,
     times,
     transforms: Sequence[Transform] = (),
-    guide: Guide = given,
+    guide: Guide = conditioned,
     decoder: Callable = decoder_term,
 ) -> Callable:
     """`bound_fn(params, keys [B], x0 [B, ...], *cond) -> Bound`, one pure function; arguments as of `chain_bound`.
@@ -193,7 +193,7 @@ def make_denoiser(apply: Apply, parameterization: Parameterization, transforms, 
     """`(params, *cond) -> Denoiser`, as `make_sample_fn` makes it."""
 
     def made(params, *cond):
-        denoise = guide(denoiser(lambda *told: apply(params, *told), parameterization), *cond)
+        denoise = guide(denoiser(lambda *inputs: apply(params, *inputs), parameterization), *cond)
         for transform in transforms:
             denoise = transform(denoise)
         return denoise

@@ -30,7 +30,7 @@ from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.meshes import on_any_mesh
 from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Transform
-from diffusion_jax.diffusion.guidance import given
+from diffusion_jax.diffusion.guidance import conditioned
 from diffusion_jax.diffusion.likelihood.chain import check_keys, make_denoiser
 from diffusion_jax.diffusion.likelihood.grids import clock, times_at
 from diffusion_jax.diffusion.likelihood.runge_kutta import RK4, RungeKutta, said_error
@@ -291,7 +291,7 @@ def make_density_fn(
     schedule: Schedule,
     times,
     transforms: Sequence[Transform] = (),
-    guide: Guide = given,
+    guide: Guide = conditioned,
     trace: Callable | None = None,
     solver: RungeKutta = RK4,
 ) -> Callable:

@@ -15,7 +15,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import certain, mean_over_entries
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Apply, Denoiser, Guide, OfTime, Transform
-from diffusion_jax.diffusion.guidance import given
+from diffusion_jax.diffusion.guidance import conditioned
 from diffusion_jax.diffusion.likelihood.chain import Bound, check_chain, check_keys, make_denoiser, walk
 from diffusion_jax.diffusion.likelihood.terms import bits
 from diffusion_jax.diffusion.parameterizations import Parameterization
@@ -87,7 +87,7 @@ def make_discrete_bound_fn(
     times,
     prior: Callable,
     transforms: Sequence[Transform] = (),
-    guide: Guide = given,
+    guide: Guide = conditioned,
 ) -> Callable:
     """`bound_fn(params, keys [B], x0 int [B, ...], *cond) -> Bound`; arguments as of `discrete_bound` and
     `make_bound_fn`."""
@@ -155,4 +155,4 @@ def continuous_bound(
 
 def evaluating(apply: Apply) -> Callable:
     """A network that is not training, as losses call it: the keys of dropout are left out."""
-    return lambda params, *told, dropout_keys=None: apply(params, *told)
+    return lambda params, *inputs, dropout_keys=None: apply(params, *inputs)

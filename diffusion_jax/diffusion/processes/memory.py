@@ -10,10 +10,10 @@ from diffusion_jax.diffusion.processes.joint import Joint
 
 
 def self_conditioned(process: Process) -> Process:
-    """`process` on {"x": x_t, "said": the mean of the estimate before, 0 at first}.
+    """`process` on {"x": x_t, "estimate": the mean of the estimate before, 0 at first}.
 
     The estimate is that of the process within. For `parameterizations.self_conditioned` networks, which train with
-    `losses.self_conditioned`; end a chain with `samplers.each_its_own(x=on_mean, said=on_mean)`.
+    `losses.self_conditioned`; end a chain with `samplers.each_its_own(x=on_mean, estimate=on_mean)`.
     """
 
     def corrupt(key, x0, t):
@@ -30,8 +30,8 @@ def self_conditioned(process: Process) -> Process:
 
 
 def _unsaid(x_t) -> dict:
-    return {"x": x_t, "said": jnp.zeros_like(x_t)}
+    return {"x": x_t, "estimate": jnp.zeros_like(x_t)}
 
 
 def _correct(bridge, estimate: Gaussian, state: dict[str, jax.Array]) -> Joint:
-    return Joint(x=bridge(estimate, state["x"]), said=Gaussian(estimate.mean, jnp.zeros_like(estimate.mean)))
+    return Joint(x=bridge(estimate, state["x"]), estimate=Gaussian(estimate.mean, jnp.zeros_like(estimate.mean)))

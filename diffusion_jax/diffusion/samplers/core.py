@@ -16,7 +16,7 @@ from diffusion_jax.core.arrays import at_least_single, is_float, like
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.meshes import on_any_mesh
 from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Report, Run, Transform
-from diffusion_jax.diffusion.guidance import given
+from diffusion_jax.diffusion.guidance import conditioned
 from diffusion_jax.diffusion.parameterizations import Parameterization, denoiser
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.timesteps import check_grid
@@ -154,7 +154,7 @@ def make_sample_fn(
     shape,
     transforms: Sequence[Transform] = (),
     run: Run = solve,
-    guide: Guide = given,
+    guide: Guide = conditioned,
 ) -> Callable:
     """`sample_fn(params, rng, *cond)`: data [B, ...] drawn by the whole reverse chain, as one pure function.
 
@@ -170,7 +170,7 @@ def make_sample_fn(
       shape: of one example, as `process.prior` takes it: (H, W, C), or a dictionary of shapes.
       transforms: `Denoiser -> Denoiser`, applied from first to last (clipping, variances, guidance).
       run: `solve`, or `functools.partial(film, frames=F)` for the pictures on the way as well.
-      guide: `(conditional denoiser, *cond) -> Denoiser`: what is made of the condition (`guidance.given`,
+      guide: `(conditional denoiser, *cond) -> Denoiser`: what is made of the condition (`guidance.conditioned`,
         `guidance.classifier_free`).
 
     Returns:
@@ -191,7 +191,7 @@ def make_sample_fn(
         keys = key if key.ndim else rng.per_example(key, jnp.arange(batch))
         if keys.shape != (batch,):
             raise InputError(f"sample_fn takes one key, or one for each of {batch} examples, not {keys.shape}")
-        denoise = guide(denoiser(lambda *told: apply(params, *told), parameterization), *cond)
+        denoise = guide(denoiser(lambda *inputs: apply(params, *inputs), parameterization), *cond)
         for transform in transforms:
             denoise = transform(denoise)
         x = jax.vmap(lambda key: process.prior(key, shape, times[0]))(rng.each(keys, 0))

@@ -50,8 +50,8 @@ def see(x, looks: Looks, denoise: Denoiser):
 
         def seen():
             there = expand(at.x, x) * x + expand(at.first, x) * first + expand(at.last, x) * last
-            said = expand(at.read_x, x) * there + expand(at.read_x0, x) * denoise(there, at.tau).mean
-            return said.astype(x.dtype)
+            reached = expand(at.read_x, x) * there + expand(at.read_x0, x) * denoise(there, at.tau).mean
+            return reached.astype(x.dtype)
 
         now = jax.lax.cond(at.due, seen, lambda: last)
         return (jnp.where(begins, now, first), now), now

@@ -23,7 +23,7 @@ from diffusion_jax.models.ops.attention import by_xla, multi_head
 from diffusion_jax.models.ops.convolution import SAME
 
 
-class Told(NamedTuple):
+class LayerContext(NamedTuple):
     """What every layer of a network is told beside its input.
 
     Attributes:
@@ -269,12 +269,12 @@ class ResBlock(nn.Module):
     projected: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, told: Told) -> jax.Array:
+    def __call__(self, x: jax.Array, context: LayerContext) -> jax.Array:
         h = self.activation(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
         h = conv3x3(self.features, self.dtype, "conv_0", self.resampling.convolve)(h)
-        h = h + dense(self.features, self.dtype, "time")(self.activation(told.embedding))[:, None, None, :]
+        h = h + dense(self.features, self.dtype, "time")(self.activation(context.embedding))[:, None, None, :]
         h = self.activation(group_norm(self.groups, self.dtype, "norm_1", self.epsilon)(h))
-        h = Dropout(self.dropout, name="dropout")(h, told.dropout_keys)
+        h = Dropout(self.dropout, name="dropout")(h, context.dropout_keys)
         h = conv3x3(self.features, self.dtype, "conv_1", kernel_init=zero_init)(h)
         x = self.resampling.resample(x)
         if self.projected or x.shape[-1] != self.features:
@@ -297,7 +297,7 @@ class AttentionBlock(nn.Module):
     attend: Callable = by_xla
 
     @nn.compact
-    def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, context: LayerContext | None = None) -> jax.Array:
         batch, height, width, channels = x.shape
         h = group_norm(self.groups, self.dtype, "norm", self.epsilon)(x)
         h = h.reshape(batch, height * width, channels)
@@ -317,7 +317,7 @@ class Downsample(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, context: LayerContext | None = None) -> jax.Array:
         return conv3x3(x.shape[-1], self.dtype, "conv", strided(self.padding))(x)
 
 
@@ -327,5 +327,5 @@ class Upsample(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, told: Told | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, context: LayerContext | None = None) -> jax.Array:
         return conv3x3(x.shape[-1], self.dtype, "conv", convolution.enlarged_conv3x3)(x)

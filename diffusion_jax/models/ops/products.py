@@ -14,8 +14,8 @@ def of_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     side = kernel.shape[0]
     rows, columns = height // side, width // side
     patches = x.reshape(batch, rows, side, columns, side, channels).swapaxes(2, 3)
-    said = patches.reshape(-1, side**2 * channels) @ kernel.reshape(-1, kernel.shape[-1])
-    return said.reshape(batch, rows, columns, -1)
+    product = patches.reshape(-1, side**2 * channels) @ kernel.reshape(-1, kernel.shape[-1])
+    return product.reshape(batch, rows, columns, -1)
 
 
 def of_neighbours(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -24,5 +24,5 @@ def of_neighbours(x: jax.Array, kernel: jax.Array) -> jax.Array:
     reach = len(kernel) // 2
     padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
     seen = jnp.concatenate([padded[:, offset : offset + length] for offset in range(len(kernel))], axis=-1)
-    said = seen.reshape(batch * length, -1) @ kernel.reshape(-1, kernel.shape[-1])
-    return said.reshape(batch, length, -1)
+    product = seen.reshape(batch * length, -1) @ kernel.reshape(-1, kernel.shape[-1])
+    return product.reshape(batch, length, -1)

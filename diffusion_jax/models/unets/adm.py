@@ -16,9 +16,9 @@ from diffusion_jax.models.blocks.layers import (
     AttentionBlock,
     Downsample,
     Dropout,
+    LayerContext,
     Resampling,
     ResBlock,
-    Told,
     Upsample,
     conv3x3,
     cosinusoid,
@@ -46,14 +46,14 @@ class ModulatedResBlock(nn.Module):
     activation: Callable = nn.swish
 
     @nn.compact
-    def __call__(self, x: jax.Array, told: Told) -> jax.Array:
+    def __call__(self, x: jax.Array, context: LayerContext) -> jax.Array:
         h = self.activation(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
         h = conv3x3(self.features, self.dtype, "conv_0", self.resampling.convolve)(h)
-        modulation = dense(2 * self.features, self.dtype, "time")(self.activation(told.embedding))
+        modulation = dense(2 * self.features, self.dtype, "time")(self.activation(context.embedding))
         scale, shift = jnp.split(modulation[:, None, None, :], 2, axis=-1)
         h = group_norm(self.groups, self.dtype, "norm_1", self.epsilon)(h)
         h = self.activation(h * (1 + scale) + shift)
-        h = Dropout(self.dropout, name="dropout")(h, told.dropout_keys)
+        h = Dropout(self.dropout, name="dropout")(h, context.dropout_keys)
         h = conv3x3(self.features, self.dtype, "conv_1", kernel_init=zero_init)(h)
         x = self.resampling.resample(x)
         if x.shape[-1] != self.features:

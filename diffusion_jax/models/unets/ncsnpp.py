@@ -53,7 +53,7 @@ ENLARGED = Resampling(smoothly_enlarged, lambda x, kernel: convolution.conv3x3(s
 
 def _rescaled(layer: Callable) -> Callable:
     """The layer, a residual sum of two, of the variance of one."""
-    return lambda h, told: layer(h, told) / math.sqrt(2)
+    return lambda h, context: layer(h, context) / math.sqrt(2)
 
 
 class NCSNpp(Skeleton):
@@ -92,49 +92,51 @@ class NCSNpp(Skeleton):
             up=resampled(ENLARGED),
         )
 
-    def __call__(self, x, time, *told, **options) -> jax.Array:
+    def __call__(self, x, time, *cond, **options) -> jax.Array:
         """The score of images [B, H, W, C] at the noise levels [B]; the rest as of `Skeleton`."""
-        said = super().__call__(x, time, *told, **options)
-        return said / expand(time.astype(said.dtype), said)
+        output = super().__call__(x, time, *cond, **options)
+        return output / expand(time.astype(output.dtype), output)
 
     @nn.nowrap
     def encode(self, x, time, cond=None, dropout_keys=None, inward: Callable = lambda h: h):
         """As of `Skeleton`, with the noisy image on every level."""
         self.check(x)
-        told, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
+        context, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
 
         h = inward(conv3x3(self.channels, self.dtype, "input_conv")(x))
         skips, image = [h], x.astype(h.dtype)
         for level, features in enumerate(self.widths):
             for i in range(self.blocks):
-                h = parts.block(features, f"down_{level}_block_{i}")(h, told)
+                h = parts.block(features, f"down_{level}_block_{i}")(h, context)
                 if level in self.attention_levels:
-                    h = parts.attention(features, f"down_{level}_attention_{i}")(h, told)
+                    h = parts.attention(features, f"down_{level}_attention_{i}")(h, context)
                 skips.append(h)
             if level != last:
-                h = parts.down(features, f"down_{level}_downsample")(h, told)
+                h = parts.down(features, f"down_{level}_downsample")(h, context)
                 image = smoothly_halved(image)
                 h = h + dense(features, self.dtype, f"down_{level}_image")(image)
                 skips.append(h)
 
-        return self.turn(h, told), skips, told
+        return self.turn(h, context), skips, context
 
     @nn.nowrap
-    def decode(self, h, skips, told):
+    def decode(self, h, skips, context):
         """As of `Skeleton`; each level adds to the image."""
         parts, skips, image = self.parts(), list(skips), 0.0
         attended = self.attention_levels if self.up_attention_levels is None else self.up_attention_levels
 
-        def said(h, name):
+        def output(h, name):
             h = nn.swish(group_norm(self.groups, jnp.float32, f"{name}_norm", self.epsilon)(h))
             return conv3x3(self.out_channels, jnp.float32, f"{name}_conv", kernel_init=zero_init)(h)
 
         for level, features in reversed(tuple(enumerate(self.widths))):
             for i in range(self.blocks + 1):
-                h = parts.block(features, f"up_{level}_block_{i}")(jnp.concatenate([h, skips.pop()], axis=-1), told)
+                h = parts.block(features, f"up_{level}_block_{i}")(
+                    jnp.concatenate([h, skips.pop()], axis=-1), context
+                )
             if level in attended:
-                h = parts.attention(features, f"up_{level}_attention")(h, told)
+                h = parts.attention(features, f"up_{level}_attention")(h, context)
             if level != 0:
-                image = smoothly_enlarged(image + said(h, f"up_{level}_image"))
-                h = parts.up(features, f"up_{level}_upsample")(h, told)
-        return image + said(h, "output")
+                image = smoothly_enlarged(image + output(h, f"up_{level}_image"))
+                h = parts.up(features, f"up_{level}_upsample")(h, context)
+        return image + output(h, "output")

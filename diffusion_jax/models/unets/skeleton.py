@@ -15,12 +15,12 @@ from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.models.blocks.conditioning import check_names, embedded
-from diffusion_jax.models.blocks.layers import TimeEmbedding, Told, conv3x3, group_norm, sinusoid, zero_init
+from diffusion_jax.models.blocks.layers import LayerContext, TimeEmbedding, conv3x3, group_norm, sinusoid, zero_init
 from diffusion_jax.models.ops.attention import by_xla
 
 
 class Parts(NamedTuple):
-    """Constructors of a U-Net's layers, each of which is called with (h [B, H, W, C], `Told`).
+    """Constructors of a U-Net's layers, each of which is called with (h [B, H, W, C], `LayerContext`).
 
     Attributes:
       block: `(features, name) -> layer`, to [B, H, W, features].
@@ -121,68 +121,68 @@ class Skeleton(nn.Module):
           InputError: H or W cannot be halved that often, channels do not divide into groups, a level does not
             exist, a condition is missing or unknown, or the dropout's rate or keys are unfit.
         """
-        h, skips, told = self.encode(x, time, cond, dropout_keys)
+        h, skips, context = self.encode(x, time, cond, dropout_keys)
         if residuals is not None:
             *beside, middle = residuals
             skips = [skip + residual for skip, residual in zip(skips, beside, strict=True)]
             h = h + middle
-        return self.decode(h, skips, told)
+        return self.decode(h, skips, context)
 
     # `encode` and `decode` are plain functions within the caller's scope: another module may borrow a half.
 
     @nn.nowrap
     def encode(self, x, time, cond=None, dropout_keys=None, inward: Callable = lambda h: h):
-        """The way down and the middle: (its result, the skip connections, `Told`); `inward` acts on the first map."""
+        """The way down and the middle: (result, skip connections, `LayerContext`); `inward` acts on the first map."""
         self.check(x)
-        told, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
+        context, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
 
         h = inward(conv3x3(self.channels, self.dtype, "input_conv")(x))
         skips = [h]
         for level, features in enumerate(self.widths):
             for i in range(self.blocks):
-                h = parts.block(features, f"down_{level}_block_{i}")(h, told)
+                h = parts.block(features, f"down_{level}_block_{i}")(h, context)
                 if level in self.attention_levels:
-                    h = parts.attention(features, f"down_{level}_attention_{i}")(h, told)
+                    h = parts.attention(features, f"down_{level}_attention_{i}")(h, context)
                 skips.append(h)
             if level != last:
-                h = parts.down(features, f"down_{level}_downsample")(h, told)
+                h = parts.down(features, f"down_{level}_downsample")(h, context)
                 skips.append(h)
 
-        return self.turn(h, told), skips, told
+        return self.turn(h, context), skips, context
 
     @nn.nowrap
-    def tell(self, time, cond, dropout_keys) -> Told:
+    def tell(self, time, cond, dropout_keys) -> LayerContext:
         """What every layer is told."""
         check_names(cond, (*self.embed, *self.sequences))
         features = self.time_features or self.channels
         embed_time = TimeEmbedding(features, self.encode_time, self.outer_activation, name="time_embedding")
         embedding = embed_time(time) + embedded(self.embed, cond, 4 * features)
-        return Told(embedding, *(cond[name] for name in self.sequences))._replace(dropout_keys=dropout_keys)
+        return LayerContext(embedding, *(cond[name] for name in self.sequences))._replace(dropout_keys=dropout_keys)
 
     @nn.nowrap
-    def turn(self, h, told):
+    def turn(self, h, context):
         """The middle, if there is one."""
         if not self.middle:
             return h
         parts, features = self.parts(), self.widths[-1]
-        h = parts.block(features, "middle_block_0")(h, told) / self.middle_scale
+        h = parts.block(features, "middle_block_0")(h, context) / self.middle_scale
         if self.middle_attention:
-            h = parts.attention(features, "middle_attention")(h, told) / self.middle_scale
-        return parts.block(features, "middle_block_1")(h, told) / self.middle_scale
+            h = parts.attention(features, "middle_attention")(h, context) / self.middle_scale
+        return parts.block(features, "middle_block_1")(h, context) / self.middle_scale
 
     @nn.nowrap
-    def decode(self, h, skips, told):
+    def decode(self, h, skips, context):
         """The way up, to the network's result."""
         parts, skips = self.parts(), list(skips)
         attended = self.attention_levels if self.up_attention_levels is None else self.up_attention_levels
         for level, features in reversed(tuple(enumerate(self.widths))):
             for i in range(self.blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = parts.block(features, f"up_{level}_block_{i}")(h, told)
+                h = parts.block(features, f"up_{level}_block_{i}")(h, context)
                 if level in attended:
-                    h = parts.attention(features, f"up_{level}_attention_{i}")(h, told)
+                    h = parts.attention(features, f"up_{level}_attention_{i}")(h, context)
             if level != 0:
-                h = parts.up(features, f"up_{level}_upsample")(h, told)
+                h = parts.up(features, f"up_{level}_upsample")(h, context)
 
         h = self.outer_activation(group_norm(self.groups, jnp.float32, "output_norm", self.epsilon)(h))
         return conv3x3(self.out_channels, jnp.float32, "output_conv", kernel_init=zero_init)(h)

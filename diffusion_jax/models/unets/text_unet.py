@@ -11,8 +11,8 @@ from diffusion_jax.models.blocks.layers import (
     SAME,
     Dense,
     Downsample,
+    LayerContext,
     ResBlock,
-    Told,
     Upsample,
     cosinusoid,
     default_init,
@@ -74,12 +74,12 @@ class SpatialTransformer(nn.Module):
     attend: Callable = by_xla
 
     @nn.compact
-    def __call__(self, x: jax.Array, told: Told) -> jax.Array:
+    def __call__(self, x: jax.Array, context: LayerContext) -> jax.Array:
         batch, height, width, channels = x.shape
         h = group_norm(self.groups, self.dtype, "norm", epsilon=1e-6)(x).reshape(batch, height * width, channels)
         h = dense(channels, self.dtype, "project_in")(h)
         for i in range(self.depth):
-            h = ReadingBlock(self.heads, self.dtype, self.attend, name=f"block_{i}")(h, told.tokens)  # type: ignore[arg-type]  # `Skeleton` tells them
+            h = ReadingBlock(self.heads, self.dtype, self.attend, name=f"block_{i}")(h, context.tokens)  # type: ignore[arg-type]  # `Skeleton` tells them
         h = dense(channels, self.dtype, "project_out", kernel_init=zero_init)(h)
         return x + h.reshape(x.shape)
 

@@ -145,10 +145,10 @@ class FourierUNet(OpenUNet):
 
     encode_time: Callable = FourierFeatures()
 
-    def __call__(self, x, time, *told) -> jax.Array:
+    def __call__(self, x, time, *inputs) -> jax.Array:
         """As of `Skeleton`."""
-        said = super().__call__(x, time, *told)
-        return said / expand(time.astype(said.dtype), said)
+        output = super().__call__(x, time, *inputs)
+        return output / expand(time.astype(output.dtype), output)
 
 
 def unet2d(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
@@ -277,10 +277,12 @@ def _plain(values: Values, between: str, heads: Callable, fields: Mapping) -> Sk
     if kind == "learned":
         return OpenUNet(encode_time=TimeTable(values.integer("num_train_timesteps")), **fields)
     shifts = {(False, 1): sinusoid, (True, 0): cosinusoid}
-    told = (values.only("flip_sin_to_cos", False, True), values.only("freq_shift", 0, 1))
-    if told not in shifts:
-        values.refuse("freq_shift", told[1], f"with flip_sin_to_cos = {told[0]} only {int(not told[0])}")
-    return OpenUNet(encode_time=shifts[told], **fields)
+    convention = (values.only("flip_sin_to_cos", False, True), values.only("freq_shift", 0, 1))
+    if convention not in shifts:
+        values.refuse(
+            "freq_shift", convention[1], f"with flip_sin_to_cos = {convention[0]} only {int(not convention[0])}"
+        )
+    return OpenUNet(encode_time=shifts[convention], **fields)
 
 
 def _modulated(values: Values, between: str, heads: Callable, fields: Mapping) -> ADMUNet:

@@ -55,15 +55,15 @@ def read(text: str) -> Command:
     Raises:
       InputError: the line is not pairs of --name value, or a flag or a value is not known, or not of use here.
     """
-    said = _pairs(text)
-    _refuse_foreign(said)
+    words = _pairs(text)
+    _refuse_foreign(words)
     known = FLAGS | CHAIN
-    typed = {name: _typed(name, word, known[name]) for name, word in said.items() if name in known}
+    typed = {name: _typed(name, word, known[name]) for name, word in words.items() if name in known}
     chain = CHAIN | {name: value for name, value in typed.items() if name in CHAIN}
     num: Any = chain["diffusion_steps"]
     if not 1 <= num <= LARGEST:
         raise InputError(f"--diffusion_steps {num}: 1 to {LARGEST} are expected")
-    if num != 1000 and "rescale_timesteps" not in said:
+    if num != 1000 and "rescale_timesteps" not in words:
         raise InputError(
             f"--flags must say --rescale_timesteps True or False where --diffusion_steps is {num}: it is True by "
             "default in improved-diffusion, and False in guided-diffusion"
@@ -104,19 +104,19 @@ def _pairs(text: str) -> dict[str, str]:
     return {name[2:]: word for name, word in zip(words[::2], words[1::2], strict=True)}
 
 
-def _refuse_foreign(said: dict[str, str]) -> None:
+def _refuse_foreign(words: dict[str, str]) -> None:
     """Refuse what cannot be used, all of it in one line."""
-    upsampler = [f"--{name}" for name in said if name in UPSAMPLER]
+    upsampler = [f"--{name}" for name in words if name in UPSAMPLER]
     if upsampler:
         raise InputError(f"--flags {', '.join(upsampler)}: OpenAI's upsamplers are not read here")
-    ours = {name: word[:99] for name, word in said.items() if name in OURS}
+    ours = {name: word[:99] for name, word in words.items() if name in OURS}
     drop = [f"--{name} {word} (here it is {OURS[name]} {word})" for name, word in ours.items()]
-    by_classifier = [f"--{name}" for name in said if name.startswith(CLASSIFIER)]
+    by_classifier = [f"--{name}" for name in words if name.startswith(CLASSIFIER)]
     if by_classifier:
         drop.append(f"{', '.join(by_classifier)} (OpenAI's classifiers are not read here)")
     if drop:
         raise InputError(f"--flags: drop {'; '.join(drop)}")
-    unknown = [f"--{name}" for name in said if name not in {*FLAGS, *CHAIN, *TRAINING}]
+    unknown = [f"--{name}" for name in words if name not in {*FLAGS, *CHAIN, *TRAINING}]
     if unknown:
         raise InputError(f"--flags: {', '.join(unknown)} is not known; known are {', '.join({**FLAGS, **CHAIN})}")
 

@@ -62,12 +62,20 @@ class Sampling(NamedTuple):
     darkest: float = -1.0
 
 
-def parts(values: Values, walk: Walk, process: Process, sampler: Sampler, said=None) -> Sampling:
+def parts(values: Values, walk: Walk, process: Process, sampler: Sampler, parameterization=None) -> Sampling:
     bounds = bounds_of(values)
-    said = said or said_by(values, walk)
+    parameterization = parameterization or parameterization_of(values, walk)
     variance = variances.posterior(walk.schedule)
     return Sampling(
-        walk.schedule, said, process, bounds, variance, sampler, walk.grid, own=bounds, anywhere=between(values)
+        walk.schedule,
+        parameterization,
+        process,
+        bounds,
+        variance,
+        sampler,
+        walk.grid,
+        own=bounds,
+        anywhere=between(values),
     )
 
 
@@ -77,10 +85,10 @@ def between(values: Values) -> Anywhere | None:
         walk = tables.between_entries(values, 0, schedules.through_log_levels)
     except InputError:
         return None  # without a level at its end
-    return Anywhere(walk.schedule, said_by(values, walk), 1 / walk.num)
+    return Anywhere(walk.schedule, parameterization_of(values, walk), 1 / walk.num)
 
 
-def said_by(values: Values, walk: Walk) -> Parameterization:
+def parameterization_of(values: Values, walk: Walk) -> Parameterization:
     kinds = {
         "epsilon": lambda: parameterizations.eps(walk.schedule, walk.time),
         "sample": lambda: parameterizations.x0(walk.time),

@@ -62,8 +62,10 @@ def multistep(config) -> Sampling:
         # All of the steps would end with one at sigma_min, where the estimate is x_t itself.
         return np.append(times[share < 1], 0.0)
 
-    said = consistency(schedule, values.number("sigma_data", 1e-6, 1e6), low)
-    return Sampling(schedule, said, process, bounds, as_it_is, samplers.ancestral(process), grid, own=bounds)
+    parameterization = consistency(schedule, values.number("sigma_data", 1e-6, 1e6), low)
+    return Sampling(
+        schedule, parameterization, process, bounds, as_it_is, samplers.ancestral(process), grid, own=bounds
+    )
 
 
 def latent(config) -> Sampling:

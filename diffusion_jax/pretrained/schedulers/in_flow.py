@@ -53,12 +53,12 @@ def flow(config) -> Sampling:
         return np.append(np.minimum(times, 1.0), 0.0)
 
     schedule = schedules.flow()
-    said = parameterizations.velocity(schedule, lambda t: jnp.asarray(t) * num)
+    parameterization = parameterizations.velocity(schedule, lambda t: jnp.asarray(t) * num)
     process, sampler = processes.gaussian(schedule, processes.ddim(0.0)), samplers.euler(schedule)
     if values.only("stochastic_sampling", False, True):
         process = processes.gaussian(schedule, processes.renoise)
         sampler = samplers.ancestral(process)
-    return Sampling(schedule, said, process, (), as_it_is, sampler, grid, own=())
+    return Sampling(schedule, parameterization, process, (), as_it_is, sampler, grid, own=())
 
 
 # ---- DPM-Solver's kin, with use_flow_sigmas.
@@ -92,9 +92,9 @@ def solver(values: Values, last: int, make: Callable, spaced: Callable) -> Sampl
         return rng.flat(jax.random.normal, key, shape)
 
     schedule, bounds = schedules.flow(), bounds_of(values)
-    said = parameterizations.velocity(schedule, lambda t: jnp.floor(jnp.asarray(t) * num + ROUNDING))
+    parameterization = parameterizations.velocity(schedule, lambda t: jnp.floor(jnp.asarray(t) * num + ROUNDING))
     process = processes.gaussian(schedule)._replace(prior=prior)
-    return Sampling(schedule, said, process, bounds, as_it_is, make(schedule), grid, own=bounds)
+    return Sampling(schedule, parameterization, process, bounds, as_it_is, make(schedule), grid, own=bounds)
 
 
 def below_the_top(steps: int, num: int, shift: float) -> np.ndarray:

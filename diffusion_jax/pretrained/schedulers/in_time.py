@@ -7,7 +7,15 @@ from diffusion_jax.diffusion import parameterizations, processes, samplers, vari
 from diffusion_jax.diffusion.samplers.pndm import IMPROVED_EULER, NOISE, RUNGE_KUTTA, VELOCITY
 from diffusion_jax.pretrained.published import Values
 from diffusion_jax.pretrained.schedulers import tables
-from diffusion_jax.pretrained.schedulers.chains import BOUNDS, CLIP, Sampling, as_it_is, bounds_of, parts, said_by
+from diffusion_jax.pretrained.schedulers.chains import (
+    BOUNDS,
+    CLIP,
+    Sampling,
+    as_it_is,
+    bounds_of,
+    parameterization_of,
+    parts,
+)
 from diffusion_jax.pretrained.schedulers.tables import TABLE, ZERO_SNR
 
 DDPM = TABLE | ZERO_SNR | BOUNDS | CLIP | {"variance_type": "fixed_small"}
@@ -20,11 +28,11 @@ def ddpm(config) -> Sampling:
     values = Values(config, DDPM, "DDPMScheduler")
     walk = tables.at_entries(values, 0)
     schedule, num = walk.schedule, walk.num
-    said, variance = said_by(values, walk), variances.posterior(schedule)
+    parameterization, variance = parameterization_of(values, walk), variances.posterior(schedule)
     kind = values.only("variance_type", "fixed_small", "fixed_small_log", "fixed_large", "learned_range")
     if kind == "learned_range":
         # Only an image that ends in noise, see below, knows how narrow the last kernel may be.
-        said, variance = parameterizations.learned_range(said, schedule, NARROWEST), as_it_is
+        parameterization, variance = parameterizations.learned_range(parameterization, schedule, NARROWEST), as_it_is
     if kind == "fixed_large":
         variance = variances.fixed_large(schedule)
     process = processes.gaussian(schedule)
@@ -34,7 +42,7 @@ def ddpm(config) -> Sampling:
         # The chain ends on the kernel's mean at index 0, and in noise at any other.
         return t, t * num < 1.5, process.bridge(t, s)
 
-    return parts(values, walk, process, ancestral._replace(plan=plan), said)._replace(variance=variance)
+    return parts(values, walk, process, ancestral._replace(plan=plan), parameterization)._replace(variance=variance)
 
 
 def ddim(config) -> Sampling:

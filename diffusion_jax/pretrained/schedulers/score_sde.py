@@ -62,7 +62,7 @@ def ve(config) -> Sampling:
         return sigma(np.asarray(t)) * rng.flat(jax.random.normal, key, shape)
 
     schedule = Schedule(alpha=lambda t: namespace(t).ones_like(namespace(t).asarray(t, float)), sigma=sigma)
-    said = parameterizations.score(schedule, time)
+    parameterization = parameterizations.score(schedule, time)
     process = processes.gaussian(schedule)._replace(prior=prior)
     sampler = samplers.corrector_predictor(
         schedule,
@@ -70,5 +70,7 @@ def ve(config) -> Sampling:
         values.number("snr", 1e-6, 1e3),
         values.integer("correct_steps", most=1000),
     )
-    anywhere = Anywhere(schedule, said, LOWEST)
-    return Sampling(schedule, said, process, (), as_it_is, sampler, grid, own=(), anywhere=anywhere, darkest=0.0)
+    anywhere = Anywhere(schedule, parameterization, LOWEST)
+    return Sampling(
+        schedule, parameterization, process, (), as_it_is, sampler, grid, own=(), anywhere=anywhere, darkest=0.0
+    )

@@ -200,12 +200,12 @@ def test_learned_variances_cost_what_the_loss_says(x64):
 
     keys = jax.random.split(jax.random.key(1), 3)
     bound = jax.jit(make_bound_fn(apply, learned, process, schedule, times))(0.9, keys, x0)
-    judge = losses_bound.bound(learned, process, num)
+    criterion = losses_bound.bound(learned, process, num)
 
     @jax.jit
     def term(t):
         x_t = gaussian.q_sample(schedule, x0, t, noise)
-        return judge(apply(0.9, *learned.scale(x_t, t)), x0, None, x_t, t) / num
+        return criterion(apply(0.9, *learned.scale(x_t, t)), x0, None, x_t, t) / num
 
     for n, t in enumerate(times[:-1]):
         want = term(jnp.full(3, t))

@@ -89,8 +89,8 @@ def test_the_parts_of_a_loss_add_up():
 
     joint = parameterizations.joint(TIME, image=image, label=label)
 
-    def value(judge):
-        return losses.integrand(losses.judged(judge, apply, joint, BOTH))(keys, 0.5, x0, t)
+    def value(criterion):
+        return losses.integrand(losses.of_criterion(criterion, apply, joint, BOTH))(keys, 0.5, x0, t)
 
     def only(name):
         return lambda output, x0, noise, x_t, t: parts[name](output[name], x0[name], noise[name], x_t[name], t)
@@ -129,7 +129,7 @@ def test_what_has_no_mean_does_not_end_on_it(process):
 
 # ---- Self-conditioning.
 
-STATE_ENDS = samplers.each_its_own(x=samplers.on_mean, said=samplers.on_mean)
+STATE_ENDS = samplers.each_its_own(x=samplers.on_mean, estimate=samplers.on_mean)
 
 
 def walk(process, sampler, denoise, steps, batch=3):
@@ -140,10 +140,10 @@ def walk(process, sampler, denoise, steps, batch=3):
 
 def test_a_network_sees_what_it_said_in_the_step_before():
     def counting(state, t):
-        return Gaussian(state["said"] + 1)
+        return Gaussian(state["estimate"] + 1)
 
     end = walk(MEMORY, samplers.ancestral(MEMORY, STATE_ENDS), counting, steps=7)
-    np.testing.assert_array_equal(end["said"], 7)
+    np.testing.assert_array_equal(end["estimate"], 7)
     np.testing.assert_allclose(end["x"], 7, rtol=1e-6)
 
 

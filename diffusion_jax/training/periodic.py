@@ -14,10 +14,10 @@ from diffusion_jax.data import images
 from diffusion_jax.parallel import calls
 from diffusion_jax.training import metrics
 from diffusion_jax.training.experiment import Experiment
-from diffusion_jax.training.judge import Judge, distances
+from diffusion_jax.training.quick_eval import QuickEval, distances
 
 
-class Looks:
+class Periodic:
     """All of them; what a run that ended did not come to is made up for when it goes on.
 
     Args:
@@ -25,13 +25,15 @@ class Looks:
       config: its `seed`, `train.steps` and `log`.
       workdir: where they are kept.
       parallel: what the experiment is trained by.
-      judge: what measures, or None.
+      quick_eval: what measures, or None.
     """
 
-    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel, judge: Judge | None):
+    def __init__(
+        self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel, quick_eval: QuickEval | None
+    ):
         shown = config.log.sample_every and config.log.samples and experiment.preview and parallel.joins
-        self.preview = Preview(experiment, config, workdir, parallel.drawing()) if shown else None
-        self._judge, self._log, self._total = judge, config.log, config.train.steps
+        self.preview = Preview(experiment, config, workdir, parallel.sampling()) if shown else None
+        self._judge, self._log, self._total = quick_eval, config.log, config.train.steps
         self._file = workdir / metrics.FILE
 
     def missing(self, step: int) -> bool:
@@ -63,7 +65,7 @@ class Preview:
         size = math.ceil(config.log.samples / count) * count
         self._keys = rng.per_example(rng.stream(rng.root(config.seed), "preview"), jnp.arange(size))
         self._num, self._view = config.log.samples, experiment.view
-        self._cond = experiment.ask(size, {})
+        self._cond = experiment.sample_condition(size, {})
         try:
             drawn = experiment.preview(size // parallel.programs)  # type: ignore[misc]  # only where there is one
         except InputError as error:

@@ -83,8 +83,8 @@ def batches(
             bar.n = min(num, int(done + float(share) * batch))
             bar.refresh()
 
-        told = {"batch": size // parallel.programs, "report": None if quiet else report, "whole": parallel.whole}
-        sample = parallel.sample(make(request._replace(**told)))
+        needs = {"batch": size // parallel.programs, "report": None if quiet else report, "gather": parallel.gather}
+        sample = parallel.sample(make(request._replace(**needs)))
         params = parallel.place(params)
         for start in starts:
             # The last batch is as large as the others, so that nothing is compiled twice; the rest is cut off.
@@ -105,10 +105,10 @@ def film(make, params, keys, cond: tuple, request: SampleRequest, parallel=None)
     count = len(parallel.devices)
     size = math.ceil(num / count) * count
     run = partial(samplers.film, frames=FRAMES)
-    walk = make(request._replace(batch=size // parallel.programs, run=run, whole=parallel.whole))
+    sample = make(request._replace(batch=size // parallel.programs, run=run, gather=parallel.gather))
 
-    def pictures(*told):
-        return jax.tree.map(lambda x: x.swapaxes(0, 1), walk(*told)[1])  # the batch first, as devices share it
+    def pictures(*inputs):
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), sample(*inputs)[1])  # the batch first, as devices share it
 
     some = np.arange(size) % num
     frames = parallel.sample(pictures)(parallel.place(params), keys[some], *_rows(cond, some))
@@ -125,8 +125,8 @@ def _check_finite(drawn, start: int, make, params, keys, cond: tuple, request: S
     which = start + int(np.argmax(broken))
     count = len(parallel.devices)
     some = np.full(count, which)
-    walk = make(request._replace(batch=count // parallel.programs, run=samplers.breaking, whole=parallel.whole))
-    found = _rows(parallel.sample(walk)(params, keys[some], *_rows(cond, some)), 0)
+    sample = make(request._replace(batch=count // parallel.programs, run=samplers.breaking, gather=parallel.gather))
+    found = _rows(parallel.sample(sample)(params, keys[some], *_rows(cond, some)), 0)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(params))):
         seen = "the parameters are not finite themselves: take another checkpoint (--step)"
     elif found.stuck:

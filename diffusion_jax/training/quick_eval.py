@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.evaluation import extractors, frechet, kept, streaming
+from diffusion_jax.evaluation import extractors, frechet, image_store, streaming
 from diffusion_jax.training import metrics
 from diffusion_jax.training.experiment import Experiment
 
@@ -20,7 +20,7 @@ KNOWN = 10_000  # training images that are compared with
 BATCH = 256
 
 
-class Judge:
+class QuickEval:
     """Draws the same `log.evaluate_num` noises with the preview's sampler, and compares them with training images.
 
     A look, not a result: few images, few steps. Distances compare along one run only.
@@ -39,13 +39,13 @@ class Judge:
         if experiment.preview is None or experiment.view.images is None:
             raise InputError("log.evaluate_every takes a model that draws images; leave it at 0")
         self._extractor = extractors.named(config.log.extractor)
-        known = kept.of_source(experiment.source("train"), "training images", KNOWN)
+        known = image_store.of_source(experiment.source("train"), "training images", KNOWN)
         self._known = streaming.moments(self._extractor, known.parts(), total=known.count)[extractors.FEATURES]
         count = len(parallel.devices)
         self._num = config.log.evaluate_num
         self._size = math.ceil(min(BATCH, self._num) / count) * count
         self._keys = rng.per_example(rng.stream(rng.root(config.seed), "judge"), jnp.arange(self._num))
-        self._cond = experiment.ask(self._num, {})
+        self._cond = experiment.sample_condition(self._num, {})
         self._sample = parallel.sample(experiment.preview(self._size // parallel.programs))
         self._images = experiment.view.images
         self._file = workdir / metrics.FILE

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.diffusion import training_times
+from diffusion_jax.diffusion import time_sampling
 
 pytestmark = pytest.mark.slow
 
@@ -16,15 +16,15 @@ def normal_cdf(x):
 
 
 LAWS = {
-    "uniform": (training_times.uniform(), lambda t: t),
+    "uniform": (time_sampling.uniform(), lambda t: t),
     "logit_normal": (
-        training_times.logit_normal(0.5, 0.8),
+        time_sampling.logit_normal(0.5, 0.8),
         lambda t: normal_cdf((jnp.log(t / (1 - t)) - 0.5) / 0.8),
     ),
-    "log_normal": (training_times.log_normal(), lambda t: normal_cdf((jnp.log(80 * t) + 1.2) / 1.2)),
-    "table": (training_times.table(1000), lambda t: t - 0.0005),
+    "log_normal": (time_sampling.log_normal(), lambda t: normal_cdf((jnp.log(80 * t) + 1.2) / 1.2)),
+    "table": (time_sampling.table(1000), lambda t: t - 0.0005),
 }
-WAYS = {"independent": training_times.independent, "stratified": training_times.stratified}
+WAYS = {"independent": time_sampling.independent, "stratified": time_sampling.stratified}
 
 
 def drawn(times, key, total=20_000):
@@ -35,7 +35,7 @@ def drawn(times, key, total=20_000):
 def test_training_times_have_the_law_they_name(law, cdf):
     """Kolmogorov-Smirnov, seed 0, 20,000 draws: a false alarm in 10^6 at 2.69 / sqrt(n). Control: another law."""
     num = 20_000
-    t, weight = drawn(training_times.independent(law), jax.random.key(0), num)
+    t, weight = drawn(time_sampling.independent(law), jax.random.key(0), num)
     np.testing.assert_array_equal(weight, 1)
     assert float(t.min()) > 0
     assert float(t.max()) <= 1
@@ -53,7 +53,7 @@ def test_the_ends_of_a_law_are_times(law):
 
 def test_strata_are_met_once_each_and_each_example_has_the_whole_law():
     total = 64
-    times = training_times.stratified(lambda u: u)
+    times = time_sampling.stratified(lambda u: u)
     for seed in range(3):
         u, _ = drawn(times, jax.random.key(seed), total)
         np.testing.assert_array_equal(np.sort(np.floor(u * total + 1e-4) % total), np.arange(total))
@@ -70,9 +70,9 @@ def test_strata_are_met_once_each_and_each_example_has_the_whole_law():
     assert spread["stratified"] < 0.2 * spread["independent"]
 
 
-@pytest.mark.parametrize("way", [*WAYS.values(), lambda law: training_times.loss_aware(1000)], ids=[*WAYS, "aware"])
+@pytest.mark.parametrize("way", [*WAYS.values(), lambda law: time_sampling.loss_aware(1000)], ids=[*WAYS, "aware"])
 def test_times_do_not_depend_on_how_the_batch_is_split(way):
-    times = way(training_times.uniform())
+    times = way(time_sampling.uniform())
     key, memory = jax.random.key(1), times.init()
     whole = times.draw(memory, key, jnp.arange(8), 8)
     parts = [times.draw(memory, key, jnp.arange(i, i + 2), 8) for i in range(0, 8, 2)]
@@ -95,7 +95,7 @@ def test_a_loss_aware_batch_prefers_large_losses_and_weighs_them_down():
     """Shares within five standard errors (a false alarm in 10^6 for each of 8), seed 5, 100,000 draws."""
     num, floor = 8, 0.04
     losses = jnp.array([8.0, 1.0, 1.0, 2.0, 0.5, 0.5, 3.0, 0.0])
-    times = training_times.loss_aware(num, floor=floor)
+    times = time_sampling.loss_aware(num, floor=floor)
     memory = remembered(times, num, losses)
     np.testing.assert_array_equal(memory.losses, np.repeat(losses[:, None], 10, axis=1))
     total = 100_000
@@ -113,7 +113,7 @@ def test_a_loss_aware_batch_prefers_large_losses_and_weighs_them_down():
 
 
 def test_before_all_times_are_known_they_are_uniform():
-    times = training_times.loss_aware(8)
+    times = time_sampling.loss_aware(8)
     memory = times.update(times.init(), jnp.full(20, 1 / 8), jnp.arange(20.0))
     _, weight = times.draw(memory, jax.random.key(0), jnp.arange(50), 50)
     np.testing.assert_allclose(weight, 1, rtol=1e-6)
@@ -125,7 +125,7 @@ def test_before_all_times_are_known_they_are_uniform():
 def test_the_history_is_what_a_loop_would_keep():
     """Batches with repeated times, against a Python list for each time."""
     num, kept = 5, 3
-    times = training_times.loss_aware(num, kept=kept)
+    times = time_sampling.loss_aware(num, kept=kept)
     update = jax.jit(times.update)
     rng, memory, lists = np.random.default_rng(0), times.init(), [[] for _ in range(num)]
     for _ in range(20):
@@ -140,4 +140,4 @@ def test_the_history_is_what_a_loop_would_keep():
 @pytest.mark.parametrize("bad", [{"num": 0}, {"num": 5, "kept": 0}, {"num": 5, "floor": 2.0}])
 def test_a_history_that_cannot_be_is_refused(bad):
     with pytest.raises(InputError, match="need num"):
-        functools.partial(training_times.loss_aware, **bad)()
+        functools.partial(time_sampling.loss_aware, **bad)()

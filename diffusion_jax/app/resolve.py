@@ -110,7 +110,7 @@ def trained(folder: Path, of: Experiment, which: Which = AVERAGED, step: int | N
         kept = folder / "samples"
         return params, f"{which.kind} of step {found}", lambda name: kept / f"{name}_{found:08d}{which.tag}"
 
-    return Drawable(of.samplers, of.ask, of.view, load)
+    return Drawable(of.samplers, of.sample_condition, of.view, load)
 
 
 def released(options) -> Drawable:
