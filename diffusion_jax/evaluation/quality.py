@@ -100,7 +100,7 @@ def likelihood(
     size = math.ceil(min(batch, count) / devices) * devices
 
     def one(params, keys, examples):
-        found = function(params, keys, experiment.clean(examples), *experiment.condition(examples))
+        found = function(params, keys, experiment.data.clean(examples), *experiment.data.condition(examples))
         return {name: getattr(found, name) for name in (*PARTS, ENDING) if hasattr(found, name)}
 
     compute = parallel.sample(one)
@@ -110,7 +110,7 @@ def likelihood(
     for start in tqdm(range(0, count, size), unit="batch", dynamic_ncols=True):
         some = np.arange(start, start + size) % count
         rows = [source[int(i)] for i in some]
-        examples = {name: np.stack([row[name] for row in rows]) for name in experiment.example}
+        examples = {name: np.stack([row[name] for row in rows]) for name in experiment.data.example}
         found = compute(params, keys[some], examples)
         part = {name: np.asarray(x)[: count - start] for name, x in found.items()}
         endings = part.pop(ENDING, None)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +15,22 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config, Value
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Guide, SampleCondition, Source, Transform
-from diffusion_jax.data import conditions
-from diffusion_jax.data.views import View
+from diffusion_jax.core.protocols import Apply, Guide, Transform
 from diffusion_jax.diffusion import guidance, samplers
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.training.averages import WIDEST, Average, named
-from diffusion_jax.training.experiment import Experiment, SampleRequest
+from diffusion_jax.training.experiment import (
+    Data,
+    Experiment,
+    Measures,
+    Optimization,
+    SampleRequest,
+    Sampling,
+    Task,
+)
 from diffusion_jax.training.optimizers import adam
 
 AVERAGED = values.Real(1e-3, WIDEST)  # widths of profiles
@@ -40,30 +46,6 @@ class Chain(NamedTuple):
     times: np.ndarray
     transforms: Sequence[Transform] = ()
     guide: Guide | None = None
-
-
-class Data(NamedTuple):
-    """What is learned.
-
-    Attributes:
-      source: `split -> source` of examples, "train" or "test" (`data.sources`).
-      example: name -> shape and dtype, of what is used of an example.
-      clean: `batch -> x0 [B, ...]`, the data as the process takes it.
-      shape: of one x0, as `process.prior` takes it.
-      view: how samples are kept and shown.
-      transforms: per-example transforms (`data.pipeline`).
-      condition: `batch -> ()` or `batch -> (cond,)`: what the network is told of each example.
-      sample_condition: what it is told when samples are drawn (`Experiment.sample_condition`).
-    """
-
-    source: Source
-    example: Mapping[str, jax.ShapeDtypeStruct]
-    clean: Callable
-    shape: Any
-    view: View
-    transforms: tuple[Callable, ...] = ()
-    condition: Callable = lambda batch: ()
-    sample_condition: SampleCondition = conditions.nothing
 
 
 def base_config() -> Config:
@@ -122,12 +104,12 @@ class Method(NamedTuple):
       preview: the one of them that draws during training, in `config.log.preview_steps` steps.
       schedule: of Gaussian noise, where the method has one.
       optimizer: `config.train -> Optimizer` (`training.optimizers`).
-      start: `params -> params`, what training starts from instead of random ones (`Experiment.start`).
+      start: `params -> params`, what training starts from instead of random ones (`Task.start`).
       frozen: parts of the parameters that stay as they start, by their names in the tree's first level.
-      likelihoods: name -> (`(apply, parameterization, steps or None) -> likelihood_fn`), see `Experiment`.
-      solved: name -> (`(apply, parameterization, tolerance) -> likelihood_fn`), see `Experiment`.
+      likelihoods: name -> (`(apply, parameterization, steps or None) -> likelihood_fn`), see `Measures`.
+      solved: name -> (`(apply, parameterization, tolerance) -> likelihood_fn`), see `Measures`.
       averages: further ones than the config's, for the loss: target networks.
-      held: what is read once and never trained (`Experiment.held`).
+      held: what is read once and never trained (`Task.held`).
       export: `(params, folder)`, which writes them in a layout that others read; None where there is none.
     """
 
@@ -180,27 +162,19 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
 
     made = drawn_by(method.chains, apply, parameterization, method.process, data.shape)
     return Experiment(
-        example=data.example,
-        init=init,
-        loss=of_batch(criterion, data),
-        times=method.times,
-        optimizer=holding(method.frozen, optimizer.transformation),
-        rates=optimizer.rates,
-        ema_decay=config.train.ema_decay,
-        averages={**named(config.train.ema_decays, config.train.ema_profiles), **method.averages},
-        source=data.source,
-        transforms=data.transforms,
-        samplers=made,
-        preview=lambda batch: made[method.preview](SampleRequest(batch, steps=config.log.preview_steps)),
-        view=data.view,
-        sample_condition=data.sample_condition,
-        start=method.start,
-        held=method.held,
-        clean=data.clean,
-        condition=data.condition,
-        likelihoods={name: partial(make, apply, parameterization) for name, make in method.likelihoods.items()},
-        solved={name: partial(make, apply, parameterization) for name, make in method.solved.items()},
-        method=method,
+        data,
+        Task(init, of_batch(criterion, data), method.times, method.start, method.held),
+        Optimization(
+            optimizer._replace(transformation=holding(method.frozen, optimizer.transformation)),
+            config.train.ema_decay,
+            {**named(config.train.ema_decays, config.train.ema_profiles), **method.averages},
+        ),
+        Sampling(made, lambda batch: made[method.preview](SampleRequest(batch, steps=config.log.preview_steps))),
+        Measures(
+            {name: partial(make, apply, parameterization) for name, make in method.likelihoods.items()},
+            {name: partial(make, apply, parameterization) for name, make in method.solved.items()},
+        ),
+        method,
     )
 
 
@@ -214,7 +188,7 @@ def composed(method: Callable) -> Callable:
 
 
 def of_batch(loss: Callable, data: Data) -> Callable:
-    """A loss of x0 and what is told of it (`losses`), as `Experiment.loss` of a batch."""
+    """A loss of x0 and what is told of it (`losses`), as `Task.loss` of a batch."""
     return lambda keys, params, batch, context: loss(keys, params, data.clean(batch), context, *data.condition(batch))
 
 

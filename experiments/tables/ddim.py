@@ -37,7 +37,7 @@ def main(arguments: list[str]):
     """The command `python -m experiments.tables.ddim`."""
     options = _parser().parse_args(arguments)
     run = shared.opened_run(options)
-    make = run.experiment.samplers[resolve.sampler(run.experiment, "ddim")]
+    make = run.experiment.sampling.samplers[resolve.sampler(run.experiment.sampling, "ddim")]
     num, schedule, grid = run.config.diffusion.timesteps, shared.schedule_of(run), GRIDS[options.grid]
     for steps in options.steps:
         grid(steps, num)  # refuses numbers that it cannot have

@@ -34,7 +34,7 @@ def main(arguments: list[str]):
         raise InputError(f"--train-steps {options.train_steps} must be at least 1")
     averages.named(options.rates, options.profiles)  # refuses what is out of range
     run = shared.opened_run(options)
-    make = run.experiment.samplers[resolve.sampler(run.experiment, options.sampler)]
+    make = run.experiment.sampling.samplers[resolve.sampler(run.experiment.sampling, options.sampler)]
     request = SampleRequest(1, options.steps)
     make(request)
     criterion = shared.Criterion(options, run.experiment)
@@ -43,7 +43,7 @@ def main(arguments: list[str]):
         Cell(name, f"{options.train_steps} steps", make, request, shared.weights(params, name))
         for name, params in {**averaged, "raw": raw}.items()
     ]
-    table = criterion.table(f"ema, {resolve.sampler(run.experiment, options.sampler)}", cells)
+    table = criterion.table(f"ema, {resolve.sampler(run.experiment.sampling, options.sampler)}", cells)
     print(f"{shared.METRIC} of {options.num} images, config of {options.workdir}\n")
     print(shared.markdown("decay", table))
     subject = {"table": "ema", "sampler": options.sampler, "steps": options.steps, "train_steps": options.train_steps}

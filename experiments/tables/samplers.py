@@ -55,7 +55,7 @@ def chosen(run: Run, names: list[str] | None) -> dict:
     Raises:
       InputError: one is not known, or the run's schedule is not.
     """
-    own = run.experiment.samplers
+    own = run.experiment.sampling.samplers
     others = [name for name in names or () if name not in own]
     unknown = [name for name in others if name not in BY_SCHEDULE]
     if unknown:

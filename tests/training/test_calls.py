@@ -21,7 +21,7 @@ from diffusion_jax.training import loop
 from diffusion_jax.training.loop import fit
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
-from tests import compilations
+from tests import changed, compilations
 
 pytestmark = pytest.mark.slow
 
@@ -203,7 +203,7 @@ def test_a_loss_that_is_not_finite_within_a_call_is_named(tmp_path):
     def broken(count):
         return jax.numpy.where(count < 11, 1e-3, jax.numpy.inf)
 
-    experiment = swiss_roll.build(values)._replace(optimizer=optax.sgd(broken))
+    experiment = changed.trained_by(swiss_roll.build(values), optax.sgd(broken))
     with pytest.raises(RunError, match=r"not finite at step 13: .*checkpoint of step 10 is intact"):
         fitted(tmp_path, values, experiment)
 
