@@ -234,7 +234,7 @@ def test_a_rate_rises_and_falls_and_parts_have_their_own():
     assert not update["net"]["b"].any()
     update, _ = made.transformation.update(jax.tree.map(jnp.ones_like, params), state, params)
     np.testing.assert_array_equal(update["code"], -1)
-    assert made.optimization.optimizer.rates.keys() == {"learning_rate"}
+    assert made.rates.keys() == {"learning_rate"}
 
 
 def test_a_part_of_a_method_is_changed_by_replacing_it():
