@@ -37,17 +37,17 @@ def main(arguments: list[str]):
     make = run.experiment.sampling.samplers[resolve.sampler(run.experiment.sampling, options.sampler)]
     request = SampleRequest(1, options.steps)
     make(request)
-    criterion = shared.Criterion(options, run.experiment)
+    quality = shared.Quality(options, run.experiment)
     averaged, raw = trained(run, options.train_steps, options.rates, options.profiles)
     cells = [
         Cell(name, f"{options.train_steps} steps", make, request, shared.weights(params, name))
         for name, params in {**averaged, "raw": raw}.items()
     ]
-    table = criterion.table(f"ema, {resolve.sampler(run.experiment.sampling, options.sampler)}", cells)
+    table = quality.table(f"ema, {resolve.sampler(run.experiment.sampling, options.sampler)}", cells)
     print(f"{shared.METRIC} of {options.num} images, config of {options.workdir}\n")
     print(shared.markdown("decay", table))
     subject = {"table": "ema", "sampler": options.sampler, "steps": options.steps, "train_steps": options.train_steps}
-    shared.write(options, subject, criterion.protocol(), shared.flat(table))
+    shared.write(options, subject, quality.protocol(), shared.flat(table))
 
 
 def trained(

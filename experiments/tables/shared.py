@@ -86,7 +86,7 @@ class Cell(NamedTuple):
     weights: Weights
 
 
-class Criterion:
+class Quality:
     """Draws sets of images, keeps them, and gives their Fréchet distance to the training images.
 
     Images are kept in `WORKDIR/tables/images`, a folder a set, so that a killed table goes on where it was. They are
