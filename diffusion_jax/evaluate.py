@@ -264,7 +264,9 @@ def _measured(options, experiment, function: Callable, split: str, source, count
     name, which = options.likelihood, resolve.which(options)
     step, params = which.read(options.workdir, experiment, options.step)
     parallel = sampling.spread(params, min(options.batch, count), options.fsdp)
-    found = quality.likelihood(function, params, experiment, source, count, options.batch, options.seed, parallel)
+    found = quality.likelihood(
+        function, params, experiment.data, source, count, options.batch, options.seed, parallel
+    )
     metrics = {f"{name}, bits an entry": found["total"]}
     for part in ("rate", "distortion", "prior"):
         if part in found:

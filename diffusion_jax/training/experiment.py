@@ -13,16 +13,18 @@ from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.training.averages import Average
 from diffusion_jax.training.optimizers import Optimizer
 
+OPTIONS = {"steps": "--steps", "eta": "--eta", "guidance_scale": "--guidance", "classifier": "--classifier"}
+
 
 class SampleRequest(NamedTuple):
-    """What a person asks of a sampler.
+    """What is asked of a sampler. A sampler refuses an option (`OPTIONS`) that it does not take.
 
     Attributes:
       batch: examples drawn at a time.
-      steps: steps of the chain, or None for the sampler's own default.
-      eta: DDIM's noise, or None where the sampler has none or for its default.
+      steps: steps of the chain, or None for the sampler's default.
+      eta: DDIM's noise, or None for the sampler's default.
       run: `samplers.solve`, or another walk of the same chain (`samplers.film` with its frames).
-      guidance: scale of the guidance, or None for the sampler's own default.
+      guidance_scale: of the guidance, or None for the model's default.
       classifier: None, or `(x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`, to guide a model without labels.
       report: None, or `report(share)`, called on the host now and then while the chain runs, with how much is done.
       gather: `params -> params`, done anew for each call of the network: gathers what is spread over devices.
@@ -31,7 +33,7 @@ class SampleRequest(NamedTuple):
     batch: int
     steps: int | None = None
     eta: float | None = None
-    guidance: float | None = None
+    guidance_scale: float | None = None
     classifier: Callable | None = None
     run: Run | None = None
     report: Report | None = None

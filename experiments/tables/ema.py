@@ -64,7 +64,8 @@ def trained(
         config.log.sample_every = 0
         config.log.snapshot_every = 0
     known = averages.named(rates, profiles)
-    experiment = run.experiment._replace(averages=known)
+    optimization = run.experiment.optimization._replace(averages=known)
+    experiment = run.experiment._replace(optimization=optimization)
     folder = run.folder / "tables" / "_".join(["ema", *known])
     state = jax.device_get(fit(experiment, config, folder))
     if state.step > steps:

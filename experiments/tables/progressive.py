@@ -66,7 +66,9 @@ def main(arguments: list[str]):
     source = run.experiment.data.source("test")
     count = min(len(source), options.examples or len(source))
     function = curve(run.experiment.measures.likelihoods["bound"](options.steps))
-    found = quality.likelihood(function, weights.params, run.experiment, source, count, options.batch, options.seed)
+    found = quality.likelihood(
+        function, weights.params, run.experiment.data, source, count, options.batch, options.seed
+    )
     received, rmse = found["terms"][0], 127.5 * np.sqrt(found["terms"][1])
 
     steps = len(received)

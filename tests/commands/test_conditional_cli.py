@@ -176,7 +176,7 @@ MISTAKES = [
     ("guided", ["--condition", "label=3,x"], "give numbers, such as label=0.3 or label=1,2, or an .npz"),
     ("guided", ["--condition", "label=0.5"], "labels are a list of whole numbers"),
     ("guided", ["--condition", "label=3", "--label", "8"], "label is given already; give it once"),
-    ("guided", ["--classifier", "{root}/classifier"], "cannot be guided by a classifier"),
+    ("guided", ["--classifier", "{root}/classifier"], "no sampler of this model takes --classifier; leave it out"),
     ("plain", ["--classifier", "{root}/guided"], "holds no classifier"),
     ("classifier", [], "draws nothing; give it as --classifier"),
     ("control", ["--label", "3"], "takes no condition 'label', only hint"),

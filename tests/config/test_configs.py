@@ -242,8 +242,8 @@ def test_a_part_of_a_method_is_changed_by_replacing_it():
     values = tiny.get_config()
     method = ddpm.method(values, sources.digits)
 
-    def heun(request):
-        return Chain(samplers.heun(method.schedule), timesteps.uniform(request.steps or 25, 1000))
+    def heun(steps=25):
+        return Chain(samplers.heun(method.schedule), timesteps.uniform(steps, 1000))
 
     def slow(train):
         return optimizers.Optimizer(optax.sgd(1e-3), {"learning_rate": lambda number: 1e-3})

@@ -367,7 +367,7 @@ def test_likelihoods_do_not_depend_on_it():
         return Found((x0 @ params).sum(1) + jax.vmap(jax.random.normal)(keys))
 
     params = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
-    told = build(config()), toys.swiss_roll(num=100), 20, 8, 0
+    told = build(config()).data, toys.swiss_roll(num=100), 20, 8, 0
     one, other = (quality.likelihood(function, params, *told, by) for by in (DataParallel(), spread_over(8)))
     assert one["total"] == pytest.approx(other["total"], rel=1e-5)
     assert one["standard_error"] == pytest.approx(other["standard_error"], rel=1e-5)
