@@ -15,7 +15,7 @@ from diffusion_jax.core.protocols import Apply, Guide, SampleCondition
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, timesteps, variances
 from diffusion_jax.methods import improved
-from diffusion_jax.methods.compose import Chain, drawn_by, unguided
+from diffusion_jax.methods.compose import Chain, drawn_by, nothing_more, unguided
 from diffusion_jax.models.unets.beside import Beside
 from diffusion_jax.models.unets.controlnet import Controlled
 from diffusion_jax.pipelines.openai import openai
@@ -43,6 +43,7 @@ def diffusers(
     controlnet: str | None = None,
     size: str | None = None,
     sampler: str | None = None,
+    more: Callable = nothing_more,
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from.
 
@@ -53,6 +54,7 @@ def diffusers(
       size: "HxW" of the images or latents, in place of the published one.
       sampler: the one that will be asked for. Where it is not the scheduler's own, a scheduler that is not known here
         does not stand in the way: its table of betas is enough.
+      more: further chains on the scheduler's noise.
 
     Raises:
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
@@ -85,7 +87,7 @@ def diffusers(
     if controlnet is not None:
         model, read, sample_condition = _controlled(network, component, controlnet, variant, sample_condition, shape)
 
-    drawn = _samplers(model, how, guide, shape, scheduler, doubled=said > shape[-1])
+    drawn = _samplers(model, how, guide, shape, scheduler, more, doubled=said > shape[-1])
     about = f"published {kind} of {name}"
     if scheduler is not component.scheduler:
         del drawn["published"]
@@ -214,7 +216,7 @@ def _check_told(config: Mapping, scheduler: Mapping):
 
 
 def _samplers(
-    model, how: Sampling, guide: Callable[..., Guide], shape, scheduler: Mapping, doubled: bool
+    model, how: Sampling, guide: Callable[..., Guide], shape, scheduler: Mapping, more: Callable, doubled: bool
 ) -> dict[str, Callable]:
     """The scheduler's own sampler first, and others on the same noise; `doubled` if the network says a variance."""
     num = scheduler.get("num_train_timesteps", 1000)
@@ -255,6 +257,7 @@ def _samplers(
         if how.schedule.alpha(grid(None, usual)[0]) > 0:
             # Elsewhere, as of a flow, nothing is left of the data where its chain starts.
             chains |= {"plms": plms}
+    chains |= more(how)
     others = {} if single or how.anywhere is None else _between(guide, apply, how, shape, doubled)
     return drawn_by(chains, apply, how.parameterization, how.process, shape, guide) | others
 
