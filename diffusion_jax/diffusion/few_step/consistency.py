@@ -64,7 +64,9 @@ def karras_levels(num: int, low: float = LOW, high: float = HIGH, rho: float = 7
     """N levels from `high` down to `low` in equal steps of level^(1 / rho), float64 [N] (Karras et al. 2022)."""
     if not (0 < low < high < np.inf and rho > 0):
         raise InputError(f"levels need 0 < low < high and rho > 0, not {low:g}, {high:g} and {rho:g}")
-    return np.linspace(high ** (1 / rho), low ** (1 / rho), num) ** rho
+    levels = np.linspace(high ** (1 / rho), low ** (1 / rho), num) ** rho
+    levels[-1], levels[0] = low, high  # to the bit: their times are 0 and 1
+    return levels
 
 
 def times_of(level, low: float = LOW, high: float = HIGH) -> np.ndarray:
