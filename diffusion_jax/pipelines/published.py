@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Apply, Guide, SampleCondition
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, timesteps, variances
+from diffusion_jax.diffusion.few_step import guided
 from diffusion_jax.methods import improved
 from diffusion_jax.methods.compose import Chain, drawn_by, nothing_more, unguided
 from diffusion_jax.models.unets.beside import Beside
@@ -29,6 +31,7 @@ __all__ = ["diffusers", "openai"]
 
 NARROWEST = 1e-20  # of a learned variance, which these samplers do not ask for
 OFFICIAL_DIT = 4.0  # the guidance of its own script
+OFFICIAL_LATENT = 8.5  # of latent consistency models' pipeline
 # Of any scheduler's config: its table, and what else is not its solver's own.
 BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
 BESIDE = (
@@ -82,6 +85,8 @@ def diffusers(
     model, read = network.model, lambda: network.read(component.weights)
     if controlnet is not None and given > said:
         raise InputError(f"a ControlNet for a network that sees {given} channels and says {said} is not known")
+    if controlnet is not None and guided.NAME in (network.example[2] or {}):
+        raise InputError("a ControlNet for a network that is told the scale of guidance is not known")
     if given > said:
         model, read, sample_condition = _beside(model, read, sample_condition, (height, width, given - said))
     if controlnet is not None:
@@ -123,6 +128,8 @@ def _dit(config: Mapping, network: Network, channels: int, darkest: float) -> tu
 
 def _text(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
     features = network.example[2]["tokens"].shape[-1]
+    if guided.NAME in network.example[2]:
+        return _text_and_scale(config, features)
 
     def missing(num):
         raise InputError(
@@ -147,12 +154,31 @@ def _text(config: Mapping, network: Network, channels: int, darkest: float) -> t
             raise InputError(f"tokens are {long} to a text and null_tokens {null}; give as many")
         return (cond,)
 
+    return _labelled(config, sample_condition), guide, views.latents()
+
+
+def _text_and_scale(config: Mapping, features: int) -> tuple:
+    """Of a latent consistency model, which is told the scale of guidance and has no unconditional half."""
+
+    def missing(num):
+        raise InputError(
+            f"this model is told an encoded text: --condition FILE.npz with tokens, float [N, L, {features}]"
+        )
+
+    def guide(request: SampleRequest) -> Callable:
+        scale = OFFICIAL_LATENT if request.guidance is None else request.guidance
+
+        def told(denoise, cond):
+            return guidance.conditioned(denoise, cond | {guided.NAME: jnp.full(len(cond["tokens"]), float(scale))})
+
+        return told
+
+    return _labelled(config, conditions.arrays(missing, tokens=(None, features))), guide, views.latents()
+
+
+def _labelled(config: Mapping, rest: SampleCondition) -> SampleCondition:
     classes = config.get("num_class_embeds")
-    return (
-        conditions.joined(label=conditions.labels(classes), rest=sample_condition) if classes else sample_condition,
-        guide,
-        views.latents(),
-    )
+    return conditions.joined(label=conditions.labels(classes), rest=rest) if classes else rest
 
 
 def _beside(model, read: Callable, sample_condition: SampleCondition, shape: tuple[int, int, int]) -> tuple:
