@@ -165,11 +165,10 @@ def _text_and_scale(config: Mapping, features: int) -> tuple:
             f"this model is told an encoded text: --condition FILE.npz with tokens, float [N, L, {features}]"
         )
 
-    def guide(request: SampleRequest) -> Callable:
-        scale = OFFICIAL_LATENT if request.guidance is None else request.guidance
-
+    def guide(guidance_scale: float = OFFICIAL_LATENT) -> Guide:
         def told(denoise, cond):
-            return guidance.conditioned(denoise, cond | {guided.NAME: jnp.full(len(cond["tokens"]), float(scale))})
+            scale = jnp.full(len(cond["tokens"]), float(guidance_scale))
+            return guidance.conditioned(denoise, cond | {guided.NAME: scale})
 
         return told
 
