@@ -4,14 +4,12 @@ The bounds are of -log p(x0): D3PM's in a number of steps, MDLM's and SEDD's in 
 As in `losses`, each is a criterion of the output, which `losses.joint` may add to others.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import Categorical, certain, mean_over_entries, safe_log
-from diffusion_jax.core.protocols import Apply, OfTime
+from diffusion_jax.core.protocols import Apply, Criterion, Loss, OfTime
 from diffusion_jax.diffusion import losses, parameterizations
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes.core import Process
@@ -81,7 +79,7 @@ def _likelihood(alpha: OfTime, pi, x_t, t):
 # ---- The criteria, `(output, x0, noise, x_t, t) -> [B]`, and their losses; arguments as of `losses.of_criterion`.
 
 
-def surprise(parameterization: Parameterization) -> Callable:
+def surprise(parameterization: Parameterization) -> Criterion:
     """The criterion by -log p(x0 | x_t), whatever the estimate's law: `parameterizations.logits`,
     `parameterizations.substitution`, `from_log_ratios`."""
 
@@ -91,12 +89,12 @@ def surprise(parameterization: Parameterization) -> Callable:
     return criterion
 
 
-def cross_entropy(apply: Apply, parameterization: Parameterization, process: Process) -> Callable:
+def cross_entropy(apply: Apply, parameterization: Parameterization, process: Process) -> Loss:
     """-log p(x0 | x_t): the auxiliary loss of D3PM's equation 5."""
     return losses.of_criterion(surprise(parameterization), apply, parameterization, process)
 
 
-def mdlm(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime) -> Callable:
+def mdlm(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime) -> Loss:
     """The continuous-time bound of masked diffusion (Sahoo et al. 2024, equation 10).
 
     -alpha'(t) / (1 - alpha(t)) times the cross-entropy of the masked tokens. `parameterization` must keep revealed
@@ -106,12 +104,12 @@ def mdlm(apply: Apply, parameterization: Parameterization, process: Process, alp
     return losses.weighted(cross_entropy(apply, parameterization, process), masking_rate(alpha))
 
 
-def masking_rate(alpha: OfTime) -> Callable:
+def masking_rate(alpha: OfTime) -> OfTime:
     """The weight -alpha'(t) / (1 - alpha(t)) of masked diffusion's bound; t > 0."""
     return lambda t: -_slope(alpha, t) / (1 - alpha(t))
 
 
-def d3pm(apply: Apply, parameterization: Parameterization, process: Process, num: int) -> Callable:
+def d3pm(apply: Apply, parameterization: Parameterization, process: Process, num: int) -> Loss:
     """The variational bound of a chain of `num` steps (Austin et al. 2021, equation 1).
 
     num times KL(q(x_s | x_t, x0) || p(x_s | x_t)), t = i / num and s = (i - 1) / num. At s = 0 it is
@@ -129,7 +127,7 @@ def d3pm(apply: Apply, parameterization: Parameterization, process: Process, num
     return losses.of_criterion(criterion, apply, parameterization, process)
 
 
-def sedd(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime, pi) -> Callable:
+def sedd(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime, pi) -> Loss:
     """The diffusion-weighted denoising score entropy (Lou et al. 2024), of `categorical(alpha, pi)`.
 
     rate pi_x sum_{y != x} s_y - r_y log s_y + r_y (log r_y - 1) at x = x_t, with s the network's ratios and r those
