@@ -3,13 +3,15 @@
 A distribution is a NamedTuple of arrays, hence a pytree, with `sample(key)` and `log_prob(x)`.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Kernel, Tree
 
 
 class Gaussian(NamedTuple):
@@ -122,23 +124,23 @@ class Categorical(NamedTuple):
         return Categorical(jnp.where(scale == 0, log_q, mixed).astype(log_p.dtype))
 
 
-def certain(x, vocab: int) -> Categorical:
+def certain(x: jax.Array, vocab: int) -> Categorical:
     """The law that is sure of the tokens `x` [...]."""
     return Categorical(safe_log(jax.nn.one_hot(x, vocab)))
 
 
-def safe_log(p):
+def safe_log(p: jax.Array) -> jax.Array:
     """log p; -inf at p = 0, where its gradient is 0 and not NaN."""
     positive = p > 0
     return jnp.where(positive, jnp.log(jnp.where(positive, p, 1.0)), -jnp.inf)
 
 
-def draw(kernel, keys):
+def draw(kernel: Kernel, keys: jax.Array) -> Tree:
     """One sample an example: `keys` [B] against the leading axis of every array in `kernel`."""
     return jax.vmap(lambda k, key: k.sample(key))(kernel, keys)
 
 
-def along(scale, shape):
+def along(scale: Any, shape: Sequence[int]) -> jax.Array:
     """`scale` as it broadcasts to `shape` = [B, ...]: a number, [B], or an array of as many axes that broadcasts.
 
     Raises:
@@ -159,6 +161,6 @@ def _extrapolate(x, other, scale):
     return (x + (along(scale, x.shape) - 1) * (x - other)).astype(x.dtype)
 
 
-def mean_over_entries(x):
+def mean_over_entries(x: jax.Array) -> jax.Array:
     """[B, ...] -> [B]: the mean over all but the leading axis."""
     return x.reshape(x.shape[0], -1).mean(axis=1)

@@ -117,7 +117,7 @@ def check_folder(path) -> None:
         raise InputError(f"cannot write {path} ({found} is {reason}); choose a path you may write to")
 
 
-def write(path, save: Callable):
+def write(path: str | os.PathLike, save: Callable[[BinaryIO], Any]) -> None:
     """Call `save(file)` on a temporary binary file beside `path`, and rename it: no one ever sees half a file.
 
     Raises:
@@ -144,6 +144,6 @@ def _at_once(path, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def write_json(path, content):
+def write_json(path: str | os.PathLike, content: Any) -> None:
     """`write` of what JSON can say, with two spaces a level."""
     write(Path(path), lambda file: file.write(json.dumps(content, indent=2).encode() + b"\n"))

@@ -3,7 +3,16 @@
 Arguments are by place. B is the batch; x is an array [B, ...], or a tree of such arrays.
 """
 
-from diffusion_jax.core.protocols.data import DefaultCondition, Files, Images, Picture, SampleCondition, Save, Source
+from diffusion_jax.core.protocols.data import (
+    DefaultCondition,
+    Features,
+    Files,
+    Images,
+    Picture,
+    SampleCondition,
+    Save,
+    Source,
+)
 from diffusion_jax.core.protocols.estimates import (
     Apply,
     Check,
@@ -103,6 +112,7 @@ __all__ = [
     "EncodeTime",
     "End",
     "Estimate",
+    "Features",
     "Files",
     "Gradient",
     "Grid",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import IO, Any, Protocol
 
+import jax
 import numpy as np
 
 from diffusion_jax.core.protocols.values import Tree
@@ -35,7 +36,7 @@ class Save(Protocol):
 class Files(Protocol):
     """`samples [N, ...] -> {file name: save}`: what is kept of samples."""
 
-    def __call__(self, samples: Tree, /) -> Mapping[str, Save]: ...
+    def __call__(self, samples: Tree, /) -> dict[str, Save]: ...
 
 
 class Picture(Protocol):
@@ -48,3 +49,9 @@ class Images(Protocol):
     """`samples [N, ...] -> uint8 [N, H, W, C]`."""
 
     def __call__(self, samples: Tree, /) -> np.ndarray: ...
+
+
+class Features(Protocol):
+    """`images uint8 [B, H, W, C] -> {name: float [B, D]}`: what an extractor sees (`evaluation.extractors`)."""
+
+    def __call__(self, images: jax.Array, /) -> Mapping[str, jax.Array]: ...
