@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Features
 from diffusion_jax.data import images
 from diffusion_jax.models.judges.inception import Inception, resized
 from diffusion_jax.pretrained.families import inception as published
@@ -36,7 +36,7 @@ class Extractor(NamedTuple):
       shape: height, width and channels of the images; None where any will do.
     """
 
-    features: Callable
+    features: Features
     name: str
     sha256: str = ""
     shape: tuple[int | None, int | None, int | None] = (None, None, None)

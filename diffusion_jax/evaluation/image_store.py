@@ -28,7 +28,7 @@ class Images(NamedTuple):
     """
 
     count: int  # type: ignore[assignment]  # tuples have a method of the name
-    parts: Callable
+    parts: Callable[[], Iterator[np.ndarray]]
     name: str
 
     def some(self, num: int) -> np.ndarray:
