@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import jax
 from flax import nnx as flax_nnx
 
-from diffusion_jax.core.protocols import Apply
+from diffusion_jax.core.protocols import Apply, InitParams
 
 
 class Network(Protocol):
@@ -28,7 +28,7 @@ class Functions:
     In training `apply` is given `dropout_keys` too, a key an example.
     """
 
-    def __init__(self, init: Callable, apply: Apply):
+    def __init__(self, init: InitParams, apply: Apply):
         self._init, self._apply = init, apply
 
     def init(self, key, *shown) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Functions:
         return self._apply(variables["params"], *shown, **dropout_keys)
 
 
-def nnx(make: Callable) -> Functions:
+def nnx(make: Callable[[flax_nnx.Rngs], flax_nnx.Module]) -> Functions:
     """A Flax NNX module as a network, with its `nnx.Param`s as parameters.
 
     Other variables of the module, but for its random keys, stay as they were made: what changes in a call is lost.

@@ -6,13 +6,13 @@ size changes. Every residual sum is divided by sqrt(2).
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.arrays import expand
+from diffusion_jax.core.protocols import Activation, EncodeTime, Layer, MakeLayer
 from diffusion_jax.models.blocks.fourier import FourierFeatures
 from diffusion_jax.models.blocks.layers import (
     AttentionBlock,
@@ -51,7 +51,7 @@ HALVED = Resampling(smoothly_halved, lambda x, kernel: convolution.conv3x3(smoot
 ENLARGED = Resampling(smoothly_enlarged, lambda x, kernel: convolution.conv3x3(smoothly_enlarged(x), kernel))
 
 
-def _rescaled(layer: Callable) -> Callable:
+def _rescaled(layer: Layer) -> Layer:
     """The layer, a residual sum of two, of the variance of one."""
     return lambda h, context: layer(h, context) / math.sqrt(2)
 
@@ -69,7 +69,7 @@ class NCSNpp(Skeleton):
 
     multipliers: tuple[float, ...] = (1, 1, 2, 2, 2, 2, 2)
     attention_levels: tuple[int, ...] = (4,)
-    encode_time: Callable = FourierFeatures()
+    encode_time: EncodeTime = FourierFeatures()  # type: ignore[assignment]  # arguments by place
     epsilon: float = 1e-6
 
     def parts(self) -> Parts:
@@ -78,7 +78,7 @@ class NCSNpp(Skeleton):
         norm = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype}
         same = norm | {"activation": self.activation}
 
-        def resampled(way: Resampling) -> Callable:
+        def resampled(way: Resampling) -> MakeLayer:
             fields = same | {"resampling": way, "projected": True}
             return lambda features, name: _rescaled(block(features, self.dropout, **fields, name=name))
 
@@ -98,7 +98,7 @@ class NCSNpp(Skeleton):
         return output / expand(time.astype(output.dtype), output)
 
     @nn.nowrap
-    def encode(self, x, time, cond=None, dropout_keys=None, inward: Callable = lambda h: h):
+    def encode(self, x, time, cond=None, dropout_keys=None, inward: Activation = lambda h: h):
         """As of `Skeleton`, with the noisy image on every level."""
         self.check(x)
         context, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1

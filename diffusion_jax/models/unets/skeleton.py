@@ -6,7 +6,7 @@ included, is concatenated to the input of one block of the way up.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Activation, Attend, MakeLayer, Wrap
 from diffusion_jax.models.blocks.conditioning import check_names, embedded
 from diffusion_jax.models.blocks.layers import LayerContext, TimeEmbedding, conv3x3, group_norm, sinusoid, zero_init
 from diffusion_jax.models.ops.attention import by_xla
@@ -29,10 +30,10 @@ class Parts(NamedTuple):
       up: `(features, name) -> layer`, to [B, 2 H, 2 W, features].
     """
 
-    block: Callable
-    attention: Callable
-    down: Callable
-    up: Callable
+    block: MakeLayer
+    attention: MakeLayer
+    down: MakeLayer
+    up: MakeLayer
 
 
 class Skeleton(nn.Module):
@@ -69,11 +70,11 @@ class Skeleton(nn.Module):
     dropout: float = 0.0
     groups: int = 32
     embed: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
-    wrap: Callable = lambda module: module
+    wrap: Wrap = lambda module: module
     dtype: Any = jnp.float32
     time_features: int | None = None
-    attend: Callable = by_xla
-    activation: Callable = nn.swish
+    attend: Attend = by_xla
+    activation: Activation = nn.swish
     up_attention_levels: tuple[int, ...] | None = None
     middle_attention: bool = True
     middle: bool = True
@@ -131,7 +132,7 @@ class Skeleton(nn.Module):
     # `encode` and `decode` are plain functions within the caller's scope: another module may borrow a half.
 
     @nn.nowrap
-    def encode(self, x, time, cond=None, dropout_keys=None, inward: Callable = lambda h: h):
+    def encode(self, x, time, cond=None, dropout_keys=None, inward: Activation = lambda h: h):
         """The way down and the middle: (result, skip connections, `LayerContext`); `inward` acts on the first map."""
         self.check(x)
         context, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
