@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Transform
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, schedules, variances
 from diffusion_jax.diffusion.schedules import Schedule
@@ -39,7 +40,9 @@ def openai(path: str, text: str) -> Drawable:
     shape = (side, side, network.example[0].shape[-1])
     certain = variances.posterior(schedule)
 
-    def chain(sampler: Callable, usual: int | None = None, spread: Callable = certain) -> Callable:
+    def chain(
+        sampler: Callable[[SampleRequest], samplers.Sampler], usual: int | None = None, spread: Transform = certain
+    ) -> Callable[[SampleRequest], Chain]:
         """A chain of `usual` steps where neither the request nor the flags say how many; None for all."""
 
         def down(request: SampleRequest) -> Chain:
@@ -95,7 +98,7 @@ def _betas(name: str, num: int):
 
 def _parameterization(
     command: openai_command.Command, schedule: Schedule
-) -> tuple[parameterizations.Parameterization, Callable]:
+) -> tuple[parameterizations.Parameterization, Transform]:
     """What the network says, and the transform for the variance of ancestral steps."""
     flags, num = command.chain, command.chain["diffusion_steps"]
     index, share = parameterizations.table_index(num), 1000 / num if flags["rescale_timesteps"] else 1.0

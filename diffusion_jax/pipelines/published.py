@@ -6,12 +6,13 @@ OpenAI's are composed in `pipelines.openai`.
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, SampleCondition
+from diffusion_jax.core.protocols import Apply, Grid, Guide, SampleCondition, SampleFn, Transform
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, timesteps, variances
 from diffusion_jax.methods import improved
@@ -111,7 +112,7 @@ def _image(config: Mapping, network: Network, channels: int, darkest: float) -> 
 def _dit(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
     classes = config.get("num_embeds_ada_norm", 1000)
 
-    def guide(request: SampleRequest) -> Callable:
+    def guide(request: SampleRequest) -> Guide:
         scale = OFFICIAL_DIT if request.guidance is None else request.guidance
         # As in the official script, the last channel of latents is not guided.
         kept = guidance.channels(scale, 3, channels) if channels > 3 else scale
@@ -129,7 +130,7 @@ def _text(config: Mapping, network: Network, channels: int, darkest: float) -> t
             "null_tokens of the same shape, of the empty text, for its guidance"
         )
 
-    def guide(request: SampleRequest) -> Callable:
+    def guide(request: SampleRequest) -> Guide:
         scale = 7.5 if request.guidance is None else request.guidance
 
         def guided(denoise, cond):
@@ -156,7 +157,7 @@ def _text(config: Mapping, network: Network, channels: int, darkest: float) -> t
     )
 
 
-def _beside(model, read: Callable, sample_condition: SampleCondition, shape: tuple[int, int, int]) -> tuple:
+def _beside(model, read: Callable[[], Any], sample_condition: SampleCondition, shape: tuple[int, int, int]) -> tuple:
     """A network that is shown more channels than it says, how to read it, and what it is told: those, of `shape`."""
 
     def missing(num):
@@ -217,8 +218,8 @@ def _check_told(config: Mapping, scheduler: Mapping):
 
 
 def _samplers(
-    model, how: Sampling, guide: Callable | None, shape, scheduler: Mapping, doubled: bool
-) -> dict[str, Callable]:
+    model, how: Sampling, guide: Callable[[SampleRequest], Guide] | None, shape, scheduler: Mapping, doubled: bool
+) -> dict[str, Callable[[SampleRequest], SampleFn]]:
     """The scheduler's own sampler first, and others on the same noise; `doubled` if the network says a variance."""
     num = scheduler.get("num_train_timesteps", 1000)
     single = scheduler["_class_name"] == "CMStochasticIterativeScheduler"
@@ -233,12 +234,12 @@ def _samplers(
     own = how.variance if scheduler["_class_name"] == "DDPMScheduler" else certain
 
     def chain(
-        sampler: Callable,
-        variance: Callable = certain,
+        sampler: Callable[[SampleRequest], samplers.Sampler],
+        variance: Transform = certain,
         steps: int = usual,
         bounds: tuple = how.transforms,
-        grid: Callable = how.grid,
-    ) -> Callable:
+        grid: Grid = how.grid,
+    ) -> Callable[[SampleRequest], Chain]:
         def down(request: SampleRequest) -> Chain:
             if guide is not None and request.classifier is not None:
                 raise InputError("this model is guided by what it is told itself; leave --classifier out")
@@ -266,7 +267,9 @@ def _samplers(
     return drawn_by(chains, apply, how.parameterization, how.process, shape) | others
 
 
-def _between(chain: Callable, apply: Apply, how: Sampling, shape, doubled: bool) -> dict[str, Callable]:
+def _between(
+    chain: Callable[..., Callable[[SampleRequest], Chain]], apply: Apply, how: Sampling, shape, doubled: bool
+) -> dict[str, Callable[[SampleRequest], SampleFn]]:
     """k-diffusion's samplers that look between the entries of a table; `chain` as in `_samplers`."""
     assert how.anywhere is not None
     schedule, said, last = how.anywhere
@@ -290,7 +293,7 @@ def _between(chain: Callable, apply: Apply, how: Sampling, shape, doubled: bool)
     return drawn_by(chains, apply, said, how.process, shape)
 
 
-def _grid_up_to(most: int, grid: Callable) -> np.ndarray:
+def _grid_up_to(most: int, grid: Grid) -> np.ndarray:
     """The grid of as many steps up to `most` as it takes: not all tables and spacings take any number."""
     for steps in range(most, 1, -1):
         try:

@@ -5,13 +5,16 @@ is handed over: functions `(theirs, ours) -> entries` for attention and for what
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from diffusion_jax.pretrained.entries import Entry
 from diffusion_jax.pretrained.layouts import Layout, linear, pointwise
 from diffusion_jax.pretrained.wiring import Wiring, affine, labels, norm, unbiased
 
+Part: TypeAlias = Callable[[str, str], list[Entry]]  # `(theirs, ours) -> entries`, of a layer by its two names
 
-def unet(wiring: Wiring, attention: Callable, between: Callable) -> list[Entry]:
+
+def unet(wiring: Wiring, attention: Part, between: Part) -> list[Entry]:
     """A whole U-Net."""
     return [
         *begin(wiring),
@@ -23,7 +26,7 @@ def unet(wiring: Wiring, attention: Callable, between: Callable) -> list[Entry]:
     ]
 
 
-def controlnet(wiring: Wiring, attention: Callable, hints: int) -> list[Entry]:
+def controlnet(wiring: Wiring, attention: Part, hints: int) -> list[Entry]:
     """A ControlNet: a U-Net's way down and middle, an encoder of `hints` widths, and what they add."""
     hint = "controlnet_cond_embedding"
     skips = len(wiring.widths) * (wiring.blocks + 1)
@@ -71,7 +74,7 @@ def old_attention(theirs: str, ours: str) -> list[Entry]:
     return _attention(theirs, ours, ("query", "key", "value", "proj_attn"))
 
 
-def transformer(depth: int, project: Layout) -> Callable:
+def transformer(depth: int, project: Layout) -> Part:
     """`depth` blocks that read a text, between two projections: `pointwise` convolutions or `linear` layers."""
 
     def entries(theirs: str, ours: str) -> list[Entry]:
