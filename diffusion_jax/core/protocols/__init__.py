@@ -5,6 +5,7 @@ Arguments are by place. B is the batch; x is an array [B, ...], or a tree of suc
 
 from diffusion_jax.core.protocols.data import (
     DefaultCondition,
+    Examples,
     Features,
     Files,
     Images,
@@ -112,6 +113,7 @@ __all__ = [
     "EncodeTime",
     "End",
     "Estimate",
+    "Examples",
     "Features",
     "Files",
     "Gradient",

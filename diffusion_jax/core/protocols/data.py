@@ -9,10 +9,18 @@ import numpy as np
 from diffusion_jax.core.protocols.values import Tree
 
 
-class Source(Protocol):
-    """`split -> random-access source` (`data.sources`) of "train" or "test"."""
+class Examples(Protocol):
+    """Random access to examples: `examples[i] -> {name: array}`, NumPy's (`data.sources`)."""
 
-    def __call__(self, split: str, /) -> Any: ...
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Source(Protocol):
+    """`split -> examples` of "train" or "test"."""
+
+    def __call__(self, split: str, /) -> Examples: ...
 
 
 class SampleCondition(Protocol):
