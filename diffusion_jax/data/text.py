@@ -77,7 +77,7 @@ class Windows:
         return {"tokens": self._tokens[start : start + self._length]}
 
 
-def characters(path=None, length=64, split="train"):
+def characters(path: str | Path | None = None, length: int = 64, split: str = "train"):
     """Pieces of a text, a token a character; numbered by `alphabet(path)`.
 
     The last tenth of the text is "test". A piece of "train" begins at every character, so that a model sees
@@ -113,7 +113,7 @@ def characters(path=None, length=64, split="train"):
     return Windows({"train": tokens[:end], "test": tokens[end:]}[split], length, splits[split])
 
 
-def alphabet(path=None) -> Alphabet:
+def alphabet(path: str | Path | None = None) -> Alphabet:
     """The alphabet of `characters(path)`: `ASCII` for the default text, which is not read for it.
 
     For a file: the characters that occur in it, train and test, by code point. To sample where the file is not,

@@ -42,7 +42,7 @@ class Extractor(NamedTuple):
     shape: tuple[int | None, int | None, int | None] = (None, None, None)
 
 
-def inception(path) -> Extractor:
+def inception(path: str | Path) -> Extractor:
     """The network of the FID, which looks at colour images of any size.
 
     "features" are pool_3 [B, 2048] (FID, KID, precision and recall). "logits" [B, 1008] are without the bias, as in

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import NotFiniteError, RunError
-from diffusion_jax.core.protocols import LikelihoodFn, Parallel, Tree
+from diffusion_jax.core.protocols import Examples, LikelihoodFn, Parallel, Tree
 from diffusion_jax.diffusion.likelihood import ENDINGS
 from diffusion_jax.evaluation import streaming
 from diffusion_jax.evaluation.extractors import Extractor
@@ -58,7 +58,7 @@ def all_measures(real: Mapping[str, np.ndarray], generated: Mapping[str, np.ndar
     return {m.name: float(m.of(real, generated)) for m in MEASURES if m.possible(real, generated)}
 
 
-def digest(source, example: Mapping, count: int) -> str:
+def digest(source: Examples, example: Mapping, count: int) -> str:
     """SHA-256 of what is used of the first `count` examples of a source."""
     found = hashlib.sha256()
     for i in range(count):
@@ -79,7 +79,7 @@ def likelihood(
     function: LikelihoodFn,
     params: Tree,
     experiment: Any,
-    source: Any,
+    source: Examples,
     count: int,
     batch: int,
     seed: int,
