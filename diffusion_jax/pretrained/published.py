@@ -34,7 +34,7 @@ class Network(NamedTuple):
         return entries.read(self.template(), self.entries, weights)
 
 
-def shape(*sizes: int, dtype=np.float32) -> jax.ShapeDtypeStruct:
+def shape(*sizes: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
     """An array of a `Network.example`."""
     return jax.ShapeDtypeStruct(sizes, dtype)
 

@@ -118,7 +118,7 @@ def _reading(theirs, ours):
 # ---- The ways down and up.
 
 
-def begin(wiring):
+def begin(wiring: Wiring):
     return [
         *affine("conv_in", "input_conv"),
         *affine("time_embedding.linear_1", "time_embedding/dense_0", linear),
@@ -127,7 +127,7 @@ def begin(wiring):
     ]
 
 
-def blocks(theirs, ours, count, wiring, attends, attention):
+def blocks(theirs: str, ours: str, count: int, wiring: Wiring, attends: bool, attention: Part):
     shortcuts = wiring.shortcuts()
     for i in range(count):
         yield from residual(f"{theirs}.resnets.{i}", f"{ours}_block_{i}")
@@ -145,7 +145,7 @@ def _down(wiring, attention, between):
             yield from between(f"{theirs}.downsamplers.0", f"{ours}_downsample")
 
 
-def middle(wiring, attention):
+def middle(wiring: Wiring, attention: Part):
     return (
         []
         if not wiring.middle
