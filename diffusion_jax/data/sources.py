@@ -16,7 +16,7 @@ import numpy as np
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
-from diffusion_jax.core.protocols import Examples
+from diffusion_jax.core.protocols import Examples, Source
 from diffusion_jax.data import numpy_files, pictures
 
 
@@ -266,6 +266,12 @@ def tfds_images(
         return {"image": pictures.pixels(picture)} | {feature: record[feature] for feature in kept}
 
     return Mapped(records, read)
+
+
+def lsun(category: str, data_dir: str | Path | None = None, size: int = 256) -> Source:
+    """`split -> source` of LSUN's "bedroom", "cat" or "church_outdoor", whose test split TFDS calls validation."""
+    splits = {"train": "train", "test": "validation"}
+    return lambda split: tfds_images(f"lsun/{category}", splits[split], data_dir, size)
 
 
 def latents(path: str | Path):

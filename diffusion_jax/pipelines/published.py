@@ -6,17 +6,19 @@ OpenAI's are composed in `pipelines.openai`.
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Grid, Guide, SampleCondition, SampleFn, Transform
+from diffusion_jax.core.protocols import Apply, Grid, Guide, SampleCondition, SampleFn
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, timesteps, variances
+from diffusion_jax.diffusion.few_step import guided
 from diffusion_jax.methods import improved
-from diffusion_jax.methods.compose import Chain, drawn_by, without_eta
+from diffusion_jax.methods.compose import Chain, drawn_by, nothing_more, unguided
 from diffusion_jax.models.unets.beside import Beside
 from diffusion_jax.models.unets.controlnet import Controlled
 from diffusion_jax.pipelines.openai import openai
@@ -30,6 +32,9 @@ __all__ = ["diffusers", "openai"]
 
 NARROWEST = 1e-20  # of a learned variance, which these samplers do not ask for
 OFFICIAL_DIT = 4.0  # the guidance of its own script
+More: TypeAlias = Callable[[Sampling], dict[str, Callable[..., Chain]]]  # what is known -> further chains
+
+OFFICIAL_LATENT = 8.5  # of latent consistency models' pipeline
 # Of any scheduler's config: its table, and what else is not its solver's own.
 BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
 BESIDE = (
@@ -44,6 +49,7 @@ def diffusers(
     controlnet: str | None = None,
     size: str | None = None,
     sampler: str | None = None,
+    more: More = nothing_more,
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from.
 
@@ -54,6 +60,7 @@ def diffusers(
       size: "HxW" of the images or latents, in place of the published one.
       sampler: the one that will be asked for. Where it is not the scheduler's own, a scheduler that is not known here
         does not stand in the way: its table of betas is enough.
+      more: further chains on the scheduler's noise.
 
     Raises:
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
@@ -81,12 +88,14 @@ def diffusers(
     model, read = network.model, lambda: network.read(component.weights)
     if controlnet is not None and given > said:
         raise InputError(f"a ControlNet for a network that sees {given} channels and says {said} is not known")
+    if controlnet is not None and guided.NAME in (network.example[2] or {}):
+        raise InputError("a ControlNet for a network that is told the scale of guidance is not known")
     if given > said:
         model, read, sample_condition = _beside(model, read, sample_condition, (height, width, given - said))
     if controlnet is not None:
         model, read, sample_condition = _controlled(network, component, controlnet, variant, sample_condition, shape)
 
-    drawn = _samplers(model, how, guide, shape, scheduler, doubled=said > shape[-1])
+    drawn = _samplers(model, how, guide, shape, scheduler, more, doubled=said > shape[-1])
     about = f"published {kind} of {name}"
     if scheduler is not component.scheduler:
         del drawn["published"]
@@ -106,16 +115,15 @@ def _image(config: Mapping, network: Network, channels: int, darkest: float) -> 
     sample_condition = conditions.labels(classes) if classes else conditions.nothing
     # 1 or 3 channels are pixels; anything else waits for a decoder.
     view = views.pictures(darkest) if channels in (1, 3) else views.latents()
-    return sample_condition, None, view
+    return sample_condition, unguided, view
 
 
 def _dit(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
     classes = config.get("num_embeds_ada_norm", 1000)
 
-    def guide(request: SampleRequest) -> Guide:
-        scale = OFFICIAL_DIT if request.guidance is None else request.guidance
+    def guide(guidance_scale: float = OFFICIAL_DIT) -> Guide:
         # As in the official script, the last channel of latents is not guided.
-        kept = guidance.channels(scale, 3, channels) if channels > 3 else scale
+        kept = guidance.channels(guidance_scale, 3, channels) if channels > 3 else guidance_scale
         return guidance.classifier_free(guidance.replacing(label=classes), kept)
 
     return conditions.labels(classes, null=classes), guide, views.latents()
@@ -123,6 +131,8 @@ def _dit(config: Mapping, network: Network, channels: int, darkest: float) -> tu
 
 def _text(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
     features = network.example[2]["tokens"].shape[-1]
+    if guided.NAME in network.example[2]:
+        return _text_and_scale(config, features)
 
     def missing(num):
         raise InputError(
@@ -130,13 +140,11 @@ def _text(config: Mapping, network: Network, channels: int, darkest: float) -> t
             "null_tokens of the same shape, of the empty text, for its guidance"
         )
 
-    def guide(request: SampleRequest) -> Guide:
-        scale = 7.5 if request.guidance is None else request.guidance
-
+    def guide(guidance_scale: float = 7.5) -> Guide:
         def guided(denoise, cond):
             conditional, null = {**cond}, cond["null_tokens"]
             del conditional["null_tokens"]
-            return guidance.classifier_free(guidance.replacing(tokens=null), scale)(denoise, conditional)
+            return guidance.classifier_free(guidance.replacing(tokens=null), guidance_scale)(denoise, conditional)
 
         return guided
 
@@ -149,12 +157,31 @@ def _text(config: Mapping, network: Network, channels: int, darkest: float) -> t
             raise InputError(f"tokens are {long} to a text and null_tokens {null}; give as many")
         return (cond,)
 
+    return _labelled(config, sample_condition), guide, views.latents()
+
+
+def _text_and_scale(config: Mapping, features: int) -> tuple:
+    """Of a latent consistency model, which is told the scale of guidance and has no unconditional half."""
+
+    def missing(num):
+        raise InputError(
+            f"this model is told an encoded text: --condition FILE.npz with tokens, float [N, L, {features}]"
+        )
+
+    def guide(guidance_scale: float = OFFICIAL_LATENT) -> Guide:
+        def told(denoise, cond):
+            return guidance.conditioned(
+                denoise, cond | {guided.NAME: jnp.full(len(cond["tokens"]), float(guidance_scale))}
+            )
+
+        return told
+
+    return _labelled(config, conditions.arrays(missing, tokens=(None, features))), guide, views.latents()
+
+
+def _labelled(config: Mapping, rest: SampleCondition) -> SampleCondition:
     classes = config.get("num_class_embeds")
-    return (
-        conditions.joined(label=conditions.labels(classes), rest=sample_condition) if classes else sample_condition,
-        guide,
-        views.latents(),
-    )
+    return conditions.joined(label=conditions.labels(classes), rest=rest) if classes else rest
 
 
 def _beside(model, read: Callable[[], Any], sample_condition: SampleCondition, shape: tuple[int, int, int]) -> tuple:
@@ -218,7 +245,7 @@ def _check_told(config: Mapping, scheduler: Mapping):
 
 
 def _samplers(
-    model, how: Sampling, guide: Callable[[SampleRequest], Guide] | None, shape, scheduler: Mapping, doubled: bool
+    model, how: Sampling, guide: Callable[..., Guide], shape, scheduler: Mapping, more: More, doubled: bool
 ) -> dict[str, Callable[[SampleRequest], SampleFn]]:
     """The scheduler's own sampler first, and others on the same noise; `doubled` if the network says a variance."""
     num = scheduler.get("num_train_timesteps", 1000)
@@ -233,64 +260,64 @@ def _samplers(
     certain = variances.posterior(how.schedule)
     own = how.variance if scheduler["_class_name"] == "DDPMScheduler" else certain
 
-    def chain(
-        sampler: Callable[[SampleRequest], samplers.Sampler],
-        variance: Transform = certain,
-        steps: int = usual,
-        bounds: tuple = how.transforms,
-        grid: Grid = how.grid,
-    ) -> Callable[[SampleRequest], Chain]:
-        def down(request: SampleRequest) -> Chain:
-            if guide is not None and request.classifier is not None:
-                raise InputError("this model is guided by what it is told itself; leave --classifier out")
-            times = _grid_up_to(steps, grid) if request.steps is None else grid(request.steps)
-            return Chain(sampler(request), times, (*bounds, variance), guide and guide(request))
+    def grid(steps: int | None, usual: int) -> np.ndarray:
+        return _grid_up_to(usual, how.grid) if steps is None else how.grid(steps)
 
-        return down
+    def published(steps: int | None = None) -> Chain:
+        return Chain(how.sampler, grid(steps, usual), (*how.own, own))
 
-    chains = {"published": without_eta(chain(lambda request: how.sampler, own, bounds=how.own))}
-    if single:
-        return drawn_by(chains, apply, how.parameterization, how.process, shape)
-    # As diffusers' pipelines have it, a bound of x0 leaves the noise alone.
-    chains["ddim"] = chain(
-        lambda request: samplers.ddim(how.schedule, request.eta or 0.0, *how.transforms),
-        steps=min(50, num),
-        bounds=(),
-    )
-    chains["dpmpp_2m"] = without_eta(chain(lambda request: samplers.dpmpp_2m(how.schedule), steps=min(20, num)))
-    ancestral = samplers.ancestral(processes.gaussian(how.schedule))
-    chains["ancestral"] = without_eta(chain(lambda request: ancestral, how.variance, num))
-    if how.schedule.alpha(_grid_up_to(usual, how.grid)[0]) > 0:
-        # Elsewhere, as of a flow, nothing is left of the data where its chain starts.
-        chains["plms"] = without_eta(chain(lambda request: samplers.plms(how.schedule), steps=min(50, num)))
-    others = {} if how.anywhere is None else _between(chain, apply, how, shape, doubled)
-    return drawn_by(chains, apply, how.parameterization, how.process, shape) | others
+    def ddim(steps: int | None = None, eta: float = 0.0) -> Chain:
+        # As diffusers' pipelines have it, a bound of x0 leaves the noise alone.
+        return Chain(samplers.ddim(how.schedule, eta, *how.transforms), grid(steps, min(50, num)), (certain,))
+
+    def dpmpp_2m(steps: int | None = None) -> Chain:
+        return Chain(samplers.dpmpp_2m(how.schedule), grid(steps, min(20, num)), (*how.transforms, certain))
+
+    def ancestral(steps: int | None = None) -> Chain:
+        sampler = samplers.ancestral(processes.gaussian(how.schedule))
+        return Chain(sampler, grid(steps, num), (*how.transforms, how.variance))
+
+    def plms(steps: int | None = None) -> Chain:
+        return Chain(samplers.plms(how.schedule), grid(steps, min(50, num)), (*how.transforms, certain))
+
+    chains: dict[str, Callable[..., Chain]] = {"published": published}
+    if not single:
+        chains |= {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "ancestral": ancestral}
+        if how.schedule.alpha(grid(None, usual)[0]) > 0:
+            # Elsewhere, as of a flow, nothing is left of the data where its chain starts.
+            chains |= {"plms": plms}
+    chains |= more(how)
+    others = {} if single or how.anywhere is None else _between(guide, apply, how, shape, doubled)
+    return drawn_by(chains, apply, how.parameterization, how.process, shape, guide) | others
 
 
 def _between(
-    chain: Callable[..., Callable[[SampleRequest], Chain]], apply: Apply, how: Sampling, shape, doubled: bool
+    guide: Callable[..., Guide], apply: Apply, how: Sampling, shape, doubled: bool
 ) -> dict[str, Callable[[SampleRequest], SampleFn]]:
-    """k-diffusion's samplers that look between the entries of a table; `chain` as in `_samplers`."""
+    """k-diffusion's samplers that look between the entries of a table."""
     assert how.anywhere is not None
-    schedule, said, last = how.anywhere
+    schedule, parameterization, last = how.anywhere
     if doubled:
-        said = parameterizations.learned_range(said, schedule, NARROWEST)
+        parameterization = parameterizations.learned_range(parameterization, schedule, NARROWEST)
+    transforms, usual = (*how.transforms, variances.posterior(how.schedule)), min(20, round(1 / last))
 
     def levels(steps: int) -> np.ndarray:
         return timesteps.log_snr(schedule, steps, last=last)
 
-    def fast(request: SampleRequest) -> samplers.Sampler:
-        return samplers.dpm_fast(schedule, (request.steps or 30) - 1)
+    def dpmpp_sde(steps: int | None = None) -> Chain:
+        times = _grid_up_to(usual, how.grid) if steps is None else how.grid(steps)
+        return Chain(samplers.dpmpp_sde(schedule), times, transforms)
 
-    chains = {
-        "dpmpp_sde": chain(lambda request: samplers.dpmpp_sde(schedule), steps=min(20, round(1 / last))),
+    def dpm_fast(steps: int = 30) -> Chain:
         # As many looks as steps are asked for, the last of them in the step to 0.
-        "dpm_fast": chain(fast, steps=30, grid=lambda steps: levels((steps - 1) // 3 + 2)),
+        return Chain(samplers.dpm_fast(schedule, steps - 1), levels((steps - 1) // 3 + 2), transforms)
+
+    def dpm_adaptive(steps: int = 2) -> Chain:
         # Its steps are its own: these are where it stops, for a film to look.
-        "dpm_adaptive": chain(lambda request: samplers.dpm_adaptive(schedule), steps=2, grid=levels),
-    }
-    chains = {name: without_eta(down) for name, down in chains.items()}
-    return drawn_by(chains, apply, said, how.process, shape)
+        return Chain(samplers.dpm_adaptive(schedule), levels(steps), transforms)
+
+    chains = {"dpmpp_sde": dpmpp_sde, "dpm_fast": dpm_fast, "dpm_adaptive": dpm_adaptive}
+    return drawn_by(chains, apply, parameterization, how.process, shape, guide)
 
 
 def _grid_up_to(most: int, grid: Grid) -> np.ndarray:

@@ -91,6 +91,19 @@ def test_samplers_are_the_schedulers_and_others(root, tmp_path):
     assert (published_ != ddim).any()  # DDPM's, with noise
 
 
+def test_a_file_of_chains_adds_samplers_to_a_published_model(root, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from diffusion_jax.diffusion import samplers\n"
+        "from diffusion_jax.methods.compose import Chain\n"
+        "def chains(model):\n"
+        "    ddim = samplers.ddim(model.schedule, 0.0, *model.transforms)\n"
+        "    return {'again': lambda steps=2: Chain(ddim, model.grid(steps))}\n"
+    )
+    mine = ("--chains", tmp_path / "mine.py", "--sampler", "again")
+    again = draw(root / "ddpm", tmp_path / "a", *mine)["images"]
+    np.testing.assert_array_equal(again, draw(root / "ddpm", tmp_path / "b", "--sampler", "ddim")["images"])
+
+
 def test_the_default_folder_and_steps(root, tmp_path, monkeypatch):
     """A consistency model takes one step by itself; samples go to samples/MODEL/SAMPLER."""
     monkeypatch.chdir(tmp_path)
@@ -114,7 +127,10 @@ MISTAKES = {
     "no folder": (["--pretrained", "nowhere"], "neither a folder nor a name on the hub"),
     "a label beyond": (["--pretrained", "{root}/dit", "--label", "6"], "there is no label 6"),
     "a label too many": (["--pretrained", "{root}/consistency", "--label", "5"], "no label 5: they run from 0 to 4"),
-    "eta": (["--pretrained", "{root}/ddpm", "--eta", "0.5"], "only the sampler ddim has it"),
+    "eta": (
+        ["--pretrained", "{root}/ddpm", "--eta", "0.5"],
+        "the sampler published takes no --eta; add --sampler ddim",
+    ),
     "flags forgotten": (["--pretrained", "a b/model.pt"], "a b/model.pt is a file of weights alone, as OpenAI's"),
     "flags and a size": (["--pretrained", "x.pt", "--flags", "", "--size", "8x8"], "--size is of diffusers' folders"),
     "a step": (["--pretrained", "{root}/ddpm", "--step", "3"], "--step is of a run's"),
@@ -128,7 +144,10 @@ MISTAKES = {
         "is told a hint",
     ),
     "a controlnet alone": (["--pretrained", "{root}/controlnet"], "no scheduler_config.json"),
-    "guidance without labels": (["--pretrained", "{root}/ddpm", "--guidance", "2"], "cannot be guided"),
+    "guidance without labels": (
+        ["--pretrained", "{root}/ddpm", "--guidance", "2"],
+        "no sampler of this model takes --guidance",
+    ),
     "size": (["--pretrained", "{root}/ddpm", "--size", "8"], "give height and width, such as 32x32"),
     "size in other digits": (["--pretrained", "{root}/ddpm", "--size", "8x\u00b2"], "give height and width"),
     "odd size": (["--pretrained", "{root}/ddpm", "--size", "9x8"], "must be multiples of 2"),

@@ -9,7 +9,7 @@ import pytest
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import time_sampling
-from diffusion_jax.parallel.replicated import MAPPED, DataParallel
+from diffusion_jax.parallel.replicated import AXIS, MAPPED, DataParallel
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from tests import compilations, tiny
@@ -26,7 +26,7 @@ def experiment():
 
 @pytest.fixture(scope="module")
 def batches(experiment):
-    source = experiment.source("train")
+    source = experiment.data.source("train")
     images = np.stack([source[i]["image"] for i in range(STEPS * BATCH)])
     return images.reshape(STEPS, BATCH, 8, 8, 1)
 
@@ -35,8 +35,8 @@ def train(experiment, batches, devices, accumulate=1, shares=MAPPED):
     """Parameters and losses after some SGD steps, and how many programs were compiled on the way."""
     optimizer = optax.sgd(0.5)
     data_parallel = DataParallel(jax.devices()[:devices])
-    state = data_parallel.hold(init_state(experiment.init, optimizer, experiment.times, jax.random.key(1)))
-    of_share = make_train_step(experiment.loss, experiment.times, optimizer, 0.9, 3, accumulate, shares)
+    state = data_parallel.hold(init_state(experiment.task.init, optimizer, experiment.task.times, jax.random.key(1)))
+    of_share = make_train_step(experiment.task.loss, experiment.task.times, optimizer, 0.9, 3, accumulate, shares)
     step = data_parallel.train_step(of_share)
     losses, counts = [], []
     with compilations.counted() as compiled:
@@ -112,12 +112,32 @@ def test_nothing_is_compiled_after_the_first_step(on_one):
     assert counts[1:] == [counts[0]] * (STEPS - 1)
 
 
+def test_a_step_never_calls_the_host(experiment, batches):
+    """No callback stands in its program; the control, whose loss prints, has one."""
+    task, optimizer = experiment.task, optax.sgd(0.1)
+    state = jax.eval_shape(lambda key: init_state(task.init, optimizer, task.times, key), jax.random.key(1))
+
+    def program(loss):
+        step = make_train_step(loss, task.times, optimizer, 0.9, seed=3)
+        mapped = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, None), devices=jax.devices()[:1])
+        return mapped.lower(state, {"image": batches[:1]}).as_text()
+
+    def printing(*inputs):
+        jax.debug.print("a step")
+        return task.loss(*inputs)
+
+    assert "callback" not in program(task.loss)
+    assert "callback" in program(printing)
+
+
 def test_the_step_given_away_is_gone(experiment, batches):
     """The state is donated: two copies of parameters and moments never exist side by side."""
     optimizer = optax.adam(1e-3)
     data_parallel = DataParallel(jax.devices()[:1])
-    step = data_parallel.train_step(make_train_step(experiment.loss, experiment.times, optimizer, 0.9, seed=3))
-    state = data_parallel.hold(init_state(experiment.init, optimizer, experiment.times, jax.random.key(1)))
+    step = data_parallel.train_step(
+        make_train_step(experiment.task.loss, experiment.task.times, optimizer, 0.9, seed=3)
+    )
+    state = data_parallel.hold(init_state(experiment.task.init, optimizer, experiment.task.times, jax.random.key(1)))
     batch = data_parallel.shard({"image": batches[0]})
     state, _ = step(state, batch)
     step(state, batch)
@@ -131,27 +151,16 @@ def test_a_batch_that_does_not_divide_is_refused_with_one_that_does(batch_size):
 
 
 def test_images_do_not_depend_on_the_devices_that_drew_them(experiment):
-    params = jax.jit(experiment.init)(jax.random.key(0))
+    params = jax.jit(experiment.task.init)(jax.random.key(0))
     keys = rng.per_example(jax.random.key(1), jnp.arange(8))
 
     def drawn(devices):
         data_parallel = DataParallel(jax.devices()[:devices])
-        return data_parallel.sample(experiment.preview(8 // devices))(data_parallel.hold(params), keys)
+        return data_parallel.sample(experiment.sampling.preview(8 // devices))(data_parallel.hold(params), keys)
 
     one = drawn(1)
     assert one.shape == (8, 8, 8, 1)
     np.testing.assert_allclose(drawn(8), one, atol=1e-5)
-
-
-def test_streams_of_random_keys_do_not_meet():
-    root = jax.random.key(0)
-    keys = [
-        jax.random.key_data(k).tobytes()
-        for name in ("init", "train", "sample", "preview")
-        for step in range(3)
-        for k in rng.per_example(rng.stream(root, name, step), jnp.arange(4))
-    ]
-    assert len(set(keys)) == len(keys)
 
 
 def test_sharding_keeps_the_order():

@@ -32,6 +32,17 @@ from diffusion_jax.core.protocols.estimates import (
     Target,
     Transform,
 )
+from diffusion_jax.core.protocols.few_step import (
+    Across,
+    Distance,
+    LawOfUpdate,
+    MakeLoss,
+    Points,
+    TargetParams,
+    Taught,
+    Teacher,
+    TimesOf,
+)
 from diffusion_jax.core.protocols.likelihoods import (
     Cost,
     Decoder,
@@ -87,6 +98,7 @@ from diffusion_jax.core.protocols.samplers import (
 from diffusion_jax.core.protocols.values import Estimate, Kernel, Time, Tree
 
 __all__ = [
+    "Across",
     "Activation",
     "Apply",
     "Attend",
@@ -107,6 +119,7 @@ __all__ = [
     "DenoiserOf",
     "Dequantize",
     "Derive",
+    "Distance",
     "Done",
     "DrawTimes",
     "EditFn",
@@ -129,6 +142,7 @@ __all__ = [
     "Kernel",
     "LastPrior",
     "Law",
+    "LawOfUpdate",
     "Layer",
     "Lift",
     "LikelihoodFn",
@@ -136,6 +150,7 @@ __all__ = [
     "LogProb",
     "Loss",
     "MakeLayer",
+    "MakeLoss",
     "Network",
     "Null",
     "OfImages",
@@ -144,6 +159,7 @@ __all__ = [
     "Parallel",
     "Picture",
     "Plan",
+    "Points",
     "Prior",
     "PriorTerm",
     "Read",
@@ -164,7 +180,11 @@ __all__ = [
     "StepsInTurn",
     "Stuck",
     "Target",
+    "TargetParams",
+    "Taught",
+    "Teacher",
     "Time",
+    "TimesOf",
     "Trace",
     "TrainStep",
     "TrainSteps",

@@ -1,0 +1,32 @@
+"""Samples in one step or a few: distillation of a teacher, and consistency models.
+
+Losses are as in `losses`, made by factories `(apply, parameterization, process) -> loss`. In place of one time they
+are given several of one trajectory, a tree of arrays [B] (`losses.Context.t`), which a `time_sampling.Times` draws. A
+teacher's parameters are held by the run (`Context.held`), a target network's are one of the averages.
+"""
+
+from diffusion_jax.diffusion.few_step import (
+    consistency,
+    distances,
+    easy,
+    editing,
+    guided,
+    latent,
+    pairs,
+    progressive,
+    stages,
+    teachers,
+)
+
+__all__ = [
+    "consistency",
+    "distances",
+    "easy",
+    "editing",
+    "guided",
+    "latent",
+    "pairs",
+    "progressive",
+    "stages",
+    "teachers",
+]
