@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError
@@ -35,7 +36,7 @@ class Alphabet(NamedTuple):
             raise InputError(f"character {symbol!r} is not in the alphabet; replace it, or take another alphabet")
         return tokens.astype(np.int32)
 
-    def decode(self, tokens) -> str:
+    def decode(self, tokens: ArrayLike) -> str:
         """The text of `tokens`, integers [L]. `InputError` names a token, a mask for instance, which has none."""
         tokens = np.asarray(tokens)
         strange = tokens[(tokens < 0) | (tokens >= self.size)]

@@ -22,11 +22,11 @@ class Functions:
     def __init__(self, init: InitParams, apply: Apply):
         self._init, self._apply = init, apply
 
-    def init(self, key, *shown) -> dict[str, Any]:
+    def init(self, key: jax.Array, *shown) -> dict[str, Any]:
         """As of `core.protocols.Network`."""
         return {"params": self._init(key, *shown)}
 
-    def apply(self, variables, *shown, **dropout_keys):
+    def apply(self, variables: Any, *shown, **dropout_keys):
         """As of `core.protocols.Network`."""
         return self._apply(variables["params"], *shown, **dropout_keys)
 

@@ -50,7 +50,7 @@ class Pretrained(NamedTuple):
             raise InputError("no scheduler_config.json came with this model; take its parts from the package")
         return scheduler.sampling(self.scheduler)
 
-    def save(self, path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a folder that `load`, `sample --pretrained` and diffusers read; errors as of `entries.write`.
 
         It holds config.json, the weights, scheduler_config.json where there is one, and for a network that with its

@@ -29,7 +29,7 @@ class Stages(NamedTuple):
     starts: np.ndarray
     points: np.ndarray
 
-    def at(self, updates):
+    def at(self, updates: Any):
         """The stage after a number of updates, int32, traced or not."""
         return jnp.searchsorted(jnp.asarray(self.starts, jnp.int32), updates, side="right") - 1
 

@@ -83,11 +83,11 @@ class Directions(NamedTuple):
     share: float
     random: bool = False
 
-    def trace(self, parts):
+    def trace(self, parts: jax.Array) -> jax.Array:
         """[B], from e' J e of each direction, [B, P]."""
         return (self.share * parts.sum(-1)).astype(parts.dtype)
 
-    def noise(self, parts):
+    def noise(self, parts: jax.Array) -> jax.Array:
         """[B], the standard error of `trace`, from how far its directions are apart; NaN for one random direction."""
         apart = jnp.std(parts, axis=-1, ddof=1) * self.share * np.sqrt(parts.shape[-1])
         return jnp.where(self.random, apart, 0.0).astype(parts.dtype)
@@ -212,7 +212,7 @@ class Ends(NamedTuple):
     stretch: float
     volume: float
 
-    def log_prob(self, z, traced):
+    def log_prob(self, z: jax.Array, traced: jax.Array) -> jax.Array:
         """[B], from the latent z [B, ...] and the integral of the trace over the walk, -int trace dl."""
         standard = -0.5 * jnp.sum((z**2).reshape(len(z), -1), axis=1)
         size = math.prod(z.shape[1:])

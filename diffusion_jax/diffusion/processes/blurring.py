@@ -45,11 +45,11 @@ class Spectral(NamedTuple):
         """The mean in pixels, [..., H, W, C]."""
         return to_pixels(self.spectrum.mean)
 
-    def sample(self, key):
+    def sample(self, key: jax.Array) -> jax.Array:
         """One image, or one batch of them, in pixels."""
         return to_pixels(self.spectrum.sample(key))
 
-    def log_prob(self, x):
+    def log_prob(self, x: jax.Array) -> jax.Array:
         """Log density of each coefficient of the pixels `x`, in nats; they sum to the image's. Variances > 0."""
         return self.spectrum.log_prob(to_spectrum(x))
 

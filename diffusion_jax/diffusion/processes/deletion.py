@@ -51,14 +51,14 @@ class Insertion(NamedTuple):
     x_t: jax.Array
     share: jax.Array
 
-    def sample(self, key):
+    def sample(self, key: jax.Array) -> jax.Array:
         """x_s of one example, int32 [L]; where x_t is no subsequence of x0, its tokens are not kept."""
         place_key, return_key = jax.random.split(key)
         kept = places(place_key, self.x_t, self.x0)
         returned = rng.flat(jax.random.uniform, return_key, self.x0.shape) < self.share
         return compact(self.x0, kept | returned)
 
-    def log_prob(self, x):
+    def log_prob(self, x: jax.Array) -> jax.Array:
         """Log probability of the sequence `x` [L] of one example, in nats; -inf where it is impossible."""
         lost, back = length(self.x0) - length(x), length(x) - length(self.x_t)
         ways = log_ways(self.x_t, x) + log_ways(x, self.x0) - log_ways(self.x_t, self.x0)

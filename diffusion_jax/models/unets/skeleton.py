@@ -134,7 +134,14 @@ class Skeleton(nn.Module):
     # `encode` and `decode` are plain functions within the caller's scope: another module may borrow a half.
 
     @nn.nowrap
-    def encode(self, x, time, cond=None, dropout_keys=None, inward: Activation = lambda h: h):
+    def encode(
+        self,
+        x: jax.Array,
+        time: jax.Array,
+        cond: Mapping[str, jax.Array] | None = None,
+        dropout_keys: jax.Array | None = None,
+        inward: Activation = lambda h: h,
+    ) -> tuple[jax.Array, list[jax.Array], LayerContext]:
         """The way down and the middle: (result, skip connections, `LayerContext`); `inward` acts on the first map."""
         self.check(x)
         context, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
@@ -154,17 +161,20 @@ class Skeleton(nn.Module):
         return self.turn(h, context), skips, context
 
     @nn.nowrap
-    def tell(self, time, cond, dropout_keys) -> LayerContext:
+    def tell(
+        self, time: jax.Array, cond: Mapping[str, jax.Array] | None, dropout_keys: jax.Array | None
+    ) -> LayerContext:
         """What every layer is told."""
         check_names(cond, (*self.embed, *self.embed_early, *self.sequences))
         features = self.time_features or self.channels
         embed_time = TimeEmbedding(features, self.encode_time, self.outer_activation, name="time_embedding")
         embedding = embed_time(time, embedded(self.embed_early, cond, features))
         embedding = embedding + embedded(self.embed, cond, 4 * features)
-        return LayerContext(embedding, *(cond[name] for name in self.sequences))._replace(dropout_keys=dropout_keys)
+        sequences = ((cond or {})[name] for name in self.sequences)
+        return LayerContext(embedding, *sequences)._replace(dropout_keys=dropout_keys)
 
     @nn.nowrap
-    def turn(self, h, context):
+    def turn(self, h: jax.Array, context: LayerContext) -> jax.Array:
         """The middle, if there is one."""
         if not self.middle:
             return h
@@ -175,7 +185,7 @@ class Skeleton(nn.Module):
         return parts.block(features, "middle_block_1")(h, context) / self.middle_scale
 
     @nn.nowrap
-    def decode(self, h, skips, context):
+    def decode(self, h: jax.Array, skips: Sequence[jax.Array], context: LayerContext) -> jax.Array:
         """The way up, to the network's result."""
         parts, skips = self.parts(), list(skips)
         attended = self.attention_levels if self.up_attention_levels is None else self.up_attention_levels
