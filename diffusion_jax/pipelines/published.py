@@ -170,9 +170,8 @@ def _text_and_scale(config: Mapping, features: int) -> tuple:
 
     def guide(guidance_scale: float = OFFICIAL_LATENT) -> Guide:
         def told(denoise, cond):
-            return guidance.conditioned(
-                denoise, cond | {guided.NAME: jnp.full(len(cond["tokens"]), float(guidance_scale))}
-            )
+            scale = jnp.full(len(cond["tokens"]), float(guidance_scale))
+            return guidance.conditioned(denoise, cond | {guided.NAME: scale})
 
         return told
 
