@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import OfTime
 from diffusion_jax.diffusion import time_sampling, timesteps
@@ -85,23 +86,33 @@ def target(schedule: Schedule, denoise: Callable, x_t, step: Halving):
     """
     first = denoise(x_t, step.t).mean
     second = denoise(jump(schedule, x_t, first, step.t, step.middle), step.middle).mean
-    share = step.share.reshape(-1, *[1] * (x_t.ndim - 1))
+    share = expand(step.share, x_t)
     return share * first + (1 - share) * second
 
 
-def distillation(schedule: Schedule, teacher: Callable, weight: OfTime) -> Callable:
+def distillation(schedule: Schedule, times, teacher: Callable, weight: OfTime) -> Callable:
     """The loss of a student, as `Method.loss` takes it; `context.t` is a `Halving` (`steps`).
 
     Args:
       schedule: of the process.
+      times: the teacher's grid, as of `steps`.
       teacher: `(context, *cond) -> Denoiser` (`teachers.held`); not clipped.
       weight: of the squared error in x0, at t: `losses.truncated_snr` or `losses.of_v`.
+
+    Raises:
+      InputError: when the loss is made, as of `check`.
     """
 
     def wanted(x_t, context, *cond):
         return target(schedule, teacher(context, *cond), x_t, context.t)
 
-    return teachers.toward(wanted, weight, lambda step: step.t)
+    make = teachers.toward(wanted, weight, lambda step: step.t)
+
+    def checked(apply, parameterization, process):
+        check(parameterization, schedule, times)
+        return make(apply, parameterization, process)
+
+    return checked
 
 
 def check(parameterization: Parameterization, schedule: Schedule, times, who: str = "student"):
