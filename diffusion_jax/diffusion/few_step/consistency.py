@@ -108,7 +108,7 @@ def grid_of_indices(indices, points: int, low: float = LOW, high: float = HIGH, 
 
 def same_noise(process: Process, keys, x0, context, *cond):
     """Consistency training's: x0 with the same noise at both levels. No teacher."""
-    corrupt = jax.vmap(lambda key, x0, t: process.corrupt(key, x0, t)[0])
+    corrupt = jax.vmap(lambda key, x0, t: process.corrupt(key, x0, t)[0])  # the same key draws the same noise
     return corrupt(keys, x0, context.t.t), corrupt(keys, x0, context.t.u)
 
 

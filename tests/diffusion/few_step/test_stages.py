@@ -171,6 +171,8 @@ def test_pairs_of_easy_tuning():
     assert logs.mean() == pytest.approx(-1.1, abs=5 * 2 / 200)
     assert logs.std() == pytest.approx(2, abs=5 * 2 / 282)
     assert times.update(jnp.int32(3), None, None) == 4
+    late = times.draw(jnp.int32(10**6), jax.random.key(0), index, 1)[0]
+    np.testing.assert_array_equal(late.u, pair[7].u)
 
 
 def test_the_loss_of_easy_tuning_begins_as_denoising():
