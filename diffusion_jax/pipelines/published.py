@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
@@ -167,12 +166,7 @@ def _text_and_scale(config: Mapping, features: int) -> tuple:
         )
 
     def guide(request: SampleRequest) -> Callable:
-        scale = OFFICIAL_LATENT if request.guidance is None else request.guidance
-
-        def told(denoise, cond):
-            return guidance.conditioned(denoise, cond | {guided.NAME: jnp.full(len(cond["tokens"]), float(scale))})
-
-        return told
+        return guided.at_scale(OFFICIAL_LATENT if request.guidance is None else request.guidance)
 
     return _labelled(config, conditions.arrays(missing, tokens=(None, features))), guide, views.latents()
 
