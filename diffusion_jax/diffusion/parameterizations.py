@@ -226,7 +226,7 @@ def consistency(
         s = level(t)
         # s - sigma_min, which is 0 to the bit at time 0.
         above = (schedule.sigma(t) / schedule.alpha(t)) ** 2 / (s + sigma_min)
-        skip = sigma_data**2 / (above**2 + sigma_data**2)
+        skip = 1 / (1 + (above / sigma_data) ** 2)
         return expand(skip, x), expand(above * sigma_data / jnp.sqrt(s**2 + sigma_data**2), x)
 
     def scale(x_t, t):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
@@ -169,11 +168,7 @@ def _text_and_scale(config: Mapping, features: int) -> tuple:
         )
 
     def guide(guidance_scale: float = OFFICIAL_LATENT) -> Guide:
-        def told(denoise, cond):
-            scale = jnp.full(len(cond["tokens"]), float(guidance_scale))
-            return guidance.conditioned(denoise, cond | {guided.NAME: scale})
-
-        return told
+        return guided.at_scale(guidance_scale)
 
     return _labelled(config, conditions.arrays(missing, tokens=(None, features))), guide, views.latents()
 

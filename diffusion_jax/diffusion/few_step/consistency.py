@@ -116,7 +116,7 @@ def same_noise(
     process: Process, keys: jax.Array, x0: jax.Array, context: Context, *cond: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Consistency training's: x0 with the same noise at both levels. No teacher."""
-    corrupt = jax.vmap(lambda key, x0, t: process.corrupt(key, x0, t)[0])
+    corrupt = jax.vmap(lambda key, x0, t: process.corrupt(key, x0, t)[0])  # the same key draws the same noise
     return corrupt(keys, x0, context.t.t), corrupt(keys, x0, context.t.u)
 
 

@@ -6,6 +6,7 @@ Salimans' w + 1, one number an example, [B]; 1 is no guidance.
 """
 
 import jax
+import jax.numpy as jnp
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
@@ -27,6 +28,19 @@ def by_told_scale(null: Null, name: str = NAME) -> Guide:
     return guide
 
 
+def at_scale(scale: float, name: str = NAME) -> Guide:
+    """The guide of a student: it is told this scale beside its condition, if it has one, in a single look."""
+
+    def guide(denoise, *cond):
+        def guided(x_t, t):
+            scales = jnp.full(jax.tree.leaves(x_t)[0].shape[0], scale, jnp.float32)
+            return denoise(x_t, t, _joined(cond, name, scales))
+
+        return guided
+
+    return guide
+
+
 def told(loss: Loss, low: float, high: float, name: str = NAME) -> Loss:
     """`loss` of examples that are told a scale as well, each its own, uniform in [low, high].
 
@@ -41,10 +55,14 @@ def told(loss: Loss, low: float, high: float, name: str = NAME) -> Loss:
     def telling(keys, params, x0, context, *cond):
         keys, scale_keys = rng.split(keys, 2)
         scale = jax.vmap(lambda key: jax.random.uniform(key, minval=low, maxval=high))(scale_keys)
-        told = {key: value for one in cond for key, value in one.items()} | {name: scale}
-        return loss(keys, params, x0, context, told)
+        return loss(keys, params, x0, context, _joined(cond, name, scale))
 
     return telling
+
+
+def _joined(cond, name: str, scale) -> dict:
+    """One condition of the one there is, or of none, and the scale."""
+    return {key: value for one in cond for key, value in one.items()} | {name: scale}
 
 
 def distillation(teacher: Teacher, weight: OfTime) -> MakeLoss:

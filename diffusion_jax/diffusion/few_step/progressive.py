@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Denoiser, MakeLoss, OfTime, Teacher
 from diffusion_jax.diffusion import time_sampling, timesteps
@@ -86,23 +87,33 @@ def target(schedule: Schedule, denoise: Denoiser, x_t: jax.Array, step: Halving)
     """
     first = denoise(x_t, step.t).mean
     second = denoise(jump(schedule, x_t, first, step.t, step.middle), step.middle).mean
-    share = step.share.reshape(-1, *[1] * (x_t.ndim - 1))
+    share = expand(step.share, x_t)
     return share * first + (1 - share) * second
 
 
-def distillation(schedule: Schedule, teacher: Teacher, weight: OfTime) -> MakeLoss:
+def distillation(schedule: Schedule, times: ArrayLike, teacher: Teacher, weight: OfTime) -> MakeLoss:
     """The loss of a student, as `Method.loss` takes it; `context.t` is a `Halving` (`steps`).
 
     Args:
       schedule: of the process.
+      times: the teacher's grid, as of `steps`.
       teacher: `(context, *cond) -> Denoiser` (`teachers.held`); not clipped.
       weight: of the squared error in x0, at t: `losses.truncated_snr` or `losses.of_v`.
+
+    Raises:
+      InputError: when the loss is made, as of `check`.
     """
 
     def wanted(x_t, context, *cond):
         return target(schedule, teacher(context, *cond), x_t, context.t)
 
-    return teachers.toward(wanted, weight, lambda step: step.t)
+    make = teachers.toward(wanted, weight, lambda step: step.t)
+
+    def checked(apply, parameterization, process):
+        check(parameterization, schedule, times)
+        return make(apply, parameterization, process)
+
+    return checked
 
 
 def check(parameterization: Parameterization, schedule: Schedule, times: ArrayLike, who: str = "student"):

@@ -43,7 +43,12 @@ def growing(first: int = 2, last: int = 150, updates: int = 800_000) -> Stages:
     """Consistency training's N(k) = ceil(sqrt(k / K ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1.
 
     From s0 = `first` points to s1 + 1 = `last` + 1 after K = `updates`, and so on (Song et al. 2023, appendix C).
+
+    Raises:
+      InputError: unless 2 <= s0 <= s1 and K >= 1.
     """
+    if not (2 <= first <= last and updates >= 1):
+        raise InputError(f"a grid grows from 2 or more points to as many, not {first} to {last} in {updates} updates")
     k = np.arange(updates + 1, dtype=np.int64)
     # Over one denominator, so that a perfect square is one.
     points = np.ceil(np.sqrt((k * ((last + 1) ** 2 - first**2) + first**2 * updates) / updates)).astype(np.int64)
@@ -55,16 +60,23 @@ def doubling(first: int = 10, last: int = 1280, updates: int = 400_000) -> Stage
     """Improved consistency training's N(k) = min(s0 2^floor(k / K'), s1) + 1 (Song & Dhariwal 2023, section 3.4).
 
     K' = floor(K / (log2 floor(s1 / s0) + 1)): 11, 21, ..., 1281 points, 50 000 updates each.
+
+    Raises:
+      InputError: unless 1 <= s0 <= s1, or for fewer updates than stages.
     """
+    if not 1 <= first <= last:
+        raise InputError(f"a grid that doubles grows from 1 or more to at least as many, not from {first} to {last}")
     each = math.floor(updates / (math.log2(last // first) + 1))
+    if not each:
+        raise InputError(f"{updates} updates are too few to double from {first} to {last}: take more updates")
     powers = np.arange(math.ceil(math.log2(last / first)) + 1)
     return _checked(powers * each, np.minimum(first * 2**powers, last) + 1)
 
 
 def _checked(starts, points) -> Stages:
     starts, points = np.asarray(starts, np.int64), np.asarray(points, np.int64)
-    if not ((points >= 2).all() and (np.diff(starts) > 0).all()):
-        raise InputError(f"a grid of neighbours has at least 2 points in every stage, not {points} from {starts}")
+    if points.min() < 2:
+        raise InputError(f"a grid of neighbours has at least 2 points, not {points.min()}")
     return Stages(starts, points)
 
 
