@@ -1,6 +1,7 @@
 """Images of a class, with guidance: a network that is told a label, and at times is not (Ho & Salimans 2022)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -57,36 +58,24 @@ def method(
     schedule = schedules.from_betas(betas(num))
     process = processes.gaussian(schedule)
     base, learned = parameterizations_of(schedule, num)
-    null = guidance.replacing(label=classes)
-
-    def loss(*parts):
-        of_criterion = losses.of_criterion(l_hybrid(base, learned, process, num), *parts)
-        return losses.withholding(of_criterion, null, config.diffusion.withheld)
-
-    def guide(request: SampleRequest) -> Callable:
-        if request.classifier is not None:
-            raise InputError("a model of labels cannot be guided by a classifier; leave --classifier out")
-        scale = config.diffusion.guidance if request.guidance is None else request.guidance
-        # Told alone where nothing is added: half the work.
-        return guidance.conditioned if scale == 1 else guidance.classifier_free(null, scale)
 
     def ancestral(request: SampleRequest) -> Chain:
         grid = timesteps.respaced(min(100, num) if request.steps is None else request.steps, num)
-        return Chain(samplers.ancestral(process), grid, transforms, guide(request))
+        return Chain(samplers.ancestral(process), grid, transforms)
 
     def ddim(request: SampleRequest) -> Chain:
         grid = timesteps.leading(timesteps.leading_steps(50, num) if request.steps is None else request.steps, num)
         deterministic = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
         certain = (*transforms, variances.posterior(schedule))
-        return Chain(samplers.ancestral(deterministic), grid, certain, guide(request))
+        return Chain(samplers.ancestral(deterministic), grid, certain)
 
-    return Method(
+    plain = Method(
         data._replace(sample_condition=conditions.labels(classes, null=classes)),
         model=model,
         schedule=schedule,
         process=process,
         parameterization=learned,
-        loss=loss,
+        loss=partial(losses.of_criterion, l_hybrid(base, learned, process, num)),
         times=time_sampling.independent(time_sampling.table(num)),
         chains={"ancestral": without_eta(ancestral), "ddim": ddim},
         preview="ddim",
@@ -95,6 +84,36 @@ def method(
             "bound_as_trained": likelihoods.learned_chain(schedule, num, transforms, likelihoods.of_table(num)),
         },
     )
+    null = guidance.replacing(label=classes)
+    return classifier_free(plain, null, config.diffusion.withheld, config.diffusion.guidance)
+
+
+def classifier_free(method: Method, null: Callable, withheld: float = 0.1, usual: float = 2.0) -> Method:
+    """A method whose network is told a condition, trained for and drawn with classifier-free guidance.
+
+    Args:
+      method: of conditional data, with chains that are not guided.
+      null: `cond -> cond`, the condition that tells nothing (`guidance.replacing`).
+      withheld: share of the training examples that are told nothing.
+      usual: the scale where a request has none; 1 is as learned.
+    """
+
+    def loss(*parts):
+        return losses.withholding(method.loss(*parts), null, withheld)
+
+    def guided(chain_of: Callable) -> Callable:
+        def chain(request: SampleRequest) -> Chain:
+            if request.classifier is not None:
+                raise InputError("a model of conditions cannot be guided by a classifier; leave --classifier out")
+            scale = usual if request.guidance is None else request.guidance
+            # Told alone where nothing is added: half the work.
+            guide = guidance.conditioned if scale == 1 else guidance.classifier_free(null, scale)
+            return chain_of(request._replace(guidance=None))._replace(guide=guide)
+
+        return chain
+
+    chains = {name: guided(chain_of) for name, chain_of in method.chains.items()}
+    return method._replace(loss=loss, chains=chains)
 
 
 build = composed(method)
