@@ -8,8 +8,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Transform
+from diffusion_jax.core.protocols import Guide, Transform
 from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import (
     guidance,
@@ -22,10 +21,9 @@ from diffusion_jax.diffusion import (
     variances,
 )
 from diffusion_jax.methods import likelihoods
-from diffusion_jax.methods.compose import Chain, Data, Method, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Data, Method, composed
 from diffusion_jax.methods.ddpm import with_table
 from diffusion_jax.methods.improved import l_hybrid, parameterizations_of
-from diffusion_jax.training.experiment import SampleRequest
 
 
 def with_guidance(config: Config) -> Config:
@@ -59,13 +57,13 @@ def method(
     process = processes.gaussian(schedule)
     base, learned = parameterizations_of(schedule, num)
 
-    def ancestral(request: SampleRequest) -> Chain:
-        grid = timesteps.respaced(min(100, num) if request.steps is None else request.steps, num)
+    def ancestral(steps: int = min(100, num)) -> Chain:
+        grid = timesteps.respaced(steps, num)
         return Chain(samplers.ancestral(process), grid, transforms)
 
-    def ddim(request: SampleRequest) -> Chain:
-        grid = timesteps.leading(timesteps.leading_steps(50, num) if request.steps is None else request.steps, num)
-        deterministic = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
+    def ddim(steps: int = timesteps.leading_steps(50, num), eta: float = 0.0) -> Chain:
+        grid = timesteps.leading(steps, num)
+        deterministic = processes.gaussian(schedule, processes.ddim(eta))
         certain = (*transforms, variances.posterior(schedule))
         return Chain(samplers.ancestral(deterministic), grid, certain)
 
@@ -77,7 +75,7 @@ def method(
         parameterization=learned,
         loss=partial(losses.of_criterion, l_hybrid(base, learned, process, num)),
         times=time_sampling.independent(time_sampling.table(num)),
-        chains={"ancestral": without_eta(ancestral), "ddim": ddim},
+        chains={"ancestral": ancestral, "ddim": ddim},
         preview="ddim",
         likelihoods={
             "bound": likelihoods.learned_chain(schedule, num, transforms),
@@ -89,31 +87,23 @@ def method(
 
 
 def classifier_free(method: Method, null: Callable, withheld: float = 0.1, usual: float = 2.0) -> Method:
-    """A method whose network is told a condition, trained for and drawn with classifier-free guidance.
+    """A method of conditional data, trained for and drawn with classifier-free guidance.
 
     Args:
-      method: of conditional data, with chains that are not guided.
+      method: how the condition is learned.
       null: `cond -> cond`, the condition that tells nothing (`guidance.replacing`).
-      withheld: share of the training examples that are told nothing.
-      usual: the scale where a request has none; 1 is as learned.
+      withheld: share of the training examples that get that one.
+      usual: the scale where none is asked for; 1 is as learned.
     """
 
     def loss(*parts):
         return losses.withholding(method.loss(*parts), null, withheld)
 
-    def guided(chain_of: Callable) -> Callable:
-        def chain(request: SampleRequest) -> Chain:
-            if request.classifier is not None:
-                raise InputError("a model of conditions cannot be guided by a classifier; leave --classifier out")
-            scale = usual if request.guidance is None else request.guidance
-            # Told alone where nothing is added: half the work.
-            guide = guidance.conditioned if scale == 1 else guidance.classifier_free(null, scale)
-            return chain_of(request._replace(guidance=None))._replace(guide=guide)
+    def guide(guidance_scale: float = usual) -> Guide:
+        # Scale 1 adds nothing: half the work.
+        return guidance.conditioned if guidance_scale == 1 else guidance.classifier_free(null, guidance_scale)
 
-        return chain
-
-    chains = {name: guided(chain_of) for name, chain_of in method.chains.items()}
-    return method._replace(loss=loss, chains=chains)
+    return method._replace(loss=loss, guide=guide)
 
 
 build = composed(method)

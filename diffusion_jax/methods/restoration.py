@@ -6,8 +6,7 @@ from diffusion_jax.core.protocols import Source
 from diffusion_jax.diffusion import losses, parameterizations, samplers, time_sampling, timesteps
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.methods.compose import Chain, Method, composed
 
 
 def method(config: ConfigDict, source: Source, process: Process, steps: int = 50, name: str = "restore") -> Method:
@@ -17,12 +16,12 @@ def method(config: ConfigDict, source: Source, process: Process, steps: int = 50
       config: values, as `pixels.default_config` names them.
       source: `split -> source` of images, "train" or "test".
       process: of images of `config.data.shape`, in [-1, 1].
-      steps: of the chain, unless a request asks for others.
+      steps: of the chain, unless others are asked for.
       name: of the sampler.
     """
 
-    def chain(request: SampleRequest) -> Chain:
-        return Chain(samplers.ancestral(process), timesteps.linear(request.steps or steps))
+    def chain(steps: int = steps) -> Chain:
+        return Chain(samplers.ancestral(process), timesteps.linear(steps))
 
     return Method(
         pixels.data(config, source),
@@ -31,7 +30,7 @@ def method(config: ConfigDict, source: Source, process: Process, steps: int = 50
         parameterization=parameterizations.x0(parameterizations.thousandths),
         loss=losses.simple,
         times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
-        chains={name: without_eta(chain)},
+        chains={name: chain},
         preview=name,
     )
 

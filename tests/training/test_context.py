@@ -21,6 +21,7 @@ from diffusion_jax.training.loop import fit
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from experiments.strangers import small
+from tests import changed
 
 pytestmark = pytest.mark.slow
 
@@ -250,10 +251,10 @@ def experiment(values, make):
     made = small.build(values)
 
     def loss(keys, params, batch, context):
-        value, _ = made.loss(keys, params, batch, context)
+        value, _ = made.task.loss(keys, params, batch, context)
         return value + context.held["teacher"]["w"].sum() * (params["out"] ** 2).sum(), {}
 
-    return made._replace(loss=loss, held=make)
+    return changed.task(made, loss=loss, held=make)
 
 
 def run(workdir, steps, make):
