@@ -187,3 +187,12 @@ def test_a_page_runs(page, reader):
         for line in re.findall(r"^python -m .*", code, re.MULTILINE):
             command(line)
     CHECKS[page](names)
+
+
+def test_the_python_of_the_first_page_draws_from_the_run(reader):
+    names = {"__name__": "start"}
+    for _, language, code in BLOCK.findall((ROOT / "docs" / "start.md").read_text()):
+        if language:
+            exec(compile(code, "docs/start.md", "exec"), names)
+    assert names["images"].shape == (16, 8, 8, 1)
+    assert names["step"] >= 2

@@ -33,3 +33,27 @@ def test_every_file_that_a_page_links_to_exists(page):
     for target in re.findall(r"\]\(([^)#]+)\)", prose):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_the_functions_that_the_architecture_names_exist():
+    text = (ROOT / "docs" / "concepts" / "architecture.md").read_text()
+    modules = {}
+    for path in (ROOT / "diffusion_jax").rglob("*.py"):
+        stem = path.parent.name if path.stem == "__init__" else path.stem
+        modules[stem] = modules.get(stem, "") + path.read_text()
+    del modules["train"]  # of the config's values
+    named = set(re.findall(r"`(?:\w+\.)*(\w+)\.(\w+)(?:\(.*?\))?`", text))
+    checked = [(modules[module], name) for module, name in named if module in modules and name != "py"]
+    assert len(checked) >= 40
+    for source, name in checked:
+        assert re.search(rf"\b{name}\b", source), name
+
+
+def test_the_tests_that_contributing_names_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    folder = ROOT / "tests"
+    rows = text[text.index("| invariant |") : text.index("**Tests**")]
+    for cell in re.findall(r"\| ([^|]*) \|$", rows, re.MULTILINE):
+        for name in re.findall(r"`([\w/]+(?:\.py|/))`", cell):
+            folder = ROOT / "tests" / name if "/" in name else folder.parent / name
+            assert folder.exists(), name

@@ -145,17 +145,6 @@ def test_images_do_not_depend_on_the_devices_that_drew_them(experiment):
     np.testing.assert_allclose(drawn(8), one, atol=1e-5)
 
 
-def test_streams_of_random_keys_do_not_meet():
-    root = jax.random.key(0)
-    keys = [
-        jax.random.key_data(k).tobytes()
-        for name in ("init", "train", "sample", "preview")
-        for step in range(3)
-        for k in rng.per_example(rng.stream(root, name, step), jnp.arange(4))
-    ]
-    assert len(set(keys)) == len(keys)
-
-
 def test_sharding_keeps_the_order():
     shards = DataParallel(jax.devices()[:4]).shard({"image": np.arange(8)})
     np.testing.assert_array_equal(shards["image"], np.arange(8).reshape(4, 2))
