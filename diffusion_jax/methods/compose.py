@@ -51,6 +51,11 @@ def unguided() -> Guide:
     return guidance.conditioned
 
 
+def nothing_more(model) -> dict[str, Callable[..., Chain]]:
+    """The chains that a user adds to a model's: none."""
+    return {}
+
+
 def base_config() -> Config:
     """The values that every experiment has."""
     decay = values.Real(0.0, 1.0, below=True)

@@ -1,6 +1,7 @@
 """Streams of keys do not meet; tosses of coins: how often, and that those of one hash are independent."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -59,6 +60,6 @@ def test_streams_of_random_keys_do_not_meet():
         jax.random.key_data(k).tobytes()
         for name in ("init", "train", "sample", "preview")
         for step in range(3)
-        for k in rng.per_example(rng.stream(root, name, step), np.arange(4))
+        for k in rng.per_example(rng.stream(root, name, step), jnp.arange(4))
     ]
     assert len(set(keys)) == len(keys)

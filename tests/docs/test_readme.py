@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text()
 
 
@@ -47,13 +47,3 @@ def test_the_functions_that_the_architecture_names_exist():
     assert len(checked) >= 40
     for source, name in checked:
         assert re.search(rf"\b{name}\b", source), name
-
-
-def test_the_tests_that_contributing_names_exist():
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    folder = ROOT / "tests"
-    rows = text[text.index("| invariant |") : text.index("**Tests**")]
-    for cell in re.findall(r"\| ([^|]*) \|$", rows, re.MULTILINE):
-        for name in re.findall(r"`([\w/]+(?:\.py|/))`", cell):
-            folder = ROOT / "tests" / name if "/" in name else folder.parent / name
-            assert folder.exists(), name

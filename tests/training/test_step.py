@@ -9,7 +9,7 @@ import pytest
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import time_sampling
-from diffusion_jax.parallel.replicated import MAPPED, DataParallel
+from diffusion_jax.parallel.replicated import AXIS, MAPPED, DataParallel
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from tests import compilations, tiny
@@ -110,6 +110,24 @@ def test_nothing_is_compiled_after_the_first_step(on_one):
     _, _, counts = on_one
     assert counts[0] >= 1
     assert counts[1:] == [counts[0]] * (STEPS - 1)
+
+
+def test_a_step_never_calls_the_host(experiment, batches):
+    """No callback stands in its program; the control, whose loss prints, has one."""
+    task, optimizer = experiment.task, optax.sgd(0.1)
+    state = jax.eval_shape(lambda key: init_state(task.init, optimizer, task.times, key), jax.random.key(1))
+
+    def program(loss):
+        step = make_train_step(loss, task.times, optimizer, 0.9, seed=3)
+        mapped = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, None), devices=jax.devices()[:1])
+        return mapped.lower(state, {"image": batches[:1]}).as_text()
+
+    def printing(*inputs):
+        jax.debug.print("a step")
+        return task.loss(*inputs)
+
+    assert "callback" not in program(task.loss)
+    assert "callback" in program(printing)
 
 
 def test_the_step_given_away_is_gone(experiment, batches):
