@@ -136,7 +136,7 @@ def sampler(names):
 
 def condition(names):
     (found,) = Path("runs/thick/samples").glob("*/condition.npz")
-    np.testing.assert_allclose(np.load(found)["thickness"], np.tile([0.2, 0.4], 4), rtol=1e-6)
+    np.testing.assert_allclose(np.load(found)["thickness"], np.resize([0.25, 0.3, 0.35], 8), rtol=1e-6)
 
 
 def schedule(names):
