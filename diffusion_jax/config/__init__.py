@@ -25,6 +25,7 @@ FREE = (
     "train.accumulate",
     "train.fsdp",
     "model.flash",
+    "distill.teacher",
     "log.",
     "data.dir",
     "data.threads",

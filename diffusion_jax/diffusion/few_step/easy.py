@@ -5,6 +5,7 @@ The function is EDM's, which is the identity at level 0: `parameterizations.iden
 `consistency.loss(same_noise, distances.pseudo_huber(0.0), weight=consistency.inverse_width(schedule))`.
 """
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtri
 
@@ -13,7 +14,7 @@ from diffusion_jax.diffusion.few_step.pairs import Pair
 from diffusion_jax.diffusion.time_sampling import Times
 
 
-def share(level, stage, q: float = 2.0):
+def share(level: jax.Array, stage: jax.Array, q: float = 2.0) -> jax.Array:
     """1 - r / t, of the levels of a pair: min(1, q^-(stage + 1) (1 + 8 / (1 + e^t))); from stage 0 on."""
     return jnp.minimum(1.0, q ** -(stage + 1.0) * (1 + 8 / (1 + jnp.exp(level))))
 

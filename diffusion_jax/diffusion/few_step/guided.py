@@ -5,20 +5,18 @@ Stage 1 teaches a student the guided estimate of a teacher, at scales drawn at r
 Salimans' w + 1, one number an example, [B]; 1 is no guidance.
 """
 
-from collections.abc import Callable
-
 import jax
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Loss, OfTime
+from diffusion_jax.core.protocols import Guide, Loss, MakeLoss, Null, OfTime, Teacher
 from diffusion_jax.diffusion.few_step import teachers
 from diffusion_jax.diffusion.guidance import classifier_free
 
 NAME = "guidance_scale"
 
 
-def by_told_scale(null: Callable, name: str = NAME) -> Callable:
+def by_told_scale(null: Null, name: str = NAME) -> Guide:
     """The guide of a teacher with an unconditional half: classifier-free guidance with the scale `cond[name]`, [B],
     which the teacher itself is not told. `null` as of `guidance.classifier_free`."""
 
@@ -29,7 +27,7 @@ def by_told_scale(null: Callable, name: str = NAME) -> Callable:
     return guide
 
 
-def told(loss: Loss, low: float, high: float, name: str = NAME) -> Callable:
+def told(loss: Loss, low: float, high: float, name: str = NAME) -> Loss:
     """`loss` of examples that are told a scale as well, each its own, uniform in [low, high].
 
     Where the data has a scale for each example (a network is described from it), the drawn one takes its place.
@@ -49,7 +47,7 @@ def told(loss: Loss, low: float, high: float, name: str = NAME) -> Callable:
     return telling
 
 
-def distillation(teacher: Callable, weight: OfTime) -> Callable:
+def distillation(teacher: Teacher, weight: OfTime) -> MakeLoss:
     """Stage 1's loss, weight(t) ||x0(x_t, t, g) - x0_g||^2 (Meng et al. 2023, equation 2), as `Method.loss` takes it.
 
     Wrap what it makes in `told`. `context.t` is the times [B].

@@ -5,7 +5,7 @@ Everything is a table in float64, looked up by the number of updates: one compil
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class Stages(NamedTuple):
     starts: np.ndarray
     points: np.ndarray
 
-    def at(self, updates):
+    def at(self, updates: Any):
         """The stage after a number of updates, int32, traced or not."""
         return jnp.searchsorted(jnp.asarray(self.starts, jnp.int32), updates, side="right") - 1
 
@@ -68,7 +68,7 @@ def _checked(starts, points) -> Stages:
     return Stages(starts, points)
 
 
-def mu(stages: Stages, first: int = 2, start: float = 0.9) -> Callable:
+def mu(stages: Stages, first: int = 2, start: float = 0.9) -> Callable[[Any], jax.Array]:
     """The decay of consistency training's target after an update, exp(s0 ln(mu0) / N): `step -> mu`, float32.
 
     For `Average(lambda step: 1 - mu(step))`. (Song et al. 2023, appendix C; the official codes have N - 1 for N.)
@@ -87,12 +87,15 @@ def mu(stages: Stages, first: int = 2, start: float = 0.9) -> Callable:
 # ---- How neighbours are drawn: a law is `(level_t [N - 1], level_u [N - 1]) -> how often, [N - 1]`, NumPy.
 
 
-def uniform(t, u):
+Often: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def uniform(t: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Every pair of neighbours alike."""
     return np.ones(len(t))
 
 
-def log_normal(mean: float = -1.1, std: float = 2.0) -> Callable:
+def log_normal(mean: float = -1.1, std: float = 2.0) -> Often:
     """In proportion to the chance that log(level) ~ N(mean, std^2) lies between the two (Song & Dhariwal 2023)."""
 
     def law(t, u):
@@ -102,7 +105,7 @@ def log_normal(mean: float = -1.1, std: float = 2.0) -> Callable:
     return law
 
 
-def neighbours(schedule: Schedule, grid: Callable, stages: Stages, law: Callable = uniform) -> Times:
+def neighbours(schedule: Schedule, grid: Callable[[int], np.ndarray], stages: Stages, law: Often = uniform) -> Times:
     """Pairs of neighbours on the grid of the stage that training has reached.
 
     Args:
@@ -122,7 +125,7 @@ def neighbours(schedule: Schedule, grid: Callable, stages: Stages, law: Callable
     return pairs.by_update(draw)
 
 
-def tables(schedule: Schedule, grids: Sequence[np.ndarray], law: Callable) -> tuple[Pair, np.ndarray]:
+def tables(schedule: Schedule, grids: Sequence[np.ndarray], law: Often) -> tuple[Pair, np.ndarray]:
     """(pairs [S, M], chances of a place up to each [S, M]), float32, of S grids of at most M + 1 points."""
     most = max(map(len, grids)) - 1
     pairs_of = [pairs.of_times(schedule, grid[:-1], grid[1:]) for grid in grids]

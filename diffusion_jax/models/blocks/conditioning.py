@@ -6,7 +6,7 @@ vector an example is added to the embedding of the time by modules of this file,
 [B, features]`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +88,7 @@ def embedded(embed: Mapping[str, nn.Module], cond: Mapping[str, jax.Array] | Non
     return sum(module((cond or {})[name], features) for name, module in embed.items())
 
 
-def check_names(cond: Mapping[str, jax.Array] | None, names) -> None:
+def check_names(cond: Mapping[str, jax.Array] | None, names: Iterable[str]) -> None:
     """Raise `InputError` unless the network is told exactly what it listens to."""
     given, names = set(cond or {}), set(names)
     for name in sorted(names - given):

@@ -1,17 +1,17 @@
 """Attention: softmax(q k^T / sqrt(d)) v, in several heads, by XLA or by cuDNN."""
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Attend
 
 MANY = 2**20  # weights of one head
 
 
-def multi_head(query, key, value, heads: int, attend: Callable) -> jax.Array:
+def multi_head(query: jax.Array, key: jax.Array, value: jax.Array, heads: int, attend: Attend) -> jax.Array:
     """softmax(q k^T / sqrt(d)) v in each of `heads` slices of d features: [B, N, C], twice [B, L, C] -> [B, N, C].
 
     The softmax is float32. `attend` (`by_xla`, `flash`) computes it for [B, N, heads, d] and twice [B, L, heads, d].
@@ -46,7 +46,7 @@ def by_xla(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
 
 
 @jax.custom_jvp
-def softmax_attention(query, key, value):
+def softmax_attention(query: jax.Array, key: jax.Array, value: jax.Array):
     """softmax(q k^T / sqrt(d)) v: [..., N, d], twice [..., L, d] -> [..., N, d]."""
     return _read(_weights(query, key), value)
 
