@@ -115,7 +115,7 @@ def test_the_default_folder_and_steps(root, tmp_path, monkeypatch):
 
 def test_the_pages_python(root, tmp_path, monkeypatch):
     """Its lines on published models, with this folder for theirs: what is saved is what was read, bit for bit."""
-    readme = (Path(__file__).parents[2] / "docs" / "published.md").read_text()
+    readme = (Path(__file__).parents[2] / "docs" / "how_to" / "published.md").read_text()
     (code,) = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "pretrained.load" in code]
     monkeypatch.chdir(tmp_path)
     names = {}

@@ -15,7 +15,7 @@ one tenth equally among all steps that may be tried, with which jumps are passed
 
 *Whose steps.* Every example has its own. Steps common to a batch have to suit its hardest example at every place, so
 numbers would depend on neighbours, and the batch would not end sooner: it takes a fifth more evaluations
-(docs/likelihoods.md).
+(docs/concepts/likelihoods.md).
 """
 
 import math

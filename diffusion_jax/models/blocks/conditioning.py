@@ -46,6 +46,24 @@ class NumberEmbedding(nn.Module):
         return TimeEmbedding(features // 4, cosinusoid, name="embedding")(value)
 
 
+class OptionalNumberEmbedding(nn.Module):
+    """A number that may be withheld: float [B] -> float32 [B, features]; NaN, for none, has a vector of its own.
+
+    Attributes:
+      scale: multiplies the number first. `NumberEmbedding` tells numbers apart on a range of 0 to 1000: 1000 is for
+        numbers from 0 to 1.
+    """
+
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, value: jax.Array, features: int) -> jax.Array:
+        none = self.param("none", nn.initializers.normal(1.0), (features,), jnp.float32)
+        known = jnp.isfinite(value)
+        number = NumberEmbedding(name="number")(self.scale * jnp.where(known, value, 0.0), features)
+        return jnp.where(known[:, None], number, none)
+
+
 class GuidanceEmbedding(nn.Module):
     """The scale of guidance as guided distillation tells it: float [B] -> float32 [B, features].
 

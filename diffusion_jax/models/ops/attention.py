@@ -32,7 +32,7 @@ def by_xla(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Attention as XLA computes it, with memory that grows with heads N L: [B, N, heads, d] -> the same.
 
     On a CPU, where N L is large, one head of one example after the other, whose N L weights stay in the caches: less
-    than half of the time for 1024 tokens and more (docs/performance.md).
+    than half of the time for 1024 tokens and more (docs/measured/performance.md).
     """
     heads_first = tuple(x.swapaxes(1, 2) for x in (query, key, value))
 

@@ -9,7 +9,7 @@ transpose of the others:
 
 Here they are three primitives of JAX, so that derivatives of any order, in either direction, stay among them. What a
 primitive becomes depends on the device that it is compiled for. GPUs and TPUs: XLA's own convolution and the
-transposes that JAX gives it. CPUs, where XLA leaves that slow (docs/performance.md): Winograd's filtering
+transposes that JAX gives it. CPUs, where XLA leaves that slow (docs/measured/performance.md): Winograd's filtering
 (`winograd`), where it pays; else a convolution in the one layout that XLA hands to a fast library. It changes
 others to that layout by itself, but not inside a loop, where a gradient takes ten to two hundred times as long. What
 has few channels is a matrix product and nine shifts, and so is the input gradient of few pixels or of a stride.
