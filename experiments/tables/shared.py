@@ -255,9 +255,9 @@ def words(text: str) -> list[str]:
     return text.split(",")
 
 
-def markdown(corner: str, rows: Mapping[str, Mapping[str, float]], digits: int = 2) -> str:
-    """A table in Markdown; what a row does not have is left empty."""
-    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+def markdown(corner: str, rows: Mapping[str, Mapping[str, float]], digits: int = 2, columns=None) -> str:
+    """A table in Markdown, with `columns` (by default in the order of the rows); missing entries are empty."""
+    columns = columns or list(dict.fromkeys(column for row in rows.values() for column in row))
     lines = [[corner, *columns], ["---"] * (len(columns) + 1)]
     for name, row in rows.items():
         lines.append([name, *(f"{row[column]:.{digits}f}" if column in row else "" for column in columns)])
@@ -270,7 +270,7 @@ def write(options, subject: Mapping[str, Any], how: Mapping[str, Any], metrics: 
     Args:
       options: of `add_run`.
       subject: what was measured; the work directory and the seed are added.
-      how: the protocol, as `Criterion.protocol` gives it.
+      how: the protocol, as `Quality.protocol` gives it.
       metrics: name -> number.
       more: further parts of the report.
     """

@@ -1,0 +1,25 @@
+"""Consistency distillation on handwritten digits: one step, or a few, from the EDM model of `configs/edm.py`.
+
+  python -m diffusion_jax.train --config configs/edm.py --workdir runs/edm
+  python -m diffusion_jax.train --config configs/consistency.py --workdir runs/consistency \
+    --config.distill.teacher=runs/edm
+  python -m diffusion_jax.sample --workdir runs/consistency --steps 2
+"""
+
+from diffusion_jax.data import sources
+from diffusion_jax.methods import pixels
+from diffusion_jax.methods.compose import compose
+from diffusion_jax.methods.few_step import consistency
+
+SIGMA_DATA = 0.75  # the teacher's
+
+
+def get_config():
+    config = consistency.with_target(pixels.config_digits())
+    config.train.learning_rate = 3e-4
+    return config
+
+
+def build(config):
+    data, model = pixels.data(config, sources.digits), pixels.unet(config)
+    return compose(config, consistency.distilled(config, data, model, SIGMA_DATA))
