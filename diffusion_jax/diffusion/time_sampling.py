@@ -73,7 +73,7 @@ def independent(law: Callable) -> Times:
     def draw(key, index, total):
         return law(jax.vmap(jax.random.uniform)(rng.per_example(key, index)))
 
-    return _forgetful(draw)
+    return forgetful(draw)
 
 
 def stratified(law: Callable) -> Times:
@@ -85,13 +85,15 @@ def stratified(law: Callable) -> Times:
     def draw(key, index, total):
         return law((jax.random.uniform(key) + index / total) % 1.0)
 
-    return _forgetful(draw)
+    return forgetful(draw)
 
 
-def _forgetful(draw: Callable) -> Times:
+def forgetful(draw: Callable) -> Times:
+    """Times drawn by `(key, index [b], total) -> t`, a [b] or a tree of them, that remember and weigh nothing."""
+
     def weighted(memory, key, index, total):
         t = draw(key, index, total)
-        return t, jnp.ones_like(t)
+        return t, jnp.ones_like(jax.tree.leaves(t)[0])
 
     return Times(init=lambda: (), draw=weighted, update=lambda memory, t, losses: memory)
 

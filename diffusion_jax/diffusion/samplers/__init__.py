@@ -24,6 +24,7 @@ from diffusion_jax.diffusion.samplers.dpm import dpmpp_3m_sde as dpmpp_3m_sde
 from diffusion_jax.diffusion.samplers.dpmpp_sde import dpmpp_sde as dpmpp_sde
 from diffusion_jax.diffusion.samplers.fast import dpm_fast as dpm_fast
 from diffusion_jax.diffusion.samplers.inversion import invert as invert
+from diffusion_jax.diffusion.samplers.jump import jump as jump
 from diffusion_jax.diffusion.samplers.langevin import annealed_langevin as annealed_langevin
 from diffusion_jax.diffusion.samplers.multistep import at_most as at_most
 from diffusion_jax.diffusion.samplers.ode import euler as euler
