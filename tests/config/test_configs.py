@@ -67,7 +67,10 @@ def test_a_config_builds_and_says_how_to_run_it(path):
     # Shapes only: nothing of this size is computed here.
     batch = {name: jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for name, x in experiment.example.items()}
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
-    context = Context(jax.ShapeDtypeStruct((2,), jnp.float32), held=jax.eval_shape(experiment.held))
+    memory = jax.eval_shape(experiment.times.init)
+    t, _ = jax.eval_shape(lambda memory: experiment.times.draw(memory, jax.random.key(0), jnp.arange(2), 2), memory)
+    averages = {"ema": params, **dict.fromkeys(experiment.averages, params)}
+    context = Context(t, averages=averages, held=jax.eval_shape(experiment.held))
     losses, info = jax.eval_shape(experiment.loss, keys, params, batch, context)
     assert {leaf.shape for leaf in (losses, *info.values())} == {(2,)}
     for make in experiment.samplers.values():

@@ -17,7 +17,6 @@ have derivatives forwards (fused attention has none), and compute them in float3
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,18 +56,18 @@ def pairs(first: Callable, second: Callable, apart: float) -> Times:
     return time_sampling.forgetful(draw)
 
 
-def imagenet_pairs() -> Times:
+def imagenet_pairs(apart: float = 0.25) -> Times:
     """The spans of the official code for ImageNet: both times logit-normal (-0.4, 1), apart in a quarter."""
     law = time_sampling.logit_normal(-0.4, 1.0)
-    return pairs(law, law, 0.25)
+    return pairs(law, law, apart)
 
 
-def cifar_pairs() -> Times:
+def cifar_pairs(apart: float = 0.75) -> Times:
     """The spans of the official code for CIFAR-10: (-0.6, 1.6) and (-4, 1.6), apart in three quarters.
 
-    The larger time is like the first in most pairs, the smaller one near the data, where the long steps end.
+    The smaller time is near the data in most pairs, where long steps end.
     """
-    return pairs(time_sampling.logit_normal(-0.6, 1.6), time_sampling.logit_normal(-4.0, 1.6), 0.75)
+    return pairs(time_sampling.logit_normal(-0.6, 1.6), time_sampling.logit_normal(-4.0, 1.6), apart)
 
 
 # ---- What u is regressed on: `(velocity, z, t, v, *cond) -> [B, ...]`, with u as `velocity(z, span, *cond)`.
@@ -79,7 +78,7 @@ def of_example(velocity, z, t, v, *cond):
     return v
 
 
-class Guided(NamedTuple):
+def guided(null: Callable, omega: float = 1.0, kappa: float = 0.0) -> Callable:
     """Guidance inside (MeanFlow, equations 19 to 21): what is learned is the guided flow, drawn in one look a step.
 
         omega v + (1 - omega - kappa) u(z, t, t | nothing) + kappa u(z, t, t | cond)
@@ -87,22 +86,19 @@ class Guided(NamedTuple):
     Its fixed point is classifier-free guidance of the scale omega / (1 - kappa). For examples that are not told their
     condition (`losses.withholding`) it is no guidance: both u are the same, and v is right in the mean.
 
-    Attributes:
+    Args:
       null: `cond -> cond` that tells nothing (`guidance.replacing`).
-      omega: weight of the example's velocity.
-      kappa: weight of what is said of the condition, below 1; the variance of what is regressed on grows with omega,
-        and kappa raises the scale without.
+      omega: weight of the example's velocity. The variance of what is regressed on grows with it.
+      kappa: weight of what is said of the condition, below 1 (`InputError`): it raises the scale and no variance.
     """
+    if not kappa < 1:
+        raise InputError(f"guidance inside of omega {omega} and kappa {kappa}: kappa must be below 1")
 
-    null: Callable
-    omega: float = 1.0
-    kappa: float = 0.0
+    def regressed(velocity, z, t, v, cond):
+        untold, told = (velocity(z, Span(t, t), each) for each in (null(cond), cond))
+        return omega * v + (1 - omega - kappa) * untold + kappa * told
 
-    def __call__(self, velocity, z, t, v, cond):
-        if not self.kappa < 1:
-            raise InputError(f"guidance inside of omega {self.omega} and kappa {self.kappa}: kappa must be below 1")
-        untold, told = (velocity(z, Span(t, t), each) for each in (self.null(cond), cond))
-        return self.omega * v + (1 - self.omega - self.kappa) * untold + self.kappa * told
+    return regressed
 
 
 # ---- The velocity that du/dt is taken along: `(velocity, z, t, regressed, *cond) -> [B, ...]`.
@@ -146,7 +142,7 @@ def mean_flow(
 
     Args:
       apply, parameterization, process: as of `losses.of_criterion`, see above.
-      regressed: v, `of_example` or `Guided`.
+      regressed: v, `of_example` or `guided`.
       along: dz/dt within du/dt, `taught` or `predicted`.
       weight: `error [B] -> [B]`, taken as constant; `adaptive`.
     """

@@ -36,6 +36,12 @@ def halvings(num: int) -> int:
     return num.bit_length() - 1
 
 
+def check_steps(steps: int, num: int):
+    """Raise `InputError` unless a chain of `steps` equal steps is one of lengths that were learned."""
+    if steps & (steps - 1) or not 1 <= steps <= num:
+        raise InputError(f"{steps} steps of a shortcut model: it has learned 1, 2, 4, ..., {num}; take one of them")
+
+
 def level(num: int) -> Callable:
     """The `interval` of `parameterizations.flow_map`: log2(1 / d), of at most log2(num), which is told for d = 0."""
     most = halvings(num)

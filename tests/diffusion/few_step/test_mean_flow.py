@@ -120,9 +120,9 @@ def test_guidance_inside_is_guidance_of_another_scale(x64):
         return jnp.where(cond["label"] == 2, untold, scale * told + (1 - scale) * untold)
 
     def taught(label, kappa=kappa):
-        guided = mean_flow.Guided(guidance.replacing(label=2), omega, kappa)
+        regressed = mean_flow.guided(guidance.replacing(label=2), omega, kappa)
         v = jnp.where(label == 2, untold, told)
-        return guided(velocity, 0.0, 1.0, v, {"label": jnp.asarray(label)})
+        return regressed(velocity, 0.0, 1.0, v, {"label": jnp.asarray(label)})
 
     for label in (0, 2):
         np.testing.assert_allclose(taught(label), velocity(0.0, None, {"label": label}), rtol=1e-14)
