@@ -21,7 +21,7 @@ def tables() -> str:
     paths = sorted((ROOT / "configs").glob("*.py"))
     holders: dict[tuple, list[str]] = {}
     for path in paths:
-        for key, _, about in values.chain(configs.load(path).get_config()):
+        for key, _, about in values.walk(configs.load(path).get_config()):
             holders.setdefault((key, about), []).append(path.stem)
     sections: dict[str, list[str]] = {}
     for (key, about), names in holders.items():

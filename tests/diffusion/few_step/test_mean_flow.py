@@ -18,6 +18,8 @@ from diffusion_jax.models.blocks.conditioning import NumberEmbedding
 from diffusion_jax.models.two_times import TwoTimes
 from tests.diffusion.few_step.exact import EXACT, MAP, SCHEDULE, S, apply, average, std
 
+pytestmark = pytest.mark.slow
+
 ALONG = {"MeanFlow": mean_flow.taught, "improved": mean_flow.predicted}
 T, R = (grid.ravel() for grid in np.meshgrid([0.3, 0.7, 1.0], [0.0, 0.25]))
 T, R = np.append(T, [0.2, 0.9]), np.append(R, [0.2, 0.9])  # and two times that are one
