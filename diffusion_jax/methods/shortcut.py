@@ -18,7 +18,8 @@ from diffusion_jax.training.experiment import SampleRequest
 
 
 def with_shortcuts(config: Config) -> Config:
-    """`config` with what the method has of its own."""
+    """`config` with what the method has of its own, the paper's values; previews of one step."""
+    config.log.preview_steps = 1
     config.shortcut = Config(
         smallest=values.count(128, "smallest steps of a chain, a power of two", 4096, least=2),
         bootstrapped=values.share(0.125, "share of examples that learn a step from two of half its length"),
