@@ -175,6 +175,7 @@ def _generated(options, experiment, extractor: Extractor) -> tuple[Path, dict, I
     make(request)
     cond = model.sample_condition(options.num, resolve.labels(options.label))
     params, about, _ = model.load()
+    averaged = experiment is not None and resolve.which(options) is resolve.AVERAGED
     subject = {
         "model": str(options.workdir or options.pretrained),
         "weights": about,
@@ -185,7 +186,7 @@ def _generated(options, experiment, extractor: Extractor) -> tuple[Path, dict, I
         "guidance": options.guidance if options.guidance is not None else "the model's own",
         "label": options.label or "all in turn",
         "seed": options.seed,
-        "ema_decay": experiment.ema_decay if experiment and resolve.which(options) is resolve.AVERAGED else None,
+        "ema_decay": experiment.optimization.ema_decay if averaged else None,
     }
     # A folder of its own for each subject: parts of another are never taken for these.
     key = hashlib.sha256(json.dumps([subject, options.num, options.batch], sort_keys=True).encode()).hexdigest()[:8]
@@ -216,20 +217,20 @@ def _reference(options, experiment) -> Reference:
     if name in ("train", "test"):
         if experiment is None:
             raise InputError(f"--reference {name} needs --workdir; give a folder or samples.npz")
-        return references.of_images(image_store.of_source(experiment.source(name), f"{name} images"))
+        return references.of_images(image_store.of_source(experiment.data.source(name), f"{name} images"))
     return references.of_path(name)
 
 
 def _memorisation(experiment, drawn: Images):
     """How near samples are to training images, and a picture of it; nothing where there are no test images."""
-    train = image_store.of_source(experiment.source("train"), "train")
+    train = image_store.of_source(experiment.data.source("train"), "train")
     few = drawn.some(1000)
     known = train.some(10_000)  # enough to see reciting; all would take hours for large sets
     closest = neighbours.nearest(few[:CLOSEST], known)
     picture = report.neighbours(few[:CLOSEST], known[closest.index])
     figures = [("Samples, and below each its nearest training image, by pixels", picture)]
     try:
-        test = image_store.of_source(experiment.source("test"), "test").some(1000)
+        test = image_store.of_source(experiment.data.source("test"), "test").some(1000)
         return {"nearest training image": neighbours.memorisation(few, known, test)}, figures
     except InputError:
         return {}, figures
@@ -241,16 +242,16 @@ def _memorisation(experiment, drawn: Images):
 def _likelihood(options, experiment) -> Callable:
     """`() -> (what the likelihood found, the figure of its terms)`; what cannot be measured is refused here."""
     name = options.likelihood
-    if name not in experiment.likelihoods:
-        known = ", ".join(experiment.likelihoods) or "none"
+    if name not in experiment.measures.likelihoods:
+        known = ", ".join(experiment.measures.likelihoods) or "none"
         raise InputError(f"no likelihood {name} for this model; it has {known}")
     split = options.reference if options.reference in ("train", "test") else "test"
-    source = experiment.source(split)
+    source = experiment.data.source(split)
     count = min(len(source), options.examples or len(source))
     if options.tolerance is None:
-        function = experiment.likelihoods[name](options.steps)
-    elif name in experiment.solved:
-        function = experiment.solved[name](options.tolerance)
+        function = experiment.measures.likelihoods[name](options.steps)
+    elif name in experiment.measures.solved:
+        function = experiment.measures.solved[name](options.tolerance)
     else:
         raise InputError(
             f"this model's {name} is not solved to a tolerance, as flows are that are known at every time; "
@@ -263,7 +264,9 @@ def _measured(options, experiment, function: Callable, split: str, source, count
     name, which = options.likelihood, resolve.which(options)
     step, params = which.read(options.workdir, experiment, options.step)
     parallel = sampling.spread(params, min(options.batch, count), options.fsdp)
-    found = quality.likelihood(function, params, experiment, source, count, options.batch, options.seed, parallel)
+    found = quality.likelihood(
+        function, params, experiment.data, source, count, options.batch, options.seed, parallel
+    )
     metrics = {f"{name}, bits an entry": found["total"]}
     for part in ("rate", "distortion", "prior"):
         if part in found:
@@ -278,7 +281,11 @@ def _measured(options, experiment, function: Callable, split: str, source, count
         "metrics": metrics,
         "protocol": {
             "name": name,
-            "data": {"split": split, "examples": count, "sha256": quality.digest(source, experiment.example, count)},
+            "data": {
+                "split": split,
+                "examples": count,
+                "sha256": quality.digest(source, experiment.data.example, count),
+            },
             **_steps(options),
             "seed": options.seed,
         },

@@ -109,19 +109,19 @@ def _classifier(folder: Path | None) -> _Classifier | None:
     if folder is None:
         return None
     experiment = resolve.experiment(folder)
-    if experiment.log_prob is None:
+    if experiment.measures.log_prob is None:
         raise InputError(f"{folder} holds no classifier; train one, with configs/classifier.py say")
     _, params = resolve.parameters(folder, experiment)
-    return _Classifier(partial(experiment.log_prob, params), experiment.sample_condition)
+    return _Classifier(partial(experiment.measures.log_prob, params), experiment.data.sample_condition)
 
 
-def _condition(options, experiment, classifier: _Classifier | None) -> tuple:
+def _condition(options, model, classifier: _Classifier | None) -> tuple:
     """What the samples are told, () or (cond,); the label is the classifier's where there is one."""
     given = _given(options)
     if classifier is None:
-        return experiment.sample_condition(options.num, given)
+        return model.sample_condition(options.num, given)
     (cond,) = classifier.sample_condition(options.num, {name: x for name, x in given.items() if name == "label"})
-    rest = experiment.sample_condition(options.num, {name: x for name, x in given.items() if name != "label"})
+    rest = model.sample_condition(options.num, {name: x for name, x in given.items() if name != "label"})
     return (cond | rest[0],) if rest else (cond,)
 
 

@@ -59,7 +59,7 @@ def main(arguments: list[str]):
         writers=partial(module.writers, chosen) if hasattr(module, "writers") else tensorboard,
         hooks=module.hooks(chosen, options.workdir) if hasattr(module, "hooks") else (),
     )
-    if jax.process_index() == 0 and experiment.samplers:
+    if jax.process_index() == 0 and experiment.sampling.samplers:
         workdir = shlex.quote(str(options.workdir))
         line(f"draw from it with: python -m diffusion_jax.sample --workdir {workdir}")
 

@@ -51,7 +51,7 @@ def main(arguments: list[str]):
     process = processes.gaussian(schedule)
     parameterization = parameterizations.eps(schedule, parameterizations.table_index(num))
     model = pixels.unet(config)
-    template = jax.eval_shape(module.build(config).init, jax.random.key(0))
+    template = jax.eval_shape(module.build(config).task.init, jax.random.key(0))
     with Checkpoints(options.workdir / "checkpoints") as checkpoints:
         _, params = checkpoints.restore("ema", template)
     digits, labels = _digits(options.num)

@@ -65,7 +65,7 @@ def bound(experiment, params, tokens, options) -> float:
         key = rng.stream(root, "times", number)
         t, _ = draw((), key, index, BATCH)
         keys = rng.per_example(rng.stream(root, "noise", number), index)
-        return experiment.loss(keys, params, {"tokens": batch}, Context(t))[0].mean()
+        return experiment.task.loss(keys, params, {"tokens": batch}, Context(t))[0].mean()
 
     values = []
     for number in tqdm(range(options.times * num // BATCH), unit="batch", dynamic_ncols=True, leave=False):

@@ -16,7 +16,7 @@ from diffusion_jax.pipelines import published
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.training import snapshots, workdir
 from diffusion_jax.training.checkpoint import AVERAGE, Checkpoints
-from diffusion_jax.training.experiment import Drawable, Experiment
+from diffusion_jax.training.experiment import Drawable, Experiment, Sampling
 
 
 def experiment(folder: Path, config_file: Path | None = None) -> Experiment:
@@ -27,7 +27,7 @@ def experiment(folder: Path, config_file: Path | None = None) -> Experiment:
 
 def parameters(folder: Path, of: Experiment, item: str = "ema", step: int | None = None):
     """(step, parameters) of the run in `folder`: `item` is "ema", "params", or another of a checkpoint's."""
-    template = jax.eval_shape(of.init, rng.root(0))
+    template = jax.eval_shape(of.task.init, rng.root(0))
     with Checkpoints(folder / "checkpoints") as checkpoints:
         return checkpoints.restore(item, template, step)
 
@@ -52,11 +52,11 @@ RAW = Which("raw parameters", "_raw", lambda folder, of, step: parameters(folder
 
 
 def average(name: str) -> Which:
-    """A further average that the run has kept, by its name in `Experiment.averages`."""
+    """A further average that the run has kept, by its name in `Optimization.averages`."""
 
     def read(folder, of, step):
-        if name not in of.averages:
-            known = ", ".join(of.averages) or "none beside its main one; train.ema_decays asks for some"
+        if name not in of.optimization.averages:
+            known = ", ".join(of.optimization.averages) or "none beside its main one; train.ema_decays asks for some"
             raise InputError(f"the run in {folder} has no average {name}; it has {known}")
         return parameters(folder, of, AVERAGE.format(name), step)
 
@@ -68,7 +68,7 @@ def post_hoc(sigma_rel: float) -> Which:
 
     def read(folder, of, step):
         known = snapshots.found(folder / "averages")
-        template = jax.eval_shape(of.init, rng.root(0))
+        template = jax.eval_shape(of.task.init, rng.root(0))
         made = snapshots.post_hoc(known, sigma_rel, step, template)
         error = 100 * made.mixture.error
         line(f"sigma_rel {sigma_rel} of step {made.step} from {len(known)} snapshots, {error:.2g} % from its profile")
@@ -102,7 +102,7 @@ def trained(folder: Path, of: Experiment, which: Which = AVERAGED, step: int | N
     Raises:
       InputError: it holds a classifier.
     """
-    if not of.samplers:
+    if not of.sampling.samplers:
         raise InputError(f"{folder} holds a classifier, which draws nothing; give it as --classifier")
 
     def load():
@@ -110,7 +110,7 @@ def trained(folder: Path, of: Experiment, which: Which = AVERAGED, step: int | N
         kept = folder / "samples"
         return params, f"{which.kind} of step {found}", lambda name: kept / f"{name}_{found:08d}{which.tag}"
 
-    return Drawable(of.samplers, of.sample_condition, of.view, load)
+    return Drawable(of.sampling.samplers, of.data.sample_condition, of.data.view, load)
 
 
 def released(options) -> Drawable:
@@ -139,7 +139,7 @@ def _leave_out(whose: str, options, *names: str) -> None:
         raise InputError(f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} {whose}; leave out")
 
 
-def sampler(model: Drawable, name: str | None) -> str:
+def sampler(model: Drawable | Sampling, name: str | None) -> str:
     """The name of a sampler of the model; its first by default."""
     name = name or next(iter(model.samplers))
     if name not in model.samplers:

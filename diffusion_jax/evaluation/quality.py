@@ -74,7 +74,7 @@ ENDING = "ending"  # how its solver ended, an index into `likelihood.ENDINGS`
 
 
 def likelihood(
-    function: Callable, params, experiment, source, count: int, batch: int, seed: int, parallel=None
+    function: Callable, params, data, source, count: int, batch: int, seed: int, parallel=None
 ) -> dict[str, float | np.ndarray]:
     """Means over the first `count` examples of a source, batch by batch over all devices.
 
@@ -82,7 +82,7 @@ def likelihood(
       function: `(params, keys [B], x0, *cond) -> NamedTuple` with `total` [B], bits an entry; also those of `PARTS`
         that it has.
       params: the network's.
-      experiment: gives x0 and cond of examples.
+      data: `experiment.Data`, of which x0 and cond of examples are read.
       source: of examples.
       count: how many; at least 1.
       batch: at a time, over all devices.
@@ -100,7 +100,7 @@ def likelihood(
     size = math.ceil(min(batch, count) / devices) * devices
 
     def one(params, keys, examples):
-        found = function(params, keys, experiment.clean(examples), *experiment.condition(examples))
+        found = function(params, keys, data.clean(examples), *data.condition(examples))
         return {name: getattr(found, name) for name in (*PARTS, ENDING) if hasattr(found, name)}
 
     compute = parallel.sample(one)
@@ -110,7 +110,7 @@ def likelihood(
     for start in tqdm(range(0, count, size), unit="batch", dynamic_ncols=True):
         some = np.arange(start, start + size) % count
         rows = [source[int(i)] for i in some]
-        examples = {name: np.stack([row[name] for row in rows]) for name in experiment.example}
+        examples = {name: np.stack([row[name] for row in rows]) for name in data.example}
         found = compute(params, keys[some], examples)
         part = {name: np.asarray(x)[: count - start] for name, x in found.items()}
         endings = part.pop(ENDING, None)

@@ -19,7 +19,6 @@ from diffusion_jax.diffusion import (
 )
 from diffusion_jax.methods import pixels
 from diffusion_jax.methods.compose import Chain, Data, Method, composed
-from diffusion_jax.training.experiment import SampleRequest
 
 
 def method(config: ConfigDict, data: Data, bits: int) -> Method:
@@ -35,10 +34,10 @@ def method(config: ConfigDict, data: Data, bits: int) -> Method:
     process = processes.self_conditioned(processes.gaussian(schedule))
     on_mean = samplers.each_its_own(x=samplers.on_mean, estimate=samplers.on_mean)
 
-    def ddim(request: SampleRequest) -> Chain:
-        inner = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
+    def ddim(steps: int = 100, eta: float = 0.0) -> Chain:
+        inner = processes.gaussian(schedule, processes.ddim(eta))
         sampler = samplers.ancestral(processes.self_conditioned(inner), on_mean)
-        return Chain(sampler, timesteps.linear(request.steps or 100), (guidance.clip(),))
+        return Chain(sampler, timesteps.linear(steps), (guidance.clip(),))
 
     return Method(
         data._replace(

@@ -9,8 +9,7 @@ from diffusion_jax.data import images
 from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, time_sampling, timesteps
 from diffusion_jax.diffusion.processes import heat
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.methods.compose import Chain, Method, composed
 
 
 def method(
@@ -42,8 +41,8 @@ def method(
         sampling_noise,
     )
 
-    def sharpen(request: SampleRequest) -> Chain:
-        return Chain(samplers.ancestral(process), timesteps.linear(request.steps or steps))
+    def sharpen(steps: int = steps) -> Chain:
+        return Chain(samplers.ancestral(process), timesteps.linear(steps))
 
     return Method(
         pixels.data(config, source),
@@ -52,7 +51,7 @@ def method(
         parameterization=parameterizations.x0(parameterizations.thousandths),
         loss=losses.simple,
         times=time_sampling.independent(time_sampling.uniform(first=1 / 200)),
-        chains={"sharpen": without_eta(sharpen)},
+        chains={"sharpen": sharpen},
         preview="sharpen",
     )
 

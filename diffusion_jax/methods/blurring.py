@@ -14,8 +14,7 @@ from diffusion_jax.diffusion import (
     timesteps,
 )
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.methods.compose import Chain, Method, composed
 
 
 def method(config: ConfigDict, source: Source, widest: float) -> Method:
@@ -29,8 +28,8 @@ def method(config: ConfigDict, source: Source, widest: float) -> Method:
     shape, schedule, width = tuple(config.data.shape), schedules.cosine(), processes.sin_squared(widest)
     process = processes.blurring(shape, schedule, width)
 
-    def ancestral(request: SampleRequest) -> Chain:
-        return Chain(samplers.ancestral(process), timesteps.linear(request.steps or 200), (guidance.clip(),))
+    def ancestral(steps: int = 200) -> Chain:
+        return Chain(samplers.ancestral(process), timesteps.linear(steps), (guidance.clip(),))
 
     return Method(
         pixels.data(config, source),
@@ -42,7 +41,7 @@ def method(config: ConfigDict, source: Source, widest: float) -> Method:
         parameterization=parameterizations.x0(parameterizations.thousandths),
         loss=losses.simple,
         times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
-        chains={"ancestral": without_eta(ancestral)},
+        chains={"ancestral": ancestral},
         preview="ancestral",
     )
 

@@ -5,12 +5,11 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion_jax.core.distributions import Categorical
-from diffusion_jax.data import views
 from diffusion_jax.diffusion import losses, parameterizations, processes, time_sampling
-from diffusion_jax.methods.compose import Data, of_batch
+from diffusion_jax.methods.compose import of_batch
 from diffusion_jax.methods.ddpm import table
 from diffusion_jax.training import averages
-from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.experiment import Data, Experiment, Measures, Optimization, Task
 from diffusion_jax.training.optimizers import adam
 
 
@@ -33,22 +32,18 @@ def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Exper
     def log_prob(params, x_t, t, label):
         return Categorical(apply(params, x_t, t)).log_prob(label)
 
-    optimizer = adam(config.train)
-    criterion = losses.classifying(apply, processes.gaussian(schedule))
+    loss = losses.classifying(apply, processes.gaussian(schedule))
     return Experiment(
-        example=data.example,
-        init=lambda key: model.init(key, jnp.zeros((1, *data.shape)), jnp.zeros(1))["params"],
-        loss=of_batch(criterion, data),
-        times=time_sampling.independent(time_sampling.table(num)),
-        optimizer=optimizer.transformation,
-        rates=optimizer.rates,
-        ema_decay=config.train.ema_decay,
-        averages=averages.named(config.train.ema_decays, config.train.ema_profiles),
-        source=data.source,
-        transforms=data.transforms,
-        samplers={},
-        preview=None,
-        view=views.pictures(),
-        sample_condition=data.sample_condition,
-        log_prob=log_prob,
+        data,
+        Task(
+            init=lambda key: model.init(key, jnp.zeros((1, *data.shape)), jnp.zeros(1))["params"],
+            loss=of_batch(loss, data),
+            times=time_sampling.independent(time_sampling.table(num)),
+        ),
+        Optimization(
+            adam(config.train),
+            config.train.ema_decay,
+            averages.named(config.train.ema_decays, config.train.ema_profiles),
+        ),
+        measures=Measures(log_prob=log_prob),
     )

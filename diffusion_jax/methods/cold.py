@@ -9,8 +9,7 @@ from diffusion_jax.core.protocols import Source
 from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, time_sampling, timesteps
 from diffusion_jax.diffusion.processes import degrade
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.methods.compose import Chain, Method, composed
 
 
 def method(config: ConfigDict, source: Source, colours: np.ndarray, sigma: float = 0.2) -> Method:
@@ -36,8 +35,8 @@ def method(config: ConfigDict, source: Source, colours: np.ndarray, sigma: float
 
     process = processes.noisy(degrade.pool(shape), carried, prior)
 
-    def rebuild(request: SampleRequest) -> Chain:
-        return Chain(samplers.ancestral(process), timesteps.linear(request.steps or 50))
+    def rebuild(steps: int = 50) -> Chain:
+        return Chain(samplers.ancestral(process), timesteps.linear(steps))
 
     return Method(
         pixels.data(config, source),
@@ -46,7 +45,7 @@ def method(config: ConfigDict, source: Source, colours: np.ndarray, sigma: float
         parameterization=parameterizations.x0(parameterizations.thousandths),
         loss=losses.simple,
         times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
-        chains={"rebuild": without_eta(rebuild)},
+        chains={"rebuild": rebuild},
         preview="rebuild",
     )
 

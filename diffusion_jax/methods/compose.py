@@ -1,5 +1,6 @@
 """How a method's parts become an `Experiment`, whatever the data."""
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -15,55 +16,39 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config, Value
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Guide, SampleCondition, Source, Transform
-from diffusion_jax.data import conditions
-from diffusion_jax.data.views import View
+from diffusion_jax.core.protocols import Apply, Guide, SampleFn, Transform
 from diffusion_jax.diffusion import guidance, samplers
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.training.averages import WIDEST, Average, named
-from diffusion_jax.training.experiment import Experiment, SampleRequest
+from diffusion_jax.training.experiment import (
+    OPTIONS,
+    Data,
+    Experiment,
+    Measures,
+    Optimization,
+    SampleRequest,
+    Sampling,
+    Task,
+)
 from diffusion_jax.training.optimizers import adam
 
 AVERAGED = values.Real(1e-3, WIDEST)  # widths of profiles
 
 
 class Chain(NamedTuple):
-    """One way down: a sampler, its grid, and what is done to the denoiser first.
-
-    `guide` is what is made of a condition (`guidance`); None where a request for guidance cannot be met.
-    """
+    """One way down: a sampler, its grid, and what is done to the denoiser first."""
 
     sampler: samplers.Sampler
     times: np.ndarray
     transforms: Sequence[Transform] = ()
-    guide: Guide | None = None
 
 
-class Data(NamedTuple):
-    """What is learned.
-
-    Attributes:
-      source: `split -> source` of examples, "train" or "test" (`data.sources`).
-      example: name -> shape and dtype, of what is used of an example.
-      clean: `batch -> x0 [B, ...]`, the data as the process takes it.
-      shape: of one x0, as `process.prior` takes it.
-      view: how samples are kept and shown.
-      transforms: per-example transforms (`data.pipeline`).
-      condition: `batch -> ()` or `batch -> (cond,)`: what the network is told of each example.
-      sample_condition: what it is told when samples are drawn (`Experiment.sample_condition`).
-    """
-
-    source: Source
-    example: Mapping[str, jax.ShapeDtypeStruct]
-    clean: Callable
-    shape: Any
-    view: View
-    transforms: tuple[Callable, ...] = ()
-    condition: Callable = lambda batch: ()
-    sample_condition: SampleCondition = conditions.nothing
+def unguided() -> Guide:
+    """The guide of a model that takes no guidance: its condition as it is."""
+    return guidance.conditioned
 
 
 def base_config() -> Config:
@@ -118,16 +103,18 @@ class Method(NamedTuple):
       parameterization: what the network is shown and asked for.
       loss: `(apply, parameterization, process) -> loss` (`losses`), which may look at `averages` and `held`.
       times: at which it is trained.
-      chains: name -> (`SampleRequest -> Chain`); the first is the default sampler.
+      chains: name -> (`(**options) -> Chain`); the first is the default sampler. Its parameters are the options that
+        it takes, of `steps` and `eta`, with their defaults: `def ddim(steps=50, eta=0.0)`.
       preview: the one of them that draws during training, in `config.log.preview_steps` steps.
+      guide: `(**options) -> Guide` (`guidance`), for all chains, with `guidance_scale` and `classifier` as options.
       schedule: of Gaussian noise, where the method has one.
       optimizer: `config.train -> Optimizer` (`training.optimizers`).
-      start: `params -> params`, what training starts from instead of random ones (`Experiment.start`).
+      start: `params -> params`, what training starts from instead of random ones (`Task.start`).
       frozen: parts of the parameters that stay as they start, by their names in the tree's first level.
-      likelihoods: name -> (`(apply, parameterization, steps or None) -> likelihood_fn`), see `Experiment`.
-      solved: name -> (`(apply, parameterization, tolerance) -> likelihood_fn`), see `Experiment`.
+      likelihoods: name -> (`(apply, parameterization, steps or None) -> likelihood_fn`), see `Measures`.
+      solved: name -> (`(apply, parameterization, tolerance) -> likelihood_fn`), see `Measures`.
       averages: further ones than the config's, for the loss: target networks.
-      held: what is read once and never trained (`Experiment.held`).
+      held: what is read once and never trained (`Task.held`).
       export: `(params, folder)`, which writes them in a layout that others read; None where there is none.
     """
 
@@ -137,8 +124,9 @@ class Method(NamedTuple):
     parameterization: Parameterization
     loss: Callable
     times: Times
-    chains: Mapping[str, Callable]
+    chains: Mapping[str, Callable[..., Chain]]
     preview: str
+    guide: Callable[..., Guide] = unguided
     schedule: Schedule | None = None
     optimizer: Callable = adam
     start: Callable = lambda params: params
@@ -178,29 +166,21 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
     def init(key):
         return model.init(key, *jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))["params"]
 
-    made = drawn_by(method.chains, apply, parameterization, method.process, data.shape)
+    made = drawn_by(method.chains, apply, parameterization, method.process, data.shape, method.guide)
     return Experiment(
-        example=data.example,
-        init=init,
-        loss=of_batch(criterion, data),
-        times=method.times,
-        optimizer=holding(method.frozen, optimizer.transformation),
-        rates=optimizer.rates,
-        ema_decay=config.train.ema_decay,
-        averages={**named(config.train.ema_decays, config.train.ema_profiles), **method.averages},
-        source=data.source,
-        transforms=data.transforms,
-        samplers=made,
-        preview=lambda batch: made[method.preview](SampleRequest(batch, steps=config.log.preview_steps)),
-        view=data.view,
-        sample_condition=data.sample_condition,
-        start=method.start,
-        held=method.held,
-        clean=data.clean,
-        condition=data.condition,
-        likelihoods={name: partial(make, apply, parameterization) for name, make in method.likelihoods.items()},
-        solved={name: partial(make, apply, parameterization) for name, make in method.solved.items()},
-        method=method,
+        data,
+        Task(init, of_batch(criterion, data), method.times, method.start, method.held),
+        Optimization(
+            optimizer._replace(transformation=holding(method.frozen, optimizer.transformation)),
+            config.train.ema_decay,
+            {**named(config.train.ema_decays, config.train.ema_profiles), **method.averages},
+        ),
+        Sampling(made, lambda batch: made[method.preview](SampleRequest(batch, steps=config.log.preview_steps))),
+        Measures(
+            {name: partial(make, apply, parameterization) for name, make in method.likelihoods.items()},
+            {name: partial(make, apply, parameterization) for name, make in method.solved.items()},
+        ),
+        method,
     )
 
 
@@ -214,23 +194,30 @@ def composed(method: Callable) -> Callable:
 
 
 def of_batch(loss: Callable, data: Data) -> Callable:
-    """A loss of x0 and what is told of it (`losses`), as `Experiment.loss` of a batch."""
+    """A loss of x0 and what is told of it (`losses`), as `Task.loss` of a batch."""
     return lambda keys, params, batch, context: loss(keys, params, data.clean(batch), context, *data.condition(batch))
 
 
 def drawn_by(
-    chains: Mapping[str, Callable], apply: Apply, parameterization: Parameterization, process: Process, shape
-) -> dict[str, Callable]:
-    """Walks as samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`).
+    chains: Mapping[str, Callable[..., Chain]],
+    apply: Apply,
+    parameterization: Parameterization,
+    process: Process,
+    shape,
+    guide: Callable[..., Guide] = unguided,
+) -> dict[str, Callable[[SampleRequest], SampleFn]]:
+    """Chains as samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`).
 
-    Arguments as of `compose`, and `shape` as `process.prior` takes it.
+    Arguments as of `Method`, and `shape` as `process.prior` takes it. A sampler raises `InputError` for an option
+    that neither its chain nor the guide takes.
     """
 
-    def sampler(chain_of: Callable) -> Callable:
-        def make(request: SampleRequest) -> Callable:
-            chain = chain_of(request)
-            if chain.guide is None and not (request.guidance is None and request.classifier is None):
-                raise InputError("this model cannot be guided; leave --guidance and --classifier out")
+    def sampler(name: str) -> Callable[[SampleRequest], SampleFn]:
+        def make(request: SampleRequest) -> SampleFn:
+            given = {option: value for option in OPTIONS if (value := getattr(request, option)) is not None}
+            for option in given:
+                _check_taken(option, name, chains, guide)
+            chain = chains[name](**_taken(given, chains[name]))
             stepper = chain.sampler
             if request.report is not None:
                 stepper = samplers.reporting(stepper, request.report)
@@ -244,29 +231,48 @@ def drawn_by(
                 shape,
                 chain.transforms,
                 request.run or samplers.solve,
-                chain.guide or guidance.conditioned,
+                guide(**_taken(given, guide)),
             )
 
         return make
 
-    return {name: sampler(chain_of) for name, chain_of in chains.items()}
+    return {name: sampler(name) for name in chains}
 
 
-def by_classifier(schedule: Schedule, request: SampleRequest) -> Callable | None:
-    """The guide of a model that is told no label: the request's classifier, which is; without one None."""
-    if request.classifier is None:
-        if request.guidance is not None:
-            raise InputError(f"guidance {request.guidance} takes a classifier for this model; add --classifier DIR")
-        return None
+def _taken(options: Mapping[str, Any], function: Callable) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in parameters}
 
-    def guide(denoise, cond):
-        by = guidance.classifier(
-            schedule,
-            lambda x_t, t: request.classifier(x_t, t, cond["label"]),
-            1.0 if request.guidance is None else request.guidance,
-        )
-        rest = {name: value for name, value in cond.items() if name != "label"}
-        return by(guidance.conditioned(denoise, *([rest] if rest else [])))
+
+def _check_taken(option: str, name: str, chains: Mapping[str, Callable], guide: Callable):
+    """`InputError` unless the sampler `name` takes `option`."""
+    if _taken({option: None}, guide) or _taken({option: None}, chains[name]):
+        return
+    flag, others = OPTIONS[option], [other for other in chains if _taken({option: None}, chains[other])]
+    if others:
+        raise InputError(f"the sampler {name} takes no {flag}; add --sampler {others[0]}, or leave {flag} out")
+    raise InputError(f"no sampler of this model takes {flag}; leave it out")
+
+
+def by_classifier(schedule: Schedule) -> Callable[..., Guide]:
+    """The guide of a model without a label: a classifier's, where one is given."""
+
+    def guide(guidance_scale: float | None = None, classifier: Callable | None = None) -> Guide:
+        if classifier is None:
+            if guidance_scale is not None:
+                raise InputError(f"guidance {guidance_scale} takes a classifier for this model; add --classifier DIR")
+            return guidance.conditioned
+
+        def guided(denoise, cond):
+            by = guidance.classifier(
+                schedule,
+                lambda x_t, t: classifier(x_t, t, cond["label"]),
+                1.0 if guidance_scale is None else guidance_scale,
+            )
+            rest = {name: value for name, value in cond.items() if name != "label"}
+            return by(guidance.conditioned(denoise, *([rest] if rest else [])))
+
+        return guided
 
     return guide
 
@@ -280,14 +286,3 @@ def holding(frozen: Collection[str], rest: optax.GradientTransformation) -> opta
         return {name: "frozen" if name in frozen else "trained" for name in params}
 
     return optax.partition({"trained": rest, "frozen": optax.set_to_zero()}, groups)
-
-
-def without_eta(chain: Callable) -> Callable:
-    """A chain without eta, which refuses one by name."""
-
-    def refusing(request: SampleRequest) -> Chain:
-        if request.eta is not None:
-            raise InputError(f"eta = {request.eta}: only the sampler ddim has it; add --sampler ddim")
-        return chain(request)
-
-    return refusing

@@ -11,7 +11,7 @@ from diffusion_jax.config.values import Config
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import losses, parameterizations, processes, time_sampling
 from diffusion_jax.methods import ddpm
-from diffusion_jax.methods.compose import Data, Method, composed, without_eta
+from diffusion_jax.methods.compose import Data, Method, by_classifier, composed
 from diffusion_jax.models.unets.controlnet import Controlled, HintEncoder, from_base
 from diffusion_jax.models.unets.skeleton import Skeleton
 from diffusion_jax.training.checkpoint import Checkpoints
@@ -45,8 +45,9 @@ def method(config: ConfigDict, data: Data, unet: Skeleton) -> Method:
         parameterization=parameterizations.eps(schedule, parameterizations.table_index(num)),
         loss=losses.simple,
         times=time_sampling.independent(time_sampling.table(num)),
-        chains={"ddim": ddpm.ddim(schedule, num), "ancestral": without_eta(ddpm.ancestral(schedule, num))},
+        chains={"ddim": ddpm.ddim(schedule, num), "ancestral": ddpm.ancestral(schedule, num)},
         preview="ddim",
+        guide=by_classifier(schedule),
         start=start_from(config.control.base),
         frozen=("unet",),
     )

@@ -21,8 +21,7 @@ from diffusion_jax.diffusion import (
 )
 from diffusion_jax.diffusion.likelihood import HEUN
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Chain, Method, by_classifier, composed, without_eta
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.methods.compose import Chain, Method, by_classifier, composed
 
 
 def default_config() -> Config:
@@ -65,8 +64,9 @@ def method(
         parameterization=parameterizations.eps(schedule, parameterizations.table_index(num)),
         loss=losses.simple,
         times=time_sampling.independent(time_sampling.table(num)),
-        chains={"ancestral": without_eta(ancestral(schedule, num, variance)), "ddim": ddim(schedule, num)},
+        chains={"ancestral": ancestral(schedule, num, variance), "ddim": ddim(schedule, num)},
         preview="ddim",
+        guide=by_classifier(schedule),
         likelihoods={
             "bound": likelihoods.chain(schedule, num, (guidance.clip(), variance(schedule))),
             "ode": likelihoods.flow(schedule, likelihoods.table_grid(schedule, num), 200, HEUN),
@@ -99,11 +99,11 @@ def table(num: int, betas=None) -> schedules.Schedule:
 def ancestral(schedule: schedules.Schedule, num: int, variance: Callable = variances.fixed_large) -> Callable:
     """DDPM's own chain down a table of `num` betas."""
 
-    def chain(request: SampleRequest) -> Chain:
-        times = timesteps.uniform(num if request.steps is None else request.steps, num)
+    def chain(steps: int = num) -> Chain:
+        times = timesteps.uniform(steps, num)
         sampler = samplers.ancestral(processes.gaussian(schedule))
         transforms = (guidance.clip(), variance(schedule))
-        return Chain(sampler, times, transforms, by_classifier(schedule, request))
+        return Chain(sampler, times, transforms)
 
     return chain
 
@@ -111,10 +111,10 @@ def ancestral(schedule: schedules.Schedule, num: int, variance: Callable = varia
 def ddim(schedule: schedules.Schedule, num: int) -> Callable:
     """DDIM's chain down a table of `num` betas."""
 
-    def chain(request: SampleRequest) -> Chain:
-        times = timesteps.leading(timesteps.leading_steps(50, num) if request.steps is None else request.steps, num)
-        process = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
+    def chain(steps: int = timesteps.leading_steps(50, num), eta: float = 0.0) -> Chain:
+        times = timesteps.leading(steps, num)
+        process = processes.gaussian(schedule, processes.ddim(eta))
         transforms = (guidance.clip(), variances.posterior(schedule))
-        return Chain(samplers.ancestral(process), times, transforms, by_classifier(schedule, request))
+        return Chain(samplers.ancestral(process), times, transforms)
 
     return chain

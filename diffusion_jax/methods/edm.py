@@ -15,8 +15,7 @@ from diffusion_jax.diffusion import (
     timesteps,
 )
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.methods.compose import Chain, Method, composed
 
 
 def method(config: ConfigDict, source: Source, sigma_data: float = 0.5, sigma_max: float = 80.0) -> Method:
@@ -31,14 +30,14 @@ def method(config: ConfigDict, source: Source, sigma_data: float = 0.5, sigma_ma
     schedule = schedules.edm(sigma_max)
 
     def chain(sampler: samplers.Sampler, steps: int, grid: Callable = timesteps.karras) -> Callable:
-        def down(request: SampleRequest) -> Chain:
-            return Chain(sampler, grid(schedule, request.steps or steps, sigma_max=sigma_max))
+        def down(steps: int = steps) -> Chain:
+            return Chain(sampler, grid(schedule, steps, sigma_max=sigma_max))
 
-        return without_eta(down)
+        return down
 
-    def dpm_fast(request: SampleRequest) -> Chain:
+    def dpm_fast(steps: int = 30) -> Chain:
         # As many looks as steps are asked for, the last of them in the step to 0.
-        looks = (request.steps or 30) - 1
+        looks = steps - 1
         times = timesteps.polyexponential(schedule, looks // 3 + 2, sigma_max=sigma_max)
         return Chain(samplers.dpm_fast(schedule, looks), times)
 
@@ -57,7 +56,7 @@ def method(config: ConfigDict, source: Source, sigma_data: float = 0.5, sigma_ma
             "dpmpp_2m": chain(samplers.dpmpp_2m(schedule), 20),
             "dpmpp_2m_sde": chain(samplers.dpmpp_2m_sde(schedule), 30),
             "dpmpp_sde": chain(samplers.dpmpp_sde(schedule), 20),
-            "dpm_fast": without_eta(dpm_fast),
+            "dpm_fast": dpm_fast,
             # Its steps are its own: these are where it stops, for a film to look.
             "dpm_adaptive": chain(samplers.dpm_adaptive(schedule), 2, timesteps.polyexponential),
             "euler": chain(samplers.euler(schedule), 40),

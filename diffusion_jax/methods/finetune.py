@@ -8,11 +8,10 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Source
 from diffusion_jax.diffusion import losses, processes, samplers, time_sampling
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, composed
 from diffusion_jax.pretrained import Pretrained, loading
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.schedulers import scheduler
-from diffusion_jax.training.experiment import SampleRequest
 
 # Their noise is no table of betas, which the times of training are drawn from.
 WITHOUT_TABLE = ("CMStochasticIterativeScheduler", "FlowMatchEulerDiscreteScheduler", "ScoreSdeVeScheduler")
@@ -56,10 +55,10 @@ def method(config: ConfigDict, source: Source) -> Method:
     num = noise.get("num_train_timesteps", 1000)
 
     def chain(sampler: samplers.Sampler, bounds: tuple):
-        def down(request: SampleRequest) -> Chain:
-            return Chain(sampler, how.grid(request.steps or 50), (*bounds, how.variance))
+        def down(steps: int = 50) -> Chain:
+            return Chain(sampler, how.grid(steps), (*bounds, how.variance))
 
-        return without_eta(down)
+        return down
 
     def export(params, to):
         Pretrained(network, params, component.config, component.scheduler).save(to)

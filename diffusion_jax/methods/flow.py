@@ -13,8 +13,7 @@ from diffusion_jax.diffusion import (
     timesteps,
 )
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.methods.compose import Chain, Method, composed
 
 
 def method(config: ConfigDict, source: Source, shift: float = 1.0) -> Method:
@@ -27,13 +26,13 @@ def method(config: ConfigDict, source: Source, shift: float = 1.0) -> Method:
     """
     schedule = schedules.shifted_flow(schedules.flow(), shift)
 
-    def euler(request: SampleRequest) -> Chain:
+    def euler(steps: int = 50) -> Chain:
         # x_s = x_t + (s - t) velocity: Euler's method, here and in the variance-exploding coordinates alike.
-        return Chain(samplers.euler(schedule), timesteps.linear(request.steps or 50))
+        return Chain(samplers.euler(schedule), timesteps.linear(steps))
 
-    def heun(request: SampleRequest) -> Chain:
+    def heun(steps: int = 25) -> Chain:
         # Just below t = 1, where sigma / alpha is finite.
-        return Chain(samplers.heun(schedule), timesteps.linear(request.steps or 25, first=0.999))
+        return Chain(samplers.heun(schedule), timesteps.linear(steps, first=0.999))
 
     grid = likelihoods.level_grid(schedule)
     return Method(
@@ -44,7 +43,7 @@ def method(config: ConfigDict, source: Source, shift: float = 1.0) -> Method:
         parameterization=parameterizations.velocity(schedule, parameterizations.thousandths),
         loss=losses.simple,
         times=time_sampling.stratified(time_sampling.logit_normal()),
-        chains={"euler": without_eta(euler), "heun": without_eta(heun)},
+        chains={"euler": euler, "heun": heun},
         preview="euler",
         likelihoods={"ode": likelihoods.flow(schedule, grid)},
         solved={"ode": likelihoods.flow_to_tolerance(schedule, grid)},

@@ -7,8 +7,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Transform
+from diffusion_jax.core.protocols import Guide, Transform
 from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import (
     guidance,
@@ -21,10 +20,9 @@ from diffusion_jax.diffusion import (
     variances,
 )
 from diffusion_jax.methods import likelihoods
-from diffusion_jax.methods.compose import Chain, Data, Method, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Data, Method, composed
 from diffusion_jax.methods.ddpm import with_table
 from diffusion_jax.methods.improved import l_hybrid, parameterizations_of
-from diffusion_jax.training.experiment import SampleRequest
 
 
 def with_guidance(config: Config) -> Config:
@@ -63,22 +61,19 @@ def method(
         of_criterion = losses.of_criterion(l_hybrid(base, learned, process, num), *parts)
         return losses.withholding(of_criterion, null, config.diffusion.withheld)
 
-    def guide(request: SampleRequest) -> Callable:
-        if request.classifier is not None:
-            raise InputError("a model of labels cannot be guided by a classifier; leave --classifier out")
-        scale = config.diffusion.guidance if request.guidance is None else request.guidance
-        # Told alone where nothing is added: half the work.
-        return guidance.conditioned if scale == 1 else guidance.classifier_free(null, scale)
+    def guide(guidance_scale: float = config.diffusion.guidance) -> Guide:
+        # Scale 1 adds nothing: half the work.
+        return guidance.conditioned if guidance_scale == 1 else guidance.classifier_free(null, guidance_scale)
 
-    def ancestral(request: SampleRequest) -> Chain:
-        grid = timesteps.respaced(min(100, num) if request.steps is None else request.steps, num)
-        return Chain(samplers.ancestral(process), grid, transforms, guide(request))
+    def ancestral(steps: int = min(100, num)) -> Chain:
+        grid = timesteps.respaced(steps, num)
+        return Chain(samplers.ancestral(process), grid, transforms)
 
-    def ddim(request: SampleRequest) -> Chain:
-        grid = timesteps.leading(timesteps.leading_steps(50, num) if request.steps is None else request.steps, num)
-        deterministic = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
+    def ddim(steps: int = timesteps.leading_steps(50, num), eta: float = 0.0) -> Chain:
+        grid = timesteps.leading(steps, num)
+        deterministic = processes.gaussian(schedule, processes.ddim(eta))
         certain = (*transforms, variances.posterior(schedule))
-        return Chain(samplers.ancestral(deterministic), grid, certain, guide(request))
+        return Chain(samplers.ancestral(deterministic), grid, certain)
 
     return Method(
         data._replace(sample_condition=conditions.labels(classes, null=classes)),
@@ -88,8 +83,9 @@ def method(
         parameterization=learned,
         loss=loss,
         times=time_sampling.independent(time_sampling.table(num)),
-        chains={"ancestral": without_eta(ancestral), "ddim": ddim},
+        chains={"ancestral": ancestral, "ddim": ddim},
         preview="ddim",
+        guide=guide,
         likelihoods={
             "bound": likelihoods.learned_chain(schedule, num, transforms),
             "bound_as_trained": likelihoods.learned_chain(schedule, num, transforms, likelihoods.of_table(num)),

@@ -20,9 +20,8 @@ from diffusion_jax.diffusion import (
 )
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, by_classifier, composed
 from diffusion_jax.methods.ddpm import ddim
-from diffusion_jax.training.experiment import SampleRequest
 
 
 def l_hybrid(base, learned, process, num: int) -> Callable:
@@ -59,8 +58,8 @@ def method(
     process = processes.gaussian(schedule)
     base, learned = parameterizations_of(schedule, num)
 
-    def ancestral(request: SampleRequest) -> Chain:
-        grid = timesteps.respaced(min(100, num) if request.steps is None else request.steps, num)
+    def ancestral(steps: int = min(100, num)) -> Chain:
+        grid = timesteps.respaced(steps, num)
         return Chain(samplers.ancestral(process), grid, (guidance.clip(),))
 
     return Method(
@@ -71,8 +70,9 @@ def method(
         parameterization=learned,
         loss=partial(losses.of_criterion, criterion(base, learned, process, num)),
         times=time_sampling.independent(time_sampling.table(num)) if times is None else times(num),
-        chains={"ancestral": without_eta(ancestral), "ddim": ddim(schedule, num)},
+        chains={"ancestral": ancestral, "ddim": ddim(schedule, num)},
         preview="ddim",
+        guide=by_classifier(schedule),
         likelihoods={
             "bound": likelihoods.learned_chain(schedule, num, (guidance.clip(),)),
             "bound_as_trained": likelihoods.learned_chain(

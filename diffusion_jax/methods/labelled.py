@@ -26,9 +26,8 @@ from diffusion_jax.diffusion import (
 )
 from diffusion_jax.diffusion.processes.categorical import linear_alpha
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Chain, Data, Method, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Data, Method, composed
 from diffusion_jax.models.unets.labelled import LabelledUNet
-from diffusion_jax.training.experiment import SampleRequest
 
 
 def method(config: ConfigDict, source: Source, classes: int, label_weight: float = 0.1) -> Method:
@@ -53,9 +52,9 @@ def method(config: ConfigDict, source: Source, classes: int, label_weight: float
         label=losses.weighted_criterion(losses_discrete.surprise(label), lambda t: label_weight * jnp.ones_like(t)),
     )
 
-    def ancestral(request: SampleRequest) -> Chain:
+    def ancestral(steps: int = 100) -> Chain:
         end = samplers.each_its_own(image=samplers.on_mean, label=draw)
-        grid = timesteps.linear(request.steps or 100)
+        grid = timesteps.linear(steps)
         return Chain(samplers.ancestral(process, end), grid, (guidance.part("image", guidance.clip()),))
 
     return Method(
@@ -72,7 +71,7 @@ def method(config: ConfigDict, source: Source, classes: int, label_weight: float
         parameterization=parameterizations.joint(time, image=image, label=label),
         loss=partial(losses.of_criterion, criterion),
         times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
-        chains={"ancestral": without_eta(ancestral)},
+        chains={"ancestral": ancestral},
         preview="ancestral",
     )
 

@@ -9,8 +9,7 @@ from diffusion_jax.core.distributions import draw
 from diffusion_jax.diffusion import losses_discrete, parameterizations, processes, samplers, time_sampling, timesteps
 from diffusion_jax.diffusion.processes.categorical import linear_alpha
 from diffusion_jax.methods import likelihoods
-from diffusion_jax.methods.compose import Chain, Data, Method, composed, without_eta
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.methods.compose import Chain, Data, Method, composed
 
 
 def method(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Method:
@@ -24,8 +23,8 @@ def method(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Meth
     """
     process = processes.masked(linear_alpha, vocab + 1, mask=vocab)
 
-    def unmask(request: SampleRequest) -> Chain:
-        return Chain(samplers.ancestral(process, end=draw), timesteps.linear(request.steps or 100))
+    def unmask(steps: int = 100) -> Chain:
+        return Chain(samplers.ancestral(process, end=draw), timesteps.linear(steps))
 
     return Method(
         data,
@@ -34,7 +33,7 @@ def method(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Meth
         parameterization=parameterizations.substitution(vocab, parameterizations.thousandths),
         loss=partial(losses_discrete.mdlm, alpha=linear_alpha),
         times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
-        chains={"unmask": without_eta(unmask)},
+        chains={"unmask": unmask},
         preview="unmask",
         likelihoods={"bound": likelihoods.masked(process, linear_alpha)},
     )

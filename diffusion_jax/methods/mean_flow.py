@@ -14,10 +14,9 @@ from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import guidance, losses, parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.diffusion.few_step import mean_flow
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, composed
 from diffusion_jax.models.blocks.conditioning import LabelEmbedding, NumberEmbedding
 from diffusion_jax.models.two_times import TwoTimes
-from diffusion_jax.training.experiment import SampleRequest
 
 
 def with_pairs(config: Config) -> Config:
@@ -75,12 +74,12 @@ def method(
     def time(t):
         return unit * t
 
-    def jump(request: SampleRequest) -> Chain:
-        return Chain(samplers.jump(schedule), timesteps.linear(request.steps or 1))
+    def jump(steps: int = 1) -> Chain:
+        return Chain(samplers.jump(schedule), timesteps.linear(steps))
 
-    def euler(request: SampleRequest) -> Chain:
+    def euler(steps: int = 50) -> Chain:
         # The velocity itself, a span of no length: what plain flow matching would have learned.
-        return Chain(samplers.euler(schedule), timesteps.linear(request.steps or 50))
+        return Chain(samplers.euler(schedule), timesteps.linear(steps))
 
     return Method(
         pixels.data(config, source),
@@ -90,7 +89,7 @@ def method(
         parameterization=parameterizations.flow_map(parameterizations.velocity(schedule, time), time),
         loss=partial(mean_flow.mean_flow, along=along, weight=mean_flow.adaptive(own.power, own.offset)),
         times=pairs(own.apart),
-        chains={"jump": without_eta(jump), "euler": without_eta(euler)},
+        chains={"jump": jump, "euler": euler},
         preview="jump",
     )
 

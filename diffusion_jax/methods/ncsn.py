@@ -7,8 +7,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.core.protocols import Source
 from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, schedules, time_sampling
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.methods.compose import Chain, Method, composed
 
 # Ten steps a level, each a tenth of the way to the estimate. Levels 13 % apart then lag by 2 % of their noise; with
 # five steps of a twentieth it was 30 %, and the digits came out grainy.
@@ -38,13 +37,13 @@ def method(config: ConfigDict, source: Source, sigma_min: float, sigma_max: floa
         sigma = schedule.sigma(t)
         return 0.5 * sigma**2 * score_error(output / sigma.reshape(-1, 1, 1, 1), x0, noise, x_t, t)
 
-    def langevin(request: SampleRequest) -> Chain:
+    def langevin(steps: int | None = None) -> Chain:
         sampler = samplers.annealed_langevin(schedule, LANGEVIN, eps=2 * PULL * sigma_min**2, denoised=True)
-        return Chain(sampler, _grid(ladder, request.steps))
+        return Chain(sampler, _grid(ladder, steps))
 
-    def predictor_corrector(request: SampleRequest) -> Chain:
+    def predictor_corrector(steps: int | None = None) -> Chain:
         sampler = samplers.predictor_corrector(schedule, samplers.euler_maruyama(schedule))
-        return Chain(sampler, _grid(ladder, request.steps))
+        return Chain(sampler, _grid(ladder, steps))
 
     return Method(
         pixels.data(config, source),
@@ -54,7 +53,7 @@ def method(config: ConfigDict, source: Source, sigma_min: float, sigma_max: floa
         parameterization=scaled,
         loss=lambda *parts: losses.of_criterion(criterion, *parts),
         times=time_sampling.independent(time_sampling.among(ladder)),
-        chains={"langevin": without_eta(langevin), "predictor_corrector": without_eta(predictor_corrector)},
+        chains={"langevin": langevin, "predictor_corrector": predictor_corrector},
         preview="langevin",
     )
 

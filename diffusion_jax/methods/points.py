@@ -17,9 +17,8 @@ from diffusion_jax.diffusion import (
     time_sampling,
     timesteps,
 )
-from diffusion_jax.methods.compose import Chain, Data, Method, base_config, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Data, Method, base_config, composed
 from diffusion_jax.models.mlp import MLP
-from diffusion_jax.training.experiment import SampleRequest
 
 
 def default_config() -> Config:
@@ -52,15 +51,15 @@ def method(config: ConfigDict, source: Source) -> Method:
     schedule = schedules.cosine()
     process = processes.gaussian(schedule)
 
-    def ancestral(request: SampleRequest) -> Chain:
-        return Chain(samplers.ancestral(process), timesteps.linear(request.steps or 200))
+    def ancestral(steps: int = 200) -> Chain:
+        return Chain(samplers.ancestral(process), timesteps.linear(steps))
 
-    def ddim(request: SampleRequest) -> Chain:
-        process = processes.gaussian(schedule, processes.ddim(request.eta or 0.0))
-        return Chain(samplers.ancestral(process), timesteps.linear(request.steps or 50))
+    def ddim(steps: int = 50, eta: float = 0.0) -> Chain:
+        process = processes.gaussian(schedule, processes.ddim(eta))
+        return Chain(samplers.ancestral(process), timesteps.linear(steps))
 
-    def dpmpp_2m(request: SampleRequest) -> Chain:
-        return Chain(samplers.dpmpp_2m(schedule), timesteps.linear(request.steps or 20))
+    def dpmpp_2m(steps: int = 20) -> Chain:
+        return Chain(samplers.dpmpp_2m(schedule), timesteps.linear(steps))
 
     return Method(
         Data(
@@ -76,7 +75,7 @@ def method(config: ConfigDict, source: Source) -> Method:
         parameterization=parameterizations.v(schedule, parameterizations.thousandths),
         loss=losses.simple,
         times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
-        chains={"ancestral": without_eta(ancestral), "ddim": ddim, "dpmpp_2m": without_eta(dpmpp_2m)},
+        chains={"ancestral": ancestral, "ddim": ddim, "dpmpp_2m": dpmpp_2m},
         preview="ddim",
     )
 

@@ -11,10 +11,9 @@ from diffusion_jax.core.protocols import Source
 from diffusion_jax.diffusion import parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.diffusion.few_step import shortcut
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Chain, Method, composed, without_eta
+from diffusion_jax.methods.compose import Chain, Method, composed
 from diffusion_jax.models.blocks.conditioning import NumberEmbedding
 from diffusion_jax.models.two_times import TwoTimes
-from diffusion_jax.training.experiment import SampleRequest
 
 
 def with_shortcuts(config: Config) -> Config:
@@ -46,8 +45,7 @@ def method(config: ConfigDict, source: Source) -> Method:
         # The sinusoid's slowest waves are long: neighbouring levels are told as times a tenth apart are.
         return 100 * level(length)
 
-    def jump(request: SampleRequest) -> Chain:
-        steps = request.steps or 1
+    def jump(steps: int = 1) -> Chain:
         shortcut.check_steps(steps, num)
         return Chain(samplers.jump(schedule), timesteps.linear(steps))
 
@@ -61,7 +59,7 @@ def method(config: ConfigDict, source: Source) -> Method:
         parameterization=parameterizations.flow_map(velocity, interval),
         loss=partial(shortcut.shortcut, num=num),
         times=shortcut.spans(num, config.shortcut.bootstrapped),
-        chains={"jump": without_eta(jump)},
+        chains={"jump": jump},
         preview="jump",
     )
 

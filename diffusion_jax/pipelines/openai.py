@@ -7,10 +7,10 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, schedules, variances
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.methods.compose import Chain, drawn_by, without_eta
+from diffusion_jax.methods.compose import Chain, drawn_by
 from diffusion_jax.pretrained.families import openai_command, openai_flags
 from diffusion_jax.pretrained.formats import files
-from diffusion_jax.training.experiment import Drawable, SampleRequest
+from diffusion_jax.training.experiment import Drawable
 
 NARROWEST = 1e-20  # of a learned variance: only the last step asks for it, and the chain ends on that one's mean
 
@@ -39,30 +39,27 @@ def openai(path: str, text: str) -> Drawable:
     shape = (side, side, network.example[0].shape[-1])
     certain = variances.posterior(schedule)
 
-    def chain(sampler: Callable, usual: int | None = None, spread: Callable = certain) -> Callable:
-        """A chain of `usual` steps where neither the request nor the flags say how many; None for all."""
+    def usual(most: int) -> int | None:
+        """The flags' own number of steps where they give one, else at most `most`."""
+        return None if flags["timestep_respacing"] else min(most, num)
 
-        def down(request: SampleRequest) -> Chain:
-            steps = request.steps
-            if steps is None and not flags["timestep_respacing"] and usual is not None:
-                steps = min(usual, num)
-            return Chain(sampler(request), grid(steps), (*bounds, spread))
+    def ancestral(steps: int | None = None) -> Chain:
+        return Chain(samplers.ancestral(processes.gaussian(schedule)), grid(steps), (*bounds, variance))
 
-        return down
+    def ddim(steps: int | None = usual(50), eta: float = 0.0) -> Chain:
+        process = processes.gaussian(schedule, processes.ddim(eta))
+        return Chain(samplers.ancestral(process), grid(steps), (*bounds, certain))
 
-    def ancestral(request: SampleRequest) -> samplers.Sampler:
-        return samplers.ancestral(processes.gaussian(schedule))
+    def published(steps: int | None = None) -> Chain:
+        return ddim(steps) if flags["use_ddim"] else ancestral(steps)
 
-    def ddim(request: SampleRequest) -> samplers.Sampler:
-        return samplers.ancestral(processes.gaussian(schedule, processes.ddim(request.eta or 0.0)))
+    def dpmpp_2m(steps: int | None = usual(20)) -> Chain:
+        return Chain(samplers.dpmpp_2m(schedule), grid(steps), (*bounds, certain))
 
-    chains = {
-        "published": without_eta(chain(ddim) if flags["use_ddim"] else chain(ancestral, spread=variance)),
-        "ddim": chain(ddim, 50),
-        "dpmpp_2m": without_eta(chain(lambda request: samplers.dpmpp_2m(schedule), 20)),
-        "plms": without_eta(chain(lambda request: samplers.plms(schedule), 50)),
-        "ancestral": without_eta(chain(ancestral, spread=variance)),
-    }
+    def plms(steps: int | None = usual(50)) -> Chain:
+        return Chain(samplers.plms(schedule), grid(steps), (*bounds, certain))
+
+    chains = {"published": published, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "plms": plms, "ancestral": ancestral}
 
     def apply(params, *inputs):
         return network.model.apply({"params": params}, *inputs)

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, SampleCondition
+from diffusion_jax.core.protocols import Apply, Guide, SampleCondition
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, timesteps, variances
 from diffusion_jax.methods import improved
-from diffusion_jax.methods.compose import Chain, drawn_by, without_eta
+from diffusion_jax.methods.compose import Chain, drawn_by, unguided
 from diffusion_jax.models.unets.beside import Beside
 from diffusion_jax.models.unets.controlnet import Controlled
 from diffusion_jax.pipelines.openai import openai
@@ -23,7 +23,7 @@ from diffusion_jax.pretrained import loading
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.schedulers.scheduler import Sampling, sampling
-from diffusion_jax.training.experiment import Drawable, SampleRequest
+from diffusion_jax.training.experiment import Drawable
 
 __all__ = ["diffusers", "openai"]
 
@@ -105,16 +105,15 @@ def _image(config: Mapping, network: Network, channels: int, darkest: float) -> 
     sample_condition = conditions.labels(classes) if classes else conditions.nothing
     # 1 or 3 channels are pixels; anything else waits for a decoder.
     view = views.pictures(darkest) if channels in (1, 3) else views.latents()
-    return sample_condition, None, view
+    return sample_condition, unguided, view
 
 
 def _dit(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
     classes = config.get("num_embeds_ada_norm", 1000)
 
-    def guide(request: SampleRequest) -> Callable:
-        scale = OFFICIAL_DIT if request.guidance is None else request.guidance
+    def guide(guidance_scale: float = OFFICIAL_DIT) -> Guide:
         # As in the official script, the last channel of latents is not guided.
-        kept = guidance.channels(scale, 3, channels) if channels > 3 else scale
+        kept = guidance.channels(guidance_scale, 3, channels) if channels > 3 else guidance_scale
         return guidance.classifier_free(guidance.replacing(label=classes), kept)
 
     return conditions.labels(classes, null=classes), guide, views.latents()
@@ -129,13 +128,11 @@ def _text(config: Mapping, network: Network, channels: int, darkest: float) -> t
             "null_tokens of the same shape, of the empty text, for its guidance"
         )
 
-    def guide(request: SampleRequest) -> Callable:
-        scale = 7.5 if request.guidance is None else request.guidance
-
+    def guide(guidance_scale: float = 7.5) -> Guide:
         def guided(denoise, cond):
             conditional, null = {**cond}, cond["null_tokens"]
             del conditional["null_tokens"]
-            return guidance.classifier_free(guidance.replacing(tokens=null), scale)(denoise, conditional)
+            return guidance.classifier_free(guidance.replacing(tokens=null), guidance_scale)(denoise, conditional)
 
         return guided
 
@@ -217,7 +214,7 @@ def _check_told(config: Mapping, scheduler: Mapping):
 
 
 def _samplers(
-    model, how: Sampling, guide: Callable | None, shape, scheduler: Mapping, doubled: bool
+    model, how: Sampling, guide: Callable[..., Guide], shape, scheduler: Mapping, doubled: bool
 ) -> dict[str, Callable]:
     """The scheduler's own sampler first, and others on the same noise; `doubled` if the network says a variance."""
     num = scheduler.get("num_train_timesteps", 1000)
@@ -232,62 +229,61 @@ def _samplers(
     certain = variances.posterior(how.schedule)
     own = how.variance if scheduler["_class_name"] == "DDPMScheduler" else certain
 
-    def chain(
-        sampler: Callable,
-        variance: Callable = certain,
-        steps: int = usual,
-        bounds: tuple = how.transforms,
-        grid: Callable = how.grid,
-    ) -> Callable:
-        def down(request: SampleRequest) -> Chain:
-            if guide is not None and request.classifier is not None:
-                raise InputError("this model is guided by what it is told itself; leave --classifier out")
-            times = _grid_up_to(steps, grid) if request.steps is None else grid(request.steps)
-            return Chain(sampler(request), times, (*bounds, variance), guide and guide(request))
+    def grid(steps: int | None, usual: int) -> np.ndarray:
+        return _grid_up_to(usual, how.grid) if steps is None else how.grid(steps)
 
-        return down
+    def published(steps: int | None = None) -> Chain:
+        return Chain(how.sampler, grid(steps, usual), (*how.own, own))
 
-    chains = {"published": without_eta(chain(lambda request: how.sampler, own, bounds=how.own))}
-    if single:
-        return drawn_by(chains, apply, how.parameterization, how.process, shape)
-    # As diffusers' pipelines have it, a bound of x0 leaves the noise alone.
-    chains["ddim"] = chain(
-        lambda request: samplers.ddim(how.schedule, request.eta or 0.0, *how.transforms),
-        steps=min(50, num),
-        bounds=(),
-    )
-    chains["dpmpp_2m"] = without_eta(chain(lambda request: samplers.dpmpp_2m(how.schedule), steps=min(20, num)))
-    ancestral = samplers.ancestral(processes.gaussian(how.schedule))
-    chains["ancestral"] = without_eta(chain(lambda request: ancestral, how.variance, num))
-    if how.schedule.alpha(_grid_up_to(usual, how.grid)[0]) > 0:
-        # Elsewhere, as of a flow, nothing is left of the data where its chain starts.
-        chains["plms"] = without_eta(chain(lambda request: samplers.plms(how.schedule), steps=min(50, num)))
-    others = {} if how.anywhere is None else _between(chain, apply, how, shape, doubled)
-    return drawn_by(chains, apply, how.parameterization, how.process, shape) | others
+    def ddim(steps: int | None = None, eta: float = 0.0) -> Chain:
+        # As diffusers' pipelines have it, a bound of x0 leaves the noise alone.
+        return Chain(samplers.ddim(how.schedule, eta, *how.transforms), grid(steps, min(50, num)), (certain,))
+
+    def dpmpp_2m(steps: int | None = None) -> Chain:
+        return Chain(samplers.dpmpp_2m(how.schedule), grid(steps, min(20, num)), (*how.transforms, certain))
+
+    def ancestral(steps: int | None = None) -> Chain:
+        sampler = samplers.ancestral(processes.gaussian(how.schedule))
+        return Chain(sampler, grid(steps, num), (*how.transforms, how.variance))
+
+    def plms(steps: int | None = None) -> Chain:
+        return Chain(samplers.plms(how.schedule), grid(steps, min(50, num)), (*how.transforms, certain))
+
+    chains: dict[str, Callable[..., Chain]] = {"published": published}
+    if not single:
+        chains |= {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "ancestral": ancestral}
+        if how.schedule.alpha(grid(None, usual)[0]) > 0:
+            # Elsewhere, as of a flow, nothing is left of the data where its chain starts.
+            chains |= {"plms": plms}
+    others = {} if single or how.anywhere is None else _between(guide, apply, how, shape, doubled)
+    return drawn_by(chains, apply, how.parameterization, how.process, shape, guide) | others
 
 
-def _between(chain: Callable, apply: Apply, how: Sampling, shape, doubled: bool) -> dict[str, Callable]:
-    """k-diffusion's samplers that look between the entries of a table; `chain` as in `_samplers`."""
+def _between(guide: Callable[..., Guide], apply: Apply, how: Sampling, shape, doubled: bool) -> dict[str, Callable]:
+    """k-diffusion's samplers that look between the entries of a table."""
     assert how.anywhere is not None
-    schedule, said, last = how.anywhere
+    schedule, parameterization, last = how.anywhere
     if doubled:
-        said = parameterizations.learned_range(said, schedule, NARROWEST)
+        parameterization = parameterizations.learned_range(parameterization, schedule, NARROWEST)
+    transforms, usual = (*how.transforms, variances.posterior(how.schedule)), min(20, round(1 / last))
 
     def levels(steps: int) -> np.ndarray:
         return timesteps.log_snr(schedule, steps, last=last)
 
-    def fast(request: SampleRequest) -> samplers.Sampler:
-        return samplers.dpm_fast(schedule, (request.steps or 30) - 1)
+    def dpmpp_sde(steps: int | None = None) -> Chain:
+        times = _grid_up_to(usual, how.grid) if steps is None else how.grid(steps)
+        return Chain(samplers.dpmpp_sde(schedule), times, transforms)
 
-    chains = {
-        "dpmpp_sde": chain(lambda request: samplers.dpmpp_sde(schedule), steps=min(20, round(1 / last))),
+    def dpm_fast(steps: int = 30) -> Chain:
         # As many looks as steps are asked for, the last of them in the step to 0.
-        "dpm_fast": chain(fast, steps=30, grid=lambda steps: levels((steps - 1) // 3 + 2)),
+        return Chain(samplers.dpm_fast(schedule, steps - 1), levels((steps - 1) // 3 + 2), transforms)
+
+    def dpm_adaptive(steps: int = 2) -> Chain:
         # Its steps are its own: these are where it stops, for a film to look.
-        "dpm_adaptive": chain(lambda request: samplers.dpm_adaptive(schedule), steps=2, grid=levels),
-    }
-    chains = {name: without_eta(down) for name, down in chains.items()}
-    return drawn_by(chains, apply, said, how.process, shape)
+        return Chain(samplers.dpm_adaptive(schedule), levels(steps), transforms)
+
+    chains = {"dpmpp_sde": dpmpp_sde, "dpm_fast": dpm_fast, "dpm_adaptive": dpm_adaptive}
+    return drawn_by(chains, apply, parameterization, how.process, shape, guide)
 
 
 def _grid_up_to(most: int, grid: Callable) -> np.ndarray:

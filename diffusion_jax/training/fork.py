@@ -64,7 +64,7 @@ def begin(parent: workdir.Parent, experiment: Experiment, template: TrainState) 
         _, params = checkpoints.restore("params", template.params, parent.step)
         _, ema = checkpoints.restore("ema", template.ema, parent.step)
         averages = {}
-        for name, average in experiment.averages.items():
+        for name, average in experiment.optimization.averages.items():
             item = AVERAGE.format(name)
             if (checkpoints.directory / str(parent.step) / item).is_dir():
                 _, averages[name] = checkpoints.restore(item, template.averages[name], parent.step)
@@ -87,4 +87,5 @@ def begin(parent: workdir.Parent, experiment: Experiment, template: TrainState) 
 
 
 def _anew(experiment: Experiment, params):
-    return {"optimizer": experiment.optimizer.init(params), "memory": experiment.times.init()}
+    optimizer = experiment.optimization.optimizer.transformation
+    return {"optimizer": optimizer.init(params), "memory": experiment.task.times.init()}

@@ -1,4 +1,4 @@
-"""What a run holds: arrays that it has read once, when it began, and never trains (`Experiment.held`).
+"""What a run holds: arrays that it has read once, when it began, and never trains (`Task.held`).
 
 DIR/held.safetensors has them by their places, "teacher/down_0/kernel", and a digest of them all. Every checkpoint
 remembers the digest: a run goes on with what it began with, wherever its directory is moved, or says that it cannot.

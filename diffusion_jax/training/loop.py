@@ -78,13 +78,13 @@ def fit(
     parallel = parallel_for(config.train.fsdp, devices)
     parallel.check_batch_size(config.train.batch_size)
     check_parts(config.train.batch_size // parallel.total, config.train.accumulate)
-    source = experiment.source("train")
-    _check_example(source, experiment.example)
+    source = experiment.data.source("train")
+    _check_example(source, experiment.data.example)
     stream = pipeline.batches(
         source,
         batch_size=config.train.batch_size,
         seed=config.seed,
-        transforms=experiment.transforms,
+        transforms=experiment.data.transforms,
         host=jax.process_index(),
         hosts=jax.process_count(),
         threads=config.data.threads,
@@ -94,7 +94,7 @@ def fit(
     _check_size(template, jax.device_count() if config.train.fsdp else 1)
     parent = _parent(parent, config, workdir)
     first = partial(_first, experiment, config, parallel, parent, template)
-    holding = held.load(workdir, experiment.held)
+    holding = held.load(workdir, experiment.task.held)
     # What a new run begins with may be read from files: what is wrong with them is said before anything is written.
     begins = None if _has_begun(workdir) else first()
     looking = config.log.evaluate_every and config.log.evaluate_num and parallel.joins
@@ -159,13 +159,14 @@ def _first(experiment: Experiment, config: ConfigDict, parallel, parent: Parent 
     if parent is not None:
         return fork.begin(parent, experiment, template), pipeline.position(parent.step)
     state = parallel.make(partial(_initial, experiment), rng.stream(rng.root(config.seed), "init"))
-    params = experiment.start(to_host(state.params))
+    params = experiment.task.start(to_host(state.params))
     averages = dict.fromkeys(state.averages, params)
     return state._replace(params=params, ema=params, averages=averages), pipeline.position(0)
 
 
 def _initial(experiment: Experiment, key) -> TrainState:
-    return init_state(experiment.init, experiment.optimizer, experiment.times, key, experiment.averages)
+    task, optimization = experiment.task, experiment.optimization
+    return init_state(task.init, optimization.optimizer.transformation, task.times, key, optimization.averages)
 
 
 def _template(experiment: Experiment) -> TrainState:
@@ -178,27 +179,28 @@ def _run(
 ) -> TrainState:
     lead = jax.process_index() == 0
     start, total = int(state.step), config.train.steps
+    task, optimization = experiment.task, experiment.optimization
     train_steps = parallel.train_steps(
         make_train_step(
-            experiment.loss,
-            experiment.times,
-            experiment.optimizer,
-            experiment.ema_decay,
+            task.loss,
+            task.times,
+            optimization.optimizer.transformation,
+            optimization.ema_decay,
             config.seed,
             config.train.accumulate,
             shares=parallel.shares,
-            averages=experiment.averages,
+            averages=optimization.averages,
         ),
         most=config.train.steps_per_call,
     )
     events = [*(config.log[name] for name in DUE), *(hook.every for hook in hooks)]
     plan = calls.plan(start, total, config.train.steps_per_call, events)
-    batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.example}))
+    batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.data.example}))
     step, position = start, None
     with interrupt.listening() as stop:
         try:
             opened = _open(workdir, writers) if lead else []
-            size, rates = config.train.batch_size, experiment.rates
+            size, rates = config.train.batch_size, optimization.optimizer.rates
             with Log(opened, start, total, config.log.every, size, rates, shown=lead) as log:
                 if periodic.missing(start):  # the run was ended after its checkpoint and before they were there
                     periodic.take(log, start, state.ema)
@@ -270,7 +272,7 @@ def _open(workdir: Path, writers: Callable) -> list[Writer]:
 
 def _keep_averages(experiment: Experiment, workdir: Path, step: int, state: TrainState):
     """Snapshots of the averages that others can be made of after training."""
-    for name, average in experiment.averages.items():
+    for name, average in experiment.optimization.averages.items():
         if average.sigma_rel is not None:
             params = to_host(state.averages[name])
             if jax.process_index() == 0:

@@ -31,7 +31,7 @@ class Periodic:
     def __init__(
         self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel, quick_eval: QuickEval | None
     ):
-        shown = config.log.sample_every and config.log.samples and experiment.preview and parallel.joins
+        shown = config.log.sample_every and config.log.samples and experiment.sampling.preview and parallel.joins
         self.preview = Preview(experiment, config, workdir, parallel.sampling()) if shown else None
         self._judge, self._log, self._total = quick_eval, config.log, config.train.steps
         self._file = workdir / metrics.FILE
@@ -64,10 +64,10 @@ class Preview:
         count = len(parallel.devices)
         size = math.ceil(config.log.samples / count) * count
         self._keys = rng.per_example(rng.stream(rng.root(config.seed), "preview"), jnp.arange(size))
-        self._num, self._view = config.log.samples, experiment.view
-        self._cond = experiment.sample_condition(size, {})
+        self._num, self._view = config.log.samples, experiment.data.view
+        self._cond = experiment.data.sample_condition(size, {})
         try:
-            drawn = experiment.preview(size // parallel.programs)  # type: ignore[misc]  # only where there is one
+            drawn = experiment.sampling.preview(size // parallel.programs)  # type: ignore[misc]  # only where there is one
         except InputError as error:
             raise InputError(f"log.preview_steps={config.log.preview_steps}: {error}") from error
         self._sample = parallel.sample(drawn)

@@ -36,18 +36,18 @@ class QuickEval:
     """
 
     def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel):
-        if experiment.preview is None or experiment.view.images is None:
+        if experiment.sampling.preview is None or experiment.data.view.images is None:
             raise InputError("log.evaluate_every takes a model that draws images; leave it at 0")
         self._extractor = extractors.named(config.log.extractor)
-        known = image_store.of_source(experiment.source("train"), "training images", KNOWN)
+        known = image_store.of_source(experiment.data.source("train"), "training images", KNOWN)
         self._known = streaming.moments(self._extractor, known.parts(), total=known.count)[extractors.FEATURES]
         count = len(parallel.devices)
         self._num = config.log.evaluate_num
         self._size = math.ceil(min(BATCH, self._num) / count) * count
         self._keys = rng.per_example(rng.stream(rng.root(config.seed), "judge"), jnp.arange(self._num))
-        self._cond = experiment.sample_condition(self._num, {})
-        self._sample = parallel.sample(experiment.preview(self._size // parallel.programs))
-        self._images = experiment.view.images
+        self._cond = experiment.data.sample_condition(self._num, {})
+        self._sample = parallel.sample(experiment.sampling.preview(self._size // parallel.programs))
+        self._images = experiment.data.view.images
         self._file = workdir / metrics.FILE
 
     def measure(self, params, step: int) -> dict[str, float]:

@@ -20,7 +20,7 @@ class TrainState(NamedTuple):
       ema: their exponential moving average, of the same structure; what samples are drawn with.
       optimizer: the optimiser's state.
       memory: what the drawing of times remembers (`time_sampling.Times`); often ().
-      averages: further averages of the parameters, name -> the same structure (`Experiment.averages`); often none.
+      averages: further averages of the parameters, name -> the same structure (`Optimization.averages`); often none.
     """
 
     step: jax.Array | np.int32

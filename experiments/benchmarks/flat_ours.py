@@ -152,5 +152,5 @@ class Dispatch:
     def arrays(self) -> int:
         """Of the state: what a call has to look after, on every device."""
         experiment = self._experiment
-        parts = experiment.init, experiment.optimizer, experiment.times
+        parts = experiment.task.init, experiment.optimization.optimizer.transformation, experiment.task.times
         return len(jax.tree.leaves(jax.eval_shape(lambda key: init_state(*parts, key), jax.random.key(0))))

@@ -44,14 +44,14 @@ class Ours:
         self._state, self._plain_step = begin(parallel, experiment, size.config.seed)
         self._most = size.config.train.steps_per_call
         self._train_steps, self._shard = parallel.train_steps(self._plain_step, self._most), parallel.shard
-        self._batch = {name: drawn(options.batch, x) for name, x in experiment.example.items()}
+        self._batch = {name: drawn(options.batch, x) for name, x in experiment.data.example.items()}
         keys = rng.per_example(jax.random.key(0), jnp.arange(options.batch))
-        self._given = keys, *experiment.sample_condition(options.batch, {})
+        self._given = keys, *experiment.data.sample_condition(options.batch, {})
 
         def last_step(sampler, times, denoise, x, keys):
             return samplers.solve(sampler, times[-2:], denoise, x, keys)
 
-        self._one_step = experiment.samplers["ddim"](SampleRequest(options.batch, run=last_step))
+        self._one_step = experiment.sampling.samplers["ddim"](SampleRequest(options.batch, run=last_step))
 
         # As `sample` draws, but on one GPU at most, as the peer does; and in equal parts.
         cores = jax.local_devices() if self._device.platform == "cpu" else [self._device]
@@ -64,7 +64,7 @@ class Ours:
                 return samplers.solve(sampler, times[: options.sampling_steps + 1], denoise, x, keys)
 
             request = SampleRequest(options.batch // split.programs, steps=CHAINS[task].steps, run=beginning)
-            return split.sample(experiment.samplers[task](request))
+            return split.sample(experiment.sampling.samplers[task](request))
 
         self._samplers = {task: sampler(task) for task in CHAINS}
         tf32 = f"TF32 (jax_default_matmul_precision {jax.config.jax_default_matmul_precision or 'default'})"
@@ -78,7 +78,7 @@ class Ours:
             "parameters": sum(x.size for x in jax.tree.leaves(self._state.params)),
             "precision": f"products and convolutions {products[options.dtype]}, parameters float32, arrays NHWC",
             # What the peer has to match.
-            "shape": list(next(iter(experiment.example.values())).shape),
+            "shape": list(next(iter(experiment.data.example.values())).shape),
             "train": size.config.train.to_dict(),
             **size.match,
         }
@@ -135,9 +135,11 @@ class Ours:
 
 def begin(parallel, experiment, seed: int) -> tuple:
     """(the first state, on the devices; the step that `parallel.train_steps` compiles)."""
-    parts = experiment.loss, experiment.times, experiment.optimizer, experiment.ema_decay
-    state = init_state(experiment.init, experiment.optimizer, experiment.times, jax.random.key(0))
-    return parallel.hold(state), make_train_step(*parts, seed, shares=parallel.shares)
+    task, optimization = experiment.task, experiment.optimization
+    optimizer = optimization.optimizer.transformation
+    state = init_state(task.init, optimizer, task.times, jax.random.key(0))
+    step = make_train_step(task.loss, task.times, optimizer, optimization.ema_decay, seed, shares=parallel.shares)
+    return parallel.hold(state), step
 
 
 def drawn(batch: int, like: jax.ShapeDtypeStruct) -> np.ndarray:

@@ -23,7 +23,7 @@ from diffusion_jax.methods import pixels
 from diffusion_jax.methods.compose import Chain, Method, compose
 from diffusion_jax.models.blocks.conditioning import LabelEmbedding
 from diffusion_jax.models.transformers import dit
-from diffusion_jax.training.experiment import Experiment, SampleRequest
+from diffusion_jax.training.experiment import Experiment
 
 TABLE = 1000
 WITHHELD = 0.1  # share of examples that DiT is not told the class of, in training
@@ -51,9 +51,9 @@ def table() -> Table:
     return Table(schedule, processes.gaussian(schedule), said)
 
 
-def heun(request: SampleRequest) -> Chain:
+def heun(steps: int = 50) -> Chain:
     """Two evaluations a step and one in the last; nothing is clipped."""
-    return Chain(samplers.heun(table().schedule), timesteps.uniform(request.steps, TABLE))
+    return Chain(samplers.heun(table().schedule), timesteps.uniform(steps, TABLE))
 
 
 def unet(module, variance: str) -> Callable[[bool], Size]:
@@ -83,7 +83,7 @@ def dit_b2(bfloat16: bool) -> Size:
     null = guidance.replacing(label=imagenet256_dit.CLASSES)
 
     def chain(process, grid, variance):
-        return lambda request: Chain(samplers.ancestral(process), grid(request.steps, TABLE), (variance(schedule),))
+        return lambda steps: Chain(samplers.ancestral(process), grid(steps, TABLE), (variance(schedule),))
 
     method = Method(
         pixels.with_labels(pixels.latents(config, source=None), imagenet256_dit.CLASSES),

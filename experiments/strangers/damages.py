@@ -120,7 +120,9 @@ class Run:
 
     def _initial(self, key):
         of = self.experiment
-        return init_state(of.init, of.optimizer, of.times, key, of.averages)
+        return init_state(
+            of.task.init, of.optimization.optimizer.transformation, of.task.times, key, of.optimization.averages
+        )
 
     def trained(self, copy: Path) -> tuple[str, str]:
         """What going on with training comes to: (outcome, what it said)."""

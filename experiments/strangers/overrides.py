@@ -62,7 +62,7 @@ def mutated(rng: np.random.Generator, default) -> str:
 
 def drawn(rng: np.random.Generator, number: int) -> list[tuple[str, dict[str, str]]]:
     """So many (config, key -> text)."""
-    known = {name: list(values.chain(configs.load(ROOT / "configs" / f"{name}.py").get_config())) for name in SMALL}
+    known = {name: list(values.walk(configs.load(ROOT / "configs" / f"{name}.py").get_config())) for name in SMALL}
     found = []
     for _ in range(number):
         name = str(rng.choice(list(SMALL)))

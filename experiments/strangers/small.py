@@ -14,7 +14,8 @@ from diffusion_jax.core import rng
 from diffusion_jax.data import views
 from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.training import averages
-from diffusion_jax.training.experiment import Experiment
+from diffusion_jax.training.experiment import Data, Experiment, Optimization, Sampling, Task
+from diffusion_jax.training.optimizers import Optimizer
 
 WIDTH = 8
 
@@ -74,16 +75,14 @@ def _preview(batch):
 def build(config) -> Experiment:
     """The experiment of `config`."""
     return Experiment(
-        example={"points": jax.ShapeDtypeStruct((2,), np.float32)},
-        init=_init,
-        loss=_loss,
-        times=time_sampling.loss_aware(num=4, kept=2),
-        optimizer=optax.adam(config.train.learning_rate),
-        ema_decay=0.9,
-        source=lambda split: _Points(),
-        transforms=(),
-        samplers={"preview": lambda request: _preview(request.batch)},
-        preview=_preview,
-        view=views.points(3.0),
-        averages=averages.named([0.5], [0.1]),
+        Data(
+            source=lambda split: _Points(),
+            example={"points": jax.ShapeDtypeStruct((2,), np.float32)},
+            clean=lambda batch: batch["points"],
+            shape=(2,),
+            view=views.points(3.0),
+        ),
+        Task(_init, _loss, time_sampling.loss_aware(num=4, kept=2)),
+        Optimization(Optimizer(optax.adam(config.train.learning_rate)), 0.9, averages.named([0.5], [0.1])),
+        Sampling({"preview": lambda request: _preview(request.batch)}, _preview),
     )

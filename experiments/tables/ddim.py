@@ -37,7 +37,7 @@ def main(arguments: list[str]):
     """The command `python -m experiments.tables.ddim`."""
     options = _parser().parse_args(arguments)
     run = shared.opened_run(options)
-    make = run.experiment.samplers[resolve.sampler(run.experiment, "ddim")]
+    make = run.experiment.sampling.samplers[resolve.sampler(run.experiment.sampling, "ddim")]
     num, schedule, grid = run.config.diffusion.timesteps, shared.schedule_of(run), GRIDS[options.grid]
     for steps in options.steps:
         grid(steps, num)  # refuses numbers that it cannot have
@@ -58,15 +58,15 @@ def main(arguments: list[str]):
         for row, (chain, eta) in ways.items()
         for steps in options.steps
     ]
-    criterion = shared.Criterion(options, run.experiment)
-    table = criterion.table(f"ddim, {options.grid}", cells)
+    quality = shared.Quality(options, run.experiment)
+    table = quality.table(f"ddim, {options.grid}", cells)
     print(f"{shared.METRIC} of {options.num} images, {options.workdir}, {options.grid} grid\n")
     print(shared.markdown("", table))
     paper = {row: {f"{n} steps": x for n, x in zip(PAPER_STEPS, found, strict=True)} for row, found in PAPER.items()}
     print("\nThe paper's FID of 50,000 images, CIFAR-10\n")
     print(shared.markdown("", paper))
     subject = {"table": "ddim", "grid": options.grid, "weights": weights.about, "weights_sha256": weights.sha256}
-    shared.write(options, subject, criterion.protocol(), shared.flat(table))
+    shared.write(options, subject, quality.protocol(), shared.flat(table))
 
 
 def _parser():

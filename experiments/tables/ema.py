@@ -34,20 +34,20 @@ def main(arguments: list[str]):
         raise InputError(f"--train-steps {options.train_steps} must be at least 1")
     averages.named(options.rates, options.profiles)  # refuses what is out of range
     run = shared.opened_run(options)
-    make = run.experiment.samplers[resolve.sampler(run.experiment, options.sampler)]
+    make = run.experiment.sampling.samplers[resolve.sampler(run.experiment.sampling, options.sampler)]
     request = SampleRequest(1, options.steps)
     make(request)
-    criterion = shared.Criterion(options, run.experiment)
+    quality = shared.Quality(options, run.experiment)
     averaged, raw = trained(run, options.train_steps, options.rates, options.profiles)
     cells = [
         Cell(name, f"{options.train_steps} steps", make, request, shared.weights(params, name))
         for name, params in {**averaged, "raw": raw}.items()
     ]
-    table = criterion.table(f"ema, {resolve.sampler(run.experiment, options.sampler)}", cells)
+    table = quality.table(f"ema, {resolve.sampler(run.experiment.sampling, options.sampler)}", cells)
     print(f"{shared.METRIC} of {options.num} images, config of {options.workdir}\n")
     print(shared.markdown("decay", table))
     subject = {"table": "ema", "sampler": options.sampler, "steps": options.steps, "train_steps": options.train_steps}
-    shared.write(options, subject, criterion.protocol(), shared.flat(table))
+    shared.write(options, subject, quality.protocol(), shared.flat(table))
 
 
 def trained(
@@ -64,7 +64,8 @@ def trained(
         config.log.sample_every = 0
         config.log.snapshot_every = 0
     known = averages.named(rates, profiles)
-    experiment = run.experiment._replace(averages=known)
+    optimization = run.experiment.optimization._replace(averages=known)
+    experiment = run.experiment._replace(optimization=optimization)
     folder = run.folder / "tables" / "_".join(["ema", *known])
     state = jax.device_get(fit(experiment, config, folder))
     if state.step > steps:

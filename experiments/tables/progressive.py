@@ -59,14 +59,16 @@ def main(arguments: list[str]):
     """The command `python -m experiments.tables.progressive`."""
     options = _parser().parse_args(arguments)
     run = shared.opened_run(options)
-    if "bound" not in run.experiment.likelihoods:
-        known = ", ".join(run.experiment.likelihoods) or "none"
+    if "bound" not in run.experiment.measures.likelihoods:
+        known = ", ".join(run.experiment.measures.likelihoods) or "none"
         raise InputError(f"this table needs the likelihood bound, of a chain; {options.workdir} has {known}")
     weights = run.averaged()
-    source = run.experiment.source("test")
+    source = run.experiment.data.source("test")
     count = min(len(source), options.examples or len(source))
-    function = curve(run.experiment.likelihoods["bound"](options.steps))
-    found = quality.likelihood(function, weights.params, run.experiment, source, count, options.batch, options.seed)
+    function = curve(run.experiment.measures.likelihoods["bound"](options.steps))
+    found = quality.likelihood(
+        function, weights.params, run.experiment.data, source, count, options.batch, options.seed
+    )
     received, rmse = found["terms"][0], 127.5 * np.sqrt(found["terms"][1])
 
     steps = len(received)
@@ -130,8 +132,8 @@ def estimating(sampler: samplers.Sampler, times, denoise):
 
 def estimates(options, experiment, params) -> np.ndarray:
     """A picture, uint8 [H, W, C]: a row for each of a few samples, its estimates from noise to data."""
-    name, make = next(iter(experiment.samplers.items()))
-    num = experiment.view.filmed
+    name, make = next(iter(experiment.sampling.samplers.items()))
+    num = experiment.data.view.filmed
     keys = rng.per_example(rng.stream(jax.random.key(options.seed), "sample"), jnp.arange(num))
     with tqdm(total=100, unit="%", desc=name, dynamic_ncols=True) as bar:
 
@@ -141,9 +143,9 @@ def estimates(options, experiment, params) -> np.ndarray:
 
         request = SampleRequest(num, options.steps, report=report)
         progressive = shared.otherwise(make, estimating)
-        frames = sampling.film(progressive, params, keys, experiment.sample_condition(num, {}), request)
+        frames = sampling.film(progressive, params, keys, experiment.data.sample_condition(num, {}), request)
     # The first picture of a film is the noise, of which nothing has been estimated yet.
-    return experiment.view.strip(jax.tree.map(lambda x: x[1:], frames))
+    return experiment.data.view.strip(jax.tree.map(lambda x: x[1:], frames))
 
 
 def plots(received: np.ndarray, rmse: np.ndarray) -> np.ndarray:

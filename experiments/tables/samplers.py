@@ -40,13 +40,13 @@ def main(arguments: list[str]):
                 cells.append(Cell(name, f"{budget} evaluations", make, SampleRequest(1, steps), weights))
     if not cells:
         raise InputError("no sampler takes a step with so few evaluations; give larger --evaluations")
-    criterion = shared.Criterion(options, run.experiment)
-    table = criterion.table("samplers", cells)
+    quality = shared.Quality(options, run.experiment)
+    table = quality.table("samplers", cells)
     print(f"{shared.METRIC} of {options.num} images, {options.workdir}\n")
     print(shared.markdown("", table))
     subject = {"table": "samplers", "weights": weights.about, "weights_sha256": weights.sha256}
     steps = {f"{cell.row}, {cell.column}": cell.request.steps for cell in cells}
-    shared.write(options, subject, criterion.protocol(), shared.flat(table), steps=steps)
+    shared.write(options, subject, quality.protocol(), shared.flat(table), steps=steps)
 
 
 def chosen(run: Run, names: list[str] | None) -> dict:
@@ -55,7 +55,7 @@ def chosen(run: Run, names: list[str] | None) -> dict:
     Raises:
       InputError: one is not known, or the run's schedule is not.
     """
-    own = run.experiment.samplers
+    own = run.experiment.sampling.samplers
     others = [name for name in names or () if name not in own]
     unknown = [name for name in others if name not in BY_SCHEDULE]
     if unknown:

@@ -86,7 +86,7 @@ class Cell(NamedTuple):
     weights: Weights
 
 
-class Criterion:
+class Quality:
     """Draws sets of images, keeps them, and gives their Fréchet distance to the training images.
 
     Images are kept in `WORKDIR/tables/images`, a folder a set, so that a killed table goes on where it was. They are
@@ -101,16 +101,16 @@ class Criterion:
     """
 
     def __init__(self, options, experiment: Experiment):
-        if experiment.view.images is None:
+        if experiment.data.view.images is None:
             raise InputError(f"the run in {options.workdir} does not draw images; these tables are of images")
         if options.num < 2 or options.batch < 1:
             raise InputError(f"--num {options.num} must be at least 2 and --batch {options.batch} at least 1")
-        self._options, self._images = options, experiment.view.images
-        self._cond = experiment.sample_condition(options.num, {})
+        self._options, self._images = options, experiment.data.view.images
+        self._cond = experiment.data.sample_condition(options.num, {})
         root = rng.stream(jax.random.key(options.seed), "sample")
         self._keys = rng.per_example(root, jnp.arange(options.num))
         self._extractor = extractors.named(options.extractor)
-        self._reference = image_store.of_source(experiment.source("train"), "train images")
+        self._reference = image_store.of_source(experiment.data.source("train"), "train images")
         self._real = self._moments(self._reference)
 
     def table(self, title: str, cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
@@ -163,7 +163,7 @@ def otherwise(make: Callable, change: Callable) -> Callable:
     """A run's sampler, but walking another way.
 
     Args:
-      make: `SampleRequest -> sample_fn`, one of `Experiment.samplers`.
+      make: `SampleRequest -> sample_fn`, one of `Sampling.samplers`.
       change: `(sampler, times, denoise) -> (sampler, times, denoise)`, given those of `make`.
     """
 
@@ -198,9 +198,9 @@ def chain(experiment: Experiment, make: Callable, steps: int | None = None) -> W
         found.append(Way(sampler, times, shape, estimate))
         return x
 
-    params = jax.eval_shape(experiment.init, jax.random.key(0))
+    params = jax.eval_shape(experiment.task.init, jax.random.key(0))
     sample_fn = make(SampleRequest(1, steps, run=look))
-    jax.eval_shape(sample_fn, params, jax.random.key(0), *experiment.sample_condition(1, {}))
+    jax.eval_shape(sample_fn, params, jax.random.key(0), *experiment.data.sample_condition(1, {}))
     return found[0]
 
 
@@ -214,7 +214,7 @@ def schedule_of(run: Run) -> Schedule:
     if schedule is None:
         raise InputError(
             f"the method of {run.folder} has no schedule of Gaussian noise; "
-            f"choose samplers that the run has: {', '.join(run.experiment.samplers)}"
+            f"choose samplers that the run has: {', '.join(run.experiment.sampling.samplers)}"
         )
     return schedule
 

@@ -170,7 +170,7 @@ def test_a_directory_that_cannot_be_written(tmp_path, capsys):
 
 SAMPLING_MISTAKES = {
     "choose from ancestral, ddim": ["--sampler", "dpm"],
-    "only the sampler ddim has it": ["--eta", 0.5],
+    "the sampler ancestral takes no --eta; add --sampler ddim": ["--eta", 0.5],
     "--eta: 2: give a finite number from 0 to 1": ["--sampler", "ddim", "--eta", 2],
     "1, ..., 1000, not 2000": ["--steps", 2000],
     "no checkpoint of step 5; there are 6": ["--step", 5],

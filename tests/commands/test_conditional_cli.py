@@ -115,7 +115,7 @@ def test_a_controlnet_hears_hints_and_leaves_its_base_alone(runs, tmp_path):
 
     def stored(name, item):
         module, values = workdir.open_existing(runs / name)
-        template = jax.eval_shape(module.build(values).init, jax.random.key(0))
+        template = jax.eval_shape(module.build(values).task.init, jax.random.key(0))
         with Checkpoints(runs / name / "checkpoints") as checkpoints:
             return traverse_util.flatten_dict(checkpoints.restore(item, template)[1], sep="/")
 
@@ -131,17 +131,17 @@ def test_a_controlnet_hears_hints_and_leaves_its_base_alone(runs, tmp_path):
 def test_no_gradient_reaches_the_base(runs):
     module, values = workdir.open_existing(runs / "control")
     experiment = module.build(values)
-    params = jax.jit(experiment.init)(jax.random.key(0))
+    params = jax.jit(experiment.task.init)(jax.random.key(0))
     params = jax.tree.map(lambda x: x + 0.1, params)
     batch = {"image": np.stack([sources.digits()[i]["image"] for i in range(2)])}
     keys = jax.random.split(jax.random.key(1), 2)
     context = losses.Context(np.array([0.3, 0.6], np.float32))
-    slope = jax.jit(jax.grad(lambda p: experiment.loss(keys, p, batch, context)[0].mean()))
+    slope = jax.jit(jax.grad(lambda p: experiment.task.loss(keys, p, batch, context)[0].mean()))
     gradient = slope(params)
     assert not any(leaf.any() for leaf in jax.tree.leaves(gradient["unet"]))
     assert all(leaf.any() for leaf in jax.tree.leaves(gradient["control"]["hint"]))
     # The optimiser keeps nothing for what is frozen.
-    states = jax.tree.leaves(jax.eval_shape(experiment.optimizer.init, params))
+    states = jax.tree.leaves(jax.eval_shape(experiment.optimization.optimizer.transformation.init, params))
     trained = sum(leaf.size for leaf in jax.tree.leaves(params["control"]))
     assert sum(leaf.size for leaf in states) < 2 * trained + 10
 
@@ -176,7 +176,7 @@ MISTAKES = [
     ("guided", ["--condition", "label=3,x"], "give numbers, such as label=0.3 or label=1,2, or an .npz"),
     ("guided", ["--condition", "label=0.5"], "labels are a list of whole numbers"),
     ("guided", ["--condition", "label=3", "--label", "8"], "label is given already; give it once"),
-    ("guided", ["--classifier", "{root}/classifier"], "cannot be guided by a classifier"),
+    ("guided", ["--classifier", "{root}/classifier"], "no sampler of this model takes --classifier; leave it out"),
     ("plain", ["--classifier", "{root}/guided"], "holds no classifier"),
     ("classifier", [], "draws nothing; give it as --classifier"),
     ("control", ["--label", "3"], "takes no condition 'label', only hint"),

@@ -276,12 +276,12 @@ def test_a_likelihood_that_is_not_finite_is_named_where_it_arises(part, place, s
     def function(params, keys, x0):
         return made(*(table[x0] for table in tables))
 
-    experiment = SimpleNamespace(
+    data = SimpleNamespace(
         example={"image": None}, clean=lambda batch: batch["image"], condition=lambda batch: (), source=None
     )
     source = [{"image": np.int32(i)} for i in range(7)]
     with pytest.raises(NotFiniteError, match=said):
-        quality.likelihood(function, {"w": jnp.zeros(1)}, experiment, source, 7, 8, 0)
+        quality.likelihood(function, {"w": jnp.zeros(1)}, data, source, 7, 8, 0)
 
 
 def test_a_flow_says_the_same_in_steps_and_to_a_tolerance_and_where_it_breaks():

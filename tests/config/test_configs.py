@@ -61,26 +61,28 @@ def test_a_config_builds_and_says_how_to_run_it(path):
     experiment = module.build(watched)
     assert f"python -m diffusion_jax.train --config configs/{path.name} --workdir runs/" in module.__doc__
     assert f"`{path.stem}`" in GALLERY or f"`configs/{path.name}`" in GALLERY
-    params = jax.eval_shape(experiment.init, jax.random.key(0))
+    params = jax.eval_shape(experiment.task.init, jax.random.key(0))
     if path.stem in PUBLISHED:
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PUBLISHED[path.stem]
     # Shapes only: nothing of this size is computed here.
-    batch = {name: jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for name, x in experiment.example.items()}
+    batch = {name: jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for name, x in experiment.data.example.items()}
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
-    memory = jax.eval_shape(experiment.times.init)
-    t, _ = jax.eval_shape(lambda memory: experiment.times.draw(memory, jax.random.key(0), jnp.arange(2), 2), memory)
-    averages = {"ema": params, **dict.fromkeys(experiment.averages, params)}
-    context = Context(t, averages=averages, held=jax.eval_shape(experiment.held))
-    losses, info = jax.eval_shape(experiment.loss, keys, params, batch, context)
+    times, averages = (
+        experiment.task.times,
+        {"ema": params, **dict.fromkeys(experiment.optimization.averages, params)},
+    )
+    t, _ = jax.eval_shape(lambda: times.draw(times.init(), jax.random.key(0), jnp.arange(2), 2))
+    context = Context(t, averages=averages, held=jax.eval_shape(experiment.task.held))
+    losses, info = jax.eval_shape(experiment.task.loss, keys, params, batch, context)
     assert {leaf.shape for leaf in (losses, *info.values())} == {(2,)}
-    for make in experiment.samplers.values():
-        drawn = jax.eval_shape(make(SampleRequest(batch=2)), params, keys, *experiment.sample_condition(2, {}))
+    for make in experiment.sampling.samplers.values():
+        drawn = jax.eval_shape(make(SampleRequest(batch=2)), params, keys, *experiment.data.sample_condition(2, {}))
         assert {leaf.shape[0] for leaf in jax.tree.leaves(drawn)} == {2}
     # What a work directory stores gives the same values back.
     assert config.from_json(module.get_config(), config.to_json(chosen)).to_dict() == chosen.to_dict()
     # No value is there that nothing reads: neither what was composed, nor a preview, nor the loop, nor the data.
-    if experiment.preview:
-        experiment.preview(2)
+    if experiment.sampling.preview:
+        experiment.sampling.preview(2)
     data = {"data.dir"} if "config.data.dir" in path.read_text() else set()
     assert not {key for key, *_ in values.walk(chosen)} - read - READ_BY_THE_LOOP - data
 
@@ -245,18 +247,18 @@ def test_a_part_of_a_method_is_changed_by_replacing_it():
     values = tiny.get_config()
     method = ddpm.method(values, sources.digits)
 
-    def heun(request):
-        return Chain(samplers.heun(method.schedule), timesteps.uniform(request.steps or 25, 1000))
+    def heun(steps=25):
+        return Chain(samplers.heun(method.schedule), timesteps.uniform(steps, 1000))
 
     def slow(train):
         return optimizers.Optimizer(optax.sgd(1e-3), {"learning_rate": lambda number: 1e-3})
 
     experiment = compose(values, method._replace(chains={**method.chains, "heun": heun}, optimizer=slow))
-    assert [*experiment.samplers] == ["ancestral", "ddim", "heun"]
+    assert [*experiment.sampling.samplers] == ["ancestral", "ddim", "heun"]
     assert experiment.method.chains["heun"] is heun
-    params = jax.eval_shape(experiment.init, jax.random.key(0))
-    assert not jax.tree.leaves(jax.eval_shape(experiment.optimizer.init, params))
-    drawn = jax.eval_shape(experiment.samplers["heun"](SampleRequest(2)), params, jax.random.key(0))
+    params = jax.eval_shape(experiment.task.init, jax.random.key(0))
+    assert not jax.tree.leaves(jax.eval_shape(experiment.optimization.optimizer.transformation.init, params))
+    drawn = jax.eval_shape(experiment.sampling.samplers["heun"](SampleRequest(2)), params, jax.random.key(0))
     assert drawn.shape == (2, 8, 8, 1)
 
 

@@ -114,7 +114,7 @@ def untrained_run(name: str):
     module = configs.load(file)
     config = module.get_config()
     config.model.update(ConfigDict({"channels": 8, "groups": 4, "multipliers": (1,)}))
-    shapes = jax.eval_shape(module.build(config).init, jax.random.key(0))
+    shapes = jax.eval_shape(module.build(config).task.init, jax.random.key(0))
     rng = np.random.default_rng(0)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         for step in (1, 2):

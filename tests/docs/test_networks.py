@@ -40,18 +40,19 @@ def test_a_network_of_any_kind_trains_and_draws(names, kind):
     model = method.model if kind == "Linen" else names[kind]
     experiment = compose(config, method._replace(model=model))
     parallel = DataParallel(jax.devices()[:1])
-    state = parallel.hold(init_state(experiment.init, experiment.optimizer, experiment.times, jax.random.key(0)))
-    step = make_train_step(experiment.loss, experiment.times, experiment.optimizer, 0.9, seed=0)
-    compiled, source = parallel.train_step(step), experiment.source("train")
+    task, optimizer = experiment.task, experiment.optimization.optimizer.transformation
+    state = parallel.hold(init_state(task.init, optimizer, task.times, jax.random.key(0)))
+    step = make_train_step(task.loss, task.times, optimizer, 0.9, seed=0)
+    compiled, source = parallel.train_step(step), experiment.data.source("train")
     batch = {"point": np.stack([source[i]["point"] for i in range(256)])}
     context = Context(jnp.linspace(0.05, 0.95, 256))
     keys = jax.random.split(jax.random.key(2), 256)
-    loss = jax.jit(lambda params: experiment.loss(keys, params, batch, context)[0])
+    loss = jax.jit(lambda params: experiment.task.loss(keys, params, batch, context)[0])
     before = loss(jax.device_get(state.params)).mean()
     for _ in range(200):
         state, _ = compiled(state, parallel.shard(batch))
     assert loss(jax.device_get(state.params)).mean() < before - 0.01  # on the same noise
-    sample = jax.jit(experiment.samplers["ddim"](SampleRequest(8, steps=3)))
+    sample = jax.jit(experiment.sampling.samplers["ddim"](SampleRequest(8, steps=3)))
     drawn = sample(jax.device_get(state.params), jax.random.key(1))
     assert drawn.shape == (8, 2)
     assert np.isfinite(drawn).all()

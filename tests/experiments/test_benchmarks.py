@@ -231,7 +231,7 @@ def test_ours_trains_draws_and_counts(options, tiny, monkeypatch):
 
 
 def test_a_source_of_any_length_and_the_table(tiny):
-    source = flat_ours.Repeated(tiny.experiment.example, 10**9)
+    source = flat_ours.Repeated(tiny.experiment.data.example, 10**9)
     assert len(source) == 10**9
     assert source[10**9 - 1]["image"].shape == (8, 8, 1)
 

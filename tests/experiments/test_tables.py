@@ -122,7 +122,8 @@ def test_the_quadratic_grid_is_walked(run, ddim_table, folder, tmp_path):
     found = table(ddim.main, folder, tmp_path, "--steps", "3", "--etas", "1", "--grid", "quadratic", *SET)
     assert found["metrics"]["eta 1, 3 steps"] != ddim_table["metrics"]["eta 1, 3 steps"]
     quadratic = shared.otherwise(
-        run.experiment.samplers["ddim"], lambda sampler, times, denoise: (sampler, timesteps.quadratic(3, T), denoise)
+        run.experiment.sampling.samplers["ddim"],
+        lambda sampler, times, denoise: (sampler, timesteps.quadratic(3, T), denoise),
     )
     assert found["metrics"]["eta 1, 3 steps"] == pytest.approx(distance(run, quadratic, 3, eta=1.0), rel=1e-6)
 
@@ -218,7 +219,7 @@ def test_rate_and_distortion_are_the_bound_s(folder, run, tmp_path, capsys):
 
     x0 = images.to_float(np.stack([sources.digits("test")[i]["image"] for i in range(16)]))
     keys = rng.per_example(rng.stream(jax.random.key(0), "likelihood"), np.arange(16))
-    bound = jax.jit(run.experiment.likelihoods["bound"](10))(run.averaged().params, keys, x0)
+    bound = jax.jit(run.experiment.measures.likelihoods["bound"](10))(run.averaged().params, keys, x0)
     np.testing.assert_allclose(received, bound.received.mean(0), rtol=1e-4)
     np.testing.assert_allclose(rmse, 127.5 * np.sqrt(bound.mse_x0.mean(0)), rtol=1e-4)
     output = capsys.readouterr().out
@@ -230,7 +231,7 @@ def test_rate_and_distortion_are_the_bound_s(folder, run, tmp_path, capsys):
 
 def test_a_film_of_estimates_ends_on_the_sample(run):
     """The last step of DDPM's chain arrives at its estimate; on the way an estimate is what the network said."""
-    make, params = run.experiment.samplers["ancestral"], run.averaged().params
+    make, params = run.experiment.sampling.samplers["ancestral"], run.averaged().params
     keys = jax.random.split(jax.random.key(1), 4)
     film = sampling.film(shared.otherwise(make, progressive.estimating), params, keys, (), SampleRequest(4, 5))
     sample = jax.jit(make(SampleRequest(4, 5)))(params, keys)
@@ -260,11 +261,11 @@ def test_averages_are_those_of_one_unchanged_training(folder, run, ema_table):
     same = partial(jax.tree.map, np.testing.assert_array_equal)
     same(raw, resolve.parameters(folder, run.experiment, "params")[1])
     same(averages["0"], raw)
-    template = jax.eval_shape(run.experiment.init, jax.random.key(0))
+    template = jax.eval_shape(run.experiment.task.init, jax.random.key(0))
     with Checkpoints(folder / "tables" / "ema_0_0.5_0.9999" / "checkpoints") as checkpoints:
         same(averages["0.9999"], checkpoints.restore("ema", template)[1])
     # The first of the two steps leaves the start as it is: the learning rate begins at 0.
-    start = run.experiment.init(rng.stream(jax.random.key(run.config.seed), "init"))
+    start = run.experiment.task.init(rng.stream(jax.random.key(run.config.seed), "init"))
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
     jax.tree.map(lambda x, a, b: close(x, (a + b) / 2), averages["0.5"], start, raw)
 

@@ -6,7 +6,6 @@ import pytest
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources
 from diffusion_jax.methods import mean_flow, pixels, shortcut
-from diffusion_jax.training.experiment import SampleRequest
 
 
 def test_attention_without_a_derivative_forwards():
@@ -20,10 +19,10 @@ def test_lengths_of_steps_that_were_not_learned():
     config = shortcut.with_shortcuts(pixels.config_digits())
     (chain,) = shortcut.method(config, sources.digits).chains.values()
     for steps in (1, 2, 128):
-        assert len(chain(SampleRequest(1, steps=steps)).times) == steps + 1
+        assert len(chain(steps).times) == steps + 1
     for steps in (3, 256):
         with pytest.raises(InputError, match=rf"{steps} steps of a shortcut model: it has learned 1, 2, 4, ..., 128"):
-            chain(SampleRequest(1, steps=steps))
+            chain(steps)
     config.shortcut.smallest = 100
     with pytest.raises(InputError, match="shortcuts of 100 smallest steps: take a power of two"):
         shortcut.method(config, sources.digits)

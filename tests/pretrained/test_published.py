@@ -114,7 +114,10 @@ MISTAKES = {
     "no folder": (["--pretrained", "nowhere"], "neither a folder nor a name on the hub"),
     "a label beyond": (["--pretrained", "{root}/dit", "--label", "6"], "there is no label 6"),
     "a label too many": (["--pretrained", "{root}/consistency", "--label", "5"], "no label 5: they run from 0 to 4"),
-    "eta": (["--pretrained", "{root}/ddpm", "--eta", "0.5"], "only the sampler ddim has it"),
+    "eta": (
+        ["--pretrained", "{root}/ddpm", "--eta", "0.5"],
+        "the sampler published takes no --eta; add --sampler ddim",
+    ),
     "flags forgotten": (["--pretrained", "a b/model.pt"], "a b/model.pt is a file of weights alone, as OpenAI's"),
     "flags and a size": (["--pretrained", "x.pt", "--flags", "", "--size", "8x8"], "--size is of diffusers' folders"),
     "a step": (["--pretrained", "{root}/ddpm", "--step", "3"], "--step is of a run's"),
@@ -128,7 +131,10 @@ MISTAKES = {
         "is told a hint",
     ),
     "a controlnet alone": (["--pretrained", "{root}/controlnet"], "no scheduler_config.json"),
-    "guidance without labels": (["--pretrained", "{root}/ddpm", "--guidance", "2"], "cannot be guided"),
+    "guidance without labels": (
+        ["--pretrained", "{root}/ddpm", "--guidance", "2"],
+        "no sampler of this model takes --guidance",
+    ),
     "size": (["--pretrained", "{root}/ddpm", "--size", "8"], "give height and width, such as 32x32"),
     "size in other digits": (["--pretrained", "{root}/ddpm", "--size", "8x\u00b2"], "give height and width"),
     "odd size": (["--pretrained", "{root}/ddpm", "--size", "9x8"], "must be multiples of 2"),

@@ -42,7 +42,7 @@ def root(tmp_path_factory):
 
 def ours(model, cond, steps, guidance=None):
     """The result [2, H, W, C] of the scheduler's sampler."""
-    make = model.samplers["published"](SampleRequest(2, steps=steps, guidance=guidance))
+    make = model.samplers["published"](SampleRequest(2, steps=steps, guidance_scale=guidance))
     params, _, _ = model.load()
     with jax.default_matmul_precision("highest"):
         return np.asarray(jax.jit(make)(params, KEYS, *cond))

@@ -21,7 +21,7 @@ from diffusion_jax.training import loop
 from diffusion_jax.training.loop import fit
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
-from tests import compilations
+from tests import changed, compilations
 
 pytestmark = pytest.mark.slow
 
@@ -203,7 +203,7 @@ def test_a_loss_that_is_not_finite_within_a_call_is_named(tmp_path):
     def broken(count):
         return jax.numpy.where(count < 11, 1e-3, jax.numpy.inf)
 
-    experiment = swiss_roll.build(values)._replace(optimizer=optax.sgd(broken))
+    experiment = changed.trained_by(swiss_roll.build(values), optax.sgd(broken))
     with pytest.raises(RunError, match=r"not finite at step 13: .*checkpoint of step 10 is intact"):
         fitted(tmp_path, values, experiment)
 
@@ -211,7 +211,7 @@ def test_a_loss_that_is_not_finite_within_a_call_is_named(tmp_path):
 def test_an_example_that_cannot_be_read_loses_no_step(whole, tmp_path):
     """It is met before a checkpoint is due. What was made since the last is saved, and mended data go on from it."""
     values, good = config(4), swiss_roll.build(config(4))
-    source, read = good.source("train"), []
+    source, read = good.data.source("train"), []
 
     def reading(index):
         read.append(index)
@@ -219,7 +219,7 @@ def test_an_example_that_cannot_be_read_loses_no_step(whole, tmp_path):
             raise InputError(f"example {index} is damaged")
         return source[index]
 
-    damaged = good._replace(source=lambda split: Mapped(range(len(source)), reading))
+    damaged = good._replace(data=good.data._replace(source=lambda split: Mapped(range(len(source)), reading)))
     with pytest.raises(RunError, match=r"example \d+ is damaged; mend or remove it.*step 1[1-4] is intact"):
         fitted(tmp_path, values, damaged)
     latest = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())

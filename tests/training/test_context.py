@@ -22,6 +22,7 @@ from diffusion_jax.training.loop import fit
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from experiments.strangers import small
+from tests import changed
 from tests.diffusion.few_step.exact import MAP
 
 pytestmark = pytest.mark.slow
@@ -238,13 +239,12 @@ def test_a_flow_map_resumes_to_the_bit(tmp_path):
         made = small.build(values)
 
         def init(key):
-            return made.init(key) | {"w": 0.1 * jax.random.normal(key, (6, 2))}
+            return made.task.init(key) | {"w": 0.1 * jax.random.normal(key, (6, 2))}
 
-        return made._replace(
-            init=init,
-            times=SPANS,
-            loss=lambda keys, params, batch, context: flow_map(keys, params, batch["points"], context),
-        )
+        def loss(keys, params, batch, context):
+            return flow_map(keys, params, batch["points"], context)
+
+        return changed.task(made, init=init, loss=loss, times=SPANS)
 
     def run(workdir, steps):
         values = small.get_config()
@@ -313,10 +313,10 @@ def experiment(values, make):
     made = small.build(values)
 
     def loss(keys, params, batch, context):
-        value, _ = made.loss(keys, params, batch, context)
+        value, _ = made.task.loss(keys, params, batch, context)
         return value + context.held["teacher"]["w"].sum() * (params["out"] ** 2).sum(), {}
 
-    return made._replace(loss=loss, held=make)
+    return changed.task(made, loss=loss, held=make)
 
 
 def run(workdir, steps, make):

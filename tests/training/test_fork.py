@@ -16,6 +16,7 @@ from diffusion_jax.methods import points
 from diffusion_jax.training import fork, workdir
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.loop import _template, fit
+from tests import changed
 
 pytestmark = pytest.mark.slow
 
@@ -149,6 +150,6 @@ def test_out_of_memory_is_one_line(tmp_path):
     def loss(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1125899906842624 bytes.")
 
-    greedy = build(config(2))._replace(loss=loss)
+    greedy = changed.task(build(config(2)), loss=loss)
     with pytest.raises(RunError, match=r"out of memory: lower train.batch_size.*there is no checkpoint yet"):
         fit(greedy, config(2), tmp_path, devices=jax.devices()[:1])

@@ -52,7 +52,7 @@ def two(workdir: Path, devices: int, *arguments: str):
     assert (workdir / "samples" / "step_00000004.png").exists()
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         experiment = swiss_roll.build(swiss_roll.get_config())
-        return checkpoints.restore("ema", jax.eval_shape(experiment.init, jax.random.key(0)))[1]
+        return checkpoints.restore("ema", jax.eval_shape(experiment.task.init, jax.random.key(0)))[1]
 
 
 def one(workdir: Path, devices: int, *arguments: str):

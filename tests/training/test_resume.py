@@ -21,7 +21,7 @@ from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.loop import fit
 from diffusion_jax.training.state import init_state
 from experiments.strangers import small
-from tests import tiny
+from tests import changed, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def saved(workdir: Path):
     experiment = tiny.build(values)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         key = jax.random.key(0)
-        parts = experiment.init, experiment.optimizer, experiment.times
+        parts = experiment.task.init, experiment.optimization.optimizer.transformation, experiment.task.times
         template = jax.eval_shape(lambda key: init_state(*parts, key), key)
         return checkpoints.restore_latest(template)
 
@@ -240,10 +240,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
 
     import optax
 
-    experiment = tiny.build(config())._replace(optimizer=optax.sgd(finite_until_step_9))
+    experiment = changed.trained_by(tiny.build(config()), optax.sgd(finite_until_step_9))
     with pytest.raises(RunError, match=r"not finite at step 10: .*checkpoint of step 8 is intact"):
         fit(experiment, values, tmp_path, devices=jax.devices()[:1])
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.steps() == [4, 8]
-        _, params = checkpoints.restore("params", jax.eval_shape(experiment.init, jax.random.key(0)))
+        _, params = checkpoints.restore("params", jax.eval_shape(experiment.task.init, jax.random.key(0)))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))

@@ -29,7 +29,7 @@ from diffusion_jax.training.experiment import SampleRequest
 from diffusion_jax.training.loop import fit
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
-from tests import compilations
+from tests import changed, compilations
 
 pytestmark = pytest.mark.slow
 
@@ -235,9 +235,9 @@ def test_each_device_computes_its_examples_and_holds_its_share(alone, on_eight, 
 def test_a_chain_does_not_keep_the_parameters_it_has_gathered():
     """They are gathered within the loop over the steps: before it all of them would be there at once."""
     experiment, parallel = build(config()), Sharded()
-    params = parallel.make(experiment.init, jax.random.key(0))
+    params = parallel.make(experiment.task.init, jax.random.key(0))
     rows = parallel.split((rng.per_example(jax.random.key(1), jnp.arange(BATCH)),))
-    sample = experiment.samplers["ancestral"](SampleRequest(BATCH, 20, gather=parallel.gather))
+    sample = experiment.sampling.samplers["ancestral"](SampleRequest(BATCH, 20, gather=parallel.gather))
 
     def gathers(options):
         """Before the loop and in all, in the compiled program."""
@@ -319,7 +319,7 @@ def test_a_given_start_is_where_both_start(tmp_path):
         return jax.tree.map(lambda x: x + 1e-3, params)
 
     told = values("spread", 1)
-    still = build(told)._replace(start=start, optimizer=optax.set_to_zero())
+    still = changed.trained_by(changed.task(build(told), start=start), optax.set_to_zero())
     state = fit(still, told, tmp_path, devices=jax.devices())
     assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(seen))
     same(state.params, jax.tree.map(lambda x: x + 1e-3, seen[0]))
@@ -332,7 +332,7 @@ def test_a_given_start_is_where_both_start(tmp_path):
 
 def test_samples_and_films_do_not_depend_on_it(gather):
     params = to_host(gather[0].ema)
-    drawn_by = build(config()).samplers["ancestral"]
+    drawn_by = build(config()).sampling.samplers["ancestral"]
     keys = rng.per_example(jax.random.key(1), jnp.arange(11))
     request = SampleRequest(1, steps=20)
 
@@ -351,8 +351,8 @@ def test_samples_and_films_do_not_depend_on_it(gather):
 
 def test_a_chain_reports_how_far_it_is():
     experiment, parallel, shares = build(config()), spread_over(4), []
-    sample = parallel.sample(experiment.samplers["ancestral"](SampleRequest(8, 20, report=shares.append)))
-    params = parallel.make(experiment.init, jax.random.key(0))
+    sample = parallel.sample(experiment.sampling.samplers["ancestral"](SampleRequest(8, 20, report=shares.append)))
+    params = parallel.make(experiment.task.init, jax.random.key(0))
     sample(params, rng.per_example(jax.random.key(1), jnp.arange(8)))
     jax.effects_barrier()
     assert sorted({float(share) for share in shares}) == [0.5, 1.0]
@@ -367,7 +367,7 @@ def test_likelihoods_do_not_depend_on_it():
         return Found((x0 @ params).sum(1) + jax.vmap(jax.random.normal)(keys))
 
     params = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
-    told = build(config()), toys.swiss_roll(num=100), 20, 8, 0
+    told = build(config()).data, toys.swiss_roll(num=100), 20, 8, 0
     one, other = (quality.likelihood(function, params, *told, by) for by in (DataParallel(), spread_over(8)))
     assert one["total"] == pytest.approx(other["total"], rel=1e-5)
     assert one["standard_error"] == pytest.approx(other["standard_error"], rel=1e-5)

@@ -26,7 +26,7 @@ def experiment():
 
 @pytest.fixture(scope="module")
 def batches(experiment):
-    source = experiment.source("train")
+    source = experiment.data.source("train")
     images = np.stack([source[i]["image"] for i in range(STEPS * BATCH)])
     return images.reshape(STEPS, BATCH, 8, 8, 1)
 
@@ -35,8 +35,8 @@ def train(experiment, batches, devices, accumulate=1, shares=MAPPED):
     """Parameters and losses after some SGD steps, and how many programs were compiled on the way."""
     optimizer = optax.sgd(0.5)
     data_parallel = DataParallel(jax.devices()[:devices])
-    state = data_parallel.hold(init_state(experiment.init, optimizer, experiment.times, jax.random.key(1)))
-    of_share = make_train_step(experiment.loss, experiment.times, optimizer, 0.9, 3, accumulate, shares)
+    state = data_parallel.hold(init_state(experiment.task.init, optimizer, experiment.task.times, jax.random.key(1)))
+    of_share = make_train_step(experiment.task.loss, experiment.task.times, optimizer, 0.9, 3, accumulate, shares)
     step = data_parallel.train_step(of_share)
     losses, counts = [], []
     with compilations.counted() as compiled:
@@ -116,8 +116,10 @@ def test_the_step_given_away_is_gone(experiment, batches):
     """The state is donated: two copies of parameters and moments never exist side by side."""
     optimizer = optax.adam(1e-3)
     data_parallel = DataParallel(jax.devices()[:1])
-    step = data_parallel.train_step(make_train_step(experiment.loss, experiment.times, optimizer, 0.9, seed=3))
-    state = data_parallel.hold(init_state(experiment.init, optimizer, experiment.times, jax.random.key(1)))
+    step = data_parallel.train_step(
+        make_train_step(experiment.task.loss, experiment.task.times, optimizer, 0.9, seed=3)
+    )
+    state = data_parallel.hold(init_state(experiment.task.init, optimizer, experiment.task.times, jax.random.key(1)))
     batch = data_parallel.shard({"image": batches[0]})
     state, _ = step(state, batch)
     step(state, batch)
@@ -131,12 +133,12 @@ def test_a_batch_that_does_not_divide_is_refused_with_one_that_does(batch_size):
 
 
 def test_images_do_not_depend_on_the_devices_that_drew_them(experiment):
-    params = jax.jit(experiment.init)(jax.random.key(0))
+    params = jax.jit(experiment.task.init)(jax.random.key(0))
     keys = rng.per_example(jax.random.key(1), jnp.arange(8))
 
     def drawn(devices):
         data_parallel = DataParallel(jax.devices()[:devices])
-        return data_parallel.sample(experiment.preview(8 // devices))(data_parallel.hold(params), keys)
+        return data_parallel.sample(experiment.sampling.preview(8 // devices))(data_parallel.hold(params), keys)
 
     one = drawn(1)
     assert one.shape == (8, 8, 8, 1)
