@@ -10,8 +10,6 @@ from diffusion_jax.data import sources
 from diffusion_jax.diffusion import variances
 from diffusion_jax.methods import ddpm, pixels
 
-SPLITS = {"train": "train", "test": "validation"}  # these sets call it so
-
 
 def get_config():
     config = ddpm.with_table(pixels.config_256())
@@ -21,8 +19,5 @@ def get_config():
 
 
 def build(config):
-    return ddpm.build(
-        config,
-        source=lambda split: sources.tfds_images("lsun/bedroom", SPLITS[split], config.data.dir or None, size=256),
-        variance=variances.posterior,
-    )
+    source = sources.lsun("bedroom", config.data.dir or None)
+    return ddpm.build(config, source, variance=variances.posterior)

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "core": "arrays distributions errors files rng",
     "diffusion": (
-        "analog_bits editing gaussian guidance inpainting likelihood losses losses_bound losses_discrete "
+        "analog_bits editing few_step gaussian guidance inpainting likelihood losses losses_bound losses_discrete "
         "parameterizations processes samplers schedules spans timesteps time_sampling variances"
     ),
     "data": "conditions hints images views",

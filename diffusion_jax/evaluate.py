@@ -67,7 +67,7 @@ def main(arguments: list[str]):
     if options.compare:
         return _compare(*options.compare)
     _check(options)
-    experiment = resolve.experiment(options.workdir, options.config) if options.workdir else None
+    experiment = resolve.experiment(options.workdir, options.config, options.chains) if options.workdir else None
     # All that can be known is refused before anything is drawn, and the least that takes time comes first.
     likelihood = _likelihood(options, experiment) if options.likelihood else None
     out, result, figures = _quality(options, experiment) if options.num else _nothing(options)

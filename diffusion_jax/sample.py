@@ -48,7 +48,7 @@ def main(arguments: list[str]):
     if options.pretrained:
         model = resolve.released(options)
     else:
-        experiment = resolve.experiment(options.workdir, options.config)
+        experiment = resolve.experiment(options.workdir, options.config, options.chains)
         model = resolve.trained(options.workdir, experiment, resolve.which(options), options.step)
     name = resolve.sampler(model, options.sampler)
     make = model.samplers[name]
@@ -75,7 +75,7 @@ def main(arguments: list[str]):
 
 # What samples depend on and is not in their folder's usual name; it is added to the name where it is not the default.
 NAMED = ("num", "steps", "eta", "guidance", "label", "seed", "size", "variant")
-FILES = ("condition", "classifier", "controlnet")
+FILES = ("condition", "classifier", "controlnet", "chains")
 
 
 def _asked(options, name: str, about: str, cond: tuple) -> dict:

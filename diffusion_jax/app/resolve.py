@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from diffusion_jax.app import cli
-from diffusion_jax.core import rng
+from diffusion_jax.core import rng, user_files
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
+from diffusion_jax.methods.compose import compose, nothing_more
 from diffusion_jax.pipelines import published
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.training import snapshots, workdir
@@ -19,10 +20,38 @@ from diffusion_jax.training.checkpoint import AVERAGE, Checkpoints
 from diffusion_jax.training.experiment import Drawable, Experiment, Sampling
 
 
-def experiment(folder: Path, config_file: Path | None = None) -> Experiment:
-    """The experiment of the run in `folder`."""
+def experiment(folder: Path, config_file: Path | None = None, more: Path | None = None) -> Experiment:
+    """The experiment of the run in `folder`; with the file `more`, its samplers and those of `chains_of` that file.
+
+    Raises:
+      InputError: it is no work directory, or its config file or `more` is not what it may be.
+    """
     module, config = workdir.open_existing(folder, config_file)
-    return module.build(config)
+    built = module.build(config)
+    if more is None:
+        return built
+    if built.method is None:
+        raise InputError(f"the config of {folder} composes no method, to which --chains adds; add the sampler there")
+    method = built.method._replace(chains={**built.method.chains, **chains_of(more)(built.method)})
+    return built._replace(sampling=compose(config, method).sampling)
+
+
+def chains_of(path: Path) -> Callable:
+    """`model -> chains` of a Python file of the user's, which has a function `chains(model)`.
+
+    `model` is the run's `methods.compose.Method` or a published model's `pretrained.schedulers.Sampling`: both have
+    `schedule`, `process` and `parameterization`. The chains are as in `Method.chains`.
+    """
+    remedy = "it defines chains(model) and returns a dictionary, name -> function; see docs/how_to/sampler.md"
+    module = user_files.load(path, "file of chains", "chains", remedy=remedy)
+
+    def chains(model) -> dict[str, Callable]:
+        found = module.chains(model)
+        if not (isinstance(found, dict) and found and all(map(callable, found.values()))):
+            raise InputError(f"chains(model) of {path} returns {type(found).__name__}; {remedy}")
+        return found
+
+    return chains
 
 
 def parameters(folder: Path, of: Experiment, item: str = "ema", step: int | None = None):
@@ -122,15 +151,18 @@ def released(options) -> Drawable:
     if which(options) is not AVERAGED:
         raise InputError("a published model has one set of parameters; leave --raw, --average and --sigma-rel out")
     _leave_out("of a run's", options, "step", "config")
+    more = chains_of(options.chains) if options.chains else nothing_more
     if options.flags is not None:
         _leave_out("of diffusers' folders", options, "variant", "controlnet", "size")
-        return published.openai(options.pretrained, options.flags)
+        return published.openai(options.pretrained, options.flags, more)
     if Path(options.pretrained).suffix in files.TORCH:
         raise InputError(
             f"{options.pretrained} is a file of weights alone, as OpenAI's are: give --flags with the flags that its "
             "page prints; diffusers' models are folders or names on the hub"
         )
-    return published.diffusers(options.pretrained, options.variant, options.controlnet, options.size, options.sampler)
+    return published.diffusers(
+        options.pretrained, options.variant, options.controlnet, options.size, options.sampler, more
+    )
 
 
 def _leave_out(whose: str, options, *names: str) -> None:
@@ -151,6 +183,7 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
     """The options of how samples are drawn."""
     add = parser.add_argument_group("how samples are drawn").add_argument
     add("--sampler", metavar="NAME", help="one of the model's (its first: ancestral for DDPM)")
+    add("--chains", type=Path, metavar="FILE", help="a Python file whose chains(model) adds samplers to the model's")
     add("--steps", type=cli.whole(1), metavar="N", help="steps of the chain (for DDPM all, for ddim 50)")
     add("--eta", type=cli.real(0, 1), metavar="ETA", help="ddim's noise, from 0, deterministic, to 1 (0)")
     add("--label", metavar="LIST", help="for models of labels: which, such as 3 or 3,8 (each in turn)")

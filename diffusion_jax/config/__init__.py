@@ -7,9 +7,7 @@ Python, in the file. A config file is code of the user's own: it is executed.
 """
 
 import difflib
-import importlib.util
 import json
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +15,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import elsewhere, values
 from diffusion_jax.config.values import Config
+from diffusion_jax.core import user_files
 from diffusion_jax.core.errors import InputError
 
 # These say how long a run goes on and what it tells on the way, not what it computes.
@@ -26,6 +25,7 @@ FREE = (
     "train.accumulate",
     "train.fsdp",
     "model.flash",
+    "distill.teacher",
     "log.",
     "data.dir",
     "data.threads",
@@ -44,21 +44,7 @@ def load(path) -> ModuleType:
     Raises:
       InputError: there is no such file, it cannot be imported, or it lacks one of the two.
     """
-    path = Path(path)
-    if not path.is_file():
-        near = sorted(p.as_posix() for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        hint = f"; there are {', '.join(near)}" if near else ""
-        raise InputError(f"there is no config file {path}{hint}")
-    spec = importlib.util.spec_from_file_location(f"diffusion_jax_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]  # `path` is a file
-    try:
-        spec.loader.exec_module(module)  # type: ignore[union-attr]
-    except (SyntaxError, ImportError) as error:
-        raise InputError(f"cannot import the config file {path}: {error}") from error
-    for name in ("get_config", "build"):
-        if not callable(getattr(module, name, None)):
-            raise InputError(f"the config file {path} has no function {name}; see configs/digits.py for one")
-    return module
+    return user_files.load(path, "config file", "get_config", "build", remedy="see configs/digits.py for one")
 
 
 def defaults(module: ModuleType) -> Config:

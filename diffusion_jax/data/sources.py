@@ -259,6 +259,12 @@ def tfds_images(name, split, data_dir=None, size=None, transform=lambda picture:
     return Mapped(records, read)
 
 
+def lsun(category, data_dir=None, size=256):
+    """`split -> source` of LSUN's "bedroom", "cat" or "church_outdoor", whose test split TFDS calls validation."""
+    splits = {"train": "train", "test": "validation"}
+    return lambda split: tfds_images(f"lsun/{category}", splits[split], data_dir, size)
+
+
 def latents(path):
     """What an autoencoder made of images, as two NumPy files in a folder, read from disk as they are needed.
 

@@ -176,6 +176,21 @@ def snr(schedule: Schedule) -> Callable:
     return lambda t: (schedule.alpha(t) / schedule.sigma(t)) ** 2
 
 
+def truncated_snr(schedule: Schedule) -> Callable:
+    """The weight max(SNR, 1) for a squared error in x0: the larger of those in x0 and eps (Salimans & Ho 2022)."""
+    return lambda t: jnp.maximum(snr(schedule)(t), 1.0)
+
+
+def of_v(schedule: Schedule) -> Callable:
+    """The weight (alpha^2 + sigma^2)^2 / sigma^2, which turns an error in x0 into one in v; SNR + 1 for VP; t > 0."""
+
+    def weight(t):
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        return ((alpha**2 + sigma**2) / sigma) ** 2
+
+    return weight
+
+
 def min_snr(schedule: Schedule, gamma: float = 5.0) -> Callable:
     """min(SNR, gamma) / SNR: the weight of Min-SNR for a squared error in eps (Hang et al. 2023, section 3.4).
 

@@ -79,6 +79,13 @@ def table_index(num: int) -> Callable:
     return lambda t: jnp.rint(jnp.asarray(t) * num) - 1
 
 
+def angle(schedule: Schedule) -> Callable:
+    """Times as progressive distillation's networks expect them: 1000 arctan(sigma / alpha) / (pi / 2), whatever the
+    schedule; 0 is clean data, 1000 pure noise (Salimans & Ho 2022).
+    """
+    return lambda t: 1000 * jnp.arctan2(schedule.sigma(t), schedule.alpha(t)) / (jnp.pi / 2)
+
+
 def eps(schedule: Schedule, time: OfTime) -> Parameterization:
     """The network predicts the noise (DDPM section 3.2). `time` maps t to the network's time."""
     return Parameterization(
@@ -104,6 +111,25 @@ def v(schedule: Schedule, time: OfTime) -> Parameterization:
         scale=lambda x_t, t: (x_t, time(t)),
         read=of_x(lambda output, x_t, t: Gaussian(x0_from_v(schedule, x_t, output, t))),
         target=lambda x0, noise, t: v_from_x0(schedule, x0, noise, t),
+    )
+
+
+def x0_and_eps(schedule: Schedule, time: OfTime) -> Parameterization:
+    """The network predicts the clean image and the noise, in twice the channels of x_t, x0 first.
+
+    The estimate is (sigma^2 x0 + alpha (x_t - sigma eps)) / (alpha^2 + sigma^2): each is believed where it is sure,
+    and nothing is divided by alpha (Salimans & Ho 2022, section 4; there alpha^2 + sigma^2 = 1).
+    """
+
+    def read(output, x_t, t):
+        x0, eps = jnp.split(output, 2, axis=-1)
+        alpha, sigma = expand(schedule.alpha(t), x_t), expand(schedule.sigma(t), x_t)
+        return Gaussian((sigma**2 * x0 + alpha * (x_t - sigma * eps)) / (alpha**2 + sigma**2))
+
+    return Parameterization(
+        scale=lambda x_t, t: (x_t, time(t)),
+        read=of_x(read, times=2),
+        target=lambda x0, noise, t: jnp.concatenate([x0, noise], axis=-1),
     )
 
 
@@ -162,6 +188,70 @@ def edm(schedule: Schedule, sigma_data: float = 0.5) -> Parameterization:
         return (x0 - c_skip * (x0 + sigma * noise)) / c_out
 
     return Parameterization(scale, of_x(read), target, with_signal(schedule, "EDM's F"))
+
+
+def quarter_log(level):
+    """A noise level as NVlabs' EDM networks, and consistency models' of JAX, are told it: log(level) / 4."""
+    return jnp.log(level) / 4
+
+
+def log_250(level):
+    """A noise level as consistency models' published U-Nets are told it: 250 log(level). No unit of `quarter_log`'s:
+    a network knows one of the two."""
+    return 250 * jnp.log(level)
+
+
+def consistency(
+    schedule: Schedule, sigma_data: float = 0.5, sigma_min: float = 0.002, time: Callable = quarter_log
+) -> Parameterization:
+    """Consistency models (Song et al. 2023, appendix C): `edm`, but x0 = x_t at the level sigma_min, to the bit.
+
+    With s^2 = sigma_min^2 + (sigma / alpha)^2 the level of the noise, the estimate is c_skip x + c_out F, with
+    c_skip = sigma_data^2 / ((s - sigma_min)^2 + sigma_data^2) and c_out = sigma_data (s - sigma_min) /
+    sqrt(s^2 + sigma_data^2). The network is given x / sqrt(s^2 + sigma_data^2) and `time(s)`. alpha = 1.
+
+    Args:
+      schedule: of the noise that is added to what lies at sigma_min (`few_step.consistency.renoising`).
+      sigma_data: standard deviation of the data.
+      sigma_min: the level of time 0, where the estimate is what is given.
+      time: `level -> the network's time`: `quarter_log` or `log_250`.
+    """
+
+    def level(t):
+        return jnp.sqrt(sigma_min**2 + (schedule.sigma(t) / schedule.alpha(t)) ** 2)
+
+    def skip_and_out(t, x):
+        s = level(t)
+        # s - sigma_min, which is 0 to the bit at time 0.
+        above = (schedule.sigma(t) / schedule.alpha(t)) ** 2 / (s + sigma_min)
+        skip = sigma_data**2 / (above**2 + sigma_data**2)
+        return expand(skip, x), expand(above * sigma_data / jnp.sqrt(s**2 + sigma_data**2), x)
+
+    def scale(x_t, t):
+        return x_t / jnp.sqrt(expand(level(t), x_t) ** 2 + sigma_data**2), time(level(t))
+
+    def read(output, x_t, t):
+        skip, out = skip_and_out(t, x_t)
+        return Gaussian(skip * x_t + out * output)
+
+    def target(x0, noise, t):
+        skip, out = skip_and_out(t, x0)
+        return (x0 - skip * (x0 + expand(schedule.sigma(t), x0) * noise)) / out
+
+    return Parameterization(scale, of_x(read), target)
+
+
+def identity_at_zero(base: Parameterization) -> Parameterization:
+    """`base`, but at t = 0 the estimate is x_t, whatever the network says there; it is not asked for t = 0."""
+
+    def positive(t):
+        return jnp.where(jnp.asarray(t) > 0, t, 1.0)
+
+    def read(output, x_t, t):
+        estimate = base.read(output, x_t, positive(t))
+        return estimate._replace(mean=jnp.where(expand(jnp.asarray(t) > 0, x_t), estimate.mean, x_t))
+
+    return base._replace(scale=lambda x_t, t: base.scale(x_t, positive(t)), read=read)
 
 
 def logits(time: OfTime) -> Parameterization:

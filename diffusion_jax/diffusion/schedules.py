@@ -108,6 +108,29 @@ def cosine() -> Schedule:
     )
 
 
+def bounded_cosine(bound: float = 20.0) -> Schedule:
+    """`cosine` with its log-SNR kept within +-`bound` on (0, 1]: progressive distillation's (Salimans & Ho 2022).
+
+    alpha and sigma are the cosine and sine of an angle that grows from arctan(exp(-bound / 2)) to its complement. As
+    of every schedule t = 0 is clean data: what the bound leaves there, exp(-bound / 2) of noise, is left out.
+    """
+    least = np.arctan(np.exp(-bound / 2))
+
+    def angle(xp, t):  # from 0 to pi / 2 - least
+        return (np.pi / 2 - 2 * least) * xp.asarray(t, float)
+
+    def sigma(t):
+        xp = namespace(t)
+        return xp.where(xp.asarray(t) > 0, xp.sin(least + angle(xp, t)), 0.0)
+
+    # The complement of the angle is what its cosine is the sine of.
+    def alpha(t):
+        xp = namespace(t)
+        return xp.where(xp.asarray(t) > 0, xp.sin(least + angle(xp, 1 - xp.asarray(t, float))), 1.0)
+
+    return Schedule(alpha, sigma)
+
+
 def sigmoid(start: float = -3.0, end: float = 3.0, temperature: float = 1.0) -> Schedule:
     """alpha^2 falls along a logistic curve from `start` to `end`, scaled to run from 1 to 0; VP.
 

@@ -1,7 +1,8 @@
 """The times at which networks are trained: which law they follow, and how a batch draws from it.
 
 A law is its quantile function `u -> t`, of u in [0, 1) and element by element; t lies in (0, 1]. A `Times` draws the
-times of a batch with it, one by one or spread evenly, or learns where the loss is large.
+times of a batch with it, one by one or spread evenly, or learns where the loss is large. In place of one time a law
+may give a tree of arrays like u, where a loss looks at several (`few_step`).
 """
 
 from collections.abc import Callable
@@ -92,8 +93,7 @@ def forgetful(draw: Callable) -> Times:
     """Times drawn by `(key, index [b], total) -> t`, a [b] or a tree of them, that remember and weigh nothing."""
 
     def weighted(memory, key, index, total):
-        t = draw(key, index, total)
-        return t, jnp.ones_like(jax.tree.leaves(t)[0])
+        return draw(key, index, total), jnp.ones(index.shape)
 
     return Times(init=lambda: (), draw=weighted, update=lambda memory, t, losses: memory)
 

@@ -1,7 +1,6 @@
 """What looks at images: the network of the FID, a small judge of digits, or a function of the user's own."""
 
 import hashlib
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from diffusion_jax.core import user_files
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import images
 from diffusion_jax.models.judges.inception import Inception, resized
@@ -97,13 +97,8 @@ def named(name: str | None) -> Extractor:
         return digits()
     if not name.endswith(".py"):
         return inception(name)
-    if not Path(name).is_file():
-        raise InputError(f"there is no file {name}; an extractor is a Python file with a function extractor()")
-    spec = importlib.util.spec_from_file_location("diffusion_jax_extractor", name)
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]  # `name` is a Python file
-    spec.loader.exec_module(module)  # type: ignore[union-attr]
-    if not callable(getattr(module, "extractor", None)):
-        raise InputError(f"{name} has no function extractor(); see evaluation.extractors for what it returns")
+    remedy = "it is a Python file whose extractor() returns an evaluation.extractors.Extractor"
+    module = user_files.load(name, "extractor", "extractor", remedy=remedy)
     found = module.extractor()
     return found._replace(sha256=found.sha256 or hashlib.sha256(Path(name).read_bytes()).hexdigest())
 

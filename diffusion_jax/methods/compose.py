@@ -51,6 +51,11 @@ def unguided() -> Guide:
     return guidance.conditioned
 
 
+def nothing_more(model) -> dict[str, Callable[..., Chain]]:
+    """The chains that a user adds to a model's: none."""
+    return {}
+
+
 def base_config() -> Config:
     """The values that every experiment has."""
     decay = values.Real(0.0, 1.0, below=True)
@@ -79,7 +84,7 @@ def base_config() -> Config:
             snapshot_every=values.count(0, "steps between snapshots of ema_profiles", zero="only at the end"),
             sample_every=values.count(10_000, "steps between previews", zero="none"),
             samples=values.count(64, "examples in a preview", 100_000, zero="no previews"),
-            preview_steps=values.count(50, "steps of a preview's chain", 100_000),
+            preview_steps=values.count(50, "steps of a preview's chain", 100_000, zero="the sampler's own"),
             evaluate_every=values.count(0, "steps between quick looks at the quality of images", zero="none"),
             evaluate_num=values.count(500, "images of a look", 1_000_000, zero="no looks", least=2),
             extractor=values.text("", "what looks: digits, the file of Inception's weights, a Python file"),
@@ -175,7 +180,9 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
             config.train.ema_decay,
             {**named(config.train.ema_decays, config.train.ema_profiles), **method.averages},
         ),
-        Sampling(made, lambda batch: made[method.preview](SampleRequest(batch, steps=config.log.preview_steps))),
+        Sampling(
+            made, lambda batch: made[method.preview](SampleRequest(batch, steps=config.log.preview_steps or None))
+        ),
         Measures(
             {name: partial(make, apply, parameterization) for name, make in method.likelihoods.items()},
             {name: partial(make, apply, parameterization) for name, make in method.solved.items()},

@@ -7,15 +7,16 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, schedules, variances
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.methods.compose import Chain, drawn_by
+from diffusion_jax.methods.compose import Chain, drawn_by, nothing_more
 from diffusion_jax.pretrained.families import openai_command, openai_flags
 from diffusion_jax.pretrained.formats import files
+from diffusion_jax.pretrained.schedulers.chains import Sampling
 from diffusion_jax.training.experiment import Drawable
 
 NARROWEST = 1e-20  # of a learned variance: only the last step asks for it, and the chain ends on that one's mean
 
 
-def openai(path: str, text: str) -> Drawable:
+def openai(path: str, text: str, more: Callable = nothing_more) -> Drawable:
     """A file of OpenAI's, to draw from.
 
     The sampler "published" is the one that the flags ask for: DDPM's, or with use_ddim DDIM's with eta = 0, on the
@@ -24,6 +25,7 @@ def openai(path: str, text: str) -> Drawable:
     Args:
       path: the file (.pt).
       text: a command line of their scripts, "--image_size 64 --learn_sigma True ..." (`openai_command.read`).
+      more: further chains on the same noise, from a `pretrained.schedulers.Sampling`.
 
     Raises:
       InputError: a flag or a value that is not known, or a file that is damaged or of another network.
@@ -60,6 +62,10 @@ def openai(path: str, text: str) -> Drawable:
         return Chain(samplers.plms(schedule), grid(steps), (*bounds, certain))
 
     chains = {"published": published, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "plms": plms, "ancestral": ancestral}
+    process = processes.gaussian(schedule)
+    chains |= more(
+        Sampling(schedule, parameterization, process, bounds, variance, samplers.ancestral(process), grid, bounds)
+    )
 
     def apply(params, *inputs):
         return network.model.apply({"params": params}, *inputs)
@@ -70,7 +76,7 @@ def openai(path: str, text: str) -> Drawable:
 
     sample_condition = conditions.labels(openai_flags.CLASSES) if network.example[2] else conditions.nothing
     return Drawable(
-        drawn_by(chains, apply, parameterization, processes.gaussian(schedule), shape),
+        drawn_by(chains, apply, parameterization, process, shape),
         sample_condition,
         views.pictures(),
         load,

@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Apply, Guide, SampleCondition
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, timesteps, variances
+from diffusion_jax.diffusion.few_step import guided
 from diffusion_jax.methods import improved
-from diffusion_jax.methods.compose import Chain, drawn_by, unguided
+from diffusion_jax.methods.compose import Chain, drawn_by, nothing_more, unguided
 from diffusion_jax.models.unets.beside import Beside
 from diffusion_jax.models.unets.controlnet import Controlled
 from diffusion_jax.pipelines.openai import openai
@@ -29,6 +31,7 @@ __all__ = ["diffusers", "openai"]
 
 NARROWEST = 1e-20  # of a learned variance, which these samplers do not ask for
 OFFICIAL_DIT = 4.0  # the guidance of its own script
+OFFICIAL_LATENT = 8.5  # of latent consistency models' pipeline
 # Of any scheduler's config: its table, and what else is not its solver's own.
 BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
 BESIDE = (
@@ -43,6 +46,7 @@ def diffusers(
     controlnet: str | None = None,
     size: str | None = None,
     sampler: str | None = None,
+    more: Callable = nothing_more,
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from.
 
@@ -53,6 +57,7 @@ def diffusers(
       size: "HxW" of the images or latents, in place of the published one.
       sampler: the one that will be asked for. Where it is not the scheduler's own, a scheduler that is not known here
         does not stand in the way: its table of betas is enough.
+      more: further chains on the scheduler's noise.
 
     Raises:
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
@@ -80,12 +85,14 @@ def diffusers(
     model, read = network.model, lambda: network.read(component.weights)
     if controlnet is not None and given > said:
         raise InputError(f"a ControlNet for a network that sees {given} channels and says {said} is not known")
+    if controlnet is not None and guided.NAME in (network.example[2] or {}):
+        raise InputError("a ControlNet for a network that is told the scale of guidance is not known")
     if given > said:
         model, read, sample_condition = _beside(model, read, sample_condition, (height, width, given - said))
     if controlnet is not None:
         model, read, sample_condition = _controlled(network, component, controlnet, variant, sample_condition, shape)
 
-    drawn = _samplers(model, how, guide, shape, scheduler, doubled=said > shape[-1])
+    drawn = _samplers(model, how, guide, shape, scheduler, more, doubled=said > shape[-1])
     about = f"published {kind} of {name}"
     if scheduler is not component.scheduler:
         del drawn["published"]
@@ -121,6 +128,8 @@ def _dit(config: Mapping, network: Network, channels: int, darkest: float) -> tu
 
 def _text(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
     features = network.example[2]["tokens"].shape[-1]
+    if guided.NAME in network.example[2]:
+        return _text_and_scale(config, features)
 
     def missing(num):
         raise InputError(
@@ -145,12 +154,30 @@ def _text(config: Mapping, network: Network, channels: int, darkest: float) -> t
             raise InputError(f"tokens are {long} to a text and null_tokens {null}; give as many")
         return (cond,)
 
+    return _labelled(config, sample_condition), guide, views.latents()
+
+
+def _text_and_scale(config: Mapping, features: int) -> tuple:
+    """Of a latent consistency model, which is told the scale of guidance and has no unconditional half."""
+
+    def missing(num):
+        raise InputError(
+            f"this model is told an encoded text: --condition FILE.npz with tokens, float [N, L, {features}]"
+        )
+
+    def guide(guidance_scale: float = OFFICIAL_LATENT) -> Guide:
+        def told(denoise, cond):
+            scale = jnp.full(len(cond["tokens"]), float(guidance_scale))
+            return guidance.conditioned(denoise, cond | {guided.NAME: scale})
+
+        return told
+
+    return _labelled(config, conditions.arrays(missing, tokens=(None, features))), guide, views.latents()
+
+
+def _labelled(config: Mapping, rest: SampleCondition) -> SampleCondition:
     classes = config.get("num_class_embeds")
-    return (
-        conditions.joined(label=conditions.labels(classes), rest=sample_condition) if classes else sample_condition,
-        guide,
-        views.latents(),
-    )
+    return conditions.joined(label=conditions.labels(classes), rest=rest) if classes else rest
 
 
 def _beside(model, read: Callable, sample_condition: SampleCondition, shape: tuple[int, int, int]) -> tuple:
@@ -214,7 +241,7 @@ def _check_told(config: Mapping, scheduler: Mapping):
 
 
 def _samplers(
-    model, how: Sampling, guide: Callable[..., Guide], shape, scheduler: Mapping, doubled: bool
+    model, how: Sampling, guide: Callable[..., Guide], shape, scheduler: Mapping, more: Callable, doubled: bool
 ) -> dict[str, Callable]:
     """The scheduler's own sampler first, and others on the same noise; `doubled` if the network says a variance."""
     num = scheduler.get("num_train_timesteps", 1000)
@@ -255,6 +282,7 @@ def _samplers(
         if how.schedule.alpha(grid(None, usual)[0]) > 0:
             # Elsewhere, as of a flow, nothing is left of the data where its chain starts.
             chains |= {"plms": plms}
+    chains |= more(how)
     others = {} if single or how.anywhere is None else _between(guide, apply, how, shape, doubled)
     return drawn_by(chains, apply, how.parameterization, how.process, shape, guide) | others
 

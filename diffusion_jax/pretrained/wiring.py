@@ -17,6 +17,7 @@ class Wiring(NamedTuple):
       up_attention_levels: and of the way up; None for the same.
       middle_attention: whether the middle has it.
       middle: whether there is a middle at all.
+      scales: 1 where the network is told the scale of guidance, 0 where it is not.
     """
 
     widths: tuple[int, ...]
@@ -26,6 +27,7 @@ class Wiring(NamedTuple):
     up_attention_levels: tuple[int, ...] | None = None
     middle_attention: bool = True
     middle: bool = True
+    scales: int = 0
 
     @property
     def attended_up(self) -> tuple[int, ...]:

@@ -49,6 +49,18 @@ def adamw(train: ConfigDict) -> Optimizer:
     return Optimizer(optax.chain(clipping(train), decaying), {"learning_rate": rates})
 
 
+def falling(train: ConfigDict) -> Optimizer:
+    """`adam` whose rate falls linearly to 0 at the last update, `train.steps` (progressive distillation's stages)."""
+    rates = optax.linear_schedule(train.learning_rate, 0.0, train.steps)
+    return Optimizer(optax.chain(clipping(train), optax.adam(rates, eps=1e-8)), {"learning_rate": rates})
+
+
+def radam(train: ConfigDict) -> Optimizer:
+    """Rectified Adam with the rate of `rate`, of consistency models (Liu et al. 2020)."""
+    rates = rate(train)
+    return Optimizer(optax.chain(clipping(train), optax.radam(rates)), {"learning_rate": rates})
+
+
 def with_weight_decay(config: Config, usual: float = 0.01) -> Config:
     """`config` with the value that `adamw` reads."""
     config.train.weight_decay = values.number(usual, "decay of weights, as a multiple of the rate", 0, 1e6)

@@ -74,6 +74,38 @@ def test_images_do_not_depend_on_how_they_are_batched(trained, tmp_path):
     assert (drawn("raw", "--num", 10, "--raw") != ten).any()
 
 
+CHAINS = """
+from diffusion_jax.diffusion import guidance, processes, samplers, timesteps
+from diffusion_jax.methods.compose import Chain
+
+
+def chains(model):
+    def again(steps=5):  # DDIM once more
+        ddim = samplers.ancestral(processes.gaussian(model.schedule, processes.ddim(0.0)))
+        return Chain(ddim, timesteps.leading(steps, 1000), (guidance.clip(),))
+
+    return {"again": again}
+"""
+
+
+def test_a_file_of_chains_adds_samplers_to_a_run(trained, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(CHAINS)
+    common = ("--workdir", trained, "--num", 3, "--steps", 5, "--quiet")
+    assert run(sample.main, *common, "--sampler", "ddim", "--out", tmp_path / "a") == 0
+    assert (
+        run(sample.main, *common, "--sampler", "again", "--chains", tmp_path / "mine.py", "--out", tmp_path / "b")
+        == 0
+    )
+    one, other = (np.load(tmp_path / name / "samples.npz")["images"] for name in "ab")
+    np.testing.assert_array_equal(one, other)
+    capsys.readouterr()
+    for text, said in (("chains = 3", "has no function chains"), ("def chains(model): return 3", "returns int")):
+        (tmp_path / "wrong.py").write_text(text)
+        assert run(sample.main, *common, "--chains", tmp_path / "wrong.py", "--out", tmp_path / "c") == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
 def test_samples_are_never_written_over_by_others(trained, tmp_path, capsys):
     """What differs is in the folder's name, and a folder of other samples is refused before anything is drawn."""
     options = ("--workdir", trained, "--num", 2, "--sampler", "ddim", "--steps", 2, "--quiet")

@@ -1,6 +1,7 @@
 """Tosses of coins: how often, and that those of one hash have nothing to do with each other."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -51,3 +52,14 @@ def test_any_number_of_coins(size):
 def test_another_key_other_coins():
     """Of two keys' tosses half agree, within 5 deviations."""
     assert deviations(toss(2**15) == toss(2**15, seed=1), 0.5) < 5
+
+
+def test_streams_of_random_keys_do_not_meet():
+    root = jax.random.key(0)
+    keys = [
+        jax.random.key_data(k).tobytes()
+        for name in ("init", "train", "sample", "preview")
+        for step in range(3)
+        for k in rng.per_example(rng.stream(root, name, step), jnp.arange(4))
+    ]
+    assert len(set(keys)) == len(keys)

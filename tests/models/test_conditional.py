@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.models import ADMUNet, ImprovedUNet, TextUNet, UNet
-from diffusion_jax.models.blocks.conditioning import LabelEmbedding, NumberEmbedding
+from diffusion_jax.models.blocks.conditioning import GuidanceEmbedding, LabelEmbedding, NumberEmbedding
 from diffusion_jax.models.judges.classifier import Classifier
 from diffusion_jax.models.ops.attention import flash
 from diffusion_jax.models.unets.adm import heads_of_width
@@ -110,6 +110,24 @@ def test_numbers_are_embedded_like_the_time():
     other = model.apply({"params": params}, X, TIME, {"noise_level": jnp.array([0.0, 100.0])})
     np.testing.assert_array_equal(out[0], other[0])
     assert np.abs(out[1] - other[1]).max() > 1e-3
+
+
+def test_a_network_that_is_told_the_scale_of_guidance_starts_as_it_was():
+    model = UNet(**SMALL, embed_early={"guidance_scale": GuidanceEmbedding(8)})
+    cond = {"guidance_scale": jnp.array([1.0, 5.5])}
+    params = at_random(shapes(model, X, cond))
+    zero = GuidanceEmbedding(8).init(jax.random.key(0), cond["guidance_scale"], 8)["params"]
+    assert not np.any(zero["dense"]["kernel"])
+    apply = jax.jit(model.apply)
+    rest = {name: value for name, value in params.items() if name != "embed_early_guidance_scale"}
+    plain = UNet(**SMALL).apply({"params": rest}, X, TIME)
+    start = apply({"params": params | {"embed_early_guidance_scale": zero}}, X, TIME, cond)
+    np.testing.assert_allclose(start, plain, rtol=1e-5, atol=1e-5)
+    told = [apply({"params": params}, X, TIME, {"guidance_scale": jnp.array([1.0, g])}) for g in (5.5, 6.0)]
+    np.testing.assert_array_equal(told[0][0], told[1][0])
+    assert np.abs(told[0][1] - told[1][1]).max() > 1e-3
+    with pytest.raises(InputError, match="needs the condition 'guidance_scale'"):
+        jax.eval_shape(model.apply, {"params": params}, X, TIME)
 
 
 def test_a_low_resolution_image_is_laid_beside():

@@ -31,6 +31,10 @@ CONFIGS = {
     | {"layers_per_block": 1, "block_out_channels": [128, 128], "sample_size": 4}
     | {"down_block_types": ["SkipDownBlock2D"] * 2, "up_block_types": ["SkipUpBlock2D"] * 2},
     "text": STABLE_DIFFUSION | SMALL | READING | {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]},
+    "latent": STABLE_DIFFUSION
+    | SMALL
+    | READING
+    | {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "time_cond_proj_dim": 20},
     "inpainting": STABLE_DIFFUSION
     | SMALL
     | READING
@@ -55,6 +59,7 @@ SCHEDULERS = {
     "consistency": {"_class_name": "CMStochasticIterativeScheduler"},
     "ncsnpp": {"_class_name": "ScoreSdeVeScheduler", "sigma_max": 50.0},
     "text": DDIM | {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1},
+    "latent": {"_class_name": "LCMScheduler"},
     "inpainting": DDIM,
     "controlnet": None,
     "dit": DDIM,

@@ -86,7 +86,7 @@ REFUSED = [
     (CONSISTENCY_LSUN, {"downsample_type": "conv"}, "the same between all levels"),
     (CONSISTENCY_IMAGENET64, {"resnet_time_scale_shift": "spatial"}, "only 'default' or 'scale_shift'"),
     (STABLE_DIFFUSION, {"addition_embed_type": "text_time"}, "not known here"),
-    (STABLE_DIFFUSION, {"time_cond_proj_dim": 256}, "not known here"),
+    (STABLE_DIFFUSION, {"time_cond_proj_dim": 255}, "an even number of at least 4"),
     (STABLE_DIFFUSION, {"only_cross_attention": [True, True, True, False]}, "only False"),
     (STABLE_DIFFUSION, {"transformer_layers_per_block": [1, 2, 10, 10]}, "the same for every level"),
     (STABLE_DIFFUSION, {"transformer_layers_per_block": 100}, "at most 128 on one level"),

@@ -34,6 +34,7 @@ torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'di
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
 
 from diffusers.models.activations import get_activation  # noqa: E402
+from their_source import scale_embedding  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +70,7 @@ FULL = {
     "cd_bedroom256": (CONSISTENCY_LSUN, 526_304_771),
     "stable-diffusion-v1-5": (STABLE_DIFFUSION, 859_520_964),
     "stable-diffusion-2": (STABLE_DIFFUSION_2, 865_910_724),
+    "LCM_Dreamshaper_v7": (STABLE_DIFFUSION | {"time_cond_proj_dim": 256}, 859_520_964 + 256 * 320),
     "controlnet": (CONTROLNET, 361_279_120),
     # Its embeddings of time and label stand in each of 28 blocks.
     "DiT-XL-2-256": (
@@ -159,6 +161,7 @@ TINY = {
     | UP
     | SMALL
     | {"mid_block_type": None, "act_fn": "gelu", "resnet_out_scale_factor": 1.4},
+    "latent consistency": STABLE_DIFFUSION | READING | UP | SMALL | {"time_cond_proj_dim": 20},
     "ControlNet": CONTROLNET | READING | SMALL | {"conditioning_embedding_out_channels": [8, 16]},
 }
 
@@ -181,7 +184,7 @@ def inputs(network):
     image = {"x": (BATCH, 8, 16, x.shape[-1]), "tokens": (BATCH, 5), "hint": (BATCH, 16, 32)}
     told = {}
     for name, array in (cond or {}).items():
-        shape = image.get(name, (BATCH,)) + (array.shape[-1:] if name != "label" else ())
+        shape = image.get(name, (BATCH,)) + (array.shape[-1:] if array.ndim > 1 else ())
         told[name] = rng.normal(size=shape).astype(np.float32) if name != "label" else np.array([4, 0])
     time = np.array([3.5, 977.0], np.float32)
     if isinstance(network.model, configs.OpenUNet) and isinstance(network.model.encode_time, TimeTable):
@@ -201,6 +204,7 @@ def to_numpy(tensor):
     return tensor.detach().numpy().transpose(0, 2, 3, 1)
 
 
+SCALE = "guidance_scale"
 NAMES = {"label": "class_labels", "tokens": "encoder_hidden_states", "hint": "controlnet_cond"}
 
 
@@ -209,7 +213,10 @@ def run_theirs(model, x, time, cond):
     told = {
         NAMES[name]: to_torch(value) if value.ndim == 4 else torch.from_numpy(value)
         for name, value in (cond or {}).items()
+        if name != SCALE
     }
+    if SCALE in (cond or {}):
+        told["timestep_cond"] = scale_embedding(torch.from_numpy(cond[SCALE] - 1), model.config.time_cond_proj_dim)
     out = model(to_torch(x), torch.from_numpy(time), **told, return_dict=False)
     out = [*out[0], out[1]] if len(out) == 2 else list(out)
     sum((o**2).mean() for o in out).backward()
@@ -251,7 +258,7 @@ def swapped(params):
 
 
 VARIANTS = ["NCSN++", "Fourier", "other levels up, odd widths, mish, learned times"]
-VARIANTS += ["no attention in the middle and up, gelu", "without a middle, gelu everywhere"]
+VARIANTS += ["no attention in the middle and up, gelu", "without a middle, gelu everywhere", "latent consistency"]
 
 
 @pytest.mark.parametrize("key", ["DDPM", "diffusers' defaults", "Improved DDPM", "Stable Diffusion 2", *VARIANTS])

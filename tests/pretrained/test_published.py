@@ -91,6 +91,19 @@ def test_samplers_are_the_schedulers_and_others(root, tmp_path):
     assert (published_ != ddim).any()  # DDPM's, with noise
 
 
+def test_a_file_of_chains_adds_samplers_to_a_published_model(root, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from diffusion_jax.diffusion import samplers\n"
+        "from diffusion_jax.methods.compose import Chain\n"
+        "def chains(model):\n"
+        "    ddim = samplers.ddim(model.schedule, 0.0, *model.transforms)\n"
+        "    return {'again': lambda steps=2: Chain(ddim, model.grid(steps))}\n"
+    )
+    mine = ("--chains", tmp_path / "mine.py", "--sampler", "again")
+    again = draw(root / "ddpm", tmp_path / "a", *mine)["images"]
+    np.testing.assert_array_equal(again, draw(root / "ddpm", tmp_path / "b", "--sampler", "ddim")["images"])
+
+
 def test_the_default_folder_and_steps(root, tmp_path, monkeypatch):
     """A consistency model takes one step by itself; samples go to samples/MODEL/SAMPLER."""
     monkeypatch.chdir(tmp_path)

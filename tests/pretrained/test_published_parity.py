@@ -22,7 +22,8 @@ torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'di
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
 
 from diffusers.pipelines.ddpm import pipeline_ddpm  # noqa: E402
-from diffusers.schedulers import scheduling_ddpm  # noqa: E402
+from diffusers.schedulers import scheduling_ddpm, scheduling_lcm  # noqa: E402
+from their_source import scale_embedding  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -151,6 +152,33 @@ def test_a_text_model_with_guidance_and_a_controlnet(root):
     assert distance(ours(model, (cond | {"hint": hint},), STEPS, 3.0), steered) < TOLERANCE
     # Control: without the hint it is another picture.
     assert distance(ours(published.diffusers(str(folder)), (cond,), STEPS, 3.0), steered) > 100 * TOLERANCE
+
+
+def test_a_latent_consistency_model(root, monkeypatch):
+    """Told the scale of guidance, once each step: no unconditional half. The noise between its steps is ours."""
+    folder, steps = root / "latent", 3
+    tokens = np.random.default_rng(0).normal(size=(2, 3, 12)).astype(np.float32)
+    network = diffusers.UNet2DConditionModel.from_pretrained(folder).eval()
+    draw = jax.vmap(lambda key: rng.flat(jax.random.normal, key, (8, 8, 4)))
+    model = published.diffusers(str(folder))
+
+    def theirs(scale):
+        keys = iter(rng.each(KEYS, step) for step in range(1, steps + 1))
+        monkeypatch.setattr(scheduling_lcm, "randn_tensor", lambda *args, **kwargs: to_torch(draw(next(keys))))
+        told = scale_embedding(torch.full((2,), scale - 1.0), network.config.time_cond_proj_dim)
+
+        def predict(x, t):
+            return network(x, t, torch.from_numpy(tokens), timestep_cond=told).sample
+
+        return chain(scheduler(folder, steps), noise((8, 8, 4)), predict)
+
+    cond = ({"tokens": tokens},)
+    found, usual = ours(model, cond, steps, 3.0), theirs(8.5)
+    assert distance(found, theirs(3.0)) < TOLERANCE
+    assert distance(ours(model, cond, steps), usual) < TOLERANCE
+    assert distance(found, usual) > 10 * TOLERANCE  # control: another scale
+    with pytest.raises(InputError, match="a ControlNet for a network that is told the scale of guidance"):
+        published.diffusers(str(folder), controlnet=str(root / "controlnet"))
 
 
 def test_a_network_that_sees_more_channels(root):

@@ -9,7 +9,7 @@ import pytest
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import time_sampling
-from diffusion_jax.parallel.replicated import MAPPED, DataParallel
+from diffusion_jax.parallel.replicated import AXIS, MAPPED, DataParallel
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from tests import compilations, tiny
@@ -112,6 +112,24 @@ def test_nothing_is_compiled_after_the_first_step(on_one):
     assert counts[1:] == [counts[0]] * (STEPS - 1)
 
 
+def test_a_step_never_calls_the_host(experiment, batches):
+    """No callback stands in its program; the control, whose loss prints, has one."""
+    task, optimizer = experiment.task, optax.sgd(0.1)
+    state = jax.eval_shape(lambda key: init_state(task.init, optimizer, task.times, key), jax.random.key(1))
+
+    def program(loss):
+        step = make_train_step(loss, task.times, optimizer, 0.9, seed=3)
+        mapped = jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=(None, None), devices=jax.devices()[:1])
+        return mapped.lower(state, {"image": batches[:1]}).as_text()
+
+    def printing(*inputs):
+        jax.debug.print("a step")
+        return task.loss(*inputs)
+
+    assert "callback" not in program(task.loss)
+    assert "callback" in program(printing)
+
+
 def test_the_step_given_away_is_gone(experiment, batches):
     """The state is donated: two copies of parameters and moments never exist side by side."""
     optimizer = optax.adam(1e-3)
@@ -143,17 +161,6 @@ def test_images_do_not_depend_on_the_devices_that_drew_them(experiment):
     one = drawn(1)
     assert one.shape == (8, 8, 8, 1)
     np.testing.assert_allclose(drawn(8), one, atol=1e-5)
-
-
-def test_streams_of_random_keys_do_not_meet():
-    root = jax.random.key(0)
-    keys = [
-        jax.random.key_data(k).tobytes()
-        for name in ("init", "train", "sample", "preview")
-        for step in range(3)
-        for k in rng.per_example(rng.stream(root, name, step), jnp.arange(4))
-    ]
-    assert len(set(keys)) == len(keys)
 
 
 def test_sharding_keeps_the_order():

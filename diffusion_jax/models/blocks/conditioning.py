@@ -1,9 +1,9 @@
 """What networks are told beside x and the time: a dictionary of arrays, each with the batch first.
 
-The names in use: "label", int [B]; "noise_level", float [B]; "interval", float [B], how far
-a flow map is asked to go (`models.two_times`); "tokens", float [B, L, D], an encoded text; "low_res", float
-[B, h, w, C]; "hint" and "beside", float [B, H, W, C]. What is one vector an example is added to the embedding of the
-time by modules of this file, `module(value [B, ...], features) -> [B, features]`.
+The names in use: "label", int [B]; "noise_level", float [B]; "interval", float [B], how far a flow map is asked to go
+(`models.two_times`); "tokens", float [B, L, D], an encoded text; "low_res", float [B, h, w, C]; "hint" and "beside",
+float [B, H, W, C]; "guidance_scale", float [B], 1 for none. What is one vector an example is added to the embedding
+of the time by modules of this file, `module(value [B, ...], features) -> [B, features]`.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.models.blocks.layers import TimeEmbedding, cosinusoid
+from diffusion_jax.models.blocks.layers import TimeEmbedding, cosinusoid, sinusoid
 
 
 class LabelEmbedding(nn.Module):
@@ -44,6 +44,25 @@ class NumberEmbedding(nn.Module):
     @nn.compact
     def __call__(self, value: jax.Array, features: int) -> jax.Array:
         return TimeEmbedding(features // 4, cosinusoid, name="embedding")(value)
+
+
+class GuidanceEmbedding(nn.Module):
+    """The scale of guidance as guided distillation tells it: float [B] -> float32 [B, features].
+
+    A dense layer without bias of the sinusoid of 1000 (g - 1), as latent consistency models have it. It starts at 0:
+    a student starts as its teacher, whatever the scale.
+
+    Attributes:
+      width: of the sinusoid, even.
+    """
+
+    width: int = 256
+
+    @nn.compact
+    def __call__(self, scale: jax.Array, features: int) -> jax.Array:
+        zero = nn.initializers.zeros_init()
+        h = sinusoid(1000 * (scale - 1), self.width)
+        return nn.Dense(features, use_bias=False, dtype=jnp.float32, kernel_init=zero, name="dense")(h)
 
 
 def embedded(embed: Mapping[str, nn.Module], cond: Mapping[str, jax.Array] | None, features: int):

@@ -171,6 +171,7 @@ def _angles(time, features: int, last: int):
 class TimeEmbedding(nn.Module):
     """Sinusoid -> dense -> swish -> dense: time [B] -> float32 [B, 4 * features].
 
+    What else is to go through the dense layers, `beside` [B, features], is added to the sinusoid.
     Computed in float32: it is a few small products, and bfloat16 would blur neighbouring steps.
 
     Attributes:
@@ -184,8 +185,8 @@ class TimeEmbedding(nn.Module):
     activation: Callable = nn.swish
 
     @nn.compact
-    def __call__(self, time: jax.Array) -> jax.Array:
-        h = self.encode(time, self.features)
+    def __call__(self, time: jax.Array, beside: jax.Array | float = 0.0) -> jax.Array:
+        h = self.encode(time, self.features) + beside
         h = dense(4 * self.features, jnp.float32, "dense_0")(h)
         return dense(4 * self.features, jnp.float32, "dense_1")(self.activation(h))
 

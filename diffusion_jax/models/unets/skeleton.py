@@ -48,6 +48,7 @@ class Skeleton(nn.Module):
       dropout: rate in [0, 1) within each residual block; active only when keys are given.
       groups: groups of every group normalisation.
       embed: name of a condition -> module that makes a vector of it (`conditioning`), added to the time embedding.
+      embed_early: likewise, but added to the time's sinusoid, before its dense layers (`GuidanceEmbedding`).
       wrap: module class -> module class, around residual and attention blocks: `nn.remat` recomputes what is inside
         them in the backward pass, which takes less memory and more time, and changes no number.
       dtype: of convolutions, dense layers and attention products. Parameters, statistics of normalisation,
@@ -69,6 +70,7 @@ class Skeleton(nn.Module):
     dropout: float = 0.0
     groups: int = 32
     embed: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
+    embed_early: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
     wrap: Callable = lambda module: module
     dtype: Any = jnp.float32
     time_features: int | None = None
@@ -153,10 +155,11 @@ class Skeleton(nn.Module):
     @nn.nowrap
     def tell(self, time, cond, dropout_keys) -> LayerContext:
         """What every layer is told."""
-        check_names(cond, (*self.embed, *self.sequences))
+        check_names(cond, (*self.embed, *self.embed_early, *self.sequences))
         features = self.time_features or self.channels
         embed_time = TimeEmbedding(features, self.encode_time, self.outer_activation, name="time_embedding")
-        embedding = embed_time(time) + embedded(self.embed, cond, 4 * features)
+        embedding = embed_time(time, embedded(self.embed_early, cond, features))
+        embedding = embedding + embedded(self.embed, cond, 4 * features)
         return LayerContext(embedding, *(cond[name] for name in self.sequences))._replace(dropout_keys=dropout_keys)
 
     @nn.nowrap

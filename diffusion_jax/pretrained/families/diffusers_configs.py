@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.arrays import expand
-from diffusion_jax.models.blocks.conditioning import LabelEmbedding
+from diffusion_jax.models.blocks.conditioning import GuidanceEmbedding, LabelEmbedding
 from diffusion_jax.models.blocks.fourier import FourierFeatures
 from diffusion_jax.models.blocks.layers import SAME, AttentionBlock, Downsample, cosinusoid, sinusoid
 from diffusion_jax.models.blocks.time_table import TimeTable
@@ -76,6 +76,7 @@ UNET2D_CONDITION = CONDITIONED | {
     "conv_out_kernel": 3,
     "attention_type": "default",
     "resnet_out_scale_factor": 1.0,
+    "time_cond_proj_dim": None,
 }
 CONTROLNET = CONDITIONED | {
     "conditioning_channels": 3,
@@ -184,13 +185,14 @@ def unet2d(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
 def unet2d_condition(config: Mapping[str, Any]) -> Network:
     """UNet2DConditionModel as Stable Diffusion 1 and 2 have it; it is told "tokens", and "label" if it has labels.
 
-    Arguments and errors as of `unet2d`.
+    Latent consistency models are told the "guidance_scale" too. Arguments and errors as of `unet2d`.
     """
     values = Values(config, UNET2D_CONDITION, "UNet2DConditionModel")
     wiring, model, attention = _reading(values, ("down_block_types", "up_block_types"), CROSS, None)
     for name, value in (("conv_in_kernel", 3), ("conv_out_kernel", 3), ("attention_type", "default")):
         values.only(name, value)
     values.number("resnet_out_scale_factor", -1e6, 1e6)  # of kinds of blocks that are not among these
+    wiring, model = _scaled(values, wiring, model)
     table = names.unet(wiring, attention, names.convolution)
     return Network(model, example_of(values, wiring, tokens=_tokens(values, wiring)), table)
 
@@ -319,6 +321,16 @@ def _reading(values: Values, blocks: Iterable[str], *middles: str | None) -> tup
     return wiring, model, names.transformer(depth, project)
 
 
+def _scaled(values: Values, wiring: Wiring, model: TextUNet) -> tuple[Wiring, TextUNet]:
+    """With the scale of guidance beside the time, if the network is told it."""
+    if values["time_cond_proj_dim"] is None:
+        return wiring, model
+    width = values.integer("time_cond_proj_dim")
+    if width < 4 or width % 2:
+        values.refuse("time_cond_proj_dim", width, "an even number of at least 4 is expected")
+    return wiring._replace(scales=1), model.clone(embed_early={"guidance_scale": GuidanceEmbedding(width)})
+
+
 def _heads(values: Values, widths: tuple[int, ...]) -> Callable:
     """Here `attention_head_dim` is the number of heads, for all levels or for each."""
     name = "attention_head_dim"
@@ -348,4 +360,5 @@ def _tokens(values: Values, wiring: Wiring):
 def example_of(values: Values, wiring: Wiring, **cond) -> tuple:
     side = 2 ** wiring.levels[-1]
     label = {"label": shape(1, dtype=int)} if wiring.labels else {}
-    return shape(1, side, side, values.integer("in_channels")), shape(1), (label | cond) or None
+    scale = {"guidance_scale": shape(1)} if wiring.scales else {}
+    return shape(1, side, side, values.integer("in_channels")), shape(1), (label | scale | cond) or None

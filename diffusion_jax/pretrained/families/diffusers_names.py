@@ -120,6 +120,7 @@ def begin(wiring):
         *affine("conv_in", "input_conv"),
         *affine("time_embedding.linear_1", "time_embedding/dense_0", linear),
         *affine("time_embedding.linear_2", "time_embedding/dense_1", linear),
+        *unbiased("time_embedding.cond_proj", "embed_early_guidance_scale/dense", linear) * wiring.scales,
         *labels("class_embedding", wiring),
     ]
 

@@ -200,26 +200,6 @@ def test_more_steps_than_the_table_has_are_refused(steps):
             grid(steps, T)
 
 
-INDEX = parameterizations.table_index(T)
-NAMES = {
-    "eps": parameterizations.eps(SCHEDULE, INDEX),
-    "x0": parameterizations.x0(INDEX),
-    "v": parameterizations.v(SCHEDULE, INDEX),
-    "score": parameterizations.score(SCHEDULE, INDEX),
-}
-
-
-@pytest.mark.parametrize("parameterization", NAMES.values(), ids=NAMES)
-def test_a_network_that_says_its_target_is_read_as_x0(x64, parameterization):
-    """`read` undoes `target`: whatever the network is asked for, a perfect answer names the clean image."""
-    x0, noise = jax.random.normal(jax.random.key(0), (2, 3, 4))
-    t = jnp.array([0.001, 0.5, 1.0])
-    x_t = SCHEDULE.alpha(t)[:, None] * x0 + SCHEDULE.sigma(t)[:, None] * noise
-    estimate = parameterization.read(parameterization.target(x0, noise, t), x_t, t)
-    np.testing.assert_allclose(estimate.mean, x0, rtol=1e-8, atol=1e-8)
-    np.testing.assert_array_equal(parameterization.scale(x_t, t)[1], [0, 499, 999])
-
-
 def test_a_reporting_sampler_draws_the_same_and_tells_how_far_it_is():
     told = []
     sampler = samplers.ancestral(processes.gaussian(SCHEDULE))

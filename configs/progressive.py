@@ -1,0 +1,22 @@
+"""Progressive distillation on handwritten digits: students that draw in 16, 8, 4, 2 steps and 1.
+
+python -m diffusion_jax.train --config configs/v_prediction.py --workdir runs/v_prediction
+python -m diffusion_jax.distill --config configs/progressive.py --teacher runs/v_prediction --workdir runs/progressive
+python -m diffusion_jax.sample --workdir runs/progressive/steps_4
+"""
+
+from diffusion_jax.data import sources
+from diffusion_jax.methods import pixels
+from diffusion_jax.methods.few_step import progressive
+
+
+def get_config():
+    config = progressive.with_steps(pixels.config_digits())
+    config.train.steps = 1000  # of each student
+    config.train.learning_rate = 3e-4
+    config.train.warmup_steps = 0
+    return config
+
+
+def build(config):
+    return progressive.build(config, pixels.data(config, sources.digits), pixels.unet(config))

@@ -1,0 +1,81 @@
+"""Latent consistency models (LCM, Luo et al. 2023): consistency distillation on a table, of a guided teacher.
+
+Times are entries i / T of a table of betas; the network is told the index i - 1 (`parameterizations.table_index`).
+Neighbours are T / 50 entries apart. The loss is `guided.told(consistency.loss(consistency.solved(teacher,
+pairs.euler(schedule)), distance, target)(...), low, high)`, with neighbours on `training_grid`.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from diffusion_jax.core.arrays import expand
+from diffusion_jax.core.distributions import Gaussian
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import OfTime
+from diffusion_jax.diffusion.parameterizations import Parameterization
+
+
+def skip_and_out(index, scaling: float = 10.0, sigma_data: float = 0.5):
+    """(c_skip, c_out) = (s^2 / (u^2 + s^2), u / sqrt(u^2 + s^2)) at u = `scaling` times the network's index.
+
+    A switch rather than a blend: (1, 0) at index 0, and (7e-6, 1) at index 19.
+    """
+    u = scaling * index
+    return sigma_data**2 / (u**2 + sigma_data**2), u / (u**2 + sigma_data**2) ** 0.5
+
+
+def boundary(time: OfTime, scaling: float = 10.0) -> Callable:
+    """The transform of a denoiser to a consistency function, c_skip x_t + c_out x0: x_t itself at index 0.
+
+    Args:
+      time: `t -> index` (`parameterizations.table_index`).
+      scaling: published schedulers' `timestep_scaling`.
+    """
+
+    def transform(denoise):
+        def at(x_t, t):
+            skip, out = (expand(each, x_t) for each in skip_and_out(time(t), scaling))
+            return Gaussian(skip * x_t + out * denoise(x_t, t).mean)
+
+        return at
+
+    return transform
+
+
+def consistent(base: Parameterization, time: OfTime, scaling: float = 10.0) -> Parameterization:
+    """`base` with the `boundary`: what a latent consistency model is trained with."""
+    transform = boundary(time, scaling)
+
+    def read(output, x_t, t):
+        return transform(lambda x_t, t: base.read(output, x_t, t))(x_t, t)
+
+    return base._replace(read=read)
+
+
+def training_grid(num: int = 1000, original: int = 50) -> np.ndarray:
+    """Indices 999, 979, ..., 19 and 0 of a table of `num` entries, as falling times, [original + 1].
+
+    For `stages.neighbours(schedule, lambda points: training_grid(), stages.constant(51))`.
+    """
+    stride = _stride(num, original)
+    return np.append(np.arange(original, 0, -1.0) * stride, 1.0) / num
+
+
+def grid(steps: int, num: int = 1000, original: int = 50) -> np.ndarray:
+    """The grid of a chain of `steps`, evenly among those that were distilled: indices 999, 759, 499, 259 for 4.
+
+    Raises:
+      InputError: for more steps than `original`, or none.
+    """
+    stride = _stride(num, original)
+    if not 1 <= steps <= original:
+        raise InputError(f"the number of sampling steps must lie in 1, ..., {original}, not {steps}")
+    chosen = original - np.floor(np.linspace(0, original, steps, endpoint=False))
+    return np.append(chosen * stride, 0.0) / num
+
+
+def _stride(num: int, original: int) -> int:
+    if not 1 <= original <= num:
+        raise InputError(f"of a table of {num} entries between 1 and {num} are distilled, not {original}")
+    return num // original

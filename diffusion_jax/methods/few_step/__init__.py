@@ -1,0 +1,1 @@
+"""Methods that draw in few steps: students of a trained run, and models that learn to jump from nothing."""

@@ -1,0 +1,119 @@
+"""Progressive distillation (Salimans & Ho 2022): a teacher that says v, and students of half its steps."""
+
+from collections.abc import Callable
+
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
+from diffusion_jax.diffusion import (
+    guidance,
+    losses,
+    parameterizations,
+    processes,
+    samplers,
+    schedules,
+    time_sampling,
+    timesteps,
+)
+from diffusion_jax.diffusion.few_step import progressive, teachers
+from diffusion_jax.diffusion.likelihood import HEUN
+from diffusion_jax.methods import likelihoods
+from diffusion_jax.methods.compose import Chain, Method, composed
+from diffusion_jax.methods.few_step import teachers as runs
+from diffusion_jax.training.experiment import Data
+from diffusion_jax.training.optimizers import falling
+
+SCHEDULE = schedules.bounded_cosine()
+V = parameterizations.v(SCHEDULE, parameterizations.angle(SCHEDULE))
+TRUNCATED_SNR = losses.truncated_snr(SCHEDULE)
+BOUNDS = (guidance.clip(),)
+
+
+def with_steps(config: Config) -> Config:
+    """`config` with a teacher, the steps of one student, and those of the stages of `diffusion_jax.distill`."""
+    config = runs.with_teacher(config)
+    config.distill.steps = values.count(8, "steps of the student, half of its teacher's", 100_000)
+    whole = values.Whole(1, 100_000)
+    config.distill.stages = values.listed((16, 8, 4, 2, 1), "steps of the students, in turn", whole, 1, 20)
+    config.train.ema_decay = 0.0  # students are not averaged
+    config.log.preview_steps = 0  # a student has its own number
+    return config
+
+
+def teacher(config: ConfigDict, data: Data, model: nn.Module, transforms=BOUNDS) -> Method:
+    """A diffusion model that says v on the cosine schedule, at continuous times: what is distilled.
+
+    Args:
+      config: values, as `compose.base_config` names them.
+      data: any; `transforms` bounds it in sampling.
+      model: its network.
+      transforms: of the denoiser, in sampling.
+    """
+    grid = likelihoods.level_grid(SCHEDULE)
+
+    def ddim(steps: int = 50, eta: float = 0.0) -> Chain:
+        process = processes.gaussian(SCHEDULE, processes.ddim(eta))
+        return Chain(samplers.ancestral(process), progressive.grid(steps), transforms)
+
+    def ancestral(steps: int = 250) -> Chain:
+        return Chain(samplers.ancestral(processes.gaussian(SCHEDULE)), timesteps.linear(steps), transforms)
+
+    return Method(
+        data,
+        model=model,
+        schedule=SCHEDULE,
+        process=processes.gaussian(SCHEDULE),
+        parameterization=V,
+        loss=losses.simple,  # in v: a weight of SNR + 1
+        times=time_sampling.stratified(time_sampling.uniform(first=1e-4)),
+        chains={"ddim": ddim, "ancestral": ancestral},
+        preview="ddim",
+        likelihoods={"ode": likelihoods.flow(SCHEDULE, grid, 200, HEUN)},
+    )
+
+
+def method(
+    config: ConfigDict,
+    data: Data,
+    model: nn.Module,
+    transforms=BOUNDS,
+    weight: Callable = TRUNCATED_SNR,
+    guide: Callable = guidance.conditioned,
+) -> Method:
+    """A student of `config.distill.steps`, which starts as its teacher: a run of twice the steps, or of `teacher`.
+
+    Args:
+      config: values, as `with_steps` names them.
+      data, model, transforms: as of the teacher.
+      weight: of the squared error in x0, `losses.truncated_snr` or `losses.of_v` of the schedule.
+      guide: what the teacher makes of its condition (`few_step.guided.by_told_scale` for stage 1's students).
+    """
+    steps = config.distill.steps
+    grid = progressive.grid(2 * steps)
+    progressive.check(V, SCHEDULE, grid)
+    read = runs.reader(config.distill.teacher, data, model, SCHEDULE, V)
+
+    def ddim(steps: int | None = None) -> Chain:
+        known = progressive.check_steps(steps, {config.distill.steps})
+        process = processes.gaussian(SCHEDULE, processes.ddim(0.0))
+        return Chain(samplers.ancestral(process), progressive.grid(known), transforms)
+
+    return Method(
+        data,
+        model=model,
+        schedule=SCHEDULE,
+        process=processes.gaussian(SCHEDULE),
+        parameterization=V,
+        loss=progressive.distillation(SCHEDULE, teachers.held(runs.apply_of(model), V, guide), weight),
+        times=progressive.steps(SCHEDULE, grid),
+        chains={"ddim": ddim},
+        preview="ddim",
+        optimizer=falling,
+        start=lambda params: read(),
+        held=lambda: {runs.NAME: read()},
+    )
+
+
+build_teacher, build = composed(teacher), composed(method)

@@ -1,0 +1,127 @@
+"""Trained runs as teachers: their parameters, for a student with the same network on the same noise."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
+from diffusion_jax.core.arrays import expand
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.diffusion.parameterizations import Parameterization
+from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.methods.compose import Method
+from diffusion_jax.training import workdir
+from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.experiment import Data
+
+NAME = "teacher"  # of its parameters among those that are held
+TIMES = np.linspace(0.05, 0.95, 7)  # at which two parameterisations are compared
+
+
+def with_teacher(config: Config) -> Config:
+    """`config` with the run that is learned from. It is read when a run begins, and never after."""
+    config.distill = Config(teacher=values.text("", "work directory of the teacher's run"))
+    return config
+
+
+def apply_of(model: nn.Module) -> Callable:
+    """`(params, input, time, *cond) -> output` of a network without dropout."""
+    return lambda params, *inputs: model.apply({"params": params}, *inputs)
+
+
+def reader(
+    folder: str, data: Data, model: nn.Module, schedule: Schedule, parameterization: Parameterization
+) -> Callable[[], Mapping[str, Any]]:
+    """`() -> params`, the averaged parameters of the newest checkpoint of the run in `folder`.
+
+    Args:
+      folder: a work directory. Its config file is executed, as by `sample`.
+      data: the student's.
+      model: the network that the run must have.
+      schedule: the noise that it must be trained on.
+      parameterization: what it must be shown and say, on that schedule.
+
+    The function raises `InputError` where there is no such run, or where one of them differs.
+    """
+
+    def read():
+        if not folder:
+            raise InputError(
+                "there is no teacher; give the work directory of one: --config.distill.teacher=runs/NAME"
+            )
+        if not (Path(folder) / "checkpoints").is_dir():
+            raise InputError(f"there is no trained teacher in {folder}; train it first, or say where it has moved")
+        module, config = workdir.open_existing(Path(folder))
+        method = module.build(config).method
+        if method is None:
+            raise InputError(f"the config of the teacher in {folder} composes no method; distil one that does")
+        _check(folder, method, data, model, schedule, parameterization)
+        template = jax.eval_shape(lambda key: module.build(config).task.init(key), jax.random.key(0))
+        with Checkpoints(Path(folder) / "checkpoints") as checkpoints:
+            _, params = checkpoints.restore("ema", template)
+        return jax.tree.map(np.asarray, params)
+
+    return read
+
+
+def _check(folder: str, teacher: Method, data: Data, model, schedule: Schedule, parameterization: Parameterization):
+    if teacher.data.shape != data.shape or teacher.data.example != data.example:
+        raise InputError(
+            f"the teacher in {folder} learned {_described(teacher.data)}, the student learns {_described(data)}; "
+            "give both the same data"
+        )
+    if teacher.model != model:
+        raise InputError(
+            f"the network of the teacher in {folder} is another ({_difference(teacher.model, model)}); "
+            "give the student the values of --config.model that the teacher has"
+        )
+    if teacher.schedule is None or not _same_noise(teacher.schedule, schedule):
+        raise InputError(f"the teacher in {folder} was trained on another schedule of noise; see this config's page")
+    if not _same_words(teacher.parameterization, parameterization, model, data, schedule):
+        raise InputError(
+            f"the output of the teacher in {folder} means something else: its parameterisation is not the one that "
+            "this method distils; see this config's page for how to train a teacher"
+        )
+
+
+def _described(data: Data) -> str:
+    entries = [f"{name} {x.dtype}[{','.join(map(str, x.shape))}]" for name, x in data.example.items()]
+    return " and ".join(entries)
+
+
+def _difference(one, other) -> str:
+    if type(one) is not type(other):
+        return f"{type(one).__name__}, not {type(other).__name__}"
+    for field in dataclasses.fields(one):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        if field.name not in ("parent", "name") and a != b:
+            return f"{field.name} = {a} there, {b} here"[:200]
+    return "of other fields"
+
+
+def _same_noise(one: Schedule, other: Schedule) -> bool:
+    pairs = [(np.asarray(f(TIMES)), np.asarray(g(TIMES))) for f, g in zip(one[:2], other[:2], strict=True)]
+    return all(np.allclose(a, b, rtol=1e-3, atol=1e-6) for a, b in pairs)
+
+
+def _same_words(one: Parameterization, other: Parameterization, model, data: Data, schedule: Schedule) -> bool:
+    """Whether two parameterisations give the same input, time and estimate, for random numbers at some times."""
+    rng = np.random.default_rng(0)
+    t = jnp.asarray(TIMES, jnp.float32)
+    x0, noise = (rng.standard_normal((len(TIMES), *data.shape), np.float32) for _ in range(2))
+    x = jnp.asarray(expand(schedule.alpha(t), x0) * x0 + expand(schedule.sigma(t), x0) * noise)
+    channels = getattr(model, "out_channels", data.shape[-1])
+    output = jnp.asarray(rng.standard_normal((*x.shape[:-1], channels), np.float32))
+    try:
+        a, b = ((p.scale(x, t), p.read(output, x, t).mean) for p in (one, other))
+    except InputError:
+        return False
+    same = jax.tree.map(lambda a, b: a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-4), a, b)
+    return all(jax.tree.leaves(same))
