@@ -9,7 +9,7 @@ COMMANDS = """diffusion_jax, commands:
   python -m diffusion_jax.evaluate --workdir DIR                 measure samples and likelihoods, or compare reports
   python -m diffusion_jax.export --workdir DIR --to FOLDER       write a fine-tuned run as a folder of diffusers'
 
-Each has --help. Configs are short Python files: see configs/ and docs/configs.md."""
+Each has --help. Configs are short Python files: see configs/ and docs/measured/configs.md."""
 
 if __name__ == "__main__":
     print(COMMANDS)

@@ -70,7 +70,7 @@ def _values(arguments: list[str]) -> str:
     only.add_argument("--config")
     file = only.parse_known_args(arguments)[0].config
     if file is None:
-        return "With --config FILE, --help also lists the values of that config; docs/configs.md has all."
+        return "With --config FILE, --help also lists the values of that config; docs/measured/configs.md has all."
     listing = values.listing(config.defaults(config.load(file)))
     return f"values of {file}, each overridden as --config.KEY=VALUE:\n{listing}"
 

@@ -1,4 +1,4 @@
-"""The tables of docs/configs.md, made of the descriptions of all values of configs/.
+"""The tables of docs/measured/configs.md, made of the descriptions of all values of configs/.
 
   python -m experiments.configs_page
 
@@ -12,7 +12,7 @@ from diffusion_jax.config import values
 from diffusion_jax.core import files
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "configs.md"
+PAGE = ROOT / "docs" / "measured" / "configs.md"
 START, END = "<!-- made by experiments/configs_page.py -->\n", "<!-- end -->\n"
 
 

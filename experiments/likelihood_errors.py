@@ -11,7 +11,7 @@ known everywhere.
 
 Each entry is error found / error said, in nats an entry, means over 16 points, of the kind of network whose found /
 said is the largest. Then the same with Hutchinson's trace: what is found is the distance to the exact trace, and what
-is said holds the noise. What to expect stands in docs/likelihoods.md.
+is said holds the noise. What to expect stands in docs/concepts/likelihoods.md.
 """
 
 from collections.abc import Callable

@@ -6,7 +6,7 @@
 Steers the unconditional model of configs/digits.py with test digits, and prints how often the classifier of
 `digits_quality` gives what comes out the label of the digit that went in, beside a control: digits that know nothing
 of it. For interpolation it prints how far its ends are from the digits that they should be. Two minutes on two CPU
-cores; docs/guidance.md has the figures.
+cores; docs/concepts/guidance.md has the figures.
 """
 
 from functools import partial

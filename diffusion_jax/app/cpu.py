@@ -19,7 +19,8 @@ def prefer_eigen(environment=os.environ, version: str = jaxlib.__version__):
 
     XLA hands convolutions on CPUs to YNNPACK since jaxlib 0.10. Forward that is a little slower than Eigen, and the
     gradient with respect to the weights of a 3x3 convolution over 32x32 pixels is four times slower; a training step
-    of the CIFAR-10 network takes 1.4 to 1.6 times as long (docs/performance.md). Products and sums stay with YNNPACK.
+    of the CIFAR-10 network takes 1.4 to 1.6 times as long (docs/measured/performance.md). Products and sums stay with
+    YNNPACK.
 
     Nothing is changed where XLA_FLAGS speaks of it already, nor for a jaxlib that was not tried: XLA ends the process
     at a flag that it does not know. GPUs and TPUs are not concerned.
@@ -61,9 +62,9 @@ def keep_memory():
     to keep what it has, glibc does so for the main thread alone; so that one has to run programs: JAX does not
     return from a step before it is computed. On GPUs and TPUs it does, as ever.
 
-    A step takes 0.8 to 0.93 of the time, and what a process once used stays with it (docs/performance.md). Programs
-    over several devices gain nothing, for other threads run them. Where the C library is another one (macOS, Windows,
-    musl), nothing is changed.
+    A step takes 0.8 to 0.93 of the time, and what a process once used stays with it (docs/measured/performance.md).
+    Programs over several devices gain nothing, for other threads run them. Where the C library is another one
+    (macOS, Windows, musl), nothing is changed.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version"):

@@ -7,7 +7,8 @@
 
 A `Config` is a `ConfigDict`, read and changed like any. Where a `Value` is assigned, its default becomes the value
 and its description is kept. `--help`, the checks of overrides, config files and config.json (`checked`), and
-docs/configs.md are all made of descriptions. A value without one may be whatever has the type of its default.
+docs/measured/configs.md are all made of descriptions. A value without one may be whatever has the type of its
+default.
 """
 
 import operator

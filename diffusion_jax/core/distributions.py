@@ -3,13 +3,15 @@
 A distribution is a NamedTuple of arrays, hence a pytree, with `sample(key)` and `log_prob(x)`.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Kernel, Tree
 
 
 class Gaussian(NamedTuple):
@@ -29,25 +31,25 @@ class Gaussian(NamedTuple):
         positive = jnp.asarray(self.var) > 0
         return jnp.where(positive, jnp.sqrt(jnp.where(positive, self.var, 1.0)), 0.0)
 
-    def sample(self, key):
+    def sample(self, key: jax.Array) -> jax.Array:
         """One draw, of the shape and dtype of `mean`."""
         noise = rng.flat(jax.random.normal, key, self.mean.shape, self.mean.dtype)
         return (self.mean + self.std * noise).astype(self.mean.dtype)
 
-    def log_prob(self, x):
+    def log_prob(self, x: jax.Array) -> jax.Array:
         """Log density of each entry, in nats; `var` must be positive."""
         return -0.5 * (jnp.log(2 * jnp.pi * self.var) + (x - self.mean) ** 2 / self.var)
 
-    def kl(self, other: "Gaussian"):
+    def kl(self, other: "Gaussian") -> jax.Array:
         """KL(self || other) of each entry, in nats; both variances must be positive."""
         ratio = jnp.asarray(self.var / other.var)
         return 0.5 * (ratio - 1 - jnp.log(ratio) + (self.mean - other.mean) ** 2 / other.var)
 
-    def spread(self, var, gain):
+    def spread(self, var: Any, gain: Any) -> jax.Array:
         """Variance of noise of variance `var` plus `gain` times this."""
         return var + gain**2 * self.var
 
-    def guided(self, other: "Gaussian", scale) -> "Gaussian":
+    def guided(self, other: "Gaussian", scale: Any) -> "Gaussian":
         """other.mean + scale (mean - other.mean), with this variance; `scale` as `along` takes it for the mean."""
         return self._replace(mean=_extrapolate(self.mean, other.mean, scale))
 
@@ -70,12 +72,12 @@ class Interpolated(NamedTuple):
     widest: jax.Array
     narrowest: jax.Array | float
 
-    def spread(self, var, gain):
+    def spread(self, var: Any, gain: Any) -> jax.Array:
         """Variance of noise of variance `var` plus `gain` times this."""
         small, large = jnp.log(jnp.maximum(var, self.narrowest)), jnp.log(var + gain**2 * self.widest)
         return jnp.exp(small + self.fraction * (large - small))
 
-    def guided(self, other: "Interpolated", scale) -> "Interpolated":
+    def guided(self, other: "Interpolated", scale: Any) -> "Interpolated":
         """As `Gaussian.guided`: the learned variance is this one's, not guided (Dhariwal & Nichol's code; DiT's)."""
         return self._replace(mean=_extrapolate(self.mean, other.mean, scale))
 
@@ -89,7 +91,7 @@ class Categorical(NamedTuple):
 
     logits: jax.Array
 
-    def sample(self, key):
+    def sample(self, key: jax.Array) -> jax.Array:
         """One draw, int32 [...].
 
         Gumbel noise of the "high" mode: the usual 24 random bits cut its tail off, which cools the law of tokens
@@ -98,18 +100,18 @@ class Categorical(NamedTuple):
         noise = rng.flat(jax.random.gumbel, key, self.logits.shape, self.logits.dtype, "high")
         return jnp.argmax(self.logits + noise, axis=-1).astype(jnp.int32)
 
-    def log_prob(self, x):
+    def log_prob(self, x: jax.Array) -> jax.Array:
         """Log probability of each token of `x` [...], in nats."""
         return jnp.take_along_axis(jax.nn.log_softmax(self.logits), x[..., None], axis=-1)[..., 0]
 
-    def kl(self, other: "Categorical"):
+    def kl(self, other: "Categorical") -> jax.Array:
         """KL(self || other) of each token [...], in nats."""
         log_p, log_q = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
         possible = jnp.isfinite(log_p)
         gap = log_p - jnp.where(possible, log_q, 0.0)
         return jnp.sum(jnp.where(possible, jnp.exp(log_p) * gap, 0.0), axis=-1)
 
-    def guided(self, other: "Categorical", scale) -> "Categorical":
+    def guided(self, other: "Categorical", scale: Any) -> "Categorical":
         """The law in proportion to p^scale q^(1 - scale), p this law and q the other; `scale` for tokens [...].
 
         Where p has none the result has none (scale 0 excepted, which is q). Where q alone has none, p stands for it
@@ -122,23 +124,23 @@ class Categorical(NamedTuple):
         return Categorical(jnp.where(scale == 0, log_q, mixed).astype(log_p.dtype))
 
 
-def certain(x, vocab: int) -> Categorical:
+def certain(x: jax.Array, vocab: int) -> Categorical:
     """The law that is sure of the tokens `x` [...]."""
     return Categorical(safe_log(jax.nn.one_hot(x, vocab)))
 
 
-def safe_log(p):
+def safe_log(p: jax.Array) -> jax.Array:
     """log p; -inf at p = 0, where its gradient is 0 and not NaN."""
     positive = p > 0
     return jnp.where(positive, jnp.log(jnp.where(positive, p, 1.0)), -jnp.inf)
 
 
-def draw(kernel, keys):
+def draw(kernel: Kernel, keys: jax.Array) -> Tree:
     """One sample an example: `keys` [B] against the leading axis of every array in `kernel`."""
     return jax.vmap(lambda k, key: k.sample(key))(kernel, keys)
 
 
-def along(scale, shape):
+def along(scale: Any, shape: Sequence[int]) -> jax.Array:
     """`scale` as it broadcasts to `shape` = [B, ...]: a number, [B], or an array of as many axes that broadcasts.
 
     Raises:
@@ -159,6 +161,6 @@ def _extrapolate(x, other, scale):
     return (x + (along(scale, x.shape) - 1) * (x - other)).astype(x.dtype)
 
 
-def mean_over_entries(x):
+def mean_over_entries(x: jax.Array) -> jax.Array:
     """[B, ...] -> [B]: the mean over all but the leading axis."""
     return x.reshape(x.shape[0], -1).mean(axis=1)

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from diffusion_jax.core import files
 
@@ -42,7 +43,7 @@ _always = contextlib.ExitStack()  # never left
 
 
 @contextlib.contextmanager
-def hearing(hear: Callable, signals: Iterable[int] = SIGNALS):
+def hearing(hear: Callable[[int], Any], signals: Iterable[int] = SIGNALS):
     """Inside the `with`, `hear(number)` is called for each of `signals`, in a thread. For the main thread alone.
 
     Whatever came inside has been heard when the `with` is left. One that the process was told to ignore, as by nohup,

@@ -16,7 +16,7 @@ OBJECT = MEBIBYTE  # bytes of a JSON file that is read whole; as Python objects 
 
 
 @contextmanager
-def reading(path) -> Iterator[BinaryIO]:
+def reading(path: str | Path) -> Iterator[BinaryIO]:
     """A regular file, open for reading: pipes and devices, which may have no end, are refused and never waited for.
 
     Raises:
@@ -31,7 +31,7 @@ def reading(path) -> Iterator[BinaryIO]:
         raise InputError(f"cannot read {path} ({error.strerror or error})") from error
 
 
-def read(path, most: int) -> bytes:
+def read(path: str | Path, most: int) -> bytes:
     """The whole of a regular file.
 
     Raises:
@@ -45,7 +45,7 @@ def read(path, most: int) -> bytes:
     return content
 
 
-def json_object(path, most: int = OBJECT) -> dict[str, Any]:
+def json_object(path: str | Path, most: int = OBJECT) -> dict[str, Any]:
     """The object in a JSON file of at most `most` bytes.
 
     Raises:
@@ -61,7 +61,7 @@ def json_object(path, most: int = OBJECT) -> dict[str, Any]:
     return found
 
 
-def once(pairs) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The dictionary of (name, value), or `ValueError` where a name comes twice: readers would differ on it."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -105,7 +105,7 @@ def remove_unfinished(folder: Path, pattern: str):
             path.unlink(missing_ok=True)
 
 
-def check_folder(path) -> None:
+def check_folder(path: str | Path) -> None:
     """Raise `InputError` unless a folder, which need not be there yet, can be written to; nothing is written."""
     path = Path(path)
     try:
@@ -117,7 +117,7 @@ def check_folder(path) -> None:
         raise InputError(f"cannot write {path} ({found} is {reason}); choose a path you may write to")
 
 
-def write(path, save: Callable):
+def write(path: str | Path, save: Callable[[BinaryIO], Any]) -> None:
     """Call `save(file)` on a temporary binary file beside `path`, and rename it: no one ever sees half a file.
 
     Raises:
@@ -144,6 +144,6 @@ def _at_once(path, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def write_json(path, content):
+def write_json(path: str | Path, content: Any) -> None:
     """`write` of what JSON can say, with two spaces a level."""
     write(Path(path), lambda file: file.write(json.dumps(content, indent=2).encode() + b"\n"))

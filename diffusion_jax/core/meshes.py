@@ -1,14 +1,18 @@
 """Functions of arrays that may lie on a mesh of explicit axes, as `jax.make_mesh` makes them by default."""
 
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from diffusion_jax.core.errors import InputError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def on_any_mesh(function: Callable) -> Callable:
+
+def on_any_mesh(function: Callable[P, R]) -> Callable[P, R]:
     """`function(*arrays)`, which knows nothing of shardings, where some of the arrays may have one in their type.
 
     With explicit axes JAX asks of every operation how its result is spread. Within, the compiler decides, as it does
@@ -30,4 +34,4 @@ def on_any_mesh(function: Callable) -> Callable:
         replicated = NamedSharding(meshes.pop(), PartitionSpec())
         return jax.sharding.auto_axes(function, out_sharding=replicated)(*arrays)
 
-    return spread
+    return cast(Callable[P, R], spread)

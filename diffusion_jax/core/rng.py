@@ -12,6 +12,8 @@ another, as good as the first.
 
 import math
 import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +24,12 @@ from diffusion_jax.core.errors import InputError
 KIND = "threefry2x32"
 
 
-def root(seed):
+def root(seed: int) -> jax.Array:
     """The root key of `seed`, an int from 0."""
     return jax.random.key(seed, impl=KIND)
 
 
-def typed(key):
+def typed(key: jax.Array) -> jax.Array:
     """`key` as a typed threefry key array: legacy `uint32` keys (`jax.random.PRNGKey`), [..., 2], are wrapped.
 
     Raises:
@@ -45,7 +47,7 @@ def typed(key):
 _REMEDY = f"make it with jax.random.key(seed, impl={KIND!r})"
 
 
-def flat(draw, key, shape, *args):
+def flat(draw: Callable[..., jax.Array], key: jax.Array, shape: Sequence[int], *args: Any) -> jax.Array:
     """`draw(key, shape, *args)`, drawn as a vector and reshaped.
 
     The numbers are the same (threefry counts entries in row-major order), but XLA's CPU compiler takes a
@@ -55,7 +57,7 @@ def flat(draw, key, shape, *args):
     return draw(key, (math.prod(shape),), *args).reshape(shape)
 
 
-def coins(key, size: int, heads: int):
+def coins(key: jax.Array, size: int, heads: int) -> jax.Array:
     """Independent tosses, bool [size]: each is True in `heads` of 65536 cases; `key` is a typed threefry key.
 
     Four from each of threefry's hashes: `jax.random.bernoulli` takes one from each, and dropout has millions.
@@ -66,26 +68,26 @@ def coins(key, size: int, heads: int):
     return jnp.concatenate([half < heads for word in words for half in (word & 0xFFFF, word >> 16)])[:size]
 
 
-def stream(root, name: str, step=0):
+def stream(root: jax.Array, name: str, step: Any = 0) -> jax.Array:
     """The key of the stream `name` at `step` (an int, traced or not)."""
     return jax.random.fold_in(jax.random.fold_in(typed(root), zlib.crc32(name.encode())), step)
 
 
-def per_example(key, indices):
+def per_example(key: jax.Array, indices: Any) -> jax.Array:
     """Keys [B], one for each of the global example `indices` [B]."""
     return jax.vmap(jax.random.fold_in, (None, 0))(typed(key), indices)
 
 
-def each(keys, data):
+def each(keys: jax.Array, data: Any) -> jax.Array:
     """Fold the same `data` (an int, traced or not) into each of `keys` [B]."""
     return jax.vmap(jax.random.fold_in, (0, None))(typed(keys), data)
 
 
-def split(keys, num: int):
+def split(keys: jax.Array, num: int) -> tuple[jax.Array, ...]:
     """Split each of `keys` [B] into `num`; a tuple of `num` arrays of keys [B]."""
     return tuple(jax.vmap(lambda key: jax.random.split(key, num))(typed(keys)).T)
 
 
-def normal_like(keys, x):
+def normal_like(keys: jax.Array, x: jax.Array) -> jax.Array:
     """Standard normal noise of the shape and dtype of `x` [B, ...], example i's from keys[i] alone."""
     return jax.vmap(lambda key: flat(jax.random.normal, key, x.shape[1:], x.dtype))(keys)

@@ -7,7 +7,7 @@ from types import ModuleType
 from diffusion_jax.core.errors import InputError
 
 
-def load(path, kind: str, *functions: str, remedy: str) -> ModuleType:
+def load(path: str | Path, kind: str, *functions: str, remedy: str) -> ModuleType:
     """Execute the file at `path`; a module that has all `functions`.
 
     Args:

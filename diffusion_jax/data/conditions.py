@@ -4,11 +4,12 @@ A `sample_condition` is `(num, given) -> ()` or `(cond,)`: `given` holds the use
 dictionary of NumPy arrays [num, ...]. Short arrays are repeated; missing ones have a default that shows everything.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import DefaultCondition, SampleCondition
 
 
 def nothing(num: int, given: Mapping[str, np.ndarray]) -> tuple:
@@ -22,7 +23,7 @@ def nothing(num: int, given: Mapping[str, np.ndarray]) -> tuple:
     return ()
 
 
-def labels(classes: int, null: int | None = None) -> Callable:
+def labels(classes: int, null: int | None = None) -> SampleCondition:
     """The `sample_condition` of a model that is told a label, 0 to classes - 1; by default each in turn.
 
     `null` may be given too: it is the label that tells nothing, of models that have one.
@@ -45,7 +46,7 @@ def labels(classes: int, null: int | None = None) -> Callable:
     return sample_condition
 
 
-def arrays(default: Callable, **shapes: tuple) -> Callable:
+def arrays(default: DefaultCondition, **shapes: tuple) -> SampleCondition:
     """The `sample_condition` of a model that is told float arrays, such as an encoded text or a hint.
 
     Args:
@@ -74,7 +75,7 @@ def arrays(default: Callable, **shapes: tuple) -> Callable:
     return sample_condition
 
 
-def joined(**parts: Callable) -> Callable:
+def joined(**parts: SampleCondition) -> SampleCondition:
     """One `sample_condition` of several: one for each name, and `rest` for all other names."""
 
     def sample_condition(num, given):

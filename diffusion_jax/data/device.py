@@ -1,11 +1,14 @@
 """Hand batches to the device before they are needed, without losing one's place."""
 
 import collections
+from collections.abc import Callable
+from typing import Any
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Tree
 
 
-def prefetch(iterator, put, size=2):
+def prefetch(iterator: Any, put: Callable[[Tree], Tree], size: int = 2):
     """Keeps `size` batches on the device, waiting behind the one that is being used.
 
     A checkpoint must hold the position of what was *used*; `iterator` itself has already run ahead. So every
@@ -22,7 +25,7 @@ def prefetch(iterator, put, size=2):
     Raises:
       InputError: of `iterator`, after all that came before it.
     """
-    waiting = collections.deque()
+    waiting: collections.deque[tuple[Tree, Any]] = collections.deque()
     try:
         for batch in iterator:
             waiting.append((put(batch), iterator.get_state()))

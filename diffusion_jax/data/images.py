@@ -1,8 +1,12 @@
 """Pixels to numbers and back, and pictures for people: grids, strips, PNG files and films."""
 
 import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from diffusion_jax.core import files
@@ -11,12 +15,12 @@ from diffusion_jax.core.errors import NotFiniteError
 _LEGIBLE = 64  # pixels: smaller images are enlarged about this far for a person to see
 
 
-def to_float(image):
+def to_float(image: Any):
     """uint8 [...] in 0..255 to float32 [...] in [-1, 1]. NumPy or JAX arrays; -1 and 1 are met exactly."""
     return image.astype(np.float32) / 127.5 - 1.0
 
 
-def to_uint8(image):
+def to_uint8(image: ArrayLike):
     """Float [...] in [-1, 1] to the nearest uint8 [...] in 0..255 (NumPy); values outside are clipped.
 
     The inverse of `to_float` on all 256 levels.
@@ -31,7 +35,7 @@ def to_uint8(image):
     return np.clip(np.round(levels), 0, 255).astype(np.uint8)
 
 
-def grid(images, columns=None, padding=2, scale=None):
+def grid(images: np.ndarray, columns: int | None = None, padding: int = 2, scale: int | None = None):
     """Lays images out row by row on white, as one image.
 
     Args:
@@ -57,7 +61,7 @@ def grid(images, columns=None, padding=2, scale=None):
     return canvas
 
 
-def strip(frames, columns=8, padding=2, scale=None):
+def strip(frames: np.ndarray, columns: int = 8, padding: int = 2, scale: int | None = None):
     """A trajectory in one picture: a row for each example, time running from left to right.
 
     Args:
@@ -73,7 +77,7 @@ def strip(frames, columns=8, padding=2, scale=None):
     return grid(by_example.reshape(-1, *frames.shape[2:]), columns=len(shown), padding=padding, scale=scale)
 
 
-def save_png(path, image):
+def save_png(path: str | Path, image: np.ndarray):
     """Writes uint8 [H, W, 1] (grey) or [H, W, 3] (RGB) as a PNG file, whole or not at all.
 
     Raises:
@@ -82,7 +86,7 @@ def save_png(path, image):
     files.write(path, lambda file: to_pil(image).save(file, format="PNG"))
 
 
-def save_film(path, pictures, seconds=3.0, hold=1.5):
+def save_film(path: str | Path, pictures: Iterable[np.ndarray], seconds: float = 3.0, hold: float = 1.5):
     """Writes an animated GIF of `pictures`, one after another; the last one stays.
 
     Args:
@@ -92,15 +96,15 @@ def save_film(path, pictures, seconds=3.0, hold=1.5):
     Raises:
       InputError: the file cannot be written there.
     """
-    pictures = [to_pil(picture) for picture in pictures]
+    frames = [to_pil(picture) for picture in pictures]
     # GIF counts in hundredths of a second, and viewers slow down what is shorter than two of them.
-    each = max(20, round(100 * seconds / len(pictures)) * 10)
-    durations = [each] * (len(pictures) - 1) + [each + round(1000 * hold)]
-    first, *rest = pictures
-    options = dict(format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
+    each = max(20, round(100 * seconds / len(frames)) * 10)
+    durations = [each] * (len(frames) - 1) + [each + round(1000 * hold)]
+    first, *rest = frames
+    options: dict[str, Any] = dict(format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
     files.write(path, lambda file: first.save(file, **options))
 
 
-def to_pil(image):
+def to_pil(image: np.ndarray) -> Image.Image:
     """uint8 [H, W, 1] or [H, W, 3] as a `PIL.Image.Image`."""
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
@@ -52,7 +53,7 @@ class _Header(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def arrays(path, *names: str) -> dict[str, np.ndarray]:
+def arrays(path: str | Path, *names: str) -> dict[str, np.ndarray]:
     """The arrays of an .npz file, by name: all, or those of `names` that are there.
 
     Raises:
@@ -68,18 +69,18 @@ def arrays(path, *names: str) -> dict[str, np.ndarray]:
         return {name: _whole(archive, info) for name, (archive, info) in members.items()}
 
 
-def is_archive(path) -> bool:
+def is_archive(path: str | Path) -> bool:
     """Whether a file is an .npz file rather than one array, or something else."""
     return _starts(path, b"PK")
 
 
-def names(path) -> set[str]:
+def names(path: str | Path) -> set[str]:
     """Of the arrays of an .npz file; errors as of `arrays`."""
     with _archive(path) as members:
         return set(members)
 
 
-def rows(path, *names: str) -> Rows:
+def rows(path: str | Path, *names: str) -> Rows:
     """The array of an .npy file, or the first of `names` that an .npz file has, still in the file.
 
     Raises:

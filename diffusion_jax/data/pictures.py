@@ -2,7 +2,10 @@
 
 import re
 import warnings
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -20,7 +23,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @contextmanager
-def opened(file, name):
+def opened(file: BinaryIO, name: Any):
     """The picture in a binary file with its pixels not read yet; of several pages or frames, the first.
 
     Raises:
@@ -47,13 +50,13 @@ def opened(file, name):
 
 
 @contextmanager
-def opened_file(path):
+def opened_file(path: str | Path):
     """`opened`, of a regular file."""
     with files.reading(path) as file, opened(file, path) as picture:
         yield picture
 
 
-def decode(opening, channels):
+def decode(opening: AbstractContextManager[Image.Image], channels: int):
     """Reads a picture, upright by its EXIF orientation, as a Pillow image in RGB (3 channels) or grey (1).
 
     Transparency is dropped. `opening` is `opened(...)` or `opened_file(...)`, whose errors are raised.
@@ -65,7 +68,7 @@ def decode(opening, channels):
         return picture if picture.mode == MODES[channels] else picture.convert(MODES[channels])
 
 
-def fit(picture, size, name):
+def fit(picture: Image.Image, size: tuple[int, int], name: Any):
     """Cuts the centre out to the aspect ratio of `size`, then shrinks it with antialiasing (Lanczos).
 
     The cut is on whole pixels: a picture that needs no shrinking keeps its pixels exactly.
@@ -87,14 +90,14 @@ def fit(picture, size, name):
     return picture.resize((width, height), Image.Resampling.LANCZOS, box=box)
 
 
-def check_size(found, size, name):
+def check_size(found: Sequence[int], size: Sequence[int], name: Any) -> None:
     """Refuses a picture of `found` = (height, width) that is smaller than `size`, either way."""
     if found[0] < size[0] or found[1] < size[1]:
-        found, size = "{} x {}".format(*found), "{} x {}".format(*size)
-        raise InputError(f"image {name} is {found}, smaller than {size}; remove it or lower the size")
+        has, least = "{} x {}".format(*found), "{} x {}".format(*size)
+        raise InputError(f"image {name} is {has}, smaller than {least}; remove it or lower the size")
 
 
-def pixels(picture):
+def pixels(picture: Image.Image):
     """A Pillow image in RGB or grey as uint8 [H, W, 3] or [H, W, 1]."""
     array = np.asarray(picture)
     return array.reshape(*array.shape[:2], -1)

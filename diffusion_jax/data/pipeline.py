@@ -5,12 +5,27 @@ only when it is computed, and hosts only who computes which part of it. So a pos
 `get_state()` is ``{"next_index": k}``, and a run may resume on another number of hosts.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import grain
+import numpy as np
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Examples
 
 
-def batches(source, *, batch_size, seed, transforms=(), host=0, hosts=1, threads=4, prefetch=8):
+def batches(
+    source: Examples,
+    *,
+    batch_size: int,
+    seed: int,
+    transforms: Sequence[Any] = (),
+    host: int = 0,
+    hosts: int = 1,
+    threads: int = 4,
+    prefetch: int = 8,
+):
     """An endless iterator over shuffled batches; every epoch has its own order.
 
     Batches run on across the end of an epoch: nothing is dropped, and a source may be smaller than a batch.
@@ -56,7 +71,7 @@ def position(count: int) -> dict:
     return {"next_index": count}
 
 
-def epoch(source, *, batch_size, threads=4, prefetch=8):
+def epoch(source: Examples, *, batch_size: int, threads: int = 4, prefetch: int = 8):
     """One pass over `source` in its own order, for evaluation.
 
     Returns:
@@ -68,7 +83,7 @@ def epoch(source, *, batch_size, threads=4, prefetch=8):
     return iter(examples.batch(batch_size).to_iter_dataset(_read_options(threads, prefetch)))
 
 
-def random_flip(features, rng):
+def random_flip(features: dict[str, Any], rng: np.random.Generator):
     """A transform: mirrors "image" [H, W, C] left to right with probability 1/2."""
     mirrored = rng.random() < 0.5
     image = features["image"]

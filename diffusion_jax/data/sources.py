@@ -8,12 +8,15 @@ import functools
 import io
 import os
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
+from diffusion_jax.core.protocols import Examples, Source
 from diffusion_jax.data import numpy_files, pictures
 
 
@@ -51,7 +54,7 @@ class Mapped:
         return self._read(self._records[index])
 
 
-def with_labels(source, classes: int) -> Mapped:
+def with_labels(source: Examples, classes: int) -> Mapped:
     """`source`, of whose examples each has a "label" of 0, ..., classes - 1: reading another is an `InputError`."""
 
     def read(index):
@@ -78,7 +81,7 @@ def _read_only(array):
 _DIGITS_TRAIN = 1200
 
 
-def digits(split="train"):
+def digits(split: str = "train"):
     """scikit-learn's handwritten digits (1797 of 8 x 8): a real data set that needs no download.
 
     Args:
@@ -103,7 +106,7 @@ def digits(split="train"):
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-def folder(path, size, channels=3):
+def folder(path: str | Path, size: int | tuple[int, int], channels: int = 3):
     """The images in a folder and the folders below it, in order of their relative paths.
 
     Each is turned by its EXIF orientation, cut about its centre to the shape of `size`, and shrunk with
@@ -137,7 +140,7 @@ def folder(path, size, channels=3):
     return Mapped(files, read)
 
 
-def image_files(path):
+def image_files(path: str | Path):
     """The image files in a folder and the folders below it, linked ones too, in order of their relative paths.
 
     A file counts if its name ends as in `SUFFIXES`. What is hidden does not: names of files and of folders below
@@ -194,7 +197,13 @@ def _say(message):
     line(message)
 
 
-def tfds_images(name, split, data_dir=None, size=None, transform=lambda picture: picture):
+def tfds_images(
+    name: str,
+    split: str,
+    data_dir: str | Path | None = None,
+    size: int | tuple[int, int] | None = None,
+    transform: Callable[[Any], Any] = lambda picture: picture,
+):
     """The images (and labels) of a TensorFlow Datasets set, read without TensorFlow.
 
     For example "mnist", "cifar10", "celeb_a_hq/256", "lsun/bedroom", "lsun/church_outdoor", "lsun/cat". A
@@ -259,13 +268,13 @@ def tfds_images(name, split, data_dir=None, size=None, transform=lambda picture:
     return Mapped(records, read)
 
 
-def lsun(category, data_dir=None, size=256):
+def lsun(category: str, data_dir: str | Path | None = None, size: int = 256) -> Source:
     """`split -> source` of LSUN's "bedroom", "cat" or "church_outdoor", whose test split TFDS calls validation."""
     splits = {"train": "train", "test": "validation"}
     return lambda split: tfds_images(f"lsun/{category}", splits[split], data_dir, size)
 
 
-def latents(path):
+def latents(path: str | Path):
     """What an autoencoder made of images, as two NumPy files in a folder, read from disk as they are needed.
 
     Args:
@@ -291,7 +300,7 @@ def latents(path):
     return Mapped(range(len(labels)), lambda i: {"latent": values[i].astype(np.float32), "label": labels[i][()]})
 
 
-def _height_width(size):
+def _height_width(size: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) of a size given as an int, for a square, or as a pair."""
     height, width = np.broadcast_to(size, 2).tolist()
     if min(height, width) < 1:

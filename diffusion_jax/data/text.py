@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError
@@ -35,7 +36,7 @@ class Alphabet(NamedTuple):
             raise InputError(f"character {symbol!r} is not in the alphabet; replace it, or take another alphabet")
         return tokens.astype(np.int32)
 
-    def decode(self, tokens) -> str:
+    def decode(self, tokens: ArrayLike) -> str:
         """The text of `tokens`, integers [L]. `InputError` names a token, a mask for instance, which has none."""
         tokens = np.asarray(tokens)
         strange = tokens[(tokens < 0) | (tokens >= self.size)]
@@ -77,7 +78,7 @@ class Windows:
         return {"tokens": self._tokens[start : start + self._length]}
 
 
-def characters(path=None, length=64, split="train"):
+def characters(path: str | Path | None = None, length: int = 64, split: str = "train"):
     """Pieces of a text, a token a character; numbered by `alphabet(path)`.
 
     The last tenth of the text is "test". A piece of "train" begins at every character, so that a model sees
@@ -113,7 +114,7 @@ def characters(path=None, length=64, split="train"):
     return Windows({"train": tokens[:end], "test": tokens[end:]}[split], length, splits[split])
 
 
-def alphabet(path=None) -> Alphabet:
+def alphabet(path: str | Path | None = None) -> Alphabet:
     """The alphabet of `characters(path)`: `ASCII` for the default text, which is not read for it.
 
     For a file: the characters that occur in it, train and test, by code point. To sample where the file is not,

@@ -4,15 +4,17 @@ As in `sources`, but what an example holds is not a uint8 image.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Examples
 from diffusion_jax.data.sources import Mapped
 
 _SCALE = 7.0  # of scikit-learn's units in one of ours: unit variance, all but a few per cent
 _NOISE = 0.35  # in scikit-learn's
 
 
-def swiss_roll(num=10_000, seed=0):
+def swiss_roll(num: int = 10_000, seed: int = 0):
     """Points about a spiral of one and a half turns, seen from the side of scikit-learn's `make_swiss_roll`.
 
     The curve is angle * (cos(angle), sin(angle)) / 7 with angle uniform in 1.5 pi to 4.5 pi, shifted to mean 0;
@@ -41,7 +43,7 @@ def swiss_roll(num=10_000, seed=0):
     return Mapped(plane, lambda point: {"point": point})
 
 
-def levels(source, num=17):
+def levels(source: Examples, num: int = 17):
     """Images as tokens: each channel of each pixel rounded to one of `num` even levels of grey.
 
     The handwritten digits have 17 levels and lose nothing.
@@ -66,6 +68,6 @@ def levels(source, num=17):
     return Mapped(source, read)
 
 
-def to_uint8(tokens, num=17):
+def to_uint8(tokens: ArrayLike, num: int = 17):
     """Levels in 0..num - 1 as uint8 in 0..255: the way back from `levels`, [...] to [...]. A mask turns white."""
     return np.clip(np.round(np.asarray(tokens) * (255 / (num - 1))), 0, 255).astype(np.uint8)

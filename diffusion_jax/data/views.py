@@ -5,7 +5,6 @@ have the time along one more before it. Pictures are uint8 [H, W, C] with C = 1 
 of as many samples are of one size, for `images.save_film`.
 """
 
-from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from diffusion_jax.core.protocols import Files, Images, Picture
 from diffusion_jax.data import images, toys
 from diffusion_jax.data.text import Alphabet
 
@@ -36,12 +36,12 @@ class View(NamedTuple):
       images: samples -> uint8 [N, H, W, C], for metrics of images; None where samples are none.
     """
 
-    files: Callable
-    picture: Callable
-    strip: Callable
+    files: Files
+    picture: Picture
+    strip: Picture
     shown: int = 100
     filmed: int = 16
-    images: Callable | None = None
+    images: Images | None = None
 
 
 def pictures(darkest: float = -1.0) -> View:

@@ -1,14 +1,17 @@
 """Editing images: from an image instead of from noise, and between two images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import along
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Run, Transform
+from diffusion_jax.core.protocols import Apply, Denoiser, EditFn, Guide, Run, Transform, Tree
 from diffusion_jax.diffusion import guidance
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
@@ -22,12 +25,12 @@ def image_to_image(
     parameterization: Parameterization,
     process: Process,
     sampler: Sampler,
-    times,
+    times: ArrayLike,
     start: float,
     transforms: Sequence[Transform] = (),
     guide: Guide = guidance.conditioned,
     run: Run = solve,
-) -> Callable:
+) -> EditFn:
     """SDEdit (Meng et al. 2022, algorithm 1): `edit_fn(params, rng, x0, *cond)`, as one pure function.
 
     x0 [B, ...] is corrupted to the time `start` and sampled from there. The higher `start`, the less is left of x0.
@@ -56,7 +59,7 @@ def image_to_image(
     return edit_fn
 
 
-def from_image(process: Process, x0, start: float, run: Run = solve) -> Callable:
+def from_image(process: Process, x0: Tree, start: float, run: Run = solve) -> Run:
     """A `run` for `samplers.make_sample_fn` that begins at x0, corrupted, and not at the prior's draw.
 
     It walks the part of the grid at or below `start`, and corrupts x0 to the highest time there. The noise is drawn
@@ -82,7 +85,7 @@ def from_image(process: Process, x0, start: float, run: Run = solve) -> Callable
     return walk
 
 
-def below(times, start: float):
+def below(times: ArrayLike, start: float) -> np.ndarray:
     """The part of the grid at or below `start`, float64 [n + 1]; `InputError` if that is no step."""
     _check_start(start)
     times = check_grid(times)
@@ -92,7 +95,7 @@ def below(times, start: float):
     return rest
 
 
-def slerp(first, second, share):
+def slerp(first: jax.Array, second: jax.Array, share: Any) -> jax.Array:
     """Spherical interpolation of two noises (DDIM, Song et al. 2021, equation 67): first at share 0, second at 1.
 
     Independent normal noises stay of unit variance on the way, which linear interpolation shrinks to a half. Where
@@ -120,7 +123,15 @@ def slerp(first, second, share):
     return weight(1 - share) * first + weight(share) * second
 
 
-def interpolate(schedule: Schedule, times, denoise: Denoiser, first, second, share, iterations: int = 1):
+def interpolate(
+    schedule: Schedule,
+    times: ArrayLike,
+    denoise: Denoiser,
+    first: jax.Array,
+    second: jax.Array,
+    share: Any,
+    iterations: int = 1,
+) -> jax.Array:
     """Images [B, ...] between two: DDIM's inversion of both (`samplers.invert`), `slerp`, and DDIM down again.
 
     Deterministic. At share 0 it reconstructs `first`, as well as the inversion with its `iterations` does.

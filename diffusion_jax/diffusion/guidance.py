@@ -14,7 +14,7 @@ A *scale* g is a number; an array [B], one an example; an array with as many axe
 (`channels`); or a function of t that returns any of these (`within`). `InputError` for other shapes.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,25 +22,39 @@ import jax.numpy as jnp
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import along
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import ConditionalDenoiser, Denoiser
+from diffusion_jax.core.protocols import (
+    ConditionalDenoiser,
+    Converted,
+    Denoiser,
+    Estimate,
+    Gradient,
+    Guide,
+    LogProb,
+    Null,
+    OfTime,
+    Rescale,
+    Time,
+    Transform,
+    Tree,
+)
 from diffusion_jax.diffusion.gaussian import eps_from_x0, v_from_x0, x0_from_eps, x0_from_v
 from diffusion_jax.diffusion.schedules import Schedule
 
 # ---- Guides.
 
 
-def conditioned(denoise: ConditionalDenoiser, *cond) -> Denoiser:
+def conditioned(denoise: ConditionalDenoiser, *cond: Any) -> Denoiser:
     """The plain guide: the network is told the condition, if there is one, and its word is taken."""
     return lambda x_t, t: denoise(x_t, t, *cond)
 
 
-def as_it_is(guided, conditional, x_t, t):
+def as_it_is(guided: Estimate, conditional: Estimate, x_t: Tree, t: Time) -> Estimate:
     """No rescaling."""
     del conditional, x_t, t
     return guided
 
 
-def classifier_free(null: Callable, scale, rescale: Callable = as_it_is) -> Callable:
+def classifier_free(null: Null, scale: Any, rescale: Rescale = as_it_is) -> Guide:
     """Classifier-free guidance (Ho & Salimans 2022, equation 6), as a guide.
 
     Both estimates come from one call of the network on the batch twice over. Their means are extrapolated (tokens:
@@ -70,7 +84,7 @@ def classifier_free(null: Callable, scale, rescale: Callable = as_it_is) -> Call
     return guide
 
 
-def replacing(**nulls) -> Callable:
+def replacing(**nulls: Any) -> Null:
     """`cond -> cond` with these entries in place of its own: `replacing(label=classes)` withholds the label.
 
     Each is a number or an array that broadcasts to the entry: [L, D] for encoded texts [B, L, D]. Others are kept.
@@ -78,7 +92,7 @@ def replacing(**nulls) -> Callable:
     return lambda cond: cond | nulls
 
 
-def autoguidance(weaker: Callable, scale, rescale: Callable = as_it_is) -> Callable:
+def autoguidance(weaker: ConditionalDenoiser, scale: Any, rescale: Rescale = as_it_is) -> Guide:
     """Away from a worse model that is told the same, D_weak + g (D - D_weak) (Karras et al. 2024), as a guide.
 
     Args:
@@ -100,7 +114,7 @@ def autoguidance(weaker: Callable, scale, rescale: Callable = as_it_is) -> Calla
 # ---- Scales.
 
 
-def within(scale, low: float, high: float) -> Callable:
+def within(scale: Any, low: float, high: float) -> OfTime:
     """The scale at low < t <= high, and 1, no guidance, elsewhere (Kynkäänniemi et al. 2024).
 
     The paper's interval is one of noise levels: for continuous schedules
@@ -120,7 +134,7 @@ def within(scale, low: float, high: float) -> Callable:
     return limited
 
 
-def channels(scale, count: int, total: int) -> Callable:
+def channels(scale: Any, count: int, total: int) -> OfTime:
     """The scale for the first `count` of `total` channels of images [B, H, W, C], 1 for the others.
 
     DiT's published samples guide 3 of the 4 latent channels (Peebles & Xie 2023, appendix A). scale: a number, [B],
@@ -139,7 +153,7 @@ def channels(scale, count: int, total: int) -> Callable:
 # ---- Rescaling: a large scale makes predictions too large, and pictures overexposed.
 
 
-def rescaled(phi: float, to: Callable, back: Callable) -> Callable:
+def rescaled(phi: float, to: Converted, back: Converted) -> Rescale:
     """Give the guided prediction the size of the conditional one (Lin et al. 2024, equations 15 and 16).
 
         prediction <- phi (std_c / std) prediction + (1 - phi) prediction,
@@ -165,12 +179,12 @@ def rescaled(phi: float, to: Callable, back: Callable) -> Callable:
     return rescale
 
 
-def rescaled_x0(phi: float) -> Callable:
+def rescaled_x0(phi: float) -> Rescale:
     """`rescaled` for networks that predict x0."""
     return rescaled(phi, lambda x0, x_t, t: x0, lambda x0, x_t, t: x0)
 
 
-def rescaled_eps(schedule: Schedule, phi: float) -> Callable:
+def rescaled_eps(schedule: Schedule, phi: float) -> Rescale:
     """`rescaled` for networks that predict eps; alpha(t) > 0 and t > 0."""
     return rescaled(
         phi,
@@ -179,7 +193,7 @@ def rescaled_eps(schedule: Schedule, phi: float) -> Callable:
     )
 
 
-def rescaled_v(schedule: Schedule, phi: float) -> Callable:
+def rescaled_v(schedule: Schedule, phi: float) -> Rescale:
     """`rescaled` for networks that predict v; t > 0."""
     return rescaled(
         phi,
@@ -191,7 +205,7 @@ def rescaled_v(schedule: Schedule, phi: float) -> Callable:
 # ---- A classifier's guidance.
 
 
-def gradient(log_prob: Callable) -> Callable:
+def gradient(log_prob: LogProb) -> Gradient:
     """`(x_t [B, ...], t) -> [B, ...]`, each example's gradient of `log_prob(x_t, t)` [B], log p(y | x_t).
 
     Examples must not mix in `log_prob`. Raises `InputError` if it returns another shape.
@@ -209,7 +223,7 @@ def gradient(log_prob: Callable) -> Callable:
     return slope
 
 
-def classifier(schedule: Schedule, log_prob: Callable, scale=1.0) -> Callable:
+def classifier(schedule: Schedule, log_prob: LogProb, scale: Any = 1.0) -> Transform:
     """Guidance by a classifier of noisy data, for every sampler (Dhariwal & Nichol 2021, algorithm 2), a transform.
 
     The paper's eps - g sigma grad log p(y | x_t) is, in x0,
@@ -247,7 +261,7 @@ def classifier(schedule: Schedule, log_prob: Callable, scale=1.0) -> Callable:
 # ---- Bounds of x0, and parts.
 
 
-def clip(low: float = -1.0, high: float = 1.0) -> Callable:
+def clip(low: float = -1.0, high: float = 1.0) -> Transform:
     """Keep the estimate of x0 inside the data's range at every step, as DDPM's sampler does.
 
     Bridges see x0 only: the noise that DDIM carries on is then what the clipped x0 implies, which diffusers calls
@@ -264,7 +278,7 @@ def clip(low: float = -1.0, high: float = 1.0) -> Callable:
     return transform
 
 
-def dynamic_threshold(percentile: float = 0.995, largest: float = float("inf")) -> Callable:
+def dynamic_threshold(percentile: float = 0.995, largest: float = float("inf")) -> Transform:
     """Imagen's dynamic thresholding (Saharia et al. 2022, section 2.3), for data in [-1, 1] under large scales.
 
     s is the `percentile` of an example's |x0|, at least 1 and at most `largest`; x0 is clipped to [-s, s] and divided
@@ -291,7 +305,7 @@ def dynamic_threshold(percentile: float = 0.995, largest: float = float("inf")) 
     return transform
 
 
-def part(name: str, transform: Callable) -> Callable:
+def part(name: str, transform: Transform) -> Transform:
     """`transform` for one part of a dictionary (`processes.product`); it sees the estimate of that part alone."""
 
     def both(denoise):

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import at_least_single, like
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Denoiser
+from diffusion_jax.core.protocols import Denoiser, Run, Tree
 from diffusion_jax.diffusion import processes
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.samplers import Sampler
@@ -23,7 +23,7 @@ from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.timesteps import check_grid
 
 
-def replacement(process: Process, known, mask) -> Callable:
+def replacement(process: Process, known: Tree, mask: Tree) -> Run:
     """The replacement method (Song et al. 2021, appendix I.2): at every time the known part is q(x_t | known) anew.
 
     A step makes the unknown part fit the known one of its own time only, so the two agree less than they should, and
@@ -47,7 +47,7 @@ def replacement(process: Process, known, mask) -> Callable:
     )
 
 
-def repaint(schedule: Schedule, known, mask, jump: int = 10, resamplings: int = 10) -> Callable:
+def repaint(schedule: Schedule, known: Tree, mask: Tree, jump: int = 10, resamplings: int = 10) -> Run:
     """RePaint (Lugmayr et al. 2022, algorithm 1): now and then go back up, and let the two parts agree.
 
     Every `jump` steps of the grid, counted from its last but one time, the walk goes `jump` steps back up, by
@@ -76,7 +76,7 @@ def repaint(schedule: Schedule, known, mask, jump: int = 10, resamplings: int = 
     return _run(process, known, mask, walk=lambda steps: route(steps, jump, resamplings), undo=undo)
 
 
-def route(steps: int, jump: int, resamplings: int):
+def route(steps: int, jump: int, resamplings: int) -> tuple[np.ndarray, np.ndarray]:
     """RePaint's walk over the points N, ..., 0 of a grid of N steps (Lugmayr et al. 2022, section 4.2).
 
     Every step leads one point down. (stood, start), int [M] each: where the walk stood before a step, and the point
@@ -100,7 +100,13 @@ def _renoised(keep, fresh, keys, x):
     return keep * x + fresh * rng.normal_like(keys, x)
 
 
-def _run(process: Process, known, mask, walk: Callable, undo: Callable) -> Callable:
+def _run(
+    process: Process,
+    known: Tree,
+    mask: Tree,
+    walk: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    undo: Callable[[np.ndarray, np.ndarray], Callable[[jax.Array, Tree], Tree]],
+) -> Run:
     """`walk(steps)` as `route`; `undo(s [M], t [M])`: a pytree and function `(keys, x_s) -> x_t`, as bridges are."""
     known = jax.tree.map(jnp.asarray, known)
     mask = jax.tree.map(lambda m, k: _mask_for(m, k.shape), mask, known)

@@ -6,7 +6,7 @@ the network's condition: nothing, or a dictionary of arrays [B, ...]. `info` is 
 which the mean over the global batch is taken.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import Categorical, mean_over_entries
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Criterion, Loss, OfTime
+from diffusion_jax.core.protocols import Apply, Criterion, Integrand, Loss, Null, OfTime
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
@@ -39,14 +39,12 @@ class Context(NamedTuple):
     held: Mapping[str, Any] = {}
 
 
-def integrand(loss: Loss) -> Callable:
+def integrand(loss: Loss) -> Integrand:
     """`(keys [B], params, x0 [B, ...], t [B], *cond) -> [B]`: a loss that looks at nothing but the times, of them."""
     return lambda keys, params, x0, t, *cond: loss(keys, params, x0, Context(t), *cond)[0]
 
 
-def of_criterion(
-    criterion: Criterion, apply: Apply, parameterization: Parameterization, process: Process
-) -> Callable:
+def of_criterion(criterion: Criterion, apply: Apply, parameterization: Parameterization, process: Process) -> Loss:
     """The loss of a criterion.
 
     Args:
@@ -68,7 +66,7 @@ def of_criterion(
 
 def self_conditioned(
     criterion: Criterion, apply: Apply, parameterization: Parameterization, process: Process, share: float = 0.5
-) -> Callable:
+) -> Loss:
     """The loss of a criterion for `processes.self_conditioned` (Chen, Zhang & Hinton 2023, algorithm 1).
 
     A `share` of the examples is shown what the network makes of them unconditioned, as a constant; the others are
@@ -89,7 +87,7 @@ def self_conditioned(
     return loss
 
 
-def squared_error(parameterization: Parameterization) -> Callable:
+def squared_error(parameterization: Parameterization) -> Criterion:
     """The criterion by mean squared error of what the network was asked for."""
 
     def criterion(output, x0, noise, x_t, t):
@@ -98,7 +96,7 @@ def squared_error(parameterization: Parameterization) -> Callable:
     return criterion
 
 
-def joint(**criteria: Callable) -> Callable:
+def joint(**criteria: Criterion) -> Criterion:
     """The criterion of a dictionary, for `processes.product`: the sum over its parts."""
 
     def criterion(output, x0, noise, x_t, t):
@@ -107,12 +105,12 @@ def joint(**criteria: Callable) -> Callable:
     return criterion
 
 
-def simple(apply: Apply, parameterization: Parameterization, process: Process) -> Callable:
+def simple(apply: Apply, parameterization: Parameterization, process: Process) -> Loss:
     """L_simple, the mean squared error of the network's output (DDPM equation 14); arguments as of `of_criterion`."""
     return of_criterion(squared_error(parameterization), apply, parameterization, process)
 
 
-def weighted(loss: Loss, weight: OfTime) -> Callable:
+def weighted(loss: Loss, weight: OfTime) -> Loss:
     """`loss` times `weight(t)`, example by example."""
 
     def times_weight(keys, params, x0, context, *cond):
@@ -122,12 +120,12 @@ def weighted(loss: Loss, weight: OfTime) -> Callable:
     return times_weight
 
 
-def weighted_criterion(criterion: Criterion, weight: OfTime) -> Callable:
+def weighted_criterion(criterion: Criterion, weight: OfTime) -> Criterion:
     """`criterion` times `weight(t)`, example by example; for the parts of `joint`."""
     return lambda output, x0, noise, x_t, t: weight(t) * criterion(output, x0, noise, x_t, t)
 
 
-def withholding(loss: Loss, null: Callable, rate: float = 0.1) -> Callable:
+def withholding(loss: Loss, null: Null, rate: float = 0.1) -> Loss:
     """`loss` where a share `rate` of the examples, drawn at random, is not told its condition.
 
     So that one network learns both halves of classifier-free guidance (Ho & Salimans 2022, algorithm 1).
@@ -154,7 +152,7 @@ def withholding(loss: Loss, null: Callable, rate: float = 0.1) -> Callable:
     return withheld
 
 
-def classifying(apply: Apply, process: Process) -> Callable:
+def classifying(apply: Apply, process: Process) -> Loss:
     """The loss of a classifier of noisy data: the cross-entropy in nats of `cond["label"]`, int [B].
 
     Args:
@@ -171,17 +169,17 @@ def classifying(apply: Apply, process: Process) -> Callable:
     return loss
 
 
-def snr(schedule: Schedule) -> Callable:
+def snr(schedule: Schedule) -> OfTime:
     """The weight alpha^2 / sigma^2, which turns an error in x0 into one in eps; t > 0."""
     return lambda t: (schedule.alpha(t) / schedule.sigma(t)) ** 2
 
 
-def truncated_snr(schedule: Schedule) -> Callable:
+def truncated_snr(schedule: Schedule) -> OfTime:
     """The weight max(SNR, 1) for a squared error in x0: the larger of those in x0 and eps (Salimans & Ho 2022)."""
     return lambda t: jnp.maximum(snr(schedule)(t), 1.0)
 
 
-def of_v(schedule: Schedule) -> Callable:
+def of_v(schedule: Schedule) -> OfTime:
     """The weight (alpha^2 + sigma^2)^2 / sigma^2, which turns an error in x0 into one in v; SNR + 1 for VP; t > 0."""
 
     def weight(t):
@@ -191,7 +189,7 @@ def of_v(schedule: Schedule) -> Callable:
     return weight
 
 
-def min_snr(schedule: Schedule, gamma: float = 5.0) -> Callable:
+def min_snr(schedule: Schedule, gamma: float = 5.0) -> OfTime:
     """min(SNR, gamma) / SNR: the weight of Min-SNR for a squared error in eps (Hang et al. 2023, section 3.4).
 
     An error in x0 takes min(SNR, gamma), which is this times `snr`; one in v takes this times

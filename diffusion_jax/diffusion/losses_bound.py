@@ -3,20 +3,19 @@
 Criteria, as in `losses`. They learn variances, which L_simple does not see.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import Gaussian, mean_over_entries
+from diffusion_jax.core.protocols import Criterion
 from diffusion_jax.diffusion.likelihood import bits, decoder_term
 from diffusion_jax.diffusion.losses import squared_error
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
 
 
-def bound(parameterization: Parameterization, process: Process, num: int) -> Callable:
+def bound(parameterization: Parameterization, process: Process, num: int) -> Criterion:
     """The criterion by L_vlb, in bits an entry: `num` times the term of one step (DDPM equation 5).
 
     The term is KL(q(x_s | x_t, x0) || p(x_s | x_t)) from t = i / num to s = (i - 1) / num, and the decoder's
@@ -47,7 +46,7 @@ def hybrid(
     process: Process,
     num: int,
     weight: float = 1e-3,
-) -> Callable:
+) -> Criterion:
     """The criterion by L_simple + weight L_vlb, where L_vlb teaches the variance only (equation 16).
 
     Args:

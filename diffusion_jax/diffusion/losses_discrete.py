@@ -4,14 +4,13 @@ The bounds are of -log p(x0): D3PM's in a number of steps, MDLM's and SEDD's in 
 As in `losses`, each is a criterion of the output, which `losses.joint` may add to others.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import Categorical, certain, mean_over_entries, safe_log
-from diffusion_jax.core.protocols import Apply, OfTime
+from diffusion_jax.core.protocols import Apply, Criterion, Loss, OfTime, Time
 from diffusion_jax.diffusion import losses, parameterizations
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes.core import Process
@@ -27,14 +26,14 @@ def log_ratios(time: OfTime) -> Parameterization:
     return parameterizations.logits(time)._replace(read=lambda output, x_t, t: output)
 
 
-def from_log_ratios(alpha: OfTime, pi, time: OfTime) -> Parameterization:
+def from_log_ratios(alpha: OfTime, pi: ArrayLike, time: OfTime) -> Parameterization:
     """`log_ratios` as an estimate of x0, for samplers and the other losses. For `categorical(alpha, pi)`; t < 1."""
     return parameterizations.logits(time)._replace(
         read=lambda output, x_t, t: estimate_from_ratios(alpha, pi, output, x_t, t)
     )
 
 
-def to_log_ratios(alpha: OfTime, pi, parameterization: Parameterization) -> Parameterization:
+def to_log_ratios(alpha: OfTime, pi: ArrayLike, parameterization: Parameterization) -> Parameterization:
     """The log ratios of an estimate of x0: a network of `logits` or `substitution` under `sedd`."""
 
     def read(output, x_t, t):
@@ -46,7 +45,7 @@ def to_log_ratios(alpha: OfTime, pi, parameterization: Parameterization) -> Para
 # ---- Ratios of SEDD, and estimates: one is a linear function of the other, given x_t.
 
 
-def ratios_from_estimate(alpha: OfTime, pi, estimate: Categorical, x_t, t):
+def ratios_from_estimate(alpha: OfTime, pi: ArrayLike, estimate: Categorical, x_t: jax.Array, t: Time) -> jax.Array:
     """log p_t(y) / p_t(x_t) of each token's neighbours y, [B, ..., K]; 0 at y = x_t. t in (0, 1).
 
     The ratio is sum_k p_k q_t(y | k) / q_t(x_t | k) = alpha w_y + (1 - alpha) pi_y sum_k w_k, where
@@ -61,7 +60,7 @@ def ratios_from_estimate(alpha: OfTime, pi, estimate: Categorical, x_t, t):
     return safe_log(keep * jnp.exp(log_w - total) + (1 - keep) * jnp.asarray(pi, log_w.dtype)) + total
 
 
-def estimate_from_ratios(alpha: OfTime, pi, log_ratio, x_t, t) -> Categorical:
+def estimate_from_ratios(alpha: OfTime, pi: ArrayLike, log_ratio: jax.Array, x_t: jax.Array, t: Time) -> Categorical:
     """The inverse of `ratios_from_estimate`; t in (0, 1). Ratios of no estimate at all are cut off at p = 0."""
     hot = jax.nn.one_hot(x_t, log_ratio.shape[-1])
     ratio = jnp.where(hot > 0, 1.0, jnp.exp(log_ratio))
@@ -70,7 +69,7 @@ def estimate_from_ratios(alpha: OfTime, pi, log_ratio, x_t, t) -> Categorical:
     return Categorical(safe_log(_likelihood(alpha, pi, x_t, t) * w))
 
 
-def _likelihood(alpha: OfTime, pi, x_t, t):
+def _likelihood(alpha: OfTime, pi: ArrayLike, x_t, t):
     """q_t(x_t | x0) for each x0, [B, ..., K]."""
     pi = jnp.asarray(pi)
     hot = jax.nn.one_hot(x_t, len(pi))
@@ -81,7 +80,7 @@ def _likelihood(alpha: OfTime, pi, x_t, t):
 # ---- The criteria, `(output, x0, noise, x_t, t) -> [B]`, and their losses; arguments as of `losses.of_criterion`.
 
 
-def surprise(parameterization: Parameterization) -> Callable:
+def surprise(parameterization: Parameterization) -> Criterion:
     """The criterion by -log p(x0 | x_t), whatever the estimate's law: `parameterizations.logits`,
     `parameterizations.substitution`, `from_log_ratios`."""
 
@@ -91,12 +90,12 @@ def surprise(parameterization: Parameterization) -> Callable:
     return criterion
 
 
-def cross_entropy(apply: Apply, parameterization: Parameterization, process: Process) -> Callable:
+def cross_entropy(apply: Apply, parameterization: Parameterization, process: Process) -> Loss:
     """-log p(x0 | x_t): the auxiliary loss of D3PM's equation 5."""
     return losses.of_criterion(surprise(parameterization), apply, parameterization, process)
 
 
-def mdlm(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime) -> Callable:
+def mdlm(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime) -> Loss:
     """The continuous-time bound of masked diffusion (Sahoo et al. 2024, equation 10).
 
     -alpha'(t) / (1 - alpha(t)) times the cross-entropy of the masked tokens. `parameterization` must keep revealed
@@ -106,12 +105,12 @@ def mdlm(apply: Apply, parameterization: Parameterization, process: Process, alp
     return losses.weighted(cross_entropy(apply, parameterization, process), masking_rate(alpha))
 
 
-def masking_rate(alpha: OfTime) -> Callable:
+def masking_rate(alpha: OfTime) -> OfTime:
     """The weight -alpha'(t) / (1 - alpha(t)) of masked diffusion's bound; t > 0."""
     return lambda t: -_slope(alpha, t) / (1 - alpha(t))
 
 
-def d3pm(apply: Apply, parameterization: Parameterization, process: Process, num: int) -> Callable:
+def d3pm(apply: Apply, parameterization: Parameterization, process: Process, num: int) -> Loss:
     """The variational bound of a chain of `num` steps (Austin et al. 2021, equation 1).
 
     num times KL(q(x_s | x_t, x0) || p(x_s | x_t)), t = i / num and s = (i - 1) / num. At s = 0 it is
@@ -129,7 +128,7 @@ def d3pm(apply: Apply, parameterization: Parameterization, process: Process, num
     return losses.of_criterion(criterion, apply, parameterization, process)
 
 
-def sedd(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime, pi) -> Callable:
+def sedd(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime, pi: ArrayLike) -> Loss:
     """The diffusion-weighted denoising score entropy (Lou et al. 2024), of `categorical(alpha, pi)`.
 
     rate pi_x sum_{y != x} s_y - r_y log s_y + r_y (log r_y - 1) at x = x_t, with s the network's ratios and r those
@@ -148,7 +147,7 @@ def sedd(apply: Apply, parameterization: Parameterization, process: Process, alp
     return losses.of_criterion(criterion, apply, parameterization, process)
 
 
-def score_entropy(log_s, log_r):
+def score_entropy(log_s: jax.Array, log_r: jax.Array) -> jax.Array:
     """s - r log s + r (log r - 1) of each entry, >= 0, and 0 where s = r (Lou et al. 2024)."""
     there = jnp.isfinite(log_r)
     gap = jnp.where(there, log_r, 0.0) - jnp.where(there, log_s, 0.0)

@@ -14,13 +14,13 @@ import numpy as np
 from diffusion_jax.core.arrays import at_least_single, expand
 from diffusion_jax.core.distributions import Categorical, Gaussian, Interpolated, certain
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, OfTime
+from diffusion_jax.core.protocols import Apply, Check, ConditionalDenoiser, OfTime, Read, Scale, Target, Time
 from diffusion_jax.diffusion import spans
 from diffusion_jax.diffusion.gaussian import eps_from_score, score_from_eps, v_from_x0, x0_from_eps, x0_from_v
 from diffusion_jax.diffusion.schedules import Schedule
 
 
-def anywhere(t):
+def anywhere(t: Time) -> None:
     """The `check` of a network whose output says x0 at every time."""
 
 
@@ -35,13 +35,13 @@ class Parameterization(NamedTuple):
         are compiled.
     """
 
-    scale: Callable
-    read: Callable
-    target: Callable
-    check: Callable = anywhere
+    scale: Scale
+    read: Read
+    target: Target
+    check: Check = anywhere
 
 
-def with_signal(schedule: Schedule, output: str) -> Callable:
+def with_signal(schedule: Schedule, output: str) -> Check:
     """The `check` of an `output` that is divided by alpha to give x0: alpha(t) must not be 0."""
 
     def check(t):
@@ -56,7 +56,7 @@ def with_signal(schedule: Schedule, output: str) -> Callable:
     return check
 
 
-def of_x(read: Callable, times: int = 1) -> Callable:
+def of_x(read: Read, times: int = 1) -> Read:
     """`read` of networks that answer one array of the shape of x_t, with `times` its channels; else `InputError`."""
 
     def checked(output, x_t, t):
@@ -69,17 +69,17 @@ def of_x(read: Callable, times: int = 1) -> Callable:
     return checked
 
 
-def thousandths(t):
+def thousandths(t: Time) -> jax.Array:
     """Continuous times for a network with a sinusoidal embedding: 1000 t (Song et al. 2021)."""
     return 1000 * jnp.asarray(t)
 
 
-def table_index(num: int) -> Callable:
+def table_index(num: int) -> OfTime:
     """Times as published DDPM weights expect them: t = i / num becomes i - 1 in 0, ..., num - 1 (float32)."""
     return lambda t: jnp.rint(jnp.asarray(t) * num) - 1
 
 
-def angle(schedule: Schedule) -> Callable:
+def angle(schedule: Schedule) -> OfTime:
     """Times as progressive distillation's networks expect them: 1000 arctan(sigma / alpha) / (pi / 2), whatever the
     schedule; 0 is clean data, 1000 pure noise (Salimans & Ho 2022).
     """
@@ -190,19 +190,22 @@ def edm(schedule: Schedule, sigma_data: float = 0.5) -> Parameterization:
     return Parameterization(scale, of_x(read), target, with_signal(schedule, "EDM's F"))
 
 
-def quarter_log(level):
+def quarter_log(level: jax.Array) -> jax.Array:
     """A noise level as NVlabs' EDM networks, and consistency models' of JAX, are told it: log(level) / 4."""
     return jnp.log(level) / 4
 
 
-def log_250(level):
+def log_250(level: jax.Array) -> jax.Array:
     """A noise level as consistency models' published U-Nets are told it: 250 log(level). No unit of `quarter_log`'s:
     a network knows one of the two."""
     return 250 * jnp.log(level)
 
 
 def consistency(
-    schedule: Schedule, sigma_data: float = 0.5, sigma_min: float = 0.002, time: Callable = quarter_log
+    schedule: Schedule,
+    sigma_data: float = 0.5,
+    sigma_min: float = 0.002,
+    time: Callable[[jax.Array], jax.Array] = quarter_log,
 ) -> Parameterization:
     """Consistency models (Song et al. 2023, appendix C): `edm`, but x0 = x_t at the level sigma_min, to the bit.
 
@@ -224,7 +227,7 @@ def consistency(
         s = level(t)
         # s - sigma_min, which is 0 to the bit at time 0.
         above = (schedule.sigma(t) / schedule.alpha(t)) ** 2 / (s + sigma_min)
-        skip = sigma_data**2 / (above**2 + sigma_data**2)
+        skip = 1 / (1 + (above / sigma_data) ** 2)
         return expand(skip, x), expand(above * sigma_data / jnp.sqrt(s**2 + sigma_data**2), x)
 
     def scale(x_t, t):
@@ -352,7 +355,7 @@ def flow_map(base: Parameterization, interval: OfTime) -> Parameterization:
     )
 
 
-def denoiser(apply: Apply, parameterization: Parameterization) -> Callable:
+def denoiser(apply: Apply, parameterization: Parameterization) -> ConditionalDenoiser:
     """The denoiser `(x_t [B, ...], t scalar or [B], *cond) -> Estimate` of a network `apply(input, time [B], *cond)`.
 
     The network's time may be a tree of arrays [B], where the parameterisation makes one (`flow_map`). `cond` is

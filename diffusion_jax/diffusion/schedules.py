@@ -6,15 +6,16 @@ alpha^2 + sigma^2 = 1 (*variance preserving*, VP), alpha^2 is the papers' alpha-
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.arrays import namespace
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import OfTime
+from diffusion_jax.core.protocols import OfTime, Time
 
 
 class Schedule(NamedTuple):
@@ -28,14 +29,14 @@ class Schedule(NamedTuple):
     sigma: OfTime
 
 
-def log_snr(schedule: Schedule, t):
+def log_snr(schedule: Schedule, t: Time) -> Any:
     """log(alpha^2 / sigma^2) at t in (0, 1] (VDM's -gamma, Kingma et al. 2021); +inf at t = 0."""
     xp = namespace(t)
     with np.errstate(divide="ignore"):
         return 2 * (xp.log(schedule.alpha(t)) - xp.log(schedule.sigma(t)))
 
 
-def inverse_log_snr(schedule: Schedule, value) -> np.ndarray:
+def inverse_log_snr(schedule: Schedule, value: ArrayLike) -> np.ndarray:
     """The times at which a schedule's log-SNR is `value` (NumPy, any shape); float64, in [0, 1].
 
     By bisection: log-SNR falls with t whatever the schedule. Values above log-SNR(0+) give 0, and values
@@ -175,7 +176,7 @@ def shifted_flow(schedule: Schedule, factor: float) -> Schedule:
     return _renoised(schedule, factor, lambda xp, alpha, sigma: alpha + sigma)
 
 
-def _renoised(schedule: Schedule, factor: float, norm: Callable) -> Schedule:
+def _renoised(schedule: Schedule, factor: float, norm: Callable[[Any, Any, Any], Any]) -> Schedule:
     if not factor > 0:
         raise InputError(f"a schedule is shifted by a factor above 0, not {factor}")
 
@@ -187,7 +188,7 @@ def _renoised(schedule: Schedule, factor: float, norm: Callable) -> Schedule:
     )
 
 
-def _log_alpha_linear(beta_min: float, beta_max: float) -> Callable:
+def _log_alpha_linear(beta_min: float, beta_max: float) -> OfTime:
     if not 0 <= beta_min <= beta_max:
         raise InputError(f"a VP schedule needs 0 <= beta_min <= beta_max, not {beta_min} and {beta_max}")
     return lambda t: -0.5 * (beta_min * t + 0.5 * (beta_max - beta_min) * t**2)
@@ -226,7 +227,7 @@ def cosine_betas(num: int = 1000, offset: float = 0.008, largest: float = 0.999)
     return _checked(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], largest))
 
 
-def zero_terminal_snr(betas) -> np.ndarray:
+def zero_terminal_snr(betas: ArrayLike) -> np.ndarray:
     """`betas` changed so that nothing is left of the data at t = 1: the last one becomes 1.
 
     (Lin et al. 2024, algorithm 1.) sqrt(alpha_bar) is shifted so that its last entry is 0, and scaled so that
@@ -237,7 +238,7 @@ def zero_terminal_snr(betas) -> np.ndarray:
     return _checked(1 - (signal / np.concatenate([[1.0], signal[:-1]])) ** 2)
 
 
-def from_betas(betas) -> Schedule:
+def from_betas(betas: ArrayLike) -> Schedule:
     """The schedule of a table of betas [T]: alpha(i / T)^2 = prod_{j <= i} (1 - beta_j), DDPM equation 4.
 
     Times are looked up, not interpolated. NumPy times must be multiples of 1 / T (`InputError` otherwise);
@@ -253,7 +254,7 @@ def from_betas(betas) -> Schedule:
     )
 
 
-def through_levels(levels) -> Schedule:
+def through_levels(levels: np.ndarray) -> Schedule:
     """The VP schedule whose noise level sigma / alpha is `levels` [T + 1] at i / T, and on straight lines between.
 
     A table of betas that is known between its entries too, for samplers that look there. The levels begin with 0 and
@@ -263,7 +264,7 @@ def through_levels(levels) -> Schedule:
     return _of_level(lambda t: at(namespace(t).asarray(t, float) * (len(levels) - 1)))
 
 
-def through_log_levels(levels) -> Schedule:
+def through_log_levels(levels: ArrayLike) -> Schedule:
     """`through_levels`, but on straight lines of the logarithm, from the first entry on."""
     levels = _rising(levels)
     at = _between(np.log(levels[1:]))
@@ -276,7 +277,7 @@ def through_log_levels(levels) -> Schedule:
     return _of_level(level)
 
 
-def _between(table: np.ndarray) -> Callable:
+def _between(table: np.ndarray) -> Callable[[Any], Any]:
     """A table's value at fractions of an index, on straight lines; the end's beyond it."""
 
     def at(position):
@@ -289,7 +290,7 @@ def _between(table: np.ndarray) -> Callable:
     return at
 
 
-def _rising(levels) -> np.ndarray:
+def _rising(levels: ArrayLike) -> np.ndarray:
     levels = np.asarray(levels, np.float64)
     fit = levels.ndim == 1 and len(levels) > 2 and levels[0] == 0
     if not (fit and (np.diff(levels) > 0).all() and np.isfinite(levels).all()):
@@ -297,14 +298,14 @@ def _rising(levels) -> np.ndarray:
     return levels
 
 
-def _of_level(level: Callable) -> Schedule:
+def _of_level(level: OfTime) -> Schedule:
     def alpha(t):
         return 1 / namespace(t).sqrt(1 + level(t) ** 2)
 
     return Schedule(alpha, sigma=lambda t: level(t) * alpha(t))
 
 
-def _lookup(table: np.ndarray) -> Callable:
+def _lookup(table: np.ndarray) -> OfTime:
     num = len(table) - 1
 
     def at(t):
@@ -321,7 +322,7 @@ def _lookup(table: np.ndarray) -> Callable:
     return at
 
 
-def _checked(betas) -> np.ndarray:
+def _checked(betas: ArrayLike) -> np.ndarray:
     betas = np.asarray(betas, np.float64)
     if betas.ndim != 1 or len(betas) == 0:
         raise InputError(f"betas must be a vector with at least one entry, not of shape {betas.shape}")

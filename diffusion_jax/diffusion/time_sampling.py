@@ -12,35 +12,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import DrawTimes, InitMemory, Law, UpdateMemory
 
 # ---- Laws: u -> t.
 
 
-def uniform(first: float = 1e-5) -> Callable:
+def uniform(first: float = 1e-5) -> Law:
     """Uniform over [first, 1]."""
     return lambda u: first + (1 - first) * u
 
 
-def table(num: int) -> Callable:
+def table(num: int) -> Law:
     """Uniform over the times 1 / num, ..., 1 of a table (DDPM's Algorithm 1, line 3)."""
     return lambda u: (jnp.floor(u * num) + 1) / num
 
 
-def among(times) -> Callable:
+def among(times: ArrayLike) -> Law:
     """Uniform over the given times, [N]."""
     times = np.asarray(times, np.float32)
     return lambda u: jnp.asarray(times)[jnp.floor(u * len(times)).astype(jnp.int32)]
 
 
-def logit_normal(mean: float = 0.0, std: float = 1.0) -> Callable:
+def logit_normal(mean: float = 0.0, std: float = 1.0) -> Law:
     """t = sigmoid(mean + std n), most often in the middle (Esser et al. 2024, section 3.1)."""
     return lambda u: jax.nn.sigmoid(mean + std * _normal(u))
 
 
-def log_normal(sigma_max: float = 80.0, mean: float = -1.2, std: float = 1.2) -> Callable:
+def log_normal(sigma_max: float = 80.0, mean: float = -1.2, std: float = 1.2) -> Law:
     """For `schedules.edm`: log sigma ~ N(mean, std^2), at most sigma_max (Karras et al. 2022, table 1)."""
     return lambda u: jnp.minimum(jnp.exp(mean + std * _normal(u)) / sigma_max, 1.0)
 
@@ -63,12 +65,12 @@ class Times(NamedTuple):
       update: `(memory, t [total], losses [total]) -> memory`, with the unweighted losses of the global batch.
     """
 
-    init: Callable
-    draw: Callable
-    update: Callable
+    init: InitMemory
+    draw: DrawTimes
+    update: UpdateMemory
 
 
-def independent(law: Callable) -> Times:
+def independent(law: Law) -> Times:
     """Each example draws for itself."""
 
     def draw(key, index, total):
@@ -77,7 +79,7 @@ def independent(law: Callable) -> Times:
     return forgetful(draw)
 
 
-def stratified(law: Callable) -> Times:
+def stratified(law: Law) -> Times:
     """The quantiles of a batch are evenly spaced, from a common random start (VDM, Kingma et al. 2021, appendix I.1).
 
     Each t has the same law as if it were independent, and the mean over a batch varies less.
@@ -89,7 +91,7 @@ def stratified(law: Callable) -> Times:
     return forgetful(draw)
 
 
-def forgetful(draw: Callable) -> Times:
+def forgetful(draw: Callable[[jax.Array, jax.Array, int], Any]) -> Times:
     """Times drawn by `(key, index [b], total) -> t`, a [b] or a tree of them, that remember and weigh nothing."""
 
     def weighted(memory, key, index, total):

@@ -6,6 +6,7 @@ A grid is a float64 NumPy vector from the first time down to 0, one entry more t
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import schedules
@@ -176,7 +177,7 @@ def polyexponential(
     return _at_levels(schedule, sigma_min * (sigma_max / sigma_min) ** ramp, sigma_max)
 
 
-def check_grid(times) -> np.ndarray:
+def check_grid(times: ArrayLike) -> np.ndarray:
     """`times` as a float64 vector, or `InputError` unless it falls strictly inside [0, 1]."""
     times = np.asarray(times, np.float64)
     if times.ndim != 1 or len(times) < 2:

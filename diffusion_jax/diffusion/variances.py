@@ -5,22 +5,21 @@ function of the schedule that returns a transform `Denoiser -> Denoiser`. A lear
 parameterisation: `parameterizations.learned_range`.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import Gaussian, mean_over_entries
-from diffusion_jax.core.protocols import Denoiser
+from diffusion_jax.core.protocols import Denoiser, Transform
 from diffusion_jax.diffusion.gaussian import eps_from_x0
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
 
 
-def no_less(narrowest: float) -> Callable:
+def no_less(narrowest: float) -> Transform:
     """The transform that lets a learned variance (`parameterizations.learned_range`) be as thin as `narrowest`.
 
     What a network learned is a fraction, of the way from there to the widest; a chain of fewer steps has another end.
@@ -32,7 +31,7 @@ def no_less(narrowest: float) -> Callable:
     return transform
 
 
-def fixed_large(schedule: Schedule) -> Callable:
+def fixed_large(schedule: Schedule) -> Transform:
     """Var[x0 | x_t] = sigma_t^2: the kernel's variance becomes beta_t, optimal for data x0 ~ N(0, I).
 
     DDPM section 3.2, first choice, at any stride: with a variance-preserving schedule the kernel from t to s
@@ -48,7 +47,7 @@ def fixed_large(schedule: Schedule) -> Callable:
     return transform
 
 
-def posterior(schedule: Schedule) -> Callable:
+def posterior(schedule: Schedule) -> Transform:
     """Var[x0 | x_t] = 0: the kernel keeps the posterior variance beta-tilde.
 
     DDPM section 3.2, second choice, "fixed small", optimal for data that is a single point. Plain estimates have no
@@ -58,7 +57,7 @@ def posterior(schedule: Schedule) -> Callable:
     return lambda denoise: lambda x_t, t: Gaussian(denoise(x_t, t).mean)
 
 
-def analytic(schedule: Schedule, times, power) -> Callable:
+def analytic(schedule: Schedule, times: ArrayLike, power: ArrayLike) -> Transform:
     """Var[x0 | x_t] = (sigma / alpha)^2 (1 - E|eps_hat|^2 / d): the optimal variance that is one number a time.
 
     (Analytic-DPM, Bao et al. 2022, theorem 1.) It costs no training, only `power`. Data in [-1, 1] has a
@@ -84,7 +83,9 @@ def analytic(schedule: Schedule, times, power) -> Callable:
     return transform
 
 
-def eps_power(denoise: Denoiser, schedule: Schedule, process: Process, times, x0, keys):
+def eps_power(
+    denoise: Denoiser, schedule: Schedule, process: Process, times: np.ndarray, x0: jax.Array, keys: jax.Array
+) -> jax.Array:
     """E|eps_hat|^2 / d at each of the grid's first N times, [N]; an average over data.
 
     Args:

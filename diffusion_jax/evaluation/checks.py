@@ -1,13 +1,14 @@
 """What every metric asks of features, in one line to the person who gave others."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.errors import InputError
 
 ROWS = 1000  # looked at a time, so that what is on disk stays there
 
 
-def features(array, what: str = "features", least: int = 2, first: int = 0) -> np.ndarray:
+def features(array: ArrayLike, what: str = "features", least: int = 2, first: int = 0) -> np.ndarray:
     """`array` as NumPy numbers [N, D], of its own type; `first` is the number of its first row, for messages.
 
     Raises:
@@ -26,7 +27,7 @@ def features(array, what: str = "features", least: int = 2, first: int = 0) -> n
     return array
 
 
-def pair(real, generated, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def pair(real: ArrayLike, generated: ArrayLike, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Both as by `features`.
 
     Raises:

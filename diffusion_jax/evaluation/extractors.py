@@ -1,7 +1,6 @@
 """What looks at images: the network of the FID, a small judge of digits, or a function of the user's own."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from jax.tree_util import Partial
 
 from diffusion_jax.core import user_files
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Features
 from diffusion_jax.data import images
 from diffusion_jax.models.judges.inception import Inception, resized
 from diffusion_jax.pretrained.families import inception as published
@@ -36,13 +36,13 @@ class Extractor(NamedTuple):
       shape: height, width and channels of the images; None where any will do.
     """
 
-    features: Callable
+    features: Features
     name: str
     sha256: str = ""
     shape: tuple[int | None, int | None, int | None] = (None, None, None)
 
 
-def inception(path) -> Extractor:
+def inception(path: str | Path) -> Extractor:
     """The network of the FID, which looks at colour images of any size.
 
     "features" are pool_3 [B, 2048] (FID, KID, precision and recall). "logits" [B, 1008] are without the bias, as in

@@ -9,6 +9,7 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.evaluation import checks
@@ -53,7 +54,7 @@ class Moments(NamedTuple):
         return self.mean, self.scatter / (self.count - 1)
 
 
-def moments(features) -> Moments:
+def moments(features: ArrayLike) -> Moments:
     """Moments of features [N, D], real numbers of any type, which may be on disk (`numpy.memmap`).
 
     Raises:
@@ -84,7 +85,7 @@ def distance(real: Moments, generated: Moments) -> float:
     return gaussian_distance(real.gaussian(), generated.gaussian())
 
 
-def gaussian_distance(a, b) -> float:
+def gaussian_distance(a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike]) -> float:
     """|m_a - m_b|^2 + tr(A + B - 2 (A B)^1/2) of two Gaussians: Dowson & Landau 1982; Heusel et al. 2017, section 2.
 
     The trace of (A B)^1/2 is the sum of the singular values of A^1/2 B^1/2. Unlike a general matrix square root this
@@ -111,7 +112,7 @@ def gaussian_distance(a, b) -> float:
     return float(shift @ shift + trace_a + trace_b - 2.0 * cross)
 
 
-def check_gaussian(mean, covariance) -> None:
+def check_gaussian(mean: ArrayLike, covariance: ArrayLike) -> None:
     """Raises what `gaussian_distance` would, of one Gaussian."""
     _prepared(mean, covariance)
 

@@ -12,6 +12,7 @@ import numpy as np
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
+from diffusion_jax.core.protocols import Examples
 from diffusion_jax.data import numpy_files, pictures, sources
 
 PART, BYTES = 500, 2**26  # images read at a time, and their bytes, so that memory does not grow with their number
@@ -28,7 +29,7 @@ class Images(NamedTuple):
     """
 
     count: int  # type: ignore[assignment]  # tuples have a method of the name
-    parts: Callable
+    parts: Callable[[], Iterator[np.ndarray]]
     name: str
 
     def some(self, num: int) -> np.ndarray:
@@ -107,7 +108,7 @@ class Parts:
         return self.folder / f"images_{start:08d}.npz"
 
 
-def of_source(source, name: str, num: int | None = None) -> Images:
+def of_source(source: Examples, name: str, num: int | None = None) -> Images:
     """The first `num` images (all) of a source of {"image": uint8 [H, W, C]}.
 
     Raises:
@@ -126,7 +127,7 @@ def of_source(source, name: str, num: int | None = None) -> Images:
     return Images(count, parts, name)
 
 
-def of_path(path) -> Images:
+def of_path(path: str | Path) -> Images:
     """Images that are there: a folder of pictures of one size, or an array uint8 [N, H, W, C], C = 1 or 3.
 
     Args:

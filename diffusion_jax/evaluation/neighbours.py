@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.evaluation import checks
@@ -53,7 +54,7 @@ class Nearest(NamedTuple):
     distance: np.ndarray
 
 
-def precision_recall(real, generated, k: int = 3, block: int = 1000) -> PrecisionRecall:
+def precision_recall(real: ArrayLike, generated: ArrayLike, k: int = 3, block: int = 1000) -> PrecisionRecall:
     """Improved precision and recall: Kynkäänniemi et al. 2019, equations 1 and 2.
 
     A set's manifold is the union of balls about its features, each reaching to the k-th nearest other (closed: a
@@ -67,32 +68,32 @@ def precision_recall(real, generated, k: int = 3, block: int = 1000) -> Precisio
     Raises:
       InputError: not more than k images in a set, sets that differ in D, or values that are not finite.
     """
-    real, generated = _moved(real, generated, k)
-    real_radii, generated_radii = _radii(real, k, block), _radii(generated, k, block)
-    precise, recalled = np.zeros(len(generated), bool), np.zeros(len(real), bool)
-    for rows, columns, squared in _blocks(generated, real, block):
+    x, y = _moved(real, generated, k)
+    real_radii, generated_radii = _radii(x, k, block), _radii(y, k, block)
+    precise, recalled = np.zeros(len(y), bool), np.zeros(len(x), bool)
+    for rows, columns, squared in _blocks(y, x, block):
         precise[rows] |= (squared <= real_radii[columns]).any(axis=1)
         recalled[columns] |= (squared <= generated_radii[rows, None]).any(axis=0)
     return PrecisionRecall(float(precise.mean()), float(recalled.mean()))
 
 
-def density_coverage(real, generated, k: int = 5, block: int = 1000) -> DensityCoverage:
+def density_coverage(real: ArrayLike, generated: ArrayLike, k: int = 5, block: int = 1000) -> DensityCoverage:
     """Density and coverage: Naeem et al. 2020, equations 6 and 9.
 
     Only the real images have neighbourhoods here, which an outlier among the generated ones cannot widen. Arguments
     and errors as of `precision_recall`; of the generated images 2 suffice.
     """
-    real, generated = _moved(real, generated, k, least_generated=2)
-    radii = _radii(real, k, block)
-    inside, covered = 0, np.zeros(len(real), bool)
-    for _, columns, squared in _blocks(generated, real, block):
+    x, y = _moved(real, generated, k, least_generated=2)
+    radii = _radii(x, k, block)
+    inside, covered = 0, np.zeros(len(x), bool)
+    for _, columns, squared in _blocks(y, x, block):
         within = squared <= radii[columns]
         inside += int(within.sum())
         covered[columns] |= within.any(axis=0)
-    return DensityCoverage(inside / (k * len(generated)), float(covered.mean()))
+    return DensityCoverage(inside / (k * len(y)), float(covered.mean()))
 
 
-def nearest(images, known, block: int = 1000) -> Nearest:
+def nearest(images: ArrayLike, known: ArrayLike, block: int = 1000) -> Nearest:
     """For each of `images`, the nearest of `known`.
 
     Args:
@@ -120,7 +121,7 @@ def nearest(images, known, block: int = 1000) -> Nearest:
     return Nearest(index, np.sqrt(best))
 
 
-def memorisation(images, train, test, block: int = 1000) -> float:
+def memorisation(images: ArrayLike, train: ArrayLike, test: ArrayLike, block: int = 1000) -> float:
     """Mean distance to the nearest training image, over that of test images: near 1 is well, near 0 is reciting.
 
     None of the other metrics can tell a model that recites its training set from a good one. Distances are in

@@ -15,12 +15,13 @@ import numpy as np
 from diffusion_jax.config import flatten
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError, NotFiniteError
+from diffusion_jax.core.protocols import Tree
 
 LONGEST = 16 * files.MEBIBYTE  # bytes of a report
 PACKAGES = ("diffusion_jax", "jax", "jaxlib", "flax", "numpy")
 
 
-def digest(tree) -> str:
+def digest(tree: Tree) -> str:
     """SHA-256 of the arrays of a pytree: their places, types, shapes and bytes."""
     found = hashlib.sha256()
     for path, leaf in jax.tree.flatten_with_path(tree)[0]:
@@ -55,7 +56,7 @@ def write(path: Path, report: Mapping[str, Any]) -> None:
     files.write(path, lambda file: file.write(text.encode()))
 
 
-def read(path) -> dict[str, Any]:
+def read(path: str | Path) -> dict[str, Any]:
     """A report that `write` wrote.
 
     Raises:

@@ -4,14 +4,16 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import NotFiniteError, RunError
+from diffusion_jax.core.protocols import Examples, LikelihoodFn, Parallel, Tree
 from diffusion_jax.diffusion.likelihood import ENDINGS
 from diffusion_jax.evaluation import streaming
 from diffusion_jax.evaluation.extractors import Extractor
@@ -56,7 +58,7 @@ def all_measures(real: Mapping[str, np.ndarray], generated: Mapping[str, np.ndar
     return {m.name: float(m.of(real, generated)) for m in MEASURES if m.possible(real, generated)}
 
 
-def digest(source, example: Mapping, count: int) -> str:
+def digest(source: Examples, example: Mapping, count: int) -> str:
     """SHA-256 of what is used of the first `count` examples of a source."""
     found = hashlib.sha256()
     for i in range(count):
@@ -74,7 +76,14 @@ ENDING = "ending"  # how its solver ended, an index into `likelihood.ENDINGS`
 
 
 def likelihood(
-    function: Callable, params, data, source, count: int, batch: int, seed: int, parallel=None
+    function: LikelihoodFn,
+    params: Tree,
+    data: Any,
+    source: Examples,
+    count: int,
+    batch: int,
+    seed: int,
+    parallel: Parallel | None = None,
 ) -> dict[str, float | np.ndarray]:
     """Means over the first `count` examples of a source, batch by batch over all devices.
 

@@ -63,7 +63,7 @@ def of_images(images: Images) -> Reference:
     return Reference(images.name, images, {})
 
 
-def of_path(path) -> Reference:
+def of_path(path: str | Path) -> Reference:
     """A folder or file of images (`image_store.of_path`), an .npz file with "mu" and "sigma" (`PUBLISHED`), or both.
 
     Raises:

@@ -4,6 +4,7 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.evaluation import checks
@@ -16,7 +17,7 @@ class Estimate(NamedTuple):
     std: float
 
 
-def inception_score(logits, splits: int = 10) -> Estimate:
+def inception_score(logits: ArrayLike, splits: int = 10) -> Estimate:
     """exp E KL(p(y|x) || p(y)): Salimans et al. 2016, section 4. From 1 (bad) to the number of classes.
 
     p(y) is the mean over a split. The splits are consecutive images, as in the papers' code, so the order matters:
@@ -65,7 +66,7 @@ def _score(log_p: np.ndarray) -> float:
     return float(np.exp(terms.sum(axis=1).mean()))
 
 
-def kernel_distance(real, generated, block: int = 1000) -> float:
+def kernel_distance(real: ArrayLike, generated: ArrayLike, block: int = 1000) -> float:
     """KID of all images: the unbiased estimate of MMD^2 with the kernel (x . y / D + 1)^3.
 
     Binkowski et al. 2018, section 4, with equation 4 of Gretton et al. 2012 for sets of any two sizes. Its
@@ -82,7 +83,9 @@ def kernel_distance(real, generated, block: int = 1000) -> float:
     return _mmd(real, generated, block)
 
 
-def kernel_distance_subsets(real, generated, subsets: int = 100, size: int = 1000, seed: int = 0) -> Estimate:
+def kernel_distance_subsets(
+    real: ArrayLike, generated: ArrayLike, subsets: int = 100, size: int = 1000, seed: int = 0
+) -> Estimate:
     """KID as it is published: mean and standard deviation of `kernel_distance` over random subsets.
 
     Args:

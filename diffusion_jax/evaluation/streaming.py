@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -32,7 +32,11 @@ def extract(extractor: Extractor, batches: Iterable, size: int = 64, total: int 
 
 
 def moments(
-    extractor: Extractor, batches: Iterable, names=(FEATURES,), size: int = 64, total: int | None = None
+    extractor: Extractor,
+    batches: Iterable,
+    names: Sequence[str] = (FEATURES,),
+    size: int = 64,
+    total: int | None = None,
 ) -> dict[str, Moments]:
     """Moments of what the extractor says under `names`: for Fréchet distances in memory that does not grow.
 

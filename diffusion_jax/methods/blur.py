@@ -6,10 +6,10 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import images
-from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, time_sampling, timesteps
+from diffusion_jax.diffusion import processes, time_sampling
 from diffusion_jax.diffusion.processes import heat
-from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Chain, Method, composed
+from diffusion_jax.methods import restoration
+from diffusion_jax.methods.compose import Method, composed
 
 
 def method(
@@ -41,19 +41,8 @@ def method(
         sampling_noise,
     )
 
-    def sharpen(steps: int = steps) -> Chain:
-        return Chain(samplers.ancestral(process), timesteps.linear(steps))
-
-    return Method(
-        pixels.data(config, source),
-        model=pixels.unet(config),
-        process=process,
-        parameterization=parameterizations.x0(parameterizations.thousandths),
-        loss=losses.simple,
-        times=time_sampling.independent(time_sampling.uniform(first=1 / 200)),
-        chains={"sharpen": sharpen},
-        preview="sharpen",
-    )
+    times = time_sampling.independent(time_sampling.uniform(first=1 / 200))
+    return restoration.method(config, source, process, steps, "sharpen")._replace(times=times)
 
 
 build = composed(method)

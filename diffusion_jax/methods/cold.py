@@ -6,10 +6,10 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.core.arrays import namespace
 from diffusion_jax.core.protocols import Source
-from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, time_sampling, timesteps
+from diffusion_jax.diffusion import processes
 from diffusion_jax.diffusion.processes import degrade
-from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Chain, Method, composed
+from diffusion_jax.methods import restoration
+from diffusion_jax.methods.compose import Method, composed
 
 
 def method(config: ConfigDict, source: Source, colours: np.ndarray, sigma: float = 0.2) -> Method:
@@ -35,19 +35,7 @@ def method(config: ConfigDict, source: Source, colours: np.ndarray, sigma: float
 
     process = processes.noisy(degrade.pool(shape), carried, prior)
 
-    def rebuild(steps: int = 50) -> Chain:
-        return Chain(samplers.ancestral(process), timesteps.linear(steps))
-
-    return Method(
-        pixels.data(config, source),
-        model=pixels.unet(config),
-        process=process,
-        parameterization=parameterizations.x0(parameterizations.thousandths),
-        loss=losses.simple,
-        times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
-        chains={"rebuild": rebuild},
-        preview="rebuild",
-    )
+    return restoration.method(config, source, process, name="rebuild")
 
 
 build = composed(method)

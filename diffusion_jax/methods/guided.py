@@ -1,6 +1,7 @@
 """Images of a class, with guidance: a network that is told a label, and at times is not (Ho & Salimans 2022)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -55,15 +56,6 @@ def method(
     schedule = schedules.from_betas(betas(num))
     process = processes.gaussian(schedule)
     base, learned = parameterizations_of(schedule, num)
-    null = guidance.replacing(label=classes)
-
-    def loss(*parts):
-        of_criterion = losses.of_criterion(l_hybrid(base, learned, process, num), *parts)
-        return losses.withholding(of_criterion, null, config.diffusion.withheld)
-
-    def guide(guidance_scale: float = config.diffusion.guidance) -> Guide:
-        # Scale 1 adds nothing: half the work.
-        return guidance.conditioned if guidance_scale == 1 else guidance.classifier_free(null, guidance_scale)
 
     def ancestral(steps: int = min(100, num)) -> Chain:
         grid = timesteps.respaced(steps, num)
@@ -75,22 +67,43 @@ def method(
         certain = (*transforms, variances.posterior(schedule))
         return Chain(samplers.ancestral(deterministic), grid, certain)
 
-    return Method(
+    plain = Method(
         data._replace(sample_condition=conditions.labels(classes, null=classes)),
         model=model,
         schedule=schedule,
         process=process,
         parameterization=learned,
-        loss=loss,
+        loss=partial(losses.of_criterion, l_hybrid(base, learned, process, num)),
         times=time_sampling.independent(time_sampling.table(num)),
         chains={"ancestral": ancestral, "ddim": ddim},
         preview="ddim",
-        guide=guide,
         likelihoods={
             "bound": likelihoods.learned_chain(schedule, num, transforms),
             "bound_as_trained": likelihoods.learned_chain(schedule, num, transforms, likelihoods.of_table(num)),
         },
     )
+    null = guidance.replacing(label=classes)
+    return classifier_free(plain, null, config.diffusion.withheld, config.diffusion.guidance)
+
+
+def classifier_free(method: Method, null: Callable, withheld: float = 0.1, usual: float = 2.0) -> Method:
+    """A method of conditional data, trained for and drawn with classifier-free guidance.
+
+    Args:
+      method: how the condition is learned.
+      null: `cond -> cond`, the condition that tells nothing (`guidance.replacing`).
+      withheld: share of the training examples that get that one.
+      usual: the scale where none is asked for; 1 is as learned.
+    """
+
+    def loss(*parts):
+        return losses.withholding(method.loss(*parts), null, withheld)
+
+    def guide(guidance_scale: float = usual) -> Guide:
+        # Scale 1 adds nothing: half the work.
+        return guidance.conditioned if guidance_scale == 1 else guidance.classifier_free(null, guidance_scale)
+
+    return method._replace(loss=loss, guide=guide)
 
 
 build = composed(method)

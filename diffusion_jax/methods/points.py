@@ -12,12 +12,11 @@ from diffusion_jax.diffusion import (
     losses,
     parameterizations,
     processes,
-    samplers,
     schedules,
     time_sampling,
-    timesteps,
 )
-from diffusion_jax.methods.compose import Chain, Data, Method, base_config, composed
+from diffusion_jax.methods.compose import Data, Method, base_config, composed
+from diffusion_jax.methods.continuous import chains
 from diffusion_jax.models.mlp import MLP
 
 
@@ -49,18 +48,6 @@ def method(config: ConfigDict, source: Source) -> Method:
       source: `split -> source` of {"point": float32 [2]}.
     """
     schedule = schedules.cosine()
-    process = processes.gaussian(schedule)
-
-    def ancestral(steps: int = 200) -> Chain:
-        return Chain(samplers.ancestral(process), timesteps.linear(steps))
-
-    def ddim(steps: int = 50, eta: float = 0.0) -> Chain:
-        process = processes.gaussian(schedule, processes.ddim(eta))
-        return Chain(samplers.ancestral(process), timesteps.linear(steps))
-
-    def dpmpp_2m(steps: int = 20) -> Chain:
-        return Chain(samplers.dpmpp_2m(schedule), timesteps.linear(steps))
-
     return Method(
         Data(
             source,
@@ -71,11 +58,11 @@ def method(config: ConfigDict, source: Source) -> Method:
         ),
         model=MLP(config.model.features, config.model.layers),
         schedule=schedule,
-        process=process,
+        process=processes.gaussian(schedule),
         parameterization=parameterizations.v(schedule, parameterizations.thousandths),
         loss=losses.simple,
         times=time_sampling.stratified(time_sampling.uniform(first=1e-3)),
-        chains={"ancestral": ancestral, "ddim": ddim, "dpmpp_2m": dpmpp_2m},
+        chains=chains(schedule),
         preview="ddim",
     )
 

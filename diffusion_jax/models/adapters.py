@@ -1,25 +1,16 @@
 """Networks of other libraries, called as ours are.
 
-A method takes any object with Flax Linen's two methods (`Network`): parameters are a nested dictionary of arrays.
+A method takes any object with Flax Linen's two methods (`core.protocols.Network`): parameters are a nested
+dictionary of arrays.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 from flax import nnx as flax_nnx
 
-from diffusion_jax.core.protocols import Apply
-
-
-class Network(Protocol):
-    """What methods, training and sampling ask of a network."""
-
-    def init(self, key, x, time, *cond) -> dict[str, Any]:
-        """{"params": nested dictionary of arrays}, from a key and arrays of the shapes that it will see."""
-
-    def apply(self, variables, x, time, *cond, dropout_keys=None) -> Any:
-        """What the network says of x [B, ...] at time [B]; `cond` is one dictionary, or left out."""
+from diffusion_jax.core.protocols import Apply, InitParams
 
 
 class Functions:
@@ -28,19 +19,19 @@ class Functions:
     In training `apply` is given `dropout_keys` too, a key an example.
     """
 
-    def __init__(self, init: Callable, apply: Apply):
+    def __init__(self, init: InitParams, apply: Apply):
         self._init, self._apply = init, apply
 
-    def init(self, key, *shown) -> dict[str, Any]:
-        """As of `Network`."""
+    def init(self, key: jax.Array, *shown) -> dict[str, Any]:
+        """As of `core.protocols.Network`."""
         return {"params": self._init(key, *shown)}
 
-    def apply(self, variables, *shown, **dropout_keys):
-        """As of `Network`."""
+    def apply(self, variables: Any, *shown, **dropout_keys):
+        """As of `core.protocols.Network`."""
         return self._apply(variables["params"], *shown, **dropout_keys)
 
 
-def nnx(make: Callable) -> Functions:
+def nnx(make: Callable[[flax_nnx.Rngs], flax_nnx.Module]) -> Functions:
     """A Flax NNX module as a network, with its `nnx.Param`s as parameters.
 
     Other variables of the module, but for its random keys, stay as they were made: what changes in a call is lost.

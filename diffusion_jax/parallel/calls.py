@@ -4,15 +4,17 @@ A call costs the host a time for every array on every device, however little the
 makes several updates, one after another, costs it once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.core.protocols import StepsInTurn, TrainStep, TrainSteps
 
-def in_turn(step: Callable, most: int) -> Callable:
+
+def in_turn(step: TrainStep, most: int) -> StepsInTurn:
     """`(state, batches, count, held) -> (state, metrics)`: an update with each of the first `count` batches, in turn.
 
     What is learned does not depend on where calls end, to the bit.
@@ -47,7 +49,7 @@ def in_turn(step: Callable, most: int) -> Callable:
     return repeatedly if most > 1 else once
 
 
-def filled(compiled: Callable, most: int) -> Callable:
+def filled(compiled: StepsInTurn, most: int) -> TrainSteps:
     """`(state, batches, held={}) -> (state, metrics [most])` of a compiled `in_turn`, for any 1 to `most` batches."""
 
     def steps(state, batches: Sequence, held: Mapping = MappingProxyType({})):

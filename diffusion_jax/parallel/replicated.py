@@ -6,7 +6,7 @@ of the other devices is in its `Shares`: `sharded.Sharded` gives it others, and 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import SampleFn
+from diffusion_jax.core.protocols import Derive, SampleFn, ShareLoss, ShareSlope, Slope, TrainStep, TrainSteps, Tree
 from diffusion_jax.parallel import calls
 
 AXIS = "batch"
@@ -36,10 +36,10 @@ class Shares(NamedTuple):
         parameters.
     """
 
-    indices: Callable
-    size: Callable
-    batch: Callable
-    slope: Callable
+    indices: Callable[[int], jax.Array]
+    size: Callable[[int], int]
+    batch: Callable[[Tree], Tree]
+    slope: Slope
 
 
 def global_indices(size: int) -> jax.Array:
@@ -52,12 +52,12 @@ def global_size(size: int) -> int:
     return jax.lax.psum(size, AXIS)
 
 
-def global_batch(tree):
+def global_batch(tree: Tree) -> Tree:
     """Every device's arrays [b, ...] as those of the global batch, [B, ...], in order. Inside `pmap` only."""
     return jax.lax.all_gather(tree, AXIS, tiled=True)
 
 
-def mean_slope(loss: Callable, derive: Callable) -> Callable:
+def mean_slope(loss: ShareLoss, derive: Derive) -> ShareSlope:
     """The slope of every device's share, averaged. Inside `pmap` only."""
     slope = derive(loss)
 
@@ -72,7 +72,7 @@ def mean_slope(loss: Callable, derive: Callable) -> Callable:
 MAPPED = Shares(global_indices, global_size, global_batch, mean_slope)
 
 
-def to_host(tree):
+def to_host(tree: Tree) -> Tree:
     """`tree` as NumPy arrays, whichever devices of whichever hosts it is spread over.
 
     Every host must call it, and gets everything: its memory must hold the tree. What lies on other hosts is gathered
@@ -86,7 +86,7 @@ def to_host(tree):
     return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(gather, tree)))
 
 
-def check_divides(batch_size: int, total: int):
+def check_divides(batch_size: int, total: int) -> None:
     """Raise `InputError` unless a global batch divides evenly over `total` devices."""
     if batch_size < 1 or batch_size % total:
         raise InputError(
@@ -110,7 +110,7 @@ class DataParallel:
 
     shares = MAPPED
 
-    def __init__(self, devices=None):
+    def __init__(self, devices: Sequence[jax.Device] | None = None):
         self._subset = devices
         self.devices = list(devices or jax.local_devices())
         self.total = len(self.devices) * jax.process_count()
@@ -120,31 +120,31 @@ class DataParallel:
         self._replicated = NamedSharding(mesh, PartitionSpec())
         self._sharded = NamedSharding(mesh, PartitionSpec(AXIS))
 
-    def check_batch_size(self, batch_size: int):
+    def check_batch_size(self, batch_size: int) -> None:
         """Raise `InputError` unless the global `batch_size` divides evenly over all devices of all hosts."""
         check_divides(batch_size, self.total)
 
-    def make(self, function: Callable, *args):
+    def make(self, function: Callable[..., Tree], *args: Tree) -> Tree:
         """`function(*args)`, a pytree of arrays, compiled; `hold` it before it is donated."""
         return jax.jit(function)(*args)
 
-    def hold(self, tree):
+    def hold(self, tree: Tree) -> Tree:
         """Copies of `tree` on every device, ready to be donated: no buffer is shared with the original."""
         return jax.device_put(jax.tree.map(np.asarray, tree), self._replicated)
 
-    def place(self, tree):
+    def place(self, tree: Tree) -> Tree:
         """`tree` on every device, for reading: what is there already is not copied."""
         return jax.device_put(tree, self._replicated)
 
-    def gather(self, params):
+    def gather(self, params: Tree) -> Tree:
         """`params` as a network takes them, within a function that `sample` compiles: they are whole already."""
         return params
 
-    def sampling(self):
+    def sampling(self) -> "DataParallel":
         """What draws samples during training: all of this host's devices, without the other hosts."""
         return DataParallel(jax.local_devices())
 
-    def shard(self, batch):
+    def shard(self, batch: Tree) -> Tree:
         """Split the leading axis of every array of `batch` over the devices: [b, ...] -> [D, b / D, ...].
 
         Does not block: the copies overlap with whatever the devices are doing.
@@ -153,13 +153,13 @@ class DataParallel:
         split = jax.tree.map(lambda x: np.reshape(x, (count, x.shape[0] // count, *x.shape[1:])), batch)
         return jax.device_put(split, self._sharded)
 
-    def train_step(self, step: Callable) -> Callable:
+    def train_step(self, step: TrainStep) -> TrainStep:
         """Compile `(state, batch, held={}) -> (state, metrics)`. The state is donated: use the returned one."""
         in_axes, out_axes = (None, 0, None), (None, None)
         compiled = jax.pmap(step, AXIS, in_axes=in_axes, out_axes=out_axes, donate_argnums=0, devices=self._subset)
         return lambda state, batch, held=MappingProxyType({}): compiled(state, batch, dict(held))
 
-    def train_steps(self, step: Callable, most: int) -> Callable:
+    def train_steps(self, step: TrainStep, most: int) -> TrainSteps:
         """Compile `(state, batches, held={}) -> (state, metrics [most])`: an update for each of 1 to `most` batches.
 
         One call makes them all, in turn (`calls.in_turn`). The given state is donated: use the returned one.
@@ -173,7 +173,7 @@ class DataParallel:
         compiled = jax.pmap(steps, AXIS, in_axes=in_axes, out_axes=out_axes, donate_argnums=0, devices=self._subset)
         return calls.filled(compiled, most)
 
-    def sample(self, sample_fn: SampleFn) -> Callable:
+    def sample(self, sample_fn: SampleFn) -> SampleFn:
         """Compile `(params, keys [B], *cond [B, ...]) -> images [B, ...]`, each device drawing its share of the keys.
 
         Args:

@@ -6,7 +6,7 @@ comes back is the sum of its gradients over devices, and of it only the share th
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -14,7 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffusion_jax.core.protocols import SampleFn
+from diffusion_jax.core.protocols import (
+    Derive,
+    Parallel,
+    SampleFn,
+    ShareLoss,
+    ShareSlope,
+    TrainStep,
+    TrainSteps,
+    Tree,
+)
 from diffusion_jax.parallel import calls
 from diffusion_jax.parallel.replicated import AXIS, DataParallel, Shares, check_divides, to_host
 
@@ -24,12 +33,12 @@ LEAST = 2**16  # entries: smaller arrays cost more to gather than to keep
 _OPTIONS = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion"}
 
 
-def parallel_for(fsdp: bool, devices=None):
+def parallel_for(fsdp: bool, devices: Sequence[jax.Device] | None = None) -> Parallel:
     """What compiles for `devices`: `Sharded` or `DataParallel`."""
     return Sharded(devices) if fsdp else DataParallel(devices)
 
 
-def spec(shape, count: int, least: int = LEAST) -> PartitionSpec:
+def spec(shape: Sequence[int], count: int, least: int = LEAST) -> PartitionSpec:
     """How an array of `shape` is split over `count` devices: along the largest axis that they divide.
 
     Of equal axes the first. Arrays of fewer than `least` entries, and such without an axis that `count` divides, are
@@ -59,7 +68,7 @@ class Sharded:
     programs = 1
     joins = True
 
-    def __init__(self, devices=None, least: int = LEAST):
+    def __init__(self, devices: Sequence[jax.Device] | None = None, least: int = LEAST):
         # Hosts in order: each one's block of the batch is on its own devices.
         self.devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
         self.total = len(self.devices)
@@ -68,15 +77,15 @@ class Sharded:
         self._mesh = Mesh(np.array(self.devices), (AXIS,))
         self._rows = NamedSharding(self._mesh, PartitionSpec(AXIS))
 
-    def check_batch_size(self, batch_size: int):
+    def check_batch_size(self, batch_size: int) -> None:
         """Raise `InputError` unless the global `batch_size` divides evenly over all devices of all hosts."""
         check_divides(batch_size, self.total)
 
-    def make(self, function: Callable, *args):
+    def make(self, function: Callable[..., Tree], *args: Tree) -> Tree:
         """`function(*args)`, a pytree of arrays, computed where they will be."""
         return jax.jit(function, out_shardings=self._shardings(jax.eval_shape(function, *args)))(*args)
 
-    def hold(self, tree):
+    def hold(self, tree: Tree) -> Tree:
         """`tree`, the same on every host, spread over the devices and ready to be donated.
 
         No buffer is shared with the original, and each device is sent its share only.
@@ -88,7 +97,7 @@ class Sharded:
 
         return jax.tree.map(put, tree)
 
-    def place(self, tree):
+    def place(self, tree: Tree) -> Tree:
         """`tree` spread over the devices, for reading: what is there already is not copied."""
 
         def put(x):
@@ -97,26 +106,26 @@ class Sharded:
 
         return jax.tree.map(put, tree)
 
-    def gather(self, params):
+    def gather(self, params: Tree) -> Tree:
         """`params`, gathered, as a network takes them, within a function that `sample` compiles."""
         return jax.lax.with_sharding_constraint(params, NamedSharding(self._mesh, PartitionSpec()))
 
-    def sampling(self):
+    def sampling(self) -> "Sharded":
         """What draws samples during training: the same devices, for no host has all parameters."""
         return self
 
-    def shard(self, batch):
+    def shard(self, batch: Tree) -> Tree:
         """Split the leading axis of every array of `batch` over the devices: this host's [b, ...] -> [B, ...].
 
         Does not block: the copies overlap with whatever the devices are doing.
         """
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self._rows, np.asarray(x)), batch)
 
-    def train_step(self, step: Callable) -> Callable:
+    def train_step(self, step: TrainStep) -> TrainStep:
         """Compile `(state, batch, held={}) -> (state, metrics)`. The state is donated: use the returned one."""
         return jax.jit(self._staying(step), donate_argnums=0, compiler_options=_OPTIONS)
 
-    def train_steps(self, step: Callable, most: int) -> Callable:
+    def train_steps(self, step: TrainStep, most: int) -> TrainSteps:
         """Compile `(state, batches, held={}) -> (state, metrics [most])`: an update for each of 1 to `most` batches.
 
         One call makes them all, in turn (`calls.in_turn`). The given state is donated: use the returned one.
@@ -128,7 +137,7 @@ class Sharded:
         steps = calls.in_turn(self._staying(step), most)
         return calls.filled(jax.jit(steps, donate_argnums=0, compiler_options=_OPTIONS), most)
 
-    def _staying(self, step: Callable) -> Callable:
+    def _staying(self, step: TrainStep) -> TrainStep:
         """`step`, whose state is spread after it as before."""
 
         def staying(state, batch, held={}):  # noqa: B006 (jit takes no other mapping; never changed)
@@ -138,7 +147,7 @@ class Sharded:
 
         return staying
 
-    def sample(self, sample_fn: SampleFn) -> Callable:
+    def sample(self, sample_fn: SampleFn) -> SampleFn:
         """Compile `(params, keys [B], *cond [B, ...]) -> images [B, ...]`, parameters and examples spread.
 
         Parameters are gathered where the function says so, by `gather`. Elsewhere the compiler is free: where a
@@ -155,7 +164,7 @@ class Sharded:
 
         return sample
 
-    def split(self, rows):
+    def split(self, rows: Tree) -> Tree:
         """Arrays [B, ...], the same on every host, split along their leading axis over the devices; keys as well."""
 
         def put(x):
@@ -165,7 +174,7 @@ class Sharded:
 
         return jax.tree.map(put, rows)
 
-    def _slope(self, loss: Callable, derive: Callable) -> Callable:
+    def _slope(self, loss: ShareLoss, derive: Derive) -> ShareSlope:
         """`Shares.slope`, from the whole batch and arrays that are spread."""
 
         def slope(params, beside, *batch):

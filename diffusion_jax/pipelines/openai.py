@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Transform
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, schedules, variances
 from diffusion_jax.diffusion.schedules import Schedule
@@ -16,7 +17,9 @@ from diffusion_jax.training.experiment import Drawable
 NARROWEST = 1e-20  # of a learned variance: only the last step asks for it, and the chain ends on that one's mean
 
 
-def openai(path: str, text: str, more: Callable = nothing_more) -> Drawable:
+def openai(
+    path: str, text: str, more: Callable[[Sampling], dict[str, Callable[..., Chain]]] = nothing_more
+) -> Drawable:
     """A file of OpenAI's, to draw from.
 
     The sampler "published" is the one that the flags ask for: DDPM's, or with use_ddim DDIM's with eta = 0, on the
@@ -98,7 +101,7 @@ def _betas(name: str, num: int):
 
 def _parameterization(
     command: openai_command.Command, schedule: Schedule
-) -> tuple[parameterizations.Parameterization, Callable]:
+) -> tuple[parameterizations.Parameterization, Transform]:
     """What the network says, and the transform for the variance of ancestral steps."""
     flags, num = command.chain, command.chain["diffusion_steps"]
     index, share = parameterizations.table_index(num), 1000 / num if flags["rescale_timesteps"] else 1.0

@@ -6,13 +6,13 @@ OpenAI's are composed in `pipelines.openai`.
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Guide, SampleCondition
+from diffusion_jax.core.protocols import Apply, Grid, Guide, SampleCondition, SampleFn
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, timesteps, variances
 from diffusion_jax.diffusion.few_step import guided
@@ -25,12 +25,14 @@ from diffusion_jax.pretrained import loading
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.schedulers.scheduler import Sampling, sampling
-from diffusion_jax.training.experiment import Drawable
+from diffusion_jax.training.experiment import Drawable, SampleRequest
 
 __all__ = ["diffusers", "openai"]
 
 NARROWEST = 1e-20  # of a learned variance, which these samplers do not ask for
 OFFICIAL_DIT = 4.0  # the guidance of its own script
+More: TypeAlias = Callable[[Sampling], dict[str, Callable[..., Chain]]]  # what is known -> further chains
+
 OFFICIAL_LATENT = 8.5  # of latent consistency models' pipeline
 # Of any scheduler's config: its table, and what else is not its solver's own.
 BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
@@ -46,7 +48,7 @@ def diffusers(
     controlnet: str | None = None,
     size: str | None = None,
     sampler: str | None = None,
-    more: Callable = nothing_more,
+    more: More = nothing_more,
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from.
 
@@ -166,11 +168,7 @@ def _text_and_scale(config: Mapping, features: int) -> tuple:
         )
 
     def guide(guidance_scale: float = OFFICIAL_LATENT) -> Guide:
-        def told(denoise, cond):
-            scale = jnp.full(len(cond["tokens"]), float(guidance_scale))
-            return guidance.conditioned(denoise, cond | {guided.NAME: scale})
-
-        return told
+        return guided.at_scale(guidance_scale)
 
     return _labelled(config, conditions.arrays(missing, tokens=(None, features))), guide, views.latents()
 
@@ -180,7 +178,7 @@ def _labelled(config: Mapping, rest: SampleCondition) -> SampleCondition:
     return conditions.joined(label=conditions.labels(classes), rest=rest) if classes else rest
 
 
-def _beside(model, read: Callable, sample_condition: SampleCondition, shape: tuple[int, int, int]) -> tuple:
+def _beside(model, read: Callable[[], Any], sample_condition: SampleCondition, shape: tuple[int, int, int]) -> tuple:
     """A network that is shown more channels than it says, how to read it, and what it is told: those, of `shape`."""
 
     def missing(num):
@@ -241,8 +239,8 @@ def _check_told(config: Mapping, scheduler: Mapping):
 
 
 def _samplers(
-    model, how: Sampling, guide: Callable[..., Guide], shape, scheduler: Mapping, more: Callable, doubled: bool
-) -> dict[str, Callable]:
+    model, how: Sampling, guide: Callable[..., Guide], shape, scheduler: Mapping, more: More, doubled: bool
+) -> dict[str, Callable[[SampleRequest], SampleFn]]:
     """The scheduler's own sampler first, and others on the same noise; `doubled` if the network says a variance."""
     num = scheduler.get("num_train_timesteps", 1000)
     single = scheduler["_class_name"] == "CMStochasticIterativeScheduler"
@@ -287,7 +285,9 @@ def _samplers(
     return drawn_by(chains, apply, how.parameterization, how.process, shape, guide) | others
 
 
-def _between(guide: Callable[..., Guide], apply: Apply, how: Sampling, shape, doubled: bool) -> dict[str, Callable]:
+def _between(
+    guide: Callable[..., Guide], apply: Apply, how: Sampling, shape, doubled: bool
+) -> dict[str, Callable[[SampleRequest], SampleFn]]:
     """k-diffusion's samplers that look between the entries of a table."""
     assert how.anywhere is not None
     schedule, parameterization, last = how.anywhere
@@ -314,7 +314,7 @@ def _between(guide: Callable[..., Guide], apply: Apply, how: Sampling, shape, do
     return drawn_by(chains, apply, parameterization, how.process, shape, guide)
 
 
-def _grid_up_to(most: int, grid: Callable) -> np.ndarray:
+def _grid_up_to(most: int, grid: Grid) -> np.ndarray:
     """The grid of as many steps up to `most` as it takes: not all tables and spacings take any number."""
     for steps in range(most, 1, -1):
         try:

@@ -71,7 +71,7 @@ def read(template: Mapping[str, Any], entries: Sequence[Entry], weights: Mapping
     return traverse_util.unflatten_dict(params, sep="/")
 
 
-def write(params: Mapping[str, Any], entries: Sequence[Entry], path, config: Mapping[str, Any]) -> None:
+def write(params: Mapping[str, Any], entries: Sequence[Entry], path: str | Path, config: Mapping[str, Any]) -> None:
     """The inverse of `read`: a folder with weights and config.json as diffusers keeps them; bit for bit.
 
     Args:

@@ -16,8 +16,8 @@ class Layout(NamedTuple):
       write: `*ours -> theirs`.
     """
 
-    read: Callable
-    write: Callable
+    read: Callable[[np.ndarray], tuple[np.ndarray, ...]]
+    write: Callable[..., np.ndarray]
 
 
 same = Layout(lambda theirs: (theirs,), lambda ours: ours)

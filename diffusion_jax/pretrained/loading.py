@@ -1,6 +1,6 @@
 """A published model in one call: its module, its parameters, and how it is sampled."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +50,7 @@ class Pretrained(NamedTuple):
             raise InputError("no scheduler_config.json came with this model; take its parts from the package")
         return scheduler.sampling(self.scheduler)
 
-    def save(self, path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a folder that `load`, `sample --pretrained` and diffusers read; errors as of `entries.write`.
 
         It holds config.json, the weights, scheduler_config.json where there is one, and for a network that with its
@@ -69,7 +69,7 @@ class Pretrained(NamedTuple):
             write_json(Path(path) / "model_index.json", {"_class_name": pipeline, **parts})
 
 
-def load(name, variant: str = "", revision: str | None = None) -> Pretrained:
+def load(name: str | Path, variant: str = "", revision: str | None = None) -> Pretrained:
     """A model in diffusers' layout: a folder, or "owner/name" on the hub (`files.component`).
 
     Known are UNet2DModel, UNet2DConditionModel, ControlNetModel and DiTTransformer2DModel, as far as they are
@@ -83,7 +83,7 @@ def load(name, variant: str = "", revision: str | None = None) -> Pretrained:
     return Pretrained(network, network.read(weights), config, scheduler_config)
 
 
-def build(config: Mapping[str, Any], weights=()) -> Network:
+def build(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
     """The network of a config.json; `weights` are the names of the file's arrays, where there is one.
 
     Raises:

@@ -34,7 +34,7 @@ class Network(NamedTuple):
         return entries.read(self.template(), self.entries, weights)
 
 
-def shape(*sizes: int, dtype=np.float32) -> jax.ShapeDtypeStruct:
+def shape(*sizes: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:
     """An array of a `Network.example`."""
     return jax.ShapeDtypeStruct(sizes, dtype)
 
@@ -102,7 +102,7 @@ class Values:
             self.refuse(name, value, f"a number from {low:g} to {high:g} is expected")
         return value
 
-    def refuse(self, name: str, value, remedy: str = "it is not known here"):
+    def refuse(self, name: str, value: Any, remedy: str = "it is not known here"):
         """Raise `InputError` for a value."""
         raise InputError(f"{self.what}: {name} = {_shown(value)} is not supported; {remedy}")
 

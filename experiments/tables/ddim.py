@@ -11,8 +11,8 @@ the variance beta_t, where eta = 1 has the posterior's. So these two rows also c
 (experiments/variances.py adds the optimal one, on the ancestral sampler's own grid).
 
 Expect of the digits 2.7 with eta 0 and 4.7 with eta 1 in 10 steps, 1.5 both in 50, and 14.5 and 2.1 with the large
-variance (docs/tables.md has all). On two busy CPU cores the rows of 5, 10 and 20 steps take a minute and a half, as
-long as those of 50, and half of those of 100.
+variance (docs/measured/tables.md has all). On two busy CPU cores the rows of 5, 10 and 20 steps take a minute and a
+half, as long as those of 50, and half of those of 100.
 """
 
 from diffusion_jax.app import cli, cpu, resolve

@@ -31,7 +31,7 @@ from tests import tiny
 pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parent.parent.parent / "configs"
-GALLERY = (FOLDER.parent / "docs" / "gallery.md").read_text()
+GALLERY = (FOLDER.parent / "docs" / "measured" / "gallery.md").read_text()
 PUBLISHED = {
     "cifar": 35_746_307,
     "celeba_hq": 113_673_219,

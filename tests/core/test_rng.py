@@ -1,4 +1,4 @@
-"""Tosses of coins: how often, and that those of one hash have nothing to do with each other."""
+"""Streams of keys do not meet; tosses of coins: how often, and that those of one hash are independent."""
 
 import jax
 import jax.numpy as jnp

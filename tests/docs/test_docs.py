@@ -1,4 +1,4 @@
-"""The code in docs/processes.md and docs/guidance.md runs as it stands: files, commands, checks and pictures."""
+"""The code in docs/how_to/process.md and docs/concepts/guidance.md runs as it stands: files, commands, pictures."""
 
 import os
 import re
@@ -25,7 +25,8 @@ pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-TEXT = (DOCS / "processes.md").read_text()
+TEXT = (DOCS / "how_to" / "process.md").read_text()
+TABLES = (DOCS / "concepts" / "processes.md").read_text()
 BLOCKS = BLOCK.findall(TEXT)
 # A python block whose docstring says how to train it is a config file; the others are checks that import such files.
 PYTHON = [code for language, code in BLOCKS if language == "python"]
@@ -88,16 +89,16 @@ def test_a_check_holds(code, folder):
 
 
 def test_the_table_has_every_process():
-    rows = "\n".join(line for line in TEXT.splitlines() if line.startswith("| `"))
+    rows = "\n".join(line for line in TABLES.splitlines() if line.startswith("| `"))
     files = Path(processes.__file__).parent.glob("*.py")
     for name in {path.stem for path in files} - {"__init__", "core", "degrade"}:
-        assert f"| `{name}` |" in rows, f"docs/processes.md does not list {name}"
+        assert f"| `{name}` |" in rows, f"docs/concepts/processes.md does not list {name}"
 
 
-# ---- docs/guidance.md: one program, and the runs that it reads.
+# ---- docs/concepts/guidance.md: one program, and the runs that it reads.
 
-GUIDANCE = (DOCS / "guidance.md").read_text()
-PICTURES = sorted((DOCS / "guidance").iterdir())
+GUIDANCE = (DOCS / "concepts" / "guidance.md").read_text()
+PICTURES = sorted((DOCS / "concepts" / "guidance").iterdir())
 TOLD = [line for language, code in BLOCK.findall(GUIDANCE) if not language for line in code.strip().splitlines()]
 # All but the lengths of the chains is what a reader pastes.
 SHORTER = {
@@ -147,7 +148,7 @@ def steered(tmp_path_factory, compiled_quickly):
                 for long, short in SHORTER.items():
                     code = code.replace(long, short)
                 line = GUIDANCE.count("\n", 0, block.start()) + 1
-                exec(compile("\n" * line + code, "docs/guidance.md", "exec"), names)
+                exec(compile("\n" * line + code, "docs/concepts/guidance.md", "exec"), names)
     return names, folder
 
 
@@ -211,9 +212,3 @@ def test_its_commands_are_the_ones_that_are(line):
         options = sample._parser().parse_args(arguments)
         for folder in filter(None, (options.workdir, options.classifier)):
             assert any(f"--workdir {folder}" in line for line in TOLD if "train" in line), folder
-
-
-@pytest.mark.parametrize("text", [TEXT, GUIDANCE], ids=["processes", "guidance"])
-def test_every_file_it_links_to_exists(text):
-    for target in re.findall(r"\]\(([^)#]+)\)", BLOCK.sub("", text)):
-        assert target.startswith("http") or (DOCS / target).exists(), target

@@ -1,4 +1,4 @@
-"""docs/networks.md runs as it stands: each kind of network trains, and what it learned draws."""
+"""docs/how_to/network.md runs as it stands: each kind of network trains, and what it learned draws."""
 
 import importlib.util
 import re
@@ -18,7 +18,7 @@ from diffusion_jax.training.step import make_train_step
 
 pytestmark = pytest.mark.slow
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "networks.md").read_text()
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "how_to" / "network.md").read_text()
 
 
 @pytest.fixture(scope="module")

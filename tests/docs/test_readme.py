@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text()
 
 
@@ -33,3 +33,17 @@ def test_every_file_that_a_page_links_to_exists(page):
     for target in re.findall(r"\]\(([^)#]+)\)", prose):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_the_functions_that_the_architecture_names_exist():
+    text = (ROOT / "docs" / "concepts" / "architecture.md").read_text()
+    modules = {}
+    for path in (ROOT / "diffusion_jax").rglob("*.py"):
+        stem = path.parent.name if path.stem == "__init__" else path.stem
+        modules[stem] = modules.get(stem, "") + path.read_text()
+    del modules["train"]  # of the config's values
+    named = set(re.findall(r"`(?:\w+\.)*(\w+)\.(\w+)(?:\(.*?\))?`", text))
+    checked = [(modules[module], name) for module, name in named if module in modules and name != "py"]
+    assert len(checked) >= 40
+    for source, name in checked:
+        assert re.search(rf"\b{name}\b", source), name

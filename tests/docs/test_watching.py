@@ -1,4 +1,4 @@
-"""docs/watching.md runs as it stands, with a stand-in for the service that it sends to."""
+"""docs/how_to/watching.md runs as it stands, with a stand-in for the service that it sends to."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from diffusion_jax.app import cli
 
 pytestmark = pytest.mark.slow
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "watching.md").read_text()
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "how_to" / "watching.md").read_text()
 SHORT = ["model.channels=8", "model.groups=4", "model.multipliers=(1,)", "train.batch_size=8", "train.steps=4"]
 LOG = ["log.every=2", "log.sample_every=0", "train.steps_per_call=1"]
 

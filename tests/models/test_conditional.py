@@ -9,7 +9,12 @@ from flax import traverse_util
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.models import ADMUNet, ImprovedUNet, TextUNet, UNet
-from diffusion_jax.models.blocks.conditioning import GuidanceEmbedding, LabelEmbedding, NumberEmbedding
+from diffusion_jax.models.blocks.conditioning import (
+    GuidanceEmbedding,
+    LabelEmbedding,
+    NumberEmbedding,
+    OptionalNumberEmbedding,
+)
 from diffusion_jax.models.judges.classifier import Classifier
 from diffusion_jax.models.ops.attention import flash
 from diffusion_jax.models.unets.adm import heads_of_width
@@ -110,6 +115,19 @@ def test_numbers_are_embedded_like_the_time():
     other = model.apply({"params": params}, X, TIME, {"noise_level": jnp.array([0.0, 100.0])})
     np.testing.assert_array_equal(out[0], other[0])
     assert np.abs(out[1] - other[1]).max() > 1e-3
+
+
+def test_a_number_may_be_withheld():
+    model, values = OptionalNumberEmbedding(scale=1000.0), jnp.array([0.5, jnp.nan, 0.2])
+    params = model.init(jax.random.key(0), values, 16)["params"]
+    out, slope = jax.value_and_grad(lambda p: model.apply({"params": p}, values, 16).sum())(params)
+    assert np.isfinite(out)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
+    out = model.apply({"params": params}, values, 16)
+    np.testing.assert_array_equal(out[1], params["none"])
+    plain = NumberEmbedding().apply({"params": params["number"]}, 1000 * values[::2], 16)
+    np.testing.assert_allclose(out[::2], plain, rtol=1e-6)
+    assert np.abs(plain[0] - plain[1]).max() > 1e-2
 
 
 def test_a_network_that_is_told_the_scale_of_guidance_starts_as_it_was():

@@ -30,6 +30,7 @@ def root(tmp_path_factory):
     for name in tiny.CONFIGS:
         tiny.make(root, name)
     np.savez(root / "text.npz", tokens=RNG.normal(size=(2, 3, 12)), null_tokens=np.zeros((1, 3, 12)))
+    np.savez(root / "alone.npz", tokens=RNG.normal(size=(2, 3, 12)))
     np.savez(root / "uneven.npz", tokens=RNG.normal(size=(2, 3, 12)), null_tokens=np.zeros((1, 4, 12)))
     np.savez(
         root / "hint.npz",
@@ -57,6 +58,7 @@ KINDS = {
     "ddpm": ([], "images", (2, 8, 8, 3)),
     "consistency": (["--label", "3,4"], "images", (2, 8, 8, 3)),
     "dit": (["--label", "1", "--guidance", "2"], "latents", (2, 8, 8, 4)),
+    "latent": (["--condition", "{root}/alone.npz", "--guidance", "6"], "latents", (2, 8, 8, 4)),
     "text": (["--condition", "{root}/text.npz", "--size", "4x8"], "latents", (2, 4, 8, 4)),
 }
 
@@ -113,7 +115,7 @@ def test_the_default_folder_and_steps(root, tmp_path, monkeypatch):
 
 def test_the_pages_python(root, tmp_path, monkeypatch):
     """Its lines on published models, with this folder for theirs: what is saved is what was read, bit for bit."""
-    readme = (Path(__file__).parents[2] / "docs" / "published.md").read_text()
+    readme = (Path(__file__).parents[2] / "docs" / "how_to" / "published.md").read_text()
     (code,) = [code for code in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "pretrained.load" in code]
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -135,6 +137,10 @@ MISTAKES = {
     "flags and a size": (["--pretrained", "x.pt", "--flags", "", "--size", "8x8"], "--size is of diffusers' folders"),
     "a step": (["--pretrained", "{root}/ddpm", "--step", "3"], "--step is of a run's"),
     "no text": (["--pretrained", "{root}/text"], "is told an encoded text: --condition FILE.npz with tokens"),
+    "a null text that is not read": (
+        ["--pretrained", "{root}/latent", "--condition", "{root}/text.npz"],
+        "takes no condition 'null_tokens', only tokens",
+    ),
     "texts of two lengths": (
         ["--pretrained", "{root}/text", "--condition", "{root}/uneven.npz"],
         "tokens are 3 to a text and null_tokens 4",

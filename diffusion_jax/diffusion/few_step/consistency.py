@@ -7,16 +7,20 @@ two schedules of the same times, `levels` and `renoising`, and a process with bo
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import namespace
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Across, Distance, MakeLoss, Points, TargetParams, Teacher, Tree
 from diffusion_jax.diffusion import processes
 from diffusion_jax.diffusion.few_step.pairs import Pair
 from diffusion_jax.diffusion.few_step.teachers import one
+from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.diffusion.parameterizations import denoiser
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
@@ -69,7 +73,7 @@ def karras_levels(num: int, low: float = LOW, high: float = HIGH, rho: float = 7
     return levels
 
 
-def times_of(level, low: float = LOW, high: float = HIGH) -> np.ndarray:
+def times_of(level: ArrayLike, low: float = LOW, high: float = HIGH) -> np.ndarray:
     """The times of levels in [low, high], in [0, 1]; `InputError` for others."""
     times = (np.asarray(level, np.float64) - low) / (high - low)
     if not ((times > -1e-12) & (times < 1 + 1e-12)).all():
@@ -82,13 +86,15 @@ def training_grid(points: int, low: float = LOW, high: float = HIGH, rho: float 
     return times_of(karras_levels(points, low, high, rho), low, high)
 
 
-def grid(chosen, low: float = LOW, high: float = HIGH) -> np.ndarray:
+def grid(chosen: ArrayLike, low: float = LOW, high: float = HIGH) -> np.ndarray:
     """The grid of a chain that looks at the `chosen` levels, falling, [n], and arrives at `low`: [n + 1]."""
     chosen = np.atleast_1d(np.asarray(chosen, np.float64))
     return np.append(times_of(chosen, low, high), 0.0)
 
 
-def grid_of_indices(indices, points: int, low: float = LOW, high: float = HIGH, rho: float = 7.0) -> np.ndarray:
+def grid_of_indices(
+    indices: ArrayLike, points: int, low: float = LOW, high: float = HIGH, rho: float = 7.0
+) -> np.ndarray:
     """The grid of a list of indices as the official code has it, (0, 22, 39) of 40 points; index 0 is the level T.
 
     Raises:
@@ -106,13 +112,15 @@ def grid_of_indices(indices, points: int, low: float = LOW, high: float = HIGH, 
 # ---- What a pair is made of: `(process, keys [B], x0, context, *cond) -> (x_t, x_u)`, on one trajectory.
 
 
-def same_noise(process: Process, keys, x0, context, *cond):
+def same_noise(
+    process: Process, keys: jax.Array, x0: jax.Array, context: Context, *cond: Any
+) -> tuple[jax.Array, jax.Array]:
     """Consistency training's: x0 with the same noise at both levels. No teacher."""
-    corrupt = jax.vmap(lambda key, x0, t: process.corrupt(key, x0, t)[0])
+    corrupt = jax.vmap(lambda key, x0, t: process.corrupt(key, x0, t)[0])  # the same key draws the same noise
     return corrupt(keys, x0, context.t.t), corrupt(keys, x0, context.t.u)
 
 
-def solved(teacher: Callable, solver: Callable) -> Callable:
+def solved(teacher: Teacher, solver: Across) -> Points:
     """Consistency distillation's: x_t, and one step of the teacher's ODE from there.
 
     Args:
@@ -130,12 +138,12 @@ def solved(teacher: Callable, solver: Callable) -> Callable:
 # ---- Whose answer at u is the target: `(params, context) -> params`.
 
 
-def itself(params, context):
+def itself(params: Tree, context: Context) -> Tree:
     """The network's own, as a constant: a target average that forgets at once (mu = 0)."""
     return params
 
 
-def averaged(name: str = "target") -> Callable:
+def averaged(name: str = "target") -> TargetParams:
     """That of an average of the parameters, `Average(lambda step: 1 - mu(step))`: not the one that samples."""
     return lambda params, context: context.averages[name]
 
@@ -143,7 +151,9 @@ def averaged(name: str = "target") -> Callable:
 # ---- The loss.
 
 
-def loss(points: Callable, distance: Callable, target: Callable = itself, weight: Callable = one) -> Callable:
+def loss(
+    points: Points, distance: Distance, target: TargetParams = itself, weight: Callable[[Pair], Any] = one
+) -> MakeLoss:
     """weight d(f(x_t, t), f_target(x_u, u)), as `Method.loss` takes it; `context.t` is a `Pair`.
 
     (Song et al. 2023, algorithms 2 and 3.) The target is a constant: no gradient goes through it. Both networks have
@@ -172,7 +182,7 @@ def loss(points: Callable, distance: Callable, target: Callable = itself, weight
     return make
 
 
-def inverse_width(schedule: Schedule) -> Callable:
+def inverse_width(schedule: Schedule) -> Callable[[Pair], Any]:
     """The weight 1 / (level_t - level_u) of a pair, for alpha = 1 (improved consistency training; ECT)."""
 
     def weight(pair: Pair):

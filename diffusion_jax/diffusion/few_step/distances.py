@@ -1,24 +1,25 @@
 """How far two estimates are apart, for consistency losses: `(x [B, ...], y [B, ...]) -> [B]`. LPIPS would be one."""
 
 import math
-from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
 from diffusion_jax.core.distributions import mean_over_entries
+from diffusion_jax.core.protocols import Distance
 
 
-def l2(x, y):
+def l2(x: jax.Array, y: jax.Array) -> jax.Array:
     """The mean squared difference of an example's entries."""
     return mean_over_entries((x - y) ** 2)
 
 
-def l1(x, y):
+def l1(x: jax.Array, y: jax.Array) -> jax.Array:
     """The mean absolute difference of an example's entries."""
     return mean_over_entries(jnp.abs(x - y))
 
 
-def pseudo_huber(c: float | None = None) -> Callable:
+def pseudo_huber(c: float | None = None) -> Distance:
     """sqrt(||x - y||^2 + c^2) - c, with one norm an example (improved consistency training, Song & Dhariwal 2023).
 
     Of single entries, averaged, it would be another distance (`huber_of_entries`). Its gradient is at most 1 long.
@@ -36,7 +37,7 @@ def pseudo_huber(c: float | None = None) -> Callable:
     return distance
 
 
-def huber_of_entries(c: float = 0.001) -> Callable:
+def huber_of_entries(c: float = 0.001) -> Distance:
     """The mean over entries of sqrt((x - y)^2 + c^2) - c, as latent consistency models' code has it; c > 0."""
     return lambda x, y: mean_over_entries(_huber((x - y) ** 2, c))
 

@@ -9,11 +9,13 @@ less than it should. Each function makes a `run` for `samplers.make_sample_fn`, 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Denoiser
+from diffusion_jax.core.protocols import Denoiser, Run
 from diffusion_jax.diffusion.samplers import Sampler, solve
 
 LUMINANCE = (0.2989, 0.5870, 0.1140)  # of red, green and blue
@@ -22,14 +24,14 @@ LUMINANCE = (0.2989, 0.5870, 0.1140)  # of red, green and blue
 class Basis(NamedTuple):
     """Orthonormal coordinates: `to` gives an image's coefficients, of any shape, and `back` the image of them."""
 
-    to: Callable
-    back: Callable
+    to: Callable[[jax.Array], jax.Array]
+    back: Callable[[jax.Array], jax.Array]
 
 
 PIXELS = Basis(lambda x: x, lambda x: x)
 
 
-def edited(known, mask, basis: Basis = PIXELS) -> Callable:
+def edited(known: ArrayLike, mask: ArrayLike, basis: Basis = PIXELS) -> Run:
     """A `run` that keeps the coefficients of `known` where `mask` is above 0.5.
 
     Args:
@@ -59,24 +61,24 @@ def edited(known, mask, basis: Basis = PIXELS) -> Callable:
     return run
 
 
-def inpainted(known, mask) -> Callable:
+def inpainted(known: ArrayLike, mask: ArrayLike) -> Run:
     """The pixels of `known`, [B, H, W, C], where `mask` (broadcasts) is above 0.5; they come out to the bit."""
     return edited(known, mask)
 
 
-def coloured(grey) -> Callable:
+def coloured(grey: ArrayLike) -> Run:
     """The colours of images [B, H, W, 3] of which the luminance is known."""
     return edited(grey, np.array([1.0, 0.0, 0.0]), of_channels(completed(LUMINANCE)))
 
 
-def enlarged(small, factor: int) -> Callable:
+def enlarged(small: ArrayLike, factor: int) -> Run:
     """Images [B, factor h, factor w, C] whose patches of factor x factor have the means `small`, [B, h, w, C]."""
     large = jnp.repeat(jnp.repeat(jnp.asarray(small), factor, axis=1), factor, axis=2)
     mask = np.arange(factor**2)[:, None] == 0
     return edited(large, mask, of_patches(completed(np.ones(factor**2)), factor))
 
 
-def completed(first) -> np.ndarray:
+def completed(first: ArrayLike) -> np.ndarray:
     """An orthogonal matrix whose first column is in proportion to `first`, [n]; float64 [n, n].
 
     The reflection that takes the first unit vector there (Householder).
@@ -88,12 +90,12 @@ def completed(first) -> np.ndarray:
     return np.eye(len(first)) - (2 / square * np.outer(normal, normal) if square > 0 else 0.0)
 
 
-def of_channels(matrix) -> Basis:
+def of_channels(matrix: np.ndarray) -> Basis:
     """The columns of an orthogonal `matrix`, [C, C], as coordinates of each pixel's colour."""
     return Basis(lambda x: _along(x, matrix), lambda x: _along(x, matrix.T))
 
 
-def of_patches(matrix, size: int) -> Basis:
+def of_patches(matrix: np.ndarray, size: int) -> Basis:
     """The columns of an orthogonal `matrix`, [p^2, p^2], as coordinates of each channel of patches of `size` p.
 
     Coefficients are [B, H / p, W / p, p^2, C]. Raises `InputError` where p does not divide the image.

@@ -5,20 +5,19 @@ Stage 1 teaches a student the guided estimate of a teacher, at scales drawn at r
 Salimans' w + 1, one number an example, [B]; 1 is no guidance.
 """
 
-from collections.abc import Callable
-
 import jax
+import jax.numpy as jnp
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Loss, OfTime
+from diffusion_jax.core.protocols import Guide, Loss, MakeLoss, Null, OfTime, Teacher
 from diffusion_jax.diffusion.few_step import teachers
 from diffusion_jax.diffusion.guidance import classifier_free
 
 NAME = "guidance_scale"
 
 
-def by_told_scale(null: Callable, name: str = NAME) -> Callable:
+def by_told_scale(null: Null, name: str = NAME) -> Guide:
     """The guide of a teacher with an unconditional half: classifier-free guidance with the scale `cond[name]`, [B],
     which the teacher itself is not told. `null` as of `guidance.classifier_free`."""
 
@@ -29,7 +28,20 @@ def by_told_scale(null: Callable, name: str = NAME) -> Callable:
     return guide
 
 
-def told(loss: Loss, low: float, high: float, name: str = NAME) -> Callable:
+def at_scale(scale: float, name: str = NAME) -> Guide:
+    """The guide of a student: it is told this scale beside its condition, if it has one, in a single look."""
+
+    def guide(denoise, *cond):
+        def guided(x_t, t):
+            scales = jnp.full(jax.tree.leaves(x_t)[0].shape[0], scale, jnp.float32)
+            return denoise(x_t, t, _joined(cond, name, scales))
+
+        return guided
+
+    return guide
+
+
+def told(loss: Loss, low: float, high: float, name: str = NAME) -> Loss:
     """`loss` of examples that are told a scale as well, each its own, uniform in [low, high].
 
     Where the data has a scale for each example (a network is described from it), the drawn one takes its place.
@@ -43,13 +55,17 @@ def told(loss: Loss, low: float, high: float, name: str = NAME) -> Callable:
     def telling(keys, params, x0, context, *cond):
         keys, scale_keys = rng.split(keys, 2)
         scale = jax.vmap(lambda key: jax.random.uniform(key, minval=low, maxval=high))(scale_keys)
-        told = {key: value for one in cond for key, value in one.items()} | {name: scale}
-        return loss(keys, params, x0, context, told)
+        return loss(keys, params, x0, context, _joined(cond, name, scale))
 
     return telling
 
 
-def distillation(teacher: Callable, weight: OfTime) -> Callable:
+def _joined(cond, name: str, scale) -> dict:
+    """One condition of the one there is, or of none, and the scale."""
+    return {key: value for one in cond for key, value in one.items()} | {name: scale}
+
+
+def distillation(teacher: Teacher, weight: OfTime) -> MakeLoss:
     """Stage 1's loss, weight(t) ||x0(x_t, t, g) - x0_g||^2 (Meng et al. 2023, equation 2), as `Method.loss` takes it.
 
     Wrap what it makes in `told`. `context.t` is the times [B].

@@ -5,18 +5,18 @@ Neighbours are T / 50 entries apart. The loss is `guided.told(consistency.loss(c
 pairs.euler(schedule)), distance, target)(...), low, high)`, with neighbours on `training_grid`.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import Gaussian
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import OfTime
+from diffusion_jax.core.protocols import OfTime, Transform
 from diffusion_jax.diffusion.parameterizations import Parameterization
 
 
-def skip_and_out(index, scaling: float = 10.0, sigma_data: float = 0.5):
+def skip_and_out(index: Any, scaling: float = 10.0, sigma_data: float = 0.5):
     """(c_skip, c_out) = (s^2 / (u^2 + s^2), u / sqrt(u^2 + s^2)) at u = `scaling` times the network's index.
 
     A switch rather than a blend: (1, 0) at index 0, and (7e-6, 1) at index 19.
@@ -25,7 +25,7 @@ def skip_and_out(index, scaling: float = 10.0, sigma_data: float = 0.5):
     return sigma_data**2 / (u**2 + sigma_data**2), u / (u**2 + sigma_data**2) ** 0.5
 
 
-def boundary(time: OfTime, scaling: float = 10.0) -> Callable:
+def boundary(time: OfTime, scaling: float = 10.0) -> Transform:
     """The transform of a denoiser to a consistency function, c_skip x_t + c_out x0: x_t itself at index 0.
 
     Args:

@@ -1,6 +1,5 @@
 """Two times of one trajectory, and a step of the probability-flow ODE from one to the other."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
-from diffusion_jax.core.protocols import Denoiser
+from diffusion_jax.core.protocols import Across, Denoiser, LawOfUpdate, Time
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.time_sampling import Times
 
@@ -29,13 +28,13 @@ class Pair(NamedTuple):
     share: Any
 
 
-def of_times(schedule: Schedule, t, u) -> Pair:
+def of_times(schedule: Schedule, t: np.ndarray, u: np.ndarray) -> Pair:
     """The pairs of NumPy times t > u, [N] each, with their shares in float64. All noise goes where alpha(t) = 0."""
     share = 1 - schedule.sigma(u) * schedule.alpha(t) / (schedule.alpha(u) * schedule.sigma(t))
     return Pair(np.asarray(t), np.asarray(u), np.asarray(share))
 
 
-def by_update(law: Callable) -> Times:
+def by_update(law: LawOfUpdate) -> Times:
     """Times of a law that changes with training: `law(k, u [b]) -> tree of [b]`, of k updates made and u in [0, 1).
 
     Each example draws for itself. k is the memory, a part of the training state: a resumed run goes on with it, and a
@@ -52,19 +51,19 @@ def by_update(law: Callable) -> Times:
 # ---- Solvers: `(denoise, x_t, pair) -> x_u`, one step of the ODE of `denoise`.
 
 
-def jump(schedule: Schedule, x_t, x0, t, u):
+def jump(schedule: Schedule, x_t: jax.Array, x0: jax.Array, t: Time, u: Time) -> jax.Array:
     """x_u = (sigma_u / sigma_t) (x_t - alpha_t x0) + alpha_u x0: DDIM from t to u, [B], given x0. Well defined where
     alpha(t) = 0, and where sigma(u) = 0 it is x0."""
     keep = schedule.sigma(u) / schedule.sigma(t)
     return expand(keep, x_t) * x_t + expand(schedule.alpha(u) - keep * schedule.alpha(t), x_t) * x0
 
 
-def euler(schedule: Schedule) -> Callable:
+def euler(schedule: Schedule) -> Across:
     """Euler's method in sigma / alpha, which is DDIM; one look at the denoiser."""
     return lambda denoise, x_t, pair: _step(schedule, x_t, denoise(x_t, pair.t).mean, pair)
 
 
-def heun(schedule: Schedule) -> Callable:
+def heun(schedule: Schedule) -> Across:
     """Heun's method: the mean of the slopes at t and at Euler's point at u, where noise must be left; two looks."""
 
     def solve(denoise: Denoiser, x_t, pair: Pair):

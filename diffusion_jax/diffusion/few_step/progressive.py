@@ -5,15 +5,17 @@ of it (`check_steps`). Each stage is a run of its own, with a new optimiser; the
 x0, v, or x0 and eps together (`check`).
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
+from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import OfTime
+from diffusion_jax.core.protocols import Denoiser, MakeLoss, OfTime, Teacher
 from diffusion_jax.diffusion import time_sampling, timesteps
 from diffusion_jax.diffusion.few_step import teachers
 from diffusion_jax.diffusion.few_step.pairs import jump
@@ -43,7 +45,7 @@ def grid(steps: int) -> np.ndarray:
     return timesteps.linear(steps)
 
 
-def halvings(schedule: Schedule, times) -> Halving:
+def halvings(schedule: Schedule, times: ArrayLike) -> Halving:
     """The N steps of a student on every other time of its teacher's grid, float64 [N] each.
 
     With nu = alpha / sigma at t, the middle and the end, the share is (nu' - nu) / (nu'' - nu): then the student's
@@ -65,7 +67,7 @@ def halvings(schedule: Schedule, times) -> Halving:
     return Halving(t, middle, end, (between - nu) / (last - nu))
 
 
-def steps(schedule: Schedule, times) -> Times:
+def steps(schedule: Schedule, times: ArrayLike) -> Times:
     """A student's steps, drawn uniformly; arguments and errors as of `halvings`."""
     table = jax.tree.map(np.float32, halvings(schedule, times))
     num = len(table.t)
@@ -77,7 +79,7 @@ def steps(schedule: Schedule, times) -> Times:
     return time_sampling.independent(law)
 
 
-def target(schedule: Schedule, denoise: Callable, x_t, step: Halving):
+def target(schedule: Schedule, denoise: Denoiser, x_t: jax.Array, step: Halving) -> jax.Array:
     """The student's x0 [B, ...] at x_t: of the teacher's estimates at t and, one DDIM step on, at the middle.
 
     Salimans & Ho 2022, algorithm 2, equation 13, as the convex mix that it is: its quotient of small differences
@@ -85,26 +87,36 @@ def target(schedule: Schedule, denoise: Callable, x_t, step: Halving):
     """
     first = denoise(x_t, step.t).mean
     second = denoise(jump(schedule, x_t, first, step.t, step.middle), step.middle).mean
-    share = step.share.reshape(-1, *[1] * (x_t.ndim - 1))
+    share = expand(step.share, x_t)
     return share * first + (1 - share) * second
 
 
-def distillation(schedule: Schedule, teacher: Callable, weight: OfTime) -> Callable:
+def distillation(schedule: Schedule, times: ArrayLike, teacher: Teacher, weight: OfTime) -> MakeLoss:
     """The loss of a student, as `Method.loss` takes it; `context.t` is a `Halving` (`steps`).
 
     Args:
       schedule: of the process.
+      times: the teacher's grid, as of `steps`.
       teacher: `(context, *cond) -> Denoiser` (`teachers.held`); not clipped.
       weight: of the squared error in x0, at t: `losses.truncated_snr` or `losses.of_v`.
+
+    Raises:
+      InputError: when the loss is made, as of `check`.
     """
 
     def wanted(x_t, context, *cond):
         return target(schedule, teacher(context, *cond), x_t, context.t)
 
-    return teachers.toward(wanted, weight, lambda step: step.t)
+    make = teachers.toward(wanted, weight, lambda step: step.t)
+
+    def checked(apply, parameterization, process):
+        check(parameterization, schedule, times)
+        return make(apply, parameterization, process)
+
+    return checked
 
 
-def check(parameterization: Parameterization, schedule: Schedule, times, who: str = "student"):
+def check(parameterization: Parameterization, schedule: Schedule, times: ArrayLike, who: str = "student"):
     """`InputError` where `who`, a network that says eps for instance, says little of x0 at the grid's start.
 
     Where alpha is small an error in eps grows by sigma / alpha in x0, and a chain of few steps cannot mend it.

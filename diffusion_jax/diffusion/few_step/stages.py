@@ -5,7 +5,7 @@ Everything is a table in float64, looked up by the number of updates: one compil
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class Stages(NamedTuple):
     starts: np.ndarray
     points: np.ndarray
 
-    def at(self, updates):
+    def at(self, updates: Any):
         """The stage after a number of updates, int32, traced or not."""
         return jnp.searchsorted(jnp.asarray(self.starts, jnp.int32), updates, side="right") - 1
 
@@ -43,7 +43,12 @@ def growing(first: int = 2, last: int = 150, updates: int = 800_000) -> Stages:
     """Consistency training's N(k) = ceil(sqrt(k / K ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1.
 
     From s0 = `first` points to s1 + 1 = `last` + 1 after K = `updates`, and so on (Song et al. 2023, appendix C).
+
+    Raises:
+      InputError: unless 2 <= s0 <= s1 and K >= 1.
     """
+    if not (2 <= first <= last and updates >= 1):
+        raise InputError(f"a grid grows from 2 or more points to as many, not {first} to {last} in {updates} updates")
     k = np.arange(updates + 1, dtype=np.int64)
     # Over one denominator, so that a perfect square is one.
     points = np.ceil(np.sqrt((k * ((last + 1) ** 2 - first**2) + first**2 * updates) / updates)).astype(np.int64)
@@ -55,20 +60,27 @@ def doubling(first: int = 10, last: int = 1280, updates: int = 400_000) -> Stage
     """Improved consistency training's N(k) = min(s0 2^floor(k / K'), s1) + 1 (Song & Dhariwal 2023, section 3.4).
 
     K' = floor(K / (log2 floor(s1 / s0) + 1)): 11, 21, ..., 1281 points, 50 000 updates each.
+
+    Raises:
+      InputError: unless 1 <= s0 <= s1, or for fewer updates than stages.
     """
+    if not 1 <= first <= last:
+        raise InputError(f"a grid that doubles grows from 1 or more to at least as many, not from {first} to {last}")
     each = math.floor(updates / (math.log2(last // first) + 1))
+    if not each:
+        raise InputError(f"{updates} updates are too few to double from {first} to {last}: take more updates")
     powers = np.arange(math.ceil(math.log2(last / first)) + 1)
     return _checked(powers * each, np.minimum(first * 2**powers, last) + 1)
 
 
 def _checked(starts, points) -> Stages:
     starts, points = np.asarray(starts, np.int64), np.asarray(points, np.int64)
-    if not ((points >= 2).all() and (np.diff(starts) > 0).all()):
-        raise InputError(f"a grid of neighbours has at least 2 points in every stage, not {points} from {starts}")
+    if points.min() < 2:
+        raise InputError(f"a grid of neighbours has at least 2 points, not {points.min()}")
     return Stages(starts, points)
 
 
-def mu(stages: Stages, first: int = 2, start: float = 0.9) -> Callable:
+def mu(stages: Stages, first: int = 2, start: float = 0.9) -> Callable[[Any], jax.Array]:
     """The decay of consistency training's target after an update, exp(s0 ln(mu0) / N): `step -> mu`, float32.
 
     For `Average(lambda step: 1 - mu(step))`. (Song et al. 2023, appendix C; the official codes have N - 1 for N.)
@@ -87,12 +99,15 @@ def mu(stages: Stages, first: int = 2, start: float = 0.9) -> Callable:
 # ---- How neighbours are drawn: a law is `(level_t [N - 1], level_u [N - 1]) -> how often, [N - 1]`, NumPy.
 
 
-def uniform(t, u):
+Often: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def uniform(t: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Every pair of neighbours alike."""
     return np.ones(len(t))
 
 
-def log_normal(mean: float = -1.1, std: float = 2.0) -> Callable:
+def log_normal(mean: float = -1.1, std: float = 2.0) -> Often:
     """In proportion to the chance that log(level) ~ N(mean, std^2) lies between the two (Song & Dhariwal 2023)."""
 
     def law(t, u):
@@ -102,7 +117,7 @@ def log_normal(mean: float = -1.1, std: float = 2.0) -> Callable:
     return law
 
 
-def neighbours(schedule: Schedule, grid: Callable, stages: Stages, law: Callable = uniform) -> Times:
+def neighbours(schedule: Schedule, grid: Callable[[int], np.ndarray], stages: Stages, law: Often = uniform) -> Times:
     """Pairs of neighbours on the grid of the stage that training has reached.
 
     Args:
@@ -122,7 +137,7 @@ def neighbours(schedule: Schedule, grid: Callable, stages: Stages, law: Callable
     return pairs.by_update(draw)
 
 
-def tables(schedule: Schedule, grids: Sequence[np.ndarray], law: Callable) -> tuple[Pair, np.ndarray]:
+def tables(schedule: Schedule, grids: Sequence[np.ndarray], law: Often) -> tuple[Pair, np.ndarray]:
     """(pairs [S, M], chances of a place up to each [S, M]), float32, of S grids of at most M + 1 points."""
     most = max(map(len, grids)) - 1
     pairs_of = [pairs.of_times(schedule, grid[:-1], grid[1:]) for grid in grids]

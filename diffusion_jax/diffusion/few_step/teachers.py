@@ -1,18 +1,19 @@
 """What a student learns from: a network that is held, and estimates that it is taught."""
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import mean_over_entries
-from diffusion_jax.core.protocols import Apply, Guide, OfTime
+from diffusion_jax.core.protocols import Apply, Guide, MakeLoss, OfTime, Taught, Teacher, TimesOf, Tree
 from diffusion_jax.diffusion.guidance import conditioned
 from diffusion_jax.diffusion.parameterizations import Parameterization, denoiser
 
 
-def held(apply: Apply, parameterization: Parameterization, guide: Guide = conditioned, name: str = "teacher"):
+def held(
+    apply: Apply, parameterization: Parameterization, guide: Guide = conditioned, name: str = "teacher"
+) -> Teacher:
     """A teacher `(context, *cond) -> Denoiser` with the parameters `context.held[name]`, without dropout.
 
     Args:
@@ -28,12 +29,12 @@ def held(apply: Apply, parameterization: Parameterization, guide: Guide = condit
     return teacher
 
 
-def one(t):
+def one(t: Tree) -> float:
     """No weight."""
     return 1.0
 
 
-def toward(wanted: Callable, weight: OfTime = one, time: Callable = lambda t: t) -> Callable:
+def toward(wanted: Taught, weight: OfTime = one, time: TimesOf = lambda t: t) -> MakeLoss:
     """The loss of a student's x0 by its mean squared distance from one that it is taught, as `Method.loss` takes it.
 
     Args:

@@ -1,48 +1,98 @@
 """Likelihoods: bounds of diffusion chains, term by term, and the exact density of the probability-flow ODE."""
 
-from diffusion_jax.diffusion.likelihood.adaptive import ENDINGS as ENDINGS
-from diffusion_jax.diffusion.likelihood.adaptive import Solution as Solution
-from diffusion_jax.diffusion.likelihood.adaptive import adaptive_likelihood as adaptive_likelihood
-from diffusion_jax.diffusion.likelihood.adaptive import check_arrived as check_arrived
-from diffusion_jax.diffusion.likelihood.adaptive import check_tolerance as check_tolerance
-from diffusion_jax.diffusion.likelihood.adaptive import make_adaptive_density_fn as make_adaptive_density_fn
-from diffusion_jax.diffusion.likelihood.chain import Bound as Bound
-from diffusion_jax.diffusion.likelihood.chain import at_variance as at_variance
-from diffusion_jax.diffusion.likelihood.chain import chain_bound as chain_bound
-from diffusion_jax.diffusion.likelihood.chain import make_bound_fn as make_bound_fn
-from diffusion_jax.diffusion.likelihood.chain import second_variance as second_variance
-from diffusion_jax.diffusion.likelihood.dequantization import Dequantized as Dequantized
-from diffusion_jax.diffusion.likelihood.dequantization import by_level as by_level
-from diffusion_jax.diffusion.likelihood.dequantization import by_level_init as by_level_init
-from diffusion_jax.diffusion.likelihood.dequantization import dequantized as dequantized
-from diffusion_jax.diffusion.likelihood.dequantization import level_bits as level_bits
-from diffusion_jax.diffusion.likelihood.dequantization import lifted as lifted
-from diffusion_jax.diffusion.likelihood.dequantization import logit_normal_dequantizer as logit_normal_dequantizer
-from diffusion_jax.diffusion.likelihood.dequantization import uniform_dequantizer as uniform_dequantizer
-from diffusion_jax.diffusion.likelihood.flow import Density as Density
-from diffusion_jax.diffusion.likelihood.flow import Directions as Directions
-from diffusion_jax.diffusion.likelihood.flow import evaluations as evaluations
-from diffusion_jax.diffusion.likelihood.flow import exact_trace as exact_trace
-from diffusion_jax.diffusion.likelihood.flow import hutchinson as hutchinson
-from diffusion_jax.diffusion.likelihood.flow import make_density_fn as make_density_fn
-from diffusion_jax.diffusion.likelihood.flow import ode_likelihood as ode_likelihood
-from diffusion_jax.diffusion.likelihood.grids import flow_times as flow_times
-from diffusion_jax.diffusion.likelihood.grids import table_times as table_times
-from diffusion_jax.diffusion.likelihood.runge_kutta import DOPRI5 as DOPRI5
-from diffusion_jax.diffusion.likelihood.runge_kutta import HEUN as HEUN
-from diffusion_jax.diffusion.likelihood.runge_kutta import RK4 as RK4
-from diffusion_jax.diffusion.likelihood.runge_kutta import Pair as Pair
-from diffusion_jax.diffusion.likelihood.runge_kutta import RungeKutta as RungeKutta
-from diffusion_jax.diffusion.likelihood.terms import bits as bits
-from diffusion_jax.diffusion.likelihood.terms import check_levels as check_levels
-from diffusion_jax.diffusion.likelihood.terms import decoder_term as decoder_term
-from diffusion_jax.diffusion.likelihood.terms import density_term as density_term
-from diffusion_jax.diffusion.likelihood.terms import prior_term as prior_term
-from diffusion_jax.diffusion.likelihood.terms import transition_term as transition_term
-from diffusion_jax.diffusion.likelihood.tokens import Stratified as Stratified
-from diffusion_jax.diffusion.likelihood.tokens import continuous_bound as continuous_bound
-from diffusion_jax.diffusion.likelihood.tokens import discrete_bound as discrete_bound
-from diffusion_jax.diffusion.likelihood.tokens import evaluating as evaluating
-from diffusion_jax.diffusion.likelihood.tokens import make_discrete_bound_fn as make_discrete_bound_fn
-from diffusion_jax.diffusion.likelihood.tokens import matrix_prior as matrix_prior
-from diffusion_jax.diffusion.likelihood.tokens import mixture_prior as mixture_prior
+from diffusion_jax.diffusion.likelihood.adaptive import (
+    ENDINGS,
+    Solution,
+    adaptive_likelihood,
+    check_arrived,
+    check_tolerance,
+    make_adaptive_density_fn,
+)
+from diffusion_jax.diffusion.likelihood.chain import Bound, at_variance, chain_bound, make_bound_fn, second_variance
+from diffusion_jax.diffusion.likelihood.dequantization import (
+    Dequantized,
+    by_level,
+    by_level_init,
+    dequantized,
+    level_bits,
+    lifted,
+    logit_normal_dequantizer,
+    uniform_dequantizer,
+)
+from diffusion_jax.diffusion.likelihood.flow import (
+    Density,
+    Directions,
+    evaluations,
+    exact_trace,
+    hutchinson,
+    make_density_fn,
+    ode_likelihood,
+)
+from diffusion_jax.diffusion.likelihood.grids import flow_times, table_times
+from diffusion_jax.diffusion.likelihood.runge_kutta import DOPRI5, HEUN, RK4, Pair, RungeKutta
+from diffusion_jax.diffusion.likelihood.terms import (
+    bits,
+    check_levels,
+    decoder_term,
+    density_term,
+    prior_term,
+    transition_term,
+)
+from diffusion_jax.diffusion.likelihood.tokens import (
+    Stratified,
+    continuous_bound,
+    discrete_bound,
+    evaluating,
+    make_discrete_bound_fn,
+    matrix_prior,
+    mixture_prior,
+)
+
+__all__ = [
+    "DOPRI5",
+    "ENDINGS",
+    "HEUN",
+    "RK4",
+    "Bound",
+    "Density",
+    "Dequantized",
+    "Directions",
+    "Pair",
+    "RungeKutta",
+    "Solution",
+    "Stratified",
+    "adaptive_likelihood",
+    "at_variance",
+    "bits",
+    "by_level",
+    "by_level_init",
+    "chain_bound",
+    "check_arrived",
+    "check_levels",
+    "check_tolerance",
+    "continuous_bound",
+    "decoder_term",
+    "density_term",
+    "dequantized",
+    "discrete_bound",
+    "evaluating",
+    "evaluations",
+    "exact_trace",
+    "flow_times",
+    "hutchinson",
+    "level_bits",
+    "lifted",
+    "logit_normal_dequantizer",
+    "make_adaptive_density_fn",
+    "make_bound_fn",
+    "make_density_fn",
+    "make_discrete_bound_fn",
+    "matrix_prior",
+    "mixture_prior",
+    "ode_likelihood",
+    "prior_term",
+    "second_variance",
+    "table_times",
+    "transition_term",
+    "uniform_dequantizer",
+]

@@ -15,21 +15,22 @@ one tenth equally among all steps that may be tried, with which jumps are passed
 
 *Whose steps.* Every example has its own. Steps common to a batch have to suit its hardest example at every place, so
 numbers would depend on neighbours, and the batch would not end sooner: it takes a fifth more evaluations
-(docs/likelihoods.md).
+(docs/concepts/likelihoods.md).
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError, NotFiniteError
 from diffusion_jax.core.meshes import on_any_mesh
-from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Transform
+from diffusion_jax.core.protocols import Apply, Denoiser, Guide, LikelihoodFn, Trace, Transform
 from diffusion_jax.diffusion.guidance import conditioned
 from diffusion_jax.diffusion.likelihood.chain import make_denoiser
 from diffusion_jax.diffusion.likelihood.flow import (
@@ -105,18 +106,18 @@ class Way(NamedTuple):
 
     low: float
     high: float
-    slopes: Callable
-    nats: Callable
+    slopes: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    nats: Callable[[tuple, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def adaptive_likelihood(
     denoise: Denoiser,
     schedule: Schedule,
-    times,
-    x0,
-    keys,
+    times: ArrayLike,
+    x0: jax.Array,
+    keys: jax.Array,
     tolerance: float = 1e-4,
-    trace: Callable | None = None,
+    trace: Trace | None = None,
     pair: Pair = DOPRI5,
     most: int = 2000,
 ) -> Solution:
@@ -159,7 +160,7 @@ def adaptive_likelihood(
     )
 
 
-def flow_way(denoise: Denoiser, schedule: Schedule, first, last, directions: Directions) -> Way:
+def flow_way(denoise: Denoiser, schedule: Schedule, first: float, last: float, directions: Directions) -> Way:
     soft = softness(schedule, first)
     low, high = (float(even_clock(schedule, t, soft)) for t in (first, last))
     time, slopes_in_l = times_between(schedule, soft, low, high), flow_slopes(denoise)
@@ -243,14 +244,14 @@ def make_adaptive_density_fn(
     apply: Apply,
     parameterization: Parameterization,
     schedule: Schedule,
-    times,
+    times: ArrayLike,
     transforms: Sequence[Transform] = (),
     guide: Guide = conditioned,
     tolerance: float = 1e-4,
-    trace: Callable | None = None,
+    trace: Trace | None = None,
     pair: Pair = DOPRI5,
     most: int = 2000,
-) -> Callable:
+) -> LikelihoodFn:
     """`density_fn(params, keys [B], x0 [B, ...], *cond) -> Solution`; arguments as of `adaptive_likelihood` and
     `make_density_fn`."""
     times = check_span(times)
@@ -272,7 +273,7 @@ def check_arrived(solution: Solution) -> Solution:
     return solution
 
 
-def check_span(times) -> np.ndarray:
+def check_span(times: ArrayLike) -> np.ndarray:
     """`times` as float64 [2], or `InputError` unless they are two, fall, and end above 0."""
     times = check_times(times)
     if len(times) != 2:
@@ -280,7 +281,7 @@ def check_span(times) -> np.ndarray:
     return times
 
 
-def check_tolerance(tolerance: float, dtype) -> float:
+def check_tolerance(tolerance: float, dtype: Any) -> float:
     """`tolerance`, or `InputError` unless it is finite and above the rounding of `dtype`."""
     least = 4 * float(jnp.finfo(dtype).eps)
     if not least <= tolerance < math.inf:

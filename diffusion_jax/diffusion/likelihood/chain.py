@@ -6,17 +6,28 @@ A chain is walked down its grid once. At each t, x_t ~ q(x_t | x0) is drawn anew
 for every example, the posterior known in closed form. Memory does not grow with the number of steps.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import Gaussian, mean_over_entries
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Transform
+from diffusion_jax.core.protocols import (
+    Apply,
+    Cost,
+    Decoder,
+    Denoiser,
+    DenoiserOf,
+    Guide,
+    LikelihoodFn,
+    Transform,
+    Tree,
+)
 from diffusion_jax.diffusion.gaussian import refreshed
 from diffusion_jax.diffusion.guidance import conditioned
 from diffusion_jax.diffusion.likelihood.terms import bits, decoder_term, prior_term
@@ -73,12 +84,12 @@ class Bound(NamedTuple):
 # ---- Decoders, `(kernel, x0) -> nats of each entry`; besides `decoder_term` and `density_term`:
 
 
-def at_variance(var: float, decoder: Callable = decoder_term) -> Callable:
+def at_variance(var: float, decoder: Decoder = decoder_term) -> Decoder:
     """`decoder` of a kernel whose variance is `var`, whatever it was."""
     return lambda kernel, x0: decoder(kernel._replace(var=jnp.full_like(kernel.mean, var)), x0)
 
 
-def second_variance(schedule: Schedule, times) -> float:
+def second_variance(schedule: Schedule, times: ArrayLike) -> float:
     """The posterior variance of a grid's second step from the data.
 
     DDPM's code decodes with it under both fixed variances, `decoder=at_variance(second_variance(schedule, times))`:
@@ -98,7 +109,13 @@ def second_variance(schedule: Schedule, times) -> float:
 
 
 def chain_bound(
-    denoise: Denoiser, schedule: Schedule, process: Process, times, x0, keys, decoder: Callable = decoder_term
+    denoise: Denoiser,
+    schedule: Schedule,
+    process: Process,
+    times: ArrayLike,
+    x0: jax.Array,
+    keys: jax.Array,
+    decoder: Decoder = decoder_term,
 ) -> Bound:
     """The bound of a chain for each example.
 
@@ -143,7 +160,9 @@ def chain_bound(
     return Bound(prior, nats[:, :-1], nats[:, -1], error, error * jnp.asarray(snr, error.dtype))
 
 
-def walk(denoise: Denoiser, process: Process, times, x0, keys, plan, cost: Callable):
+def walk(
+    denoise: Denoiser, process: Process, times: np.ndarray, x0: Tree, keys: jax.Array, plan: Tree, cost: Cost
+) -> Tree:
     """`cost(plan, estimate, x_t, last)`, a pytree of [B], at every time of a grid but 0: a pytree of [B, N].
 
     Args:
@@ -167,11 +186,11 @@ def make_bound_fn(
     parameterization: Parameterization,
     process: Process,
     schedule: Schedule,
-    times,
+    times: ArrayLike,
     transforms: Sequence[Transform] = (),
     guide: Guide = conditioned,
-    decoder: Callable = decoder_term,
-) -> Callable:
+    decoder: Decoder = decoder_term,
+) -> LikelihoodFn:
     """`bound_fn(params, keys [B], x0 [B, ...], *cond) -> Bound`, one pure function; arguments as of `chain_bound`.
 
     Args:
@@ -189,7 +208,9 @@ def make_bound_fn(
     return bound_fn
 
 
-def make_denoiser(apply: Apply, parameterization: Parameterization, transforms, guide: Guide) -> Callable:
+def make_denoiser(
+    apply: Apply, parameterization: Parameterization, transforms: Sequence[Transform], guide: Guide
+) -> DenoiserOf:
     """`(params, *cond) -> Denoiser`, as `make_sample_fn` makes it."""
 
     def made(params, *cond):
@@ -201,7 +222,7 @@ def make_denoiser(apply: Apply, parameterization: Parameterization, transforms, 
     return made
 
 
-def check_chain(times) -> np.ndarray:
+def check_chain(times: ArrayLike) -> np.ndarray:
     """`times` as a float64 vector, or `InputError` unless it falls to 0."""
     times = check_grid(times)
     if times[-1] != 0:
@@ -209,7 +230,7 @@ def check_chain(times) -> np.ndarray:
     return times
 
 
-def check_keys(keys, x0):
+def check_keys(keys: jax.Array, x0: Any) -> jax.Array:
     """`keys` as typed keys, or `InputError` unless there is one an example."""
     keys = rng.typed(keys)
     if keys.shape != (len(x0),):

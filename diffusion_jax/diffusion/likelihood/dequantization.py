@@ -10,8 +10,8 @@ A *dequantiser* is `(keys [B], levels int [B, ...]) -> (u [B, ...], log q [B] in
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,12 @@ import numpy as np
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Dequantize, Lift, LogDensity
 from diffusion_jax.diffusion.likelihood.chain import check_keys
 from diffusion_jax.diffusion.likelihood.terms import bits
+
+# `images int [B, ...] -> (m, log s)`, each [B, ...]: of the law of logit u.
+Conditional: TypeAlias = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class Dequantized(NamedTuple):
@@ -37,7 +41,7 @@ class Dequantized(NamedTuple):
     log_q: jax.Array
 
 
-def lifted(dequantize: Callable, levels: int = 256) -> Callable:
+def lifted(dequantize: Dequantize, levels: int = 256) -> Lift:
     """`(keys [B], images int [B, ...]) -> (x float [B, ...], log q [B])`: a draw of real numbers in the bins.
 
     Arguments and errors as of `dequantized`.
@@ -52,12 +56,14 @@ def lifted(dequantize: Callable, levels: int = 256) -> Callable:
     return lift
 
 
-def level_bits(log_prob, log_q, size: int, levels: int = 256):
+def level_bits(log_prob: jax.Array, log_q: jax.Array, size: int, levels: int = 256) -> jax.Array:
     """The bound in bits an entry, from log p(x) and log q(u | image) of images of `size` entries, nats."""
     return bits((log_q - log_prob) / size - np.log(2 / (levels - 1)))
 
 
-def dequantized(density: Callable, dequantize: Callable, levels: int = 256) -> Callable:
+def dequantized(
+    density: LogDensity, dequantize: Dequantize, levels: int = 256
+) -> Callable[[jax.Array, jax.Array], Dequantized]:
     """`bits_fn(keys [B], images int [B, ...]) -> Dequantized`.
 
     Args:
@@ -84,13 +90,13 @@ def dequantized(density: Callable, dequantize: Callable, levels: int = 256) -> C
     return bits_fn
 
 
-def uniform_dequantizer(keys, images):
+def uniform_dequantizer(keys: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Anywhere in the bin: q = 1."""
     u = jax.vmap(lambda key: rng.flat(jax.random.uniform, key, images.shape[1:]))(keys)
     return u, jnp.zeros(len(images), u.dtype)
 
 
-def logit_normal_dequantizer(conditional: Callable) -> Callable:
+def logit_normal_dequantizer(conditional: Conditional) -> Dequantize:
     """Variational dequantisation by u = sigmoid(m + s n), n ~ N(0, 1), independent given the image.
 
     Args:
@@ -110,7 +116,7 @@ def logit_normal_dequantizer(conditional: Callable) -> Callable:
     return dequantize
 
 
-def by_level(params) -> Callable:
+def by_level(params: Mapping[str, jax.Array]) -> Conditional:
     """The simplest conditional of `logit_normal_dequantizer`: m and log s of a pixel depend on its level alone.
 
     `params` has "mean" and "log_std", float [K] each; `by_level_init` gives where to start.
@@ -118,7 +124,7 @@ def by_level(params) -> Callable:
     return lambda images: (params["mean"][images], params["log_std"][images])
 
 
-def by_level_init(levels: int = 256):
+def by_level_init(levels: int = 256) -> dict[str, jax.Array]:
     """Parameters of `by_level` with which q is nearest to uniform: 0.014 bits an entry."""
     return {"mean": jnp.zeros(levels), "log_std": jnp.full(levels, np.log(1.75))}
 

@@ -17,19 +17,30 @@ below their width.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.meshes import on_any_mesh
-from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Transform
+from diffusion_jax.core.protocols import (
+    Apply,
+    Denoiser,
+    Guide,
+    Initializer,
+    LikelihoodFn,
+    Slopes,
+    Time,
+    Trace,
+    Transform,
+)
 from diffusion_jax.diffusion.guidance import conditioned
 from diffusion_jax.diffusion.likelihood.chain import check_keys, make_denoiser
 from diffusion_jax.diffusion.likelihood.grids import clock, times_at
@@ -72,17 +83,17 @@ class Directions(NamedTuple):
     share: float
     random: bool = False
 
-    def trace(self, parts):
+    def trace(self, parts: jax.Array) -> jax.Array:
         """[B], from e' J e of each direction, [B, P]."""
         return (self.share * parts.sum(-1)).astype(parts.dtype)
 
-    def noise(self, parts):
+    def noise(self, parts: jax.Array) -> jax.Array:
         """[B], the standard error of `trace`, from how far its directions are apart; NaN for one random direction."""
         apart = jnp.std(parts, axis=-1, ddof=1) * self.share * np.sqrt(parts.shape[-1])
         return jnp.where(self.random, apart, 0.0).astype(parts.dtype)
 
 
-def exact_trace(limit: int = 128) -> Callable:
+def exact_trace(limit: int = 128) -> Trace:
     """The trace itself, in as many Jacobian-vector products as an example has entries, at once.
 
     Raises:
@@ -99,12 +110,12 @@ def exact_trace(limit: int = 128) -> Callable:
     return directions
 
 
-def rademacher(key, shape, dtype):
+def rademacher(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
     """Signs, +-1: the law of the least variance among independent directions."""
     return jax.random.rademacher(key, shape, dtype)
 
 
-def hutchinson(probes: int = 1, law: Callable = rademacher) -> Callable:
+def hutchinson(probes: int = 1, law: Initializer = rademacher) -> Trace:
     """An unbiased estimate from `probes` random directions (Hutchinson 1990; FFJORD, Grathwohl et al. 2019).
 
     Args:
@@ -140,7 +151,7 @@ class FlowPlan(NamedTuple):
     length: jax.Array | np.ndarray
 
 
-def flow_plan(schedule: Schedule, solver: RungeKutta, times) -> FlowPlan:
+def flow_plan(schedule: Schedule, solver: RungeKutta, times: np.ndarray) -> FlowPlan:
     rising = times[::-1]
     start, end = rising[:-1, None], rising[1:, None]
     clocks = clock(schedule, rising)
@@ -159,7 +170,7 @@ def flow_plan(schedule: Schedule, solver: RungeKutta, times) -> FlowPlan:
     return FlowPlan(number, number == 0, t, scale, np.tanh(value), length)
 
 
-def nested_plans(schedule: Schedule, solver: RungeKutta, times) -> FlowPlan:
+def nested_plans(schedule: Schedule, solver: RungeKutta, times: np.ndarray) -> FlowPlan:
     """A quarter of the steps, half of them, and all, one after the other; every step has a number of its own."""
     count, plans = len(times) - 1, []
     for stride, number in zip(STRIDES, (2 * count, count, 0), strict=True):
@@ -169,7 +180,7 @@ def nested_plans(schedule: Schedule, solver: RungeKutta, times) -> FlowPlan:
     return FlowPlan(*map(np.concatenate, zip(*plans, strict=True)))
 
 
-def flow_slopes(denoise: Denoiser) -> Callable:
+def flow_slopes(denoise: Denoiser) -> Slopes:
     """`(z, t, scale, pull, along [P, B, ...]) -> (dz / dl [B, ...], e' (dD / dz) e [B, P])`.
 
     t, scale and pull are scalars or [B].
@@ -201,14 +212,14 @@ class Ends(NamedTuple):
     stretch: float
     volume: float
 
-    def log_prob(self, z, traced):
+    def log_prob(self, z: jax.Array, traced: jax.Array) -> jax.Array:
         """[B], from the latent z [B, ...] and the integral of the trace over the walk, -int trace dl."""
         standard = -0.5 * jnp.sum((z**2).reshape(len(z), -1), axis=1)
         size = math.prod(z.shape[1:])
         return (standard + traced - size * (self.volume + 0.5 * np.log(2 * np.pi))).astype(z.dtype)
 
 
-def flow_ends(schedule: Schedule, first, last) -> Ends:
+def flow_ends(schedule: Schedule, first: Time, last: Time) -> Ends:
     start, end = clock(schedule, first), clock(schedule, last)
     level = schedule.sigma(last) / schedule.alpha(last)
     stretch = np.hypot(schedule.alpha(first), schedule.sigma(first))
@@ -218,10 +229,10 @@ def flow_ends(schedule: Schedule, first, last) -> Ends:
 def ode_likelihood(
     denoise: Denoiser,
     schedule: Schedule,
-    times,
-    x0,
-    keys,
-    trace: Callable | None = None,
+    times: ArrayLike,
+    x0: jax.Array,
+    keys: jax.Array,
+    trace: Trace | None = None,
     solver: RungeKutta = RK4,
 ) -> Density:
     """log p(x0) of each example under the flow, its error, and the noise it comes from; any Gaussian schedule.
@@ -280,7 +291,7 @@ def ode_likelihood(
     return Density(log_prob, ends.stretch * z, said_error(quarter, half, log_prob, solver.order))
 
 
-def evaluations(times, solver: RungeKutta = RK4) -> int:
+def evaluations(times: np.ndarray, solver: RungeKutta = RK4) -> int:
     """How often `ode_likelihood` evaluates the network on a grid, with the trace's Jacobian-vector products."""
     return sum(-(-(len(times) - 1) // stride) for stride in STRIDES) * len(solver.nodes)
 
@@ -289,12 +300,12 @@ def make_density_fn(
     apply: Apply,
     parameterization: Parameterization,
     schedule: Schedule,
-    times,
+    times: ArrayLike,
     transforms: Sequence[Transform] = (),
     guide: Guide = conditioned,
-    trace: Callable | None = None,
+    trace: Trace | None = None,
     solver: RungeKutta = RK4,
-) -> Callable:
+) -> LikelihoodFn:
     """`density_fn(params, keys [B], x0 [B, ...], *cond) -> Density`; arguments as of `ode_likelihood` and
     `make_sample_fn`."""
     times = check_steps(times)
@@ -307,7 +318,7 @@ def make_density_fn(
     return on_any_mesh(density_fn)
 
 
-def check_flow(x0, keys):
+def check_flow(x0: jax.Array, keys: jax.Array) -> jax.Array:
     """`keys` as typed keys, or `InputError` unless there is one for each float x0."""
     keys = check_keys(keys, x0)
     if not jnp.issubdtype(x0.dtype, jnp.floating):
@@ -320,7 +331,7 @@ def _floats(tree, dtype):
     return jax.tree.map(lambda a: jnp.asarray(a, dtype) if a.dtype == np.float64 else jnp.asarray(a), tree)
 
 
-def check_times(times) -> np.ndarray:
+def check_times(times: ArrayLike) -> np.ndarray:
     """`times` as a float64 vector, or `InputError` unless it falls and ends above 0."""
     times = check_grid(times)
     if times[-1] == 0:
@@ -328,7 +339,7 @@ def check_times(times) -> np.ndarray:
     return times
 
 
-def check_steps(times) -> np.ndarray:
+def check_steps(times: ArrayLike) -> np.ndarray:
     """`check_times`, and of at least two steps."""
     times = check_times(times)
     if len(times) < 3:

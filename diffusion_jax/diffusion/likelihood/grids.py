@@ -13,10 +13,13 @@ first time, 1e-2 at most: noise alone costs a network of eps no accuracy, and on
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Time
 from diffusion_jax.diffusion import schedules
 from diffusion_jax.diffusion.schedules import Schedule
 
@@ -25,12 +28,12 @@ LEAP = 1.6  # of alpha / sigma from one entry of a table to the next, the larges
 KNOWN = 4096  # steps of the table from which times between are read
 
 
-def even_clock(schedule: Schedule, t, soft: float) -> np.ndarray:
+def even_clock(schedule: Schedule, t: Time, soft: float) -> np.ndarray:
     """u = asinh(alpha / (c sigma)) at times t > 0 (NumPy), c = `soft`."""
     return np.arcsinh(schedule.alpha(t) / (soft * schedule.sigma(t)))
 
 
-def clock(schedule: Schedule, t) -> np.ndarray:
+def clock(schedule: Schedule, t: Time) -> np.ndarray:
     """asinh(alpha / sigma) at times t > 0 (NumPy): 0 for noise alone, half the log-SNR plus log 2 near the data."""
     return np.arcsinh(schedule.alpha(t) / schedule.sigma(t))
 
@@ -83,13 +86,13 @@ def table_times(schedule: Schedule, num: int, steps: int) -> np.ndarray:
     return entries[np.unique(nearest)][::-1]
 
 
-def times_at(schedule: Schedule, value) -> np.ndarray:
+def times_at(schedule: Schedule, value: ArrayLike) -> np.ndarray:
     """The times of clock `value`."""
     with np.errstate(divide="ignore"):
         return schedules.inverse_log_snr(schedule, 2 * np.log(np.sinh(value)))
 
 
-def times_between(schedule: Schedule, soft: float, low: float, high: float) -> Callable:
+def times_between(schedule: Schedule, soft: float, low: float, high: float) -> Callable[[jax.Array], jax.Array]:
     """`u -> t` for traced u from `low` to `high`, any shape: cubics through a table of float64, rounded once.
 
     Right to about 1e-7 of t in float32, and to 1e-10 in float64, for schedules that are smooth.

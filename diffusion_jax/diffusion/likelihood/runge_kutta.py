@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 
@@ -64,7 +65,7 @@ DOPRI5 = Pair(
 )
 
 
-def said_error(quarter, half, whole, order: int):
+def said_error(quarter: jax.Array, half: jax.Array, whole: jax.Array, order: int) -> jax.Array:
     """The error of `whole`, from results in half and a quarter of its steps; arrays of one shape.
 
     |whole - half| over what the next halving is seen to gain: at most 2^order, the asymptotic law (Richardson), and

@@ -4,6 +4,8 @@
 choose how to average; `bits` converts.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +14,12 @@ from jax.scipy.special import ndtr
 from diffusion_jax.core.arrays import expand, namespace
 from diffusion_jax.core.distributions import Gaussian
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Time
 from diffusion_jax.diffusion.gaussian import q_posterior
 from diffusion_jax.diffusion.schedules import Schedule
 
 
-def prior_term(schedule: Schedule, x0, t=1.0):
+def prior_term(schedule: Schedule, x0: jax.Array, t: Time = 1.0) -> jax.Array:
     """L_T = KL(q(x_t | x0) || p(x_1)) of each entry, in nats, for a chain that starts at `t`.
 
     p(x_1) = N(0, alpha_1^2 + sigma_1^2), as `processes.gaussian` draws it: N(0, 1) for variance-preserving schedules.
@@ -29,12 +32,14 @@ def prior_term(schedule: Schedule, x0, t=1.0):
     return expand(0.5 * schedule.alpha(t) ** 2 / prior, x0) * x0**2 + expand(spread, x0)
 
 
-def transition_term(schedule: Schedule, x0, x_t, kernel: Gaussian, t, s):
+def transition_term(
+    schedule: Schedule, x0: jax.Array, x_t: jax.Array, kernel: Gaussian, t: Time, s: Time
+) -> jax.Array:
     """L_s = KL(q(x_s | x_t, x0) || p(x_s | x_t)) of each entry, in nats; s > 0, `kernel` with var > 0."""
     return q_posterior(schedule, x0, x_t, t, s).kl(kernel)
 
 
-def decoder_term(kernel: Gaussian, x0, half_bin: float = 1 / 255, floor: float = 1e-12):
+def decoder_term(kernel: Gaussian, x0: jax.Array, half_bin: float = 1 / 255, floor: float = 1e-12) -> jax.Array:
     """L_0 = -log p(x0 | x_1) of each entry, in nats, for images of 256 levels in [-1, 1] (DDPM equation 13).
 
     The normal `kernel` is integrated over the level's bin x0 +- half_bin; the bins at the two ends are open.
@@ -51,7 +56,7 @@ def decoder_term(kernel: Gaussian, x0, half_bin: float = 1 / 255, floor: float =
     return -jnp.log(jnp.maximum(mass, floor))
 
 
-def density_term(kernel: Gaussian, x0):
+def density_term(kernel: Gaussian, x0: jax.Array) -> jax.Array:
     """-log of the density p(x0 | x_1) of each entry, in nats: the decoder of data without levels; var > 0."""
     return -kernel.log_prob(x0)
 
@@ -61,7 +66,7 @@ def bits(nats: jax.Array) -> jax.Array:
     return nats / np.log(2)
 
 
-def check_levels(x0, half_bin: float = 1 / 255):
+def check_levels(x0: Any, half_bin: float = 1 / 255):
     """Raise `InputError` unless every entry of `x0` (NumPy) is one of the levels -1, -1 + 2 half_bin, ..., 1.
 
     Bits per dimension mean something for such data only: what was resized, averaged or scaled otherwise is none.

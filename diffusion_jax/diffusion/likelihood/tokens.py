@@ -4,17 +4,28 @@ A chain's bound is `chain.Bound`, as for images. For the limit of many steps the
 bounds already, given times that cover (0, 1] evenly: `continuous_bound` draws them so for each example.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import certain, mean_over_entries
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Denoiser, Guide, OfTime, Transform
+from diffusion_jax.core.protocols import (
+    Apply,
+    Denoiser,
+    Guide,
+    Integrand,
+    LikelihoodFn,
+    OfTime,
+    PriorTerm,
+    Transform,
+    Tree,
+)
 from diffusion_jax.diffusion.guidance import conditioned
 from diffusion_jax.diffusion.likelihood.chain import Bound, check_chain, check_keys, make_denoiser, walk
 from diffusion_jax.diffusion.likelihood.terms import bits
@@ -24,7 +35,7 @@ from diffusion_jax.diffusion.processes import Process
 # ---- The prior's term, `x0 [B, ...] -> nats of each token`.
 
 
-def mixture_prior(alpha: OfTime, pi, t: float = 1.0) -> Callable:
+def mixture_prior(alpha: OfTime, pi: ArrayLike, t: float = 1.0) -> PriorTerm:
     """KL(q(x_t | x0) || pi) for `processes.categorical(alpha, pi)` and a chain that starts at `t`.
 
     0 where alpha(t) = 0. Infinite where something is left of a token that pi cannot draw, as under masks.
@@ -33,7 +44,7 @@ def mixture_prior(alpha: OfTime, pi, t: float = 1.0) -> Callable:
     return _divergence(keep * np.eye(len(pi)) + (1 - keep) * pi, pi)
 
 
-def matrix_prior(transitions) -> Callable:
+def matrix_prior(transitions: ArrayLike) -> PriorTerm:
     """KL(q(x_1 | x0) || p(x_1)) for `processes.general(transitions)`, [T, K, K], and a chain that starts at 1."""
     product = np.eye(np.shape(transitions)[-1])
     for step in np.asarray(transitions, np.float64):
@@ -41,7 +52,7 @@ def matrix_prior(transitions) -> Callable:
     return _divergence(product, product.mean(0))
 
 
-def _divergence(marginal: np.ndarray, law: np.ndarray) -> Callable:
+def _divergence(marginal: np.ndarray, law: np.ndarray) -> PriorTerm:
     """KL(marginal[x0] || law) for rows of `marginal` [K, K]."""
     with np.errstate(divide="ignore", invalid="ignore"):
         table = np.where(marginal > 0, marginal * np.log(marginal / law), 0.0).sum(-1)
@@ -51,7 +62,9 @@ def _divergence(marginal: np.ndarray, law: np.ndarray) -> Callable:
 # ---- A chain.
 
 
-def discrete_bound(denoise: Denoiser, process: Process, times, prior: Callable, x0, keys) -> Bound:
+def discrete_bound(
+    denoise: Denoiser, process: Process, times: ArrayLike, prior: PriorTerm, x0: jax.Array, keys: jax.Array
+) -> Bound:
     """The bound of a chain of tokens, in bits a token (Austin et al. 2021, equation 1).
 
     KL(q(x_s | x_t, x0) || p(x_s | x_t)) at every step of the grid, x_t drawn anew. At s = 0 that is -log p(x0 | x_t),
@@ -84,11 +97,11 @@ def make_discrete_bound_fn(
     apply: Apply,
     parameterization: Parameterization,
     process: Process,
-    times,
-    prior: Callable,
+    times: ArrayLike,
+    prior: PriorTerm,
     transforms: Sequence[Transform] = (),
     guide: Guide = conditioned,
-) -> Callable:
+) -> LikelihoodFn:
     """`bound_fn(params, keys [B], x0 int [B, ...], *cond) -> Bound`; arguments as of `discrete_bound` and
     `make_bound_fn`."""
     times = check_chain(times)
@@ -121,7 +134,14 @@ class Stratified(NamedTuple):
 
 
 def continuous_bound(
-    loss: Callable, params, x0, keys, *cond, draws: int = 32, first: float = 1e-5, last: float = 1.0
+    loss: Integrand,
+    params: Tree,
+    x0: Tree,
+    keys: jax.Array,
+    *cond: Any,
+    draws: int = 32,
+    first: float = 1e-5,
+    last: float = 1.0,
 ) -> Stratified:
     """A continuous-time bound for each example: the mean of a loss over evenly spread times.
 
@@ -153,6 +173,6 @@ def continuous_bound(
     return Stratified(terms.T, times.T)
 
 
-def evaluating(apply: Apply) -> Callable:
+def evaluating(apply: Apply) -> Apply:
     """A network that is not training, as losses call it: the keys of dropout are left out."""
     return lambda params, *inputs, dropout_keys=None: apply(params, *inputs)

@@ -9,7 +9,7 @@ how long it has spread (section 4). That is Gaussian diffusion with an alpha for
 V is orthonormal: white noise stays white, so eps is drawn and predicted in pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import namespace
 from diffusion_jax.core.distributions import Gaussian
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import OfTime
+from diffusion_jax.core.protocols import OfTime, Refresh
 from diffusion_jax.diffusion.gaussian import refreshed
 from diffusion_jax.diffusion.parameterizations import Parameterization, with_signal
 from diffusion_jax.diffusion.processes.core import Process, check_interval
@@ -45,21 +45,21 @@ class Spectral(NamedTuple):
         """The mean in pixels, [..., H, W, C]."""
         return to_pixels(self.spectrum.mean)
 
-    def sample(self, key):
+    def sample(self, key: jax.Array) -> jax.Array:
         """One image, or one batch of them, in pixels."""
         return to_pixels(self.spectrum.sample(key))
 
-    def log_prob(self, x):
+    def log_prob(self, x: jax.Array) -> jax.Array:
         """Log density of each coefficient of the pixels `x`, in nats; they sum to the image's. Variances > 0."""
         return self.spectrum.log_prob(to_spectrum(x))
 
 
-def sin_squared(widest: float = 20.0) -> Callable:
+def sin_squared(widest: float = 20.0) -> OfTime:
     """Blur of widest sin^2(pi t / 2) pixels at time t, the paper's schedule (section 4)."""
     return lambda t: widest * namespace(t).sin(np.pi / 2 * t) ** 2
 
 
-def frequencies(shape, schedule: Schedule, width: OfTime, floor: float = 0.001) -> Schedule:
+def frequencies(shape: Sequence[int], schedule: Schedule, width: OfTime, floor: float = 0.001) -> Schedule:
     """The schedule of every cosine coefficient, for times [..., 1, 1, 1]: alpha is [..., H, W, 1].
 
     Arguments as of `blurring`; `InputError` unless 0 < floor <= 1.
@@ -75,7 +75,7 @@ def frequencies(shape, schedule: Schedule, width: OfTime, floor: float = 0.001) 
 
 
 def blurring(
-    shape, schedule: Schedule, width: OfTime, floor: float = 0.001, refresh: Callable = refreshed
+    shape: Sequence[int], schedule: Schedule, width: OfTime, floor: float = 0.001, refresh: Refresh = refreshed
 ) -> Process:
     """Blurring diffusion: x_t = V (alpha_t V^T x0) + sigma_t eps, `processes.gaussian` for each frequency.
 
@@ -114,7 +114,9 @@ def blurring(
     return Process(corrupt, bridge, prior)
 
 
-def eps_in_pixels(shape, schedule: Schedule, width: OfTime, time: OfTime, floor: float = 0.001) -> Parameterization:
+def eps_in_pixels(
+    shape: Sequence[int], schedule: Schedule, width: OfTime, time: OfTime, floor: float = 0.001
+) -> Parameterization:
     """The network predicts the noise, in pixels: x0 = V ((V^T x_t - sigma V^T eps) / alpha), where alpha_t > 0.
 
     Arguments as of `blurring`; `time` maps t to the network's time.
@@ -133,12 +135,12 @@ def eps_in_pixels(shape, schedule: Schedule, width: OfTime, time: OfTime, floor:
     )
 
 
-def to_spectrum(x):
+def to_spectrum(x: jax.Array) -> jax.Array:
     """V^T x: the orthonormal cosine coefficients of the images `x` [..., H, W, C]."""
     return _separable(cosine_basis(x.shape[-3]), cosine_basis(x.shape[-2]), x)
 
 
-def to_pixels(u):
+def to_pixels(u: jax.Array) -> jax.Array:
     """V u: the images [..., H, W, C] whose cosine coefficients are `u`."""
     return _separable(cosine_basis(u.shape[-3]).T, cosine_basis(u.shape[-2]).T, u)
 

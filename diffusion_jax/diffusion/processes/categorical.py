@@ -9,34 +9,35 @@ which is the mean of D3PM's equation 3 under the estimate. Discrete data has no 
 `samplers.ancestral(process, end=draw)`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand, namespace
 from diffusion_jax.core.distributions import Categorical, safe_log
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import OfTime
+from diffusion_jax.core.protocols import OfTime, Time
 from diffusion_jax.diffusion.processes.core import Process, check_interval
 
 # ---- How much is kept: alpha(t) falls from 1 to 0, for NumPy and JAX times like a `Schedule`'s functions.
 
 
-def linear_alpha(t):
+def linear_alpha(t: Time) -> Any:
     """1 - t: MDLM's log-linear schedule, D3PM's 1 / (T - t + 1) for masks."""
     return 1 - namespace(t).asarray(t, float)
 
 
-def cosine_alpha(t):
+def cosine_alpha(t: Time) -> Any:
     """1 - cos(pi / 2 (1 - t)): MaskGIT's cosine share of masks; slow to reveal at first."""
     return 1 - namespace(t).sin(np.pi / 2 * namespace(t).asarray(t, float))
 
 
-def shares(alpha: OfTime, t, s):
+def shares(alpha: OfTime, t: Time, s: Time) -> tuple[Any, Any]:
     """(alpha(t), alpha(s)), the shares kept at both ends of a step.
 
     `InputError` unless 0 <= s < t <= 1, alpha does not rise, and alpha(s) > 0. Traced values pass.
@@ -74,7 +75,7 @@ class Noise(NamedTuple):
     token: jax.Array
 
 
-def categorical(alpha: OfTime, pi) -> Process:
+def categorical(alpha: OfTime, pi: ArrayLike) -> Process:
     """A token is kept with probability alpha(t), else drawn from `pi`: Q_t = alpha_t I + (1 - alpha_t) 1 pi^T.
 
     Multinomial diffusion for uniform pi (Hoogeboom et al. 2021), D3PM's absorbing state for a one-hot pi. The bridge
@@ -147,7 +148,7 @@ def uniform(alpha: OfTime, vocab: int) -> Process:
 # ---- Any matrices: O(K^2).
 
 
-def general(transitions) -> Process:
+def general(transitions: ArrayLike) -> Process:
     """A table of transition matrices: x_{i / T} is drawn from row x_{(i - 1) / T} of Q_i (D3PM, section 3).
 
     Times are looked up, as in `schedules.from_betas`: NumPy times must be multiples of 1 / T (`InputError`), traced
@@ -226,7 +227,7 @@ def general(transitions) -> Process:
     return Process(corrupt, bridge, prior)
 
 
-def log_origin(estimate: Categorical, x_t, likelihood):
+def log_origin(estimate: Categorical, x_t: jax.Array, likelihood: jax.Array) -> jax.Array:
     """log w of the module's formula, normalised over x0: [..., K], -inf where x_t cannot come from."""
     if estimate.logits.shape != likelihood.shape:
         raise InputError(
@@ -238,7 +239,7 @@ def log_origin(estimate: Categorical, x_t, likelihood):
     return jax.nn.log_softmax(jnp.where(possible, estimate.logits - log_likelihood, -jnp.inf))
 
 
-def log_add(a, b):
+def log_add(a: jax.Array, b: jax.Array) -> jax.Array:
     """log(e^a + e^b), -inf where both are, with finite gradients."""
     top = jax.lax.stop_gradient(jnp.maximum(a, b))
     top = jnp.where(jnp.isfinite(top), top, 0.0)
@@ -262,14 +263,14 @@ def _chain(matrices) -> np.ndarray:
     return product
 
 
-def _law(pi) -> np.ndarray:
+def _law(pi: ArrayLike) -> np.ndarray:
     pi = np.asarray(pi, np.float64)
     if pi.ndim != 1 or not (pi >= 0).all() or abs(pi.sum() - 1) > 1e-6:
         raise InputError(f"pi must be a vector of nonnegative entries of sum 1, not {pi}")
     return pi
 
 
-def _stochastic(transitions) -> np.ndarray:
+def _stochastic(transitions: ArrayLike) -> np.ndarray:
     steps = np.asarray(transitions, np.float64)
     if steps.ndim != 3 or steps.shape[1] != steps.shape[2] or not steps.size:
         raise InputError(f"transitions are matrices [T, K, K], not {steps.shape}")

@@ -4,13 +4,13 @@ A process knows nothing of networks or of what they predict. Its `bridge` turns 
 kernel p(x_s | x_t) of one reverse step: estimate, then correct.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from diffusion_jax.core.arrays import namespace
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Bridges, Corrupt, LastPrior, Prior, Time
 
 
 class Process(NamedTuple):
@@ -27,12 +27,12 @@ class Process(NamedTuple):
         number in (0, 1]. It is the marginal there, or `InputError` where the process does not know it.
     """
 
-    corrupt: Callable
-    bridge: Callable
-    prior: Callable
+    corrupt: Corrupt
+    bridge: Bridges
+    prior: Prior
 
 
-def from_the_end(prior: Callable) -> Callable:
+def from_the_end(prior: LastPrior) -> Prior:
     """A `Process.prior` of one that is known at the end alone, `prior(key, shape) -> x_1`: `InputError` for t < 1."""
 
     def at(key, shape, t=1.0):
@@ -43,7 +43,7 @@ def from_the_end(prior: Callable) -> Callable:
     return at
 
 
-def check_interval(t, s):
+def check_interval(t: Time, s: Time) -> None:
     """Raise `InputError` unless 0 <= s < t <= 1. Traced times cannot be looked at, and pass."""
     concrete = namespace(t) is np and namespace(s) is np
     if concrete and not np.all((np.asarray(0) <= s) & (np.asarray(s) < t) & (np.asarray(t) <= 1)):

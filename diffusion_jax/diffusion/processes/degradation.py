@@ -10,8 +10,6 @@ kappa = 1 is the *baseline* mode, F_s(x0_hat, fresh eps); kappa = 0 the *inverse
 x_t)); between them the mode is *mixed*. `D` is any function of one example and a time: a user's own is passed in.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +19,11 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand, namespace
 from diffusion_jax.core.distributions import Gaussian
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import OfTime
+from diffusion_jax.core.protocols import Degrade, LastPrior, OfTime
 from diffusion_jax.diffusion.processes.core import Process, check_interval, from_the_end
 
 
-def cold(degrade: Callable, prior: Callable, keep: float = 1.0) -> Process:
+def cold(degrade: Degrade, prior: LastPrior, keep: float = 1.0) -> Process:
     """A degradation without noise (Cold Diffusion, Bansal et al. 2022).
 
     keep = 1 is the paper's algorithm 2, x_t - D(x0_hat, t) + D(x0_hat, s): what the estimate gets wrong does not
@@ -53,7 +51,7 @@ def cold(degrade: Callable, prior: Callable, keep: float = 1.0) -> Process:
     return Process(corrupt, bridge, from_the_end(prior))
 
 
-def noisy(degrade: Callable, sigma: OfTime, prior: Callable, refresh: float = 0.0) -> Process:
+def noisy(degrade: Degrade, sigma: OfTime, prior: LastPrior, refresh: float = 0.0) -> Process:
     """A degradation with noise of standard deviation `sigma(t)` > 0 on top.
 
     Args:

@@ -3,15 +3,17 @@
 All are linear in x0, and D(x0, 0) = x0.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Degrade
 
 
-def pool(shape) -> Callable:
+def pool(shape: Sequence[int]) -> Degrade:
     """Blocks of 2, 4, 8, ... pixels a side become their mean, one level fading into the next; all are one at t = 1.
 
     Args:
@@ -40,7 +42,7 @@ def pool(shape) -> Callable:
     return degrade
 
 
-def mask(gone, fill: float = 0.0, softness: float = 0.1) -> Callable:
+def mask(gone: ArrayLike, fill: float = 0.0, softness: float = 0.1) -> Degrade:
     """Pixels fade to `fill`, each at its own time (Cold Diffusion's inpainting, section 4.2).
 
     Args:

@@ -51,14 +51,14 @@ class Insertion(NamedTuple):
     x_t: jax.Array
     share: jax.Array
 
-    def sample(self, key):
+    def sample(self, key: jax.Array) -> jax.Array:
         """x_s of one example, int32 [L]; where x_t is no subsequence of x0, its tokens are not kept."""
         place_key, return_key = jax.random.split(key)
         kept = places(place_key, self.x_t, self.x0)
         returned = rng.flat(jax.random.uniform, return_key, self.x0.shape) < self.share
         return compact(self.x0, kept | returned)
 
-    def log_prob(self, x):
+    def log_prob(self, x: jax.Array) -> jax.Array:
         """Log probability of the sequence `x` [L] of one example, in nats; -inf where it is impossible."""
         lost, back = length(self.x0) - length(x), length(x) - length(self.x_t)
         ways = log_ways(self.x_t, x) + log_ways(x, self.x0) - log_ways(self.x_t, self.x0)
@@ -96,24 +96,24 @@ def _correct(share, estimate: Sequence, x_t) -> Insertion:
     return Insertion(estimate.tokens, x_t, jnp.broadcast_to(expand(share, x_t[..., 0]), x_t.shape[:1]))
 
 
-def length(x):
+def length(x: jax.Array) -> jax.Array:
     """The number of tokens of `x` [..., L]."""
     return jnp.sum(x != PAD, axis=-1)
 
 
-def compact(x, kept):
+def compact(x: jax.Array, kept: jax.Array) -> jax.Array:
     """The tokens of `x` [L] where `kept` [L], moved together; int32 [L], filled up with `PAD`."""
     kept = kept & (x != PAD)
     order = jnp.argsort(~kept, stable=True)
     return jnp.where(kept, x, PAD)[order].astype(jnp.int32)
 
 
-def log_ways(y, x):
+def log_ways(y: jax.Array, x: jax.Array) -> jax.Array:
     """log N(y, x), the number of ways in which y [L] is a subsequence of x [L]; -inf for none. O(L^2)."""
     return _prefixes(y, x)[-1, length(y)]
 
 
-def places(key, y, x):
+def places(key: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
     """One of the N(y, x) ways to find y [L] in x [L], all alike: where its tokens are, bool [L]; O(L^2).
 
     From the end: x's token m is y's token n with probability N(y[:n - 1], x[:m - 1]) / N(y[:n], x[:m]).

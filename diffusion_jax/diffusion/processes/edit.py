@@ -21,7 +21,7 @@ from diffusion_jax.diffusion.processes.categorical import categorical, log_add, 
 from diffusion_jax.diffusion.processes.core import Process
 
 
-def edit(alpha: OfTime, pi) -> Process:
+def edit(alpha: OfTime, pi: np.ndarray) -> Process:
     """`categorical(alpha, pi)`, undone with shared noise: x_s = x_t with probability gamma_s / gamma_t, else x0_hat.
 
     A token is set from the estimate or stays; none is redrawn on the way back, so the noise of the prior is all there

@@ -1,7 +1,6 @@
 """Gaussian noise: DDPM, DDIM and re-noising are one bridge with three amounts of fresh noise."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +11,13 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand, namespace
 from diffusion_jax.core.distributions import Gaussian, Interpolated
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Refresh, Time
 from diffusion_jax.diffusion.gaussian import q_sample, refreshed
 from diffusion_jax.diffusion.processes.core import Process, check_interval
 from diffusion_jax.diffusion.schedules import Schedule
 
 
-def gaussian(schedule: Schedule, refresh: Callable = refreshed) -> Process:
+def gaussian(schedule: Schedule, refresh: Refresh = refreshed) -> Process:
     """x_t = alpha_t x0 + sigma_t eps, undone with a share `refresh(schedule, t, s)` of fresh noise.
 
     With kappa the share, the kernel is normal with
@@ -49,7 +49,7 @@ def gaussian(schedule: Schedule, refresh: Callable = refreshed) -> Process:
     return Process(corrupt, bridge, prior)
 
 
-def ddim(eta: float) -> Callable:
+def ddim(eta: float) -> Refresh:
     """DDIM's share of fresh noise, eta^2 tau: eta = 0 is deterministic, eta = 1 is DDPM's posterior.
 
     (Song et al. 2021, equation 16: sigma = eta sqrt(posterior variance).) 0 <= eta <= 1.
@@ -59,7 +59,7 @@ def ddim(eta: float) -> Callable:
     return lambda schedule, t, s: eta**2 * refreshed(schedule, t, s)
 
 
-def renoise(schedule: Schedule, t, s):
+def renoise(schedule: Schedule, t: Time, s: Time) -> Any:
     """All of the noise is fresh: x_s ~ q(x_s | x0_hat), as in consistency models' sampling."""
     return namespace(t).ones_like(t)
 
@@ -72,7 +72,7 @@ class Coefficients(NamedTuple):
     var: jax.Array
 
 
-def coefficients(schedule: Schedule, refresh: Callable, t, s) -> Coefficients:
+def coefficients(schedule: Schedule, refresh: Refresh, t: Time, s: Time) -> Coefficients:
     """a, b and kappa sigma_s^2 of `gaussian`, of the shape of the schedule's values at t and s."""
     kappa = refresh(schedule, t, s)
     keep = namespace(t).sqrt(1 - kappa) * schedule.sigma(s) / schedule.sigma(t)

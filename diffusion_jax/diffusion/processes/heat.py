@@ -1,6 +1,6 @@
 """Blur as heat that spreads: inverse heat dissipation (Rissanen et al. 2023)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import namespace
-from diffusion_jax.core.protocols import OfTime
+from diffusion_jax.core.protocols import Degrade, OfTime
 from diffusion_jax.diffusion.processes.core import Process
 from diffusion_jax.diffusion.processes.degradation import noisy
 
@@ -27,7 +27,7 @@ def dissipation_rates(height: int, width: int) -> np.ndarray:
     return np.pi**2 * (n**2 + m**2)
 
 
-def blur(shape, width: OfTime) -> Callable:
+def blur(shape: Sequence[int], width: OfTime) -> Degrade:
     """`D(x0, t)`: the heat equation run for a time width(t)^2 / 2, a Gaussian blur of `width(t)` pixels.
 
     Args:
@@ -45,7 +45,7 @@ def blur(shape, width: OfTime) -> Callable:
     return degrade
 
 
-def log_spaced(smallest: float = 0.5, largest: float = 20.0) -> Callable:
+def log_spaced(smallest: float = 0.5, largest: float = 20.0) -> OfTime:
     """Blur widths equally spaced in their logarithm over t in (0, 1], and 0 at t = 0 (section 3.3).
 
     Below t = 0.005 (the paper's K = 200 steps) the width rises linearly from 0, so that it is continuous.
@@ -61,7 +61,11 @@ def log_spaced(smallest: float = 0.5, largest: float = 20.0) -> Callable:
 
 
 def heat_dissipation(
-    shape, width: OfTime, means: Callable, training_noise: float = 0.01, sampling_noise: float = 0.0125
+    shape: Sequence[int],
+    width: OfTime,
+    means: Callable[[jax.Array], jax.Array],
+    training_noise: float = 0.01,
+    sampling_noise: float = 0.0125,
 ) -> Process:
     """Inverse heat dissipation: blur with a little noise, undone by predicting the image and blurring it less.
 

@@ -4,18 +4,19 @@ import jax
 from jax.tree_util import Partial
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Tree
 from diffusion_jax.diffusion.processes.core import Process
 
 
 class Joint(dict):
     """Kernels side by side, independent given the estimate."""
 
-    def sample(self, key):
+    def sample(self, key: jax.Array) -> Tree:
         """One draw of each, from keys of their own."""
         keys = jax.random.split(key, len(self))
         return {name: self[name].sample(k) for name, k in zip(sorted(self), keys, strict=True)}
 
-    def log_prob(self, x):
+    def log_prob(self, x: Tree) -> Tree:
         """Log probability of each entry of each."""
         return {name: kernel.log_prob(x[name]) for name, kernel in self.items()}
 

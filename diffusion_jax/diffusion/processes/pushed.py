@@ -1,14 +1,15 @@
 """Kernels that are pushed: a classifier's guidance of an ancestral chain."""
 
-from collections.abc import Callable
+from typing import Any
 
 from jax.tree_util import Partial
 
 from diffusion_jax.core.distributions import along
+from diffusion_jax.core.protocols import Gradient
 from diffusion_jax.diffusion.processes.core import Process
 
 
-def pushed(process: Process, gradient: Callable, scale=1.0) -> Process:
+def pushed(process: Process, gradient: Gradient, scale: Any = 1.0) -> Process:
     """`process`, its kernels N(mean, var) moved to mean + scale var gradient(x_t, t).
 
     Classifier guidance of DDPM (Dhariwal & Nichol 2021, algorithm 1): `gradient` is `guidance.gradient(log_prob)`,

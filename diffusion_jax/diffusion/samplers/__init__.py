@@ -1,43 +1,66 @@
 """Samplers: each a page, all run by the one loop in `core`."""
 
-from diffusion_jax.diffusion.samplers.adams import deis as deis
-from diffusion_jax.diffusion.samplers.adams import lms as lms
-from diffusion_jax.diffusion.samplers.adaptive import PID as PID
-from diffusion_jax.diffusion.samplers.adaptive import dpm_adaptive as dpm_adaptive
-from diffusion_jax.diffusion.samplers.ancestral import ancestral as ancestral
-from diffusion_jax.diffusion.samplers.ancestral import each_its_own as each_its_own
-from diffusion_jax.diffusion.samplers.ancestral import on_mean as on_mean
-from diffusion_jax.diffusion.samplers.breaking import Break as Break
-from diffusion_jax.diffusion.samplers.breaking import breaking as breaking
-from diffusion_jax.diffusion.samplers.churn import churned as churned
-from diffusion_jax.diffusion.samplers.churn import edm as edm
-from diffusion_jax.diffusion.samplers.core import Sampler as Sampler
-from diffusion_jax.diffusion.samplers.core import film as film
-from diffusion_jax.diffusion.samplers.core import make_sample_fn as make_sample_fn
-from diffusion_jax.diffusion.samplers.core import reporting as reporting
-from diffusion_jax.diffusion.samplers.core import solve as solve
-from diffusion_jax.diffusion.samplers.ddim import ddim as ddim
-from diffusion_jax.diffusion.samplers.dpm import dpm_multistep as dpm_multistep
-from diffusion_jax.diffusion.samplers.dpm import dpmpp_2m as dpmpp_2m
-from diffusion_jax.diffusion.samplers.dpm import dpmpp_2m_sde as dpmpp_2m_sde
-from diffusion_jax.diffusion.samplers.dpm import dpmpp_3m_sde as dpmpp_3m_sde
-from diffusion_jax.diffusion.samplers.dpmpp_sde import dpmpp_sde as dpmpp_sde
-from diffusion_jax.diffusion.samplers.fast import dpm_fast as dpm_fast
-from diffusion_jax.diffusion.samplers.inversion import invert as invert
-from diffusion_jax.diffusion.samplers.jump import jump as jump
-from diffusion_jax.diffusion.samplers.langevin import annealed_langevin as annealed_langevin
-from diffusion_jax.diffusion.samplers.multistep import at_most as at_most
-from diffusion_jax.diffusion.samplers.ode import euler as euler
-from diffusion_jax.diffusion.samplers.ode import heun as heun
-from diffusion_jax.diffusion.samplers.pndm import plms as plms
-from diffusion_jax.diffusion.samplers.pndm import pndm as pndm
-from diffusion_jax.diffusion.samplers.sde import corrector_predictor as corrector_predictor
-from diffusion_jax.diffusion.samplers.sde import euler_maruyama as euler_maruyama
-from diffusion_jax.diffusion.samplers.sde import predictor_corrector as predictor_corrector
-from diffusion_jax.diffusion.samplers.singlestep import cycles as cycles
-from diffusion_jax.diffusion.samplers.singlestep import dpm_singlestep as dpm_singlestep
-from diffusion_jax.diffusion.samplers.two_looks import dpm_2 as dpm_2
-from diffusion_jax.diffusion.samplers.two_looks import dpmpp_2s as dpmpp_2s
-from diffusion_jax.diffusion.samplers.unipc import bh1 as bh1
-from diffusion_jax.diffusion.samplers.unipc import bh2 as bh2
-from diffusion_jax.diffusion.samplers.unipc import unipc as unipc
+from diffusion_jax.diffusion.samplers.adams import deis, lms
+from diffusion_jax.diffusion.samplers.adaptive import PID, dpm_adaptive
+from diffusion_jax.diffusion.samplers.ancestral import ancestral, each_its_own, on_mean
+from diffusion_jax.diffusion.samplers.breaking import Break, breaking
+from diffusion_jax.diffusion.samplers.churn import churned, edm
+from diffusion_jax.diffusion.samplers.core import Sampler, film, make_sample_fn, reporting, solve
+from diffusion_jax.diffusion.samplers.ddim import ddim
+from diffusion_jax.diffusion.samplers.dpm import dpm_multistep, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde
+from diffusion_jax.diffusion.samplers.dpmpp_sde import dpmpp_sde
+from diffusion_jax.diffusion.samplers.fast import dpm_fast
+from diffusion_jax.diffusion.samplers.inversion import invert
+from diffusion_jax.diffusion.samplers.jump import jump
+from diffusion_jax.diffusion.samplers.langevin import annealed_langevin
+from diffusion_jax.diffusion.samplers.multistep import at_most
+from diffusion_jax.diffusion.samplers.ode import euler, heun
+from diffusion_jax.diffusion.samplers.pndm import plms, pndm
+from diffusion_jax.diffusion.samplers.sde import corrector_predictor, euler_maruyama, predictor_corrector
+from diffusion_jax.diffusion.samplers.singlestep import cycles, dpm_singlestep
+from diffusion_jax.diffusion.samplers.two_looks import dpm_2, dpmpp_2s
+from diffusion_jax.diffusion.samplers.unipc import bh1, bh2, unipc
+
+__all__ = [
+    "PID",
+    "Break",
+    "Sampler",
+    "ancestral",
+    "annealed_langevin",
+    "at_most",
+    "bh1",
+    "bh2",
+    "breaking",
+    "churned",
+    "corrector_predictor",
+    "cycles",
+    "ddim",
+    "deis",
+    "dpm_2",
+    "dpm_adaptive",
+    "dpm_fast",
+    "dpm_multistep",
+    "dpm_singlestep",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_2s",
+    "dpmpp_3m_sde",
+    "dpmpp_sde",
+    "each_its_own",
+    "edm",
+    "euler",
+    "euler_maruyama",
+    "film",
+    "heun",
+    "invert",
+    "jump",
+    "lms",
+    "make_sample_fn",
+    "on_mean",
+    "plms",
+    "pndm",
+    "predictor_corrector",
+    "reporting",
+    "solve",
+    "unipc",
+]

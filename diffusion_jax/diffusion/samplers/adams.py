@@ -10,9 +10,11 @@ Chen 2023, "Fast Sampling of Diffusion Models with Exponential Integrator", in i
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from diffusion_jax.core.protocols import Orders
 from diffusion_jax.diffusion.processes import check_interval
 from diffusion_jax.diffusion.samplers.core import Sampler
 from diffusion_jax.diffusion.samplers.multistep import (
@@ -42,7 +44,7 @@ def lms(schedule: Schedule, order: int = 4) -> Sampler:
     return _adams(schedule, at_most(order), order, weights)
 
 
-def deis(schedule: Schedule, orders: Callable) -> Sampler:
+def deis(schedule: Schedule, orders: Orders) -> Sampler:
     """DEIS: the polynomial is one in log v. Deterministic; a step to s = 0 is of first order, and ends on D.
 
     Args:
@@ -61,7 +63,12 @@ def deis(schedule: Schedule, orders: Callable) -> Sampler:
     return _adams(schedule, orders, 3, weights)
 
 
-def _adams(schedule: Schedule, orders: Callable, most: int, weights: Callable) -> Sampler:
+def _adams(
+    schedule: Schedule,
+    orders: Orders,
+    most: int,
+    weights: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+) -> Sampler:
     def plan(t, s):
         check_interval(t, s)
         v_t, v_s, alpha_s = finite_level(schedule, t), schedule.sigma(s) / schedule.alpha(s), schedule.alpha(s)
@@ -73,7 +80,7 @@ def _adams(schedule: Schedule, orders: Callable, most: int, weights: Callable) -
     return multistep(plan, most - 1)
 
 
-def _integrals(nodes, start, end, measure: Callable, orders) -> np.ndarray:
+def _integrals(nodes, start, end, measure: Callable[[np.ndarray], Any], orders) -> np.ndarray:
     """int_start^end L_j(u) measure(u) du of the first `orders` [N] of the nodes [N, K]; [N, K], 0 for the others."""
     middle, half = (start + end) / 2, (end - start) / 2
     u = middle[:, None] + half[:, None] * POINTS

@@ -1,18 +1,17 @@
 """Estimate, then correct: the sampler of DDPM, DDIM and every other process that has a bridge."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import draw
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import End, Kernel
 from diffusion_jax.diffusion.processes import Process, check_interval
 from diffusion_jax.diffusion.samplers.core import Sampler
 
 
-def on_mean(kernel, keys):
+def on_mean(kernel: Kernel, keys: jax.Array) -> jax.Array:
     """An end of a chain: the kernel's mean. Noise on a finished image is never wanted, as in DDPM's Algorithm 2.
 
     Raises:
@@ -26,7 +25,7 @@ def on_mean(kernel, keys):
     return kernel.mean
 
 
-def each_its_own(**ends: Callable) -> Callable:
+def each_its_own(**ends: End) -> End:
     """The end of a chain of a `processes.product`: an end for each part, `on_mean` or `draw`."""
 
     def end(kernel, keys):
@@ -36,7 +35,7 @@ def each_its_own(**ends: Callable) -> Callable:
     return end
 
 
-def ancestral(process: Process, end: Callable = on_mean) -> Sampler:
+def ancestral(process: Process, end: End = on_mean) -> Sampler:
     """x_s ~ p(x_s | x_t, x0_hat), again and again: DDPM's Algorithm 2, DDIM, or any other bridge.
 
     `end(kernel, keys)` makes the step that arrives at s = 0: `on_mean`, or `distributions.draw` for an exact

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.arrays import at_least_single
-from diffusion_jax.core.protocols import Denoiser
+from diffusion_jax.core.protocols import Denoiser, Tree
 from diffusion_jax.diffusion.samplers.core import Sampler, body_of, steps_of
 from diffusion_jax.diffusion.timesteps import check_grid
 
@@ -30,7 +31,7 @@ class Break(NamedTuple):
     stuck: jax.Array
 
 
-def breaking(sampler: Sampler, times, denoise: Denoiser, x, keys) -> Break:
+def breaking(sampler: Sampler, times: ArrayLike, denoise: Denoiser, x: Tree, keys: jax.Array) -> Break:
     """A `run` as `samplers.solve`, for chains whose result is not finite: where they break, and not the data."""
     start = at_least_single(x)
     body = body_of(sampler, denoise, keys)
@@ -52,7 +53,12 @@ def breaking(sampler: Sampler, times, denoise: Denoiser, x, keys) -> Break:
     return jax.lax.scan(walk, (sampler.init(start), nowhere), (steps_of(sampler, times, start), starts))[0][1]
 
 
-def _of_data(sampler: Sampler, state, measure: Callable, join: Callable):
+def _of_data(
+    sampler: Sampler,
+    state: Tree,
+    measure: Callable[[jax.Array, tuple[int, ...]], jax.Array],
+    join: Callable[[jax.Array, jax.Array], jax.Array],
+) -> jax.Array:
     """A measure of each example's data, [B], joined over its arrays."""
     leaves = jax.tree.leaves(sampler.done(state))
     return functools.reduce(join, (measure(leaf, tuple(range(1, leaf.ndim))) for leaf in leaves))

@@ -4,25 +4,41 @@ A sampler sees one step from t to s, never the grid. The whole reverse chain is 
 compile time and memory do not depend on the number of steps.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import at_least_single, is_float, like
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.meshes import on_any_mesh
-from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Report, Run, Transform
+from diffusion_jax.core.protocols import (
+    Apply,
+    Body,
+    Denoiser,
+    Done,
+    Guide,
+    Init,
+    Plan,
+    Report,
+    Run,
+    SampleFn,
+    Step,
+    Stuck,
+    Transform,
+    Tree,
+)
 from diffusion_jax.diffusion.guidance import conditioned
 from diffusion_jax.diffusion.parameterizations import Parameterization, denoiser
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.timesteps import check_grid
 
 
-def never(state):
+def never(state: Tree) -> bool:
     """Of a sampler that always gets on."""
     return False
 
@@ -41,11 +57,11 @@ class Sampler(NamedTuple):
     x is an array or, for a `processes.product`, a dictionary of arrays.
     """
 
-    plan: Callable
-    init: Callable
-    step: Callable
-    done: Callable
-    stuck: Callable = never
+    plan: Plan
+    init: Init
+    step: Step
+    done: Done
+    stuck: Stuck = never
 
 
 def reporting(sampler: Sampler, report: Report, every: int = 10) -> Sampler:
@@ -67,7 +83,7 @@ def reporting(sampler: Sampler, report: Report, every: int = 10) -> Sampler:
     return sampler._replace(plan=plan, step=step)
 
 
-def solve(sampler: Sampler, times, denoise: Denoiser, x, keys):
+def solve(sampler: Sampler, times: ArrayLike, denoise: Denoiser, x: Tree, keys: jax.Array) -> Tree:
     """Walk `x` [B, ...] from times[0] down to times[-1]; the data [B, ...] there, in the dtype of `x`.
 
     Half precision is walked in float32, for a step may be shorter than its spacing.
@@ -84,7 +100,9 @@ def solve(sampler: Sampler, times, denoise: Denoiser, x, keys):
     return like(sampler.done(state), x)
 
 
-def film(sampler: Sampler, times, denoise: Denoiser, x, keys, frames: int):
+def film(
+    sampler: Sampler, times: np.ndarray, denoise: Denoiser, x: Tree, keys: jax.Array, frames: int
+) -> tuple[Tree, Tree]:
     """`solve`, and F = min(frames, N) pictures of it: (data [B, ...], pictures [F + 1, B, ...]).
 
     The first picture is `x`; the others are evenly spaced along the N steps, and the last is the result. Only
@@ -111,19 +129,19 @@ def film(sampler: Sampler, times, denoise: Denoiser, x, keys, frames: int):
     return like(sampler.done(state), x), like(pictures, x)
 
 
-def steps_of(sampler: Sampler, times, x):
+def steps_of(sampler: Sampler, times: ArrayLike, x: Tree) -> tuple[np.ndarray, Tree]:
     """What `lax.scan` walks over: numbers from 1 and the plan of each step, for data like `x`."""
     times = check_grid(times)
     return np.arange(1, len(times)), rounded(sampler.plan(times[:-1], times[1:]), x)
 
 
-def rounded(plan, x):
+def rounded(plan: Tree, x: Tree) -> Tree:
     """A plan's float64 coefficients in the precision in which `x` is walked."""
     dtype = jnp.result_type(*(leaf for leaf in jax.tree.leaves(x) if is_float(leaf)), jnp.float32)
     return jax.tree.map(lambda leaf: np.asarray(leaf, dtype) if is_float(leaf) else leaf, plan)
 
 
-def body_of(sampler: Sampler, denoise: Denoiser, keys) -> Callable:
+def body_of(sampler: Sampler, denoise: Denoiser, keys: jax.Array) -> Body:
     """The body of that `lax.scan`: one step."""
 
     def body(state, step):
@@ -133,7 +151,7 @@ def body_of(sampler: Sampler, denoise: Denoiser, keys) -> Callable:
     return body
 
 
-def as_before(state, before):
+def as_before(state: Tree, before: Tree) -> Tree:
     """The state after a step, in the dtypes of the one before; `InputError` if its shapes are not the same."""
     shapes, wanted = (jax.tree.map(jnp.shape, tree) for tree in (state, before))
     if shapes != wanted:
@@ -149,13 +167,13 @@ def make_sample_fn(
     parameterization: Parameterization,
     process: Process,
     sampler: Sampler,
-    times,
+    times: ArrayLike,
     batch: int,
-    shape,
+    shape: Any,
     transforms: Sequence[Transform] = (),
     run: Run = solve,
     guide: Guide = conditioned,
-) -> Callable:
+) -> SampleFn:
     """`sample_fn(params, rng, *cond)`: data [B, ...] drawn by the whole reverse chain, as one pure function.
 
     It may be compiled, mapped, differentiated, or put inside a larger program.

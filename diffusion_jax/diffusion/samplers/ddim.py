@@ -1,12 +1,12 @@
 """DDIM in its three terms: where the chain believes the data to be, the noise it carries on, and fresh noise."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from diffusion_jax.core import rng
+from diffusion_jax.core.protocols import Transform
 from diffusion_jax.diffusion.processes.gaussian import ddim as share
 from diffusion_jax.diffusion.samplers.core import Sampler
 from diffusion_jax.diffusion.schedules import Schedule
@@ -22,7 +22,7 @@ class DDIMPlan(NamedTuple):
     noise: jax.Array
 
 
-def ddim(schedule: Schedule, eta: float = 0.0, bound: Callable = lambda denoise: denoise) -> Sampler:
+def ddim(schedule: Schedule, eta: float = 0.0, bound: Transform = lambda denoise: denoise) -> Sampler:
     """DDIM (Song et al. 2021, equation 12), whose bound on x0 leaves the noise alone.
 
         x_s = alpha_s x0 + sqrt(sigma_s^2 - var) eps + sqrt(var) z,     var = eta^2 tau sigma_s^2,

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Orders
 from diffusion_jax.diffusion.processes import check_interval
 from diffusion_jax.diffusion.samplers.core import Sampler
 from diffusion_jax.diffusion.samplers.multistep import MultistepPlan, at_most, before, multistep, read_noise, read_x0
@@ -47,8 +48,8 @@ class Form(NamedTuple):
       sign: the integral grows with e^(sign h): -1 of D, 1 of eps.
     """
 
-    read: Callable
-    terms: Callable
+    read: Callable[[Schedule, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    terms: Callable[[Schedule, np.ndarray, np.ndarray, np.ndarray], Terms]
     sign: float
 
 
@@ -106,8 +107,8 @@ def exact(terms: Terms) -> np.ndarray:
 def dpm_multistep(
     schedule: Schedule,
     form: Form,
-    orders: Callable,
-    second: Callable = midpoint,
+    orders: Orders,
+    second: Callable[[Terms], np.ndarray] = midpoint,
     curvature: float = 1.0,
 ) -> Sampler:
     """DPM-Solver's multistep family (Lu et al. 2022, "DPM-Solver++", algorithm 2 and its like of orders 1 and 3).
@@ -139,7 +140,7 @@ def dpm_multistep(
     return multistep(plan, memories=2)
 
 
-def _weights(terms: Terms, h, order, second: Callable, curvature: float) -> np.ndarray:
+def _weights(terms: Terms, h, order, second: Callable[[Terms], np.ndarray], curvature: float) -> np.ndarray:
     """Of D_t, D_1 and D_2: [N, 3]."""
     now, one, two = np.eye(3)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -160,7 +161,9 @@ def dpmpp_2m(schedule: Schedule) -> Sampler:
     return dpm_multistep(schedule, data(), at_most(2))
 
 
-def dpmpp_2m_sde(schedule: Schedule, eta: float = 1.0, s_noise: float = 1.0, second: Callable = midpoint) -> Sampler:
+def dpmpp_2m_sde(
+    schedule: Schedule, eta: float = 1.0, s_noise: float = 1.0, second: Callable[[Terms], np.ndarray] = midpoint
+) -> Sampler:
     """SDE-DPM-Solver++(2M) (Lu et al. 2022): the same for the reverse SDE, or with `eta` of its noise.
 
     Without memory it is DDPM's posterior, step for step. Errors as of `dpm_multistep`, and eta or s_noise below 0.
@@ -176,6 +179,6 @@ def dpmpp_3m_sde(schedule: Schedule, eta: float = 1.0, s_noise: float = 1.0, cur
     return dpm_multistep(schedule, data(eta, s_noise), at_most(3), exact, curvature)
 
 
-def left(schedule: Schedule, t, s) -> np.ndarray:
+def left(schedule: Schedule, t: np.ndarray, s: np.ndarray) -> np.ndarray:
     """e^-h = (alpha_t / sigma_t) / (alpha_s / sigma_s), finite at both ends: [N], in [0, 1)."""
     return schedule.alpha(t) * schedule.sigma(s) / (schedule.alpha(s) * schedule.sigma(t))

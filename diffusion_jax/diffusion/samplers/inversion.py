@@ -1,13 +1,14 @@
 """DDIM inversion: from an image to the noise that DDIM would draw it from."""
 
 import jax
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.protocols import Denoiser
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.timesteps import check_grid
 
 
-def invert(schedule: Schedule, times, denoise: Denoiser, x, iterations: int = 1):
+def invert(schedule: Schedule, times: ArrayLike, denoise: Denoiser, x: jax.Array, iterations: int = 1) -> jax.Array:
     """The images [B, ...] at times[0] from which `euler`, DDIM with eta = 0, walks down to `x` at times[-1].
 
     A step of DDIM from t to s is undone by the x_t that solves

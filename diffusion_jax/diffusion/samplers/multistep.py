@@ -7,7 +7,7 @@ grid alone: they are computed before the chain is walked, in float64.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import numpy as np
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
+from diffusion_jax.core.protocols import Orders, Time
 from diffusion_jax.diffusion.samplers.core import Sampler
 from diffusion_jax.diffusion.schedules import Schedule
 
@@ -40,7 +41,7 @@ class Remembered(NamedTuple):
     seen: jax.Array
 
 
-def multistep(plan: Callable, memories: int) -> Sampler:
+def multistep(plan: Callable[[np.ndarray, np.ndarray], MultistepPlan], memories: int) -> Sampler:
     """The sampler of a `plan`, `(t [N], s [N]) -> MultistepPlan`, whose weights are K = `memories` + 1."""
 
     def init(x):
@@ -60,12 +61,12 @@ def multistep(plan: Callable, memories: int) -> Sampler:
 # ---- What is remembered: e = a x_t + b D.
 
 
-def read_x0(schedule: Schedule, t):
+def read_x0(schedule: Schedule, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The estimate itself."""
     return np.zeros_like(t), np.ones_like(t)
 
 
-def read_noise(schedule: Schedule, t):
+def read_noise(schedule: Schedule, t: Time) -> tuple[Any, Any]:
     """eps, the noise that the estimate leaves in x_t; t > 0."""
     return 1 / schedule.sigma(t), -schedule.alpha(t) / schedule.sigma(t)
 
@@ -73,17 +74,17 @@ def read_noise(schedule: Schedule, t):
 # ---- Of which order the steps are.
 
 
-def at_most(order: int) -> Callable:
+def at_most(order: int) -> Orders:
     """`N -> orders [N]`: as high as there are memories for, up to `order`."""
     return lambda steps: np.minimum(np.arange(steps) + 1, order)
 
 
-def before(values, number: int, absent: float):
+def before(values: np.ndarray, number: int, absent: float) -> np.ndarray:
     """`values` [N] of `number` steps earlier; `absent` where there were none."""
     return np.concatenate([np.full(min(number, len(values)), absent), values[: max(len(values) - number, 0)]])
 
 
-def attainable(lengths, orders) -> np.ndarray:
+def attainable(lengths: np.ndarray, orders: np.ndarray) -> np.ndarray:
     """`orders` [N], but at most one more than there are memories since the last step of infinite length [N]."""
     memories, found = 0, []
     for length, order in zip(lengths, orders, strict=True):

@@ -10,14 +10,14 @@ both. A look on the way is such a step too, from the same start to where it look
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.arrays import expand, namespace
-from diffusion_jax.core.protocols import Denoiser
+from diffusion_jax.core.protocols import Denoiser, Time
 from diffusion_jax.diffusion.samplers.multistep import read_noise
 from diffusion_jax.diffusion.schedules import Schedule
 
@@ -41,7 +41,7 @@ class Looks(NamedTuple):
     read_x0: jax.Array
 
 
-def see(x, looks: Looks, denoise: Denoiser):
+def see(x: jax.Array, looks: Looks, denoise: Denoiser) -> jax.Array:
     """What each look saw, [K, B, ...]; one that is not due repeats the one before."""
 
     def look(before, at):
@@ -60,7 +60,9 @@ def see(x, looks: Looks, denoise: Denoiser):
     return jax.lax.scan(look, (jnp.zeros_like(x), jnp.zeros_like(x)), (begins, looks))[1]
 
 
-def looks(schedule: Schedule, t, h, places, due, at_level: Callable) -> Looks:
+def looks(
+    schedule: Schedule, t: Time, h: Any, places: np.ndarray, due: Any, at_level: Callable[[Any], Time]
+) -> Looks:
     """The looks of steps that start at `t` and go down by `h` in log v: arrays [3, ...].
 
     Args:
@@ -81,18 +83,18 @@ def looks(schedule: Schedule, t, h, places, due, at_level: Callable) -> Looks:
     return Looks(due, tau, alpha / schedule.alpha(t)[None], alpha * first, alpha * last, *read_noise(schedule, tau))
 
 
-def constant(v_t, v):
+def constant(v_t: Any, v: Any) -> tuple[Any, Any]:
     """(first, last) where the first look alone counts: first order."""
     return v - v_t, namespace(v).zeros_like(v)
 
 
-def midpoint(v_t, v, r):
+def midpoint(v_t: Any, v: Any, r: Any) -> tuple[Any, Any]:
     """(first, last): the middle of the line stands for all of it. How a step of second order ends."""
     last = (v - v_t) / (2 * r)
     return v - v_t - last, last
 
 
-def exact(v_t, v, h, r):
+def exact(v_t: Any, v: Any, h: Any, r: Any) -> tuple[Any, Any]:
     """(first, last): the line's own integral."""
     xp = namespace(v)
     moved = h > 0

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Denoiser
+from diffusion_jax.core.protocols import Denoiser, Time
 from diffusion_jax.diffusion.processes import check_interval
 from diffusion_jax.diffusion.samplers.core import Sampler
 from diffusion_jax.diffusion.schedules import Schedule
@@ -64,18 +64,18 @@ def heun(schedule: Schedule) -> Sampler:
     return Sampler(lambda t, s: heun_plan(schedule, t, s), init=lambda x: x, step=step, done=lambda x: x)
 
 
-def euler_plan(schedule: Schedule, t, s) -> EulerPlan:
+def euler_plan(schedule: Schedule, t: Time, s: Time) -> EulerPlan:
     """Euler's coefficients from t to s, both [N]: alpha_s (D + (v_s / v_t) (y - D)), gathered."""
     check_interval(t, s)
     keep = schedule.sigma(s) / schedule.sigma(t)
     return EulerPlan(t, keep, schedule.alpha(s) - keep * schedule.alpha(t))
 
 
-def euler_step(x_t, plan: EulerPlan, x0):
+def euler_step(x_t: jax.Array, plan: EulerPlan, x0: jax.Array) -> jax.Array:
     return plan.x * x_t + plan.x0 * x0
 
 
-def heun_plan(schedule: Schedule, t, s) -> HeunPlan:
+def heun_plan(schedule: Schedule, t: Time, s: Time) -> HeunPlan:
     """Heun's coefficients from t to s, both [N].
 
     Euler's point has the slope of the start: (y_1 - D_1) / v_s = d_1. The second slope is therefore
@@ -89,7 +89,7 @@ def heun_plan(schedule: Schedule, t, s) -> HeunPlan:
     return HeunPlan(plan, s, last, alpha_s * (ratio - 1) / 2)
 
 
-def heun_step(x_t, plan: HeunPlan, denoise: Denoiser):
+def heun_step(x_t: jax.Array, plan: HeunPlan, denoise: Denoiser) -> jax.Array:
     x0 = denoise(x_t, plan.euler.t).mean
     x_s = euler_step(x_t, plan.euler, x0)
 
@@ -99,7 +99,7 @@ def heun_step(x_t, plan: HeunPlan, denoise: Denoiser):
     return jax.lax.cond(plan.last, lambda: x_s, corrected)
 
 
-def finite_level(schedule: Schedule, t) -> np.ndarray:
+def finite_level(schedule: Schedule, t: Time) -> np.ndarray:
     """The noise levels sigma / alpha at `t` [N]; `InputError` where nothing is left of the data."""
     alpha = schedule.alpha(t)
     if not np.all(alpha > 0):

@@ -59,8 +59,8 @@ class Direction(NamedTuple):
       move: `(schedule, t, s) -> (a, b)`: x_s = a x_t + b e.
     """
 
-    read: Callable
-    move: Callable
+    read: Callable[[Schedule, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    move: Callable[[Schedule, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def _read_noise(schedule: Schedule, t):
@@ -123,7 +123,7 @@ def pndm(
     schedule: Schedule,
     start: Start = RUNGE_KUTTA,
     direction: Direction = NOISE,
-    near: Callable = lambda t: t,
+    near: Callable[[np.ndarray], np.ndarray] = lambda t: t,
 ) -> Sampler:
     """PNDM (Liu et al. 2022, algorithm 2): three steps of Runge and Kutta's, then Adams and Bashforth's.
 

@@ -6,7 +6,7 @@ a cycle is one Runge-Kutta step whose nodes are the grid's times, and nothing is
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import numpy as np
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Orders
 from diffusion_jax.diffusion.processes import check_interval
 from diffusion_jax.diffusion.samplers.core import Sampler
 from diffusion_jax.diffusion.samplers.dpm import Form, Terms, left, midpoint
@@ -30,7 +31,7 @@ class Cycling(NamedTuple):
     start: jax.Array
 
 
-def cycles(order: int) -> Callable:
+def cycles(order: int) -> Orders:
     """`N -> orders [N]`: 1, 2, ..., `order`, again and again, and a last step of first order."""
 
     def orders(steps):
@@ -41,19 +42,24 @@ def cycles(order: int) -> Callable:
     return orders
 
 
-def straight(terms: Terms, lately, early, r_2, r_1):
+Second: TypeAlias = Callable[[Terms], np.ndarray]  # what multiplies D' in a step of second order, [N]
+# What a third order adds to the first, [N, 3]: of the terms, both differences over their lengths, and the lengths.
+Third: TypeAlias = Callable[[Terms, np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def straight(terms: Terms, lately: np.ndarray, early: np.ndarray, r_2: np.ndarray, r_1: np.ndarray) -> np.ndarray:
     """What a third order adds to the first: the whole integral's slope from the last look, as DPM-Solver-3 has it."""
     return terms.slope[:, None] * lately
 
 
-def curved(terms: Terms, lately, early, r_2, r_1):
+def curved(terms: Terms, lately: np.ndarray, early: np.ndarray, r_2: np.ndarray, r_1: np.ndarray) -> np.ndarray:
     """Slope and curvature of the parabola through all three looks."""
     lean, bend = (r_2 * early - r_1 * lately) / (r_2 - r_1), (lately - early) / (r_2 - r_1)
     return terms.slope[:, None] * lean + terms.bend[:, None] * bend
 
 
 def dpm_singlestep(
-    schedule: Schedule, form: Form, orders: Callable, second: Callable = midpoint, third: Callable = straight
+    schedule: Schedule, form: Form, orders: Orders, second: Second = midpoint, third: Third = straight
 ) -> Sampler:
     """DPM-Solver-2 and -3 and their like of D, at the grid's times.
 
@@ -101,7 +107,7 @@ def dpm_singlestep(
     return Sampler(plan, init=init, step=step, done=lambda state: state.now.x)
 
 
-def _weights(terms: Terms, ratio, order, second: Callable, third: Callable) -> np.ndarray:
+def _weights(terms: Terms, ratio, order, second: Second, third: Third) -> np.ndarray:
     """Of what is seen now, and one and two looks before: [N, 3]; `ratio`, how far along they lie, r_2 and r_1."""
     now, one, two = np.eye(3)
     level, (r_2, r_1) = terms.level[:, None], (r[:, None] for r in ratio)

@@ -10,7 +10,7 @@ estimate.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -78,7 +78,7 @@ def dpmpp_2s(schedule: Schedule, eta: float = 0.0, s_noise: float = 1.0) -> Samp
     return _two_looks(schedule, eta, s_noise, second)
 
 
-def down_and_up(v_t, v_s, eta: float) -> tuple:
+def down_and_up(v_t: Any, v_s: Any, eta: float) -> tuple:
     """v_d and v_u of the steps from v_t to v_s, NumPy or JAX."""
     xp = namespace(v_t)
     up = eta * v_s * xp.sqrt(1 - (v_s / v_t) ** 2)
@@ -91,12 +91,17 @@ def check_noise(eta: float, s_noise: float):
         raise InputError(f"eta must lie in [0, 1] and s_noise be at least 0, not {eta} and {s_noise}")
 
 
-def at_level(schedule: Schedule, v) -> np.ndarray:
+def at_level(schedule: Schedule, v: np.ndarray) -> np.ndarray:
     """The times at which sigma / alpha is `v` [N], > 0."""
     return inverse_log_snr(schedule, -2 * np.log(v))
 
 
-def _two_looks(schedule: Schedule, eta: float, s_noise: float, second: Callable) -> Sampler:
+def _two_looks(
+    schedule: Schedule,
+    eta: float,
+    s_noise: float,
+    second: Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[Any, Any, Any]],
+) -> Sampler:
     check_noise(eta, s_noise)
 
     def plan(t, s):

@@ -13,13 +13,14 @@ its own: the corrected point is where the next step starts, but what was seen is
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.arrays import expand
+from diffusion_jax.core.protocols import Orders
 from diffusion_jax.diffusion.processes import check_interval
 from diffusion_jax.diffusion.samplers.core import Sampler
 from diffusion_jax.diffusion.samplers.dpm import Form, data, left
@@ -54,17 +55,17 @@ class Corrected(NamedTuple):
     seen: jax.Array
 
 
-def bh1(z):
+def bh1(z: Any) -> Any:
     """B(z) = z."""
     return z
 
 
-def bh2(z):
+def bh2(z: Any) -> Any:
     """B(z) = e^z - 1, which the paper prefers for few steps."""
     return np.expm1(z)
 
 
-def unipc(schedule: Schedule, orders: Callable, form: Form | None = None, gain: Callable = bh2) -> Sampler:
+def unipc(schedule: Schedule, orders: Orders, form: Form | None = None, gain: Callable[[Any], Any] = bh2) -> Sampler:
     """UniPC of order p, one look a step: UniP-p and then UniC-p, whose error is of order p + 1.
 
     Where lambda is infinite (t = 1 where alpha = 0; s = 0) steps are of first order and not corrected. The step to
@@ -116,7 +117,7 @@ def _mean(weights, seen):
     return jnp.sum(expand(weights, seen) * seen, axis=0)
 
 
-def _weights(h, number: int, order: int, sign: float, gain: Callable) -> tuple[np.ndarray, np.ndarray]:
+def _weights(h, number: int, order: int, sign: float, gain: Callable[[Any], Any]) -> tuple[np.ndarray, np.ndarray]:
     """Of the step `number`, in units of the weight of m_0 in a step of first order: what the predictor adds for
     m_0, m_1, m_2 (and nothing), and what the corrector adds for the look at the end, m_0, m_1 and m_2; both [4].
     """

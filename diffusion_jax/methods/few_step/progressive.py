@@ -92,7 +92,6 @@ def method(
     """
     steps = config.distill.steps
     grid = progressive.grid(2 * steps)
-    progressive.check(V, SCHEDULE, grid)
     read = runs.reader(config.distill.teacher, data, model, SCHEDULE, V)
 
     def ddim(steps: int | None = None) -> Chain:
@@ -106,7 +105,7 @@ def method(
         schedule=SCHEDULE,
         process=processes.gaussian(SCHEDULE),
         parameterization=V,
-        loss=progressive.distillation(SCHEDULE, teachers.held(runs.apply_of(model), V, guide), weight),
+        loss=progressive.distillation(SCHEDULE, grid, teachers.held(runs.apply_of(model), V, guide), weight),
         times=progressive.steps(SCHEDULE, grid),
         chains={"ddim": ddim},
         preview="ddim",

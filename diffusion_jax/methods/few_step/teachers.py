@@ -59,11 +59,12 @@ def reader(
         if not (Path(folder) / "checkpoints").is_dir():
             raise InputError(f"there is no trained teacher in {folder}; train it first, or say where it has moved")
         module, config = workdir.open_existing(Path(folder))
-        method = module.build(config).method
+        experiment = module.build(config)
+        method = experiment.method
         if method is None:
             raise InputError(f"the config of the teacher in {folder} composes no method; distil one that does")
         _check(folder, method, data, model, schedule, parameterization)
-        template = jax.eval_shape(lambda key: module.build(config).task.init(key), jax.random.key(0))
+        template = jax.eval_shape(experiment.task.init, jax.random.key(0))
         with Checkpoints(Path(folder) / "checkpoints") as checkpoints:
             _, params = checkpoints.restore("ema", template)
         return jax.tree.map(np.asarray, params)

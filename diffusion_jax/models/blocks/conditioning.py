@@ -6,7 +6,7 @@ float [B, H, W, C]; "guidance_scale", float [B], 1 for none. What is one vector 
 of the time by modules of this file, `module(value [B, ...], features) -> [B, features]`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,24 @@ class NumberEmbedding(nn.Module):
         return TimeEmbedding(features // 4, cosinusoid, name="embedding")(value)
 
 
+class OptionalNumberEmbedding(nn.Module):
+    """A number that may be withheld: float [B] -> float32 [B, features]; NaN, for none, has a vector of its own.
+
+    Attributes:
+      scale: multiplies the number first. `NumberEmbedding` tells numbers apart on a range of 0 to 1000: 1000 is for
+        numbers from 0 to 1.
+    """
+
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, value: jax.Array, features: int) -> jax.Array:
+        none = self.param("none", nn.initializers.normal(1.0), (features,), jnp.float32)
+        known = jnp.isfinite(value)
+        number = NumberEmbedding(name="number")(self.scale * jnp.where(known, value, 0.0), features)
+        return jnp.where(known[:, None], number, none)
+
+
 class GuidanceEmbedding(nn.Module):
     """The scale of guidance as guided distillation tells it: float [B] -> float32 [B, features].
 
@@ -70,7 +88,7 @@ def embedded(embed: Mapping[str, nn.Module], cond: Mapping[str, jax.Array] | Non
     return sum(module((cond or {})[name], features) for name, module in embed.items())
 
 
-def check_names(cond: Mapping[str, jax.Array] | None, names) -> None:
+def check_names(cond: Mapping[str, jax.Array] | None, names: Iterable[str]) -> None:
     """Raise `InputError` unless the network is told exactly what it listens to."""
     given, names = set(cond or {}), set(names)
     for name in sorted(names - given):

@@ -8,7 +8,6 @@ statistics of group normalisation and the softmax are float32 whatever it is.
 import functools
 import math
 import zlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,9 +17,10 @@ from flax import linen as nn
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import on_channels
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Activation, Attend, Convolve, EncodeTime, OfImages
 from diffusion_jax.models.ops import convolution
 from diffusion_jax.models.ops.attention import by_xla, multi_head
-from diffusion_jax.models.ops.convolution import SAME
+from diffusion_jax.models.ops.convolution import SAME, Padding
 
 
 class LayerContext(NamedTuple):
@@ -62,8 +62,8 @@ class Convolution(nn.Module):
 
     features: int
     dtype: Any
-    convolve: Callable
-    kernel_init: Callable
+    convolve: Convolve
+    kernel_init: nn.initializers.Initializer
     window: tuple[int, ...] = (3, 3)
 
     @nn.compact
@@ -74,7 +74,13 @@ class Convolution(nn.Module):
         return self.convolve(x, kernel) + on_channels(bias, x)
 
 
-def conv3x3(features, dtype, name, convolve=convolution.conv3x3, kernel_init=default_init) -> Convolution:
+def conv3x3(
+    features: int,
+    dtype: Any,
+    name: str,
+    convolve: Convolve = convolution.conv3x3,
+    kernel_init: nn.initializers.Initializer = default_init,
+) -> Convolution:
     """The one place where 3x3 convolutions are built: [B, H, W, C] -> [B, H', W', features], H and W by default."""
     return Convolution(features, dtype, convolve, kernel_init, name=name)
 
@@ -89,7 +95,7 @@ class Dense(nn.Dense):
         return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)
 
 
-def dense(features, dtype, name, kernel_init=default_init) -> Dense:
+def dense(features: int, dtype: Any, name: str, kernel_init: nn.initializers.Initializer = default_init) -> Dense:
     """A dense layer on the last axis; on an image it is the 1x1 convolution ("network in network")."""
     return Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
 
@@ -128,7 +134,7 @@ class GroupNorm(nn.Module):
         return (x * (jax.lax.rsqrt(mean(x**2) + self.epsilon) * scale) + bias).astype(self.dtype)
 
 
-def group_norm(groups, dtype, name, epsilon=1e-6) -> GroupNorm:
+def group_norm(groups: int, dtype: Any, name: str, epsilon: float = 1e-6) -> GroupNorm:
     """Group normalisation of [B, ..., C], C a multiple of `groups`; statistics are float32, the result is `dtype`."""
     return GroupNorm(groups, epsilon, dtype, name=name)
 
@@ -181,8 +187,8 @@ class TimeEmbedding(nn.Module):
     """
 
     features: int
-    encode: Callable = sinusoid
-    activation: Callable = nn.swish
+    encode: EncodeTime = sinusoid
+    activation: Activation = nn.swish
 
     @nn.compact
     def __call__(self, time: jax.Array, beside: jax.Array | float = 0.0) -> jax.Array:
@@ -224,7 +230,7 @@ class Dropout(nn.Module):
         return jnp.where(jax.vmap(mask)(keys), x / (kept / 2**16), jnp.zeros_like(x))
 
 
-def strided(padding=SAME) -> Callable:
+def strided(padding: Padding = SAME) -> Convolve:
     """What `conv3x3` convolves by for a stride of 2; `padding` is ((top, bottom), (left, right)), of zeros."""
     return functools.partial(convolution.conv3x3, stride=2, padding=padding)
 
@@ -242,8 +248,8 @@ class Resampling(NamedTuple):
       convolve: `(x, kernel) -> convolution.conv3x3(resample(x), kernel)`, however it is computed.
     """
 
-    resample: Callable
-    convolve: Callable
+    resample: OfImages
+    convolve: Convolve
 
 
 KEPT = Resampling(lambda x: x, convolution.conv3x3)
@@ -266,7 +272,7 @@ class ResBlock(nn.Module):
     epsilon: float = 1e-6
     dtype: Any = jnp.float32
     resampling: Resampling = KEPT
-    activation: Callable = nn.swish
+    activation: Activation = nn.swish
     projected: bool = False
 
     @nn.compact
@@ -295,7 +301,7 @@ class AttentionBlock(nn.Module):
     groups: int = 32
     epsilon: float = 1e-6
     dtype: Any = jnp.float32
-    attend: Callable = by_xla
+    attend: Attend = by_xla
 
     @nn.compact
     def __call__(self, x: jax.Array, context: LayerContext | None = None) -> jax.Array:

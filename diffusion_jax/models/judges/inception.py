@@ -6,12 +6,12 @@ maximum where the paper takes an average, and there are 1008 classes. Parts have
 Products are float32 on every device, for GPUs and TPUs by default round their factors to about three digits.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+
+from diffusion_jax.core.protocols import OfImages
 
 CLASSES = 1008
 SPATIAL_CHANNELS = 7
@@ -144,7 +144,7 @@ class BlockD(nn.Module):
 class BlockE(nn.Module):
     """mixed_9 and mixed_10: [B, H, W, C] -> [B, H, W, 2048]. `pool` is what its last branch begins with."""
 
-    pool: Callable
+    pool: OfImages
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,17 +1,17 @@
 """Attention: softmax(q k^T / sqrt(d)) v, in several heads, by XLA or by cuDNN."""
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Attend
 
 MANY = 2**20  # weights of one head
 
 
-def multi_head(query, key, value, heads: int, attend: Callable) -> jax.Array:
+def multi_head(query: jax.Array, key: jax.Array, value: jax.Array, heads: int, attend: Attend) -> jax.Array:
     """softmax(q k^T / sqrt(d)) v in each of `heads` slices of d features: [B, N, C], twice [B, L, C] -> [B, N, C].
 
     The softmax is float32. `attend` (`by_xla`, `flash`) computes it for [B, N, heads, d] and twice [B, L, heads, d].
@@ -32,7 +32,7 @@ def by_xla(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """Attention as XLA computes it, with memory that grows with heads N L: [B, N, heads, d] -> the same.
 
     On a CPU, where N L is large, one head of one example after the other, whose N L weights stay in the caches: less
-    than half of the time for 1024 tokens and more (docs/performance.md).
+    than half of the time for 1024 tokens and more (docs/measured/performance.md).
     """
     heads_first = tuple(x.swapaxes(1, 2) for x in (query, key, value))
 
@@ -46,7 +46,7 @@ def by_xla(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
 
 
 @jax.custom_jvp
-def softmax_attention(query, key, value):
+def softmax_attention(query: jax.Array, key: jax.Array, value: jax.Array):
     """softmax(q k^T / sqrt(d)) v: [..., N, d], twice [..., L, d] -> [..., N, d]."""
     return _read(_weights(query, key), value)
 

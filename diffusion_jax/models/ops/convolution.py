@@ -9,7 +9,7 @@ transpose of the others:
 
 Here they are three primitives of JAX, so that derivatives of any order, in either direction, stay among them. What a
 primitive becomes depends on the device that it is compiled for. GPUs and TPUs: XLA's own convolution and the
-transposes that JAX gives it. CPUs, where XLA leaves that slow (docs/performance.md): Winograd's filtering
+transposes that JAX gives it. CPUs, where XLA leaves that slow (docs/measured/performance.md): Winograd's filtering
 (`winograd`), where it pays; else a convolution in the one layout that XLA hands to a fast library. It changes
 others to that layout by itself, but not inside a loop, where a gradient takes ten to two hundred times as long. What
 has few channels is a matrix product and nine shifts, and so is the input gradient of few pixels or of a stride.
@@ -19,7 +19,7 @@ quarter of the multiplications.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,9 @@ from jax.interpreters import ad, batching, mlir
 
 from diffusion_jax.models.ops import winograd
 
-SAME = ((1, 1), (1, 1))
+Padding: TypeAlias = tuple[tuple[int, int], tuple[int, int]]  # zeros ((above, below), (left, right))
+
+SAME: Padding = ((1, 1), (1, 1))
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 EXACT = (jnp.float32, jnp.float64)  # what may be added before it is multiplied
 CHANNELS = TILES = 128  # Winograd's filtering pays from so many of each on,
@@ -37,7 +39,7 @@ PIXELS = 64  # and that of an enlarged image from so many pixels on, before
 NARROW = 8  # a product and shifts pay for at most so many channels of the result
 
 
-def conv3x3(x: jax.Array, kernel: jax.Array, stride: int = 1, padding=SAME) -> jax.Array:
+def conv3x3(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding = SAME) -> jax.Array:
     """The convolution (in the sense of networks: the kernel is not turned) of images inside a border of zeros.
 
     Args:
@@ -199,8 +201,12 @@ def _cpu_kernel_gradient(x, y, window):
 
 # The primitives.
 
+Bilinear: TypeAlias = Callable[[jax.Array, jax.Array, _Window], jax.Array]
 
-def _primitive(name: str, shape: Callable, by_xla: Callable, on_cpu: Callable) -> core.Primitive:
+
+def _primitive(
+    name: str, shape: Callable[[Any, Any, _Window], Any], by_xla: Bilinear, on_cpu: Bilinear
+) -> core.Primitive:
     """What `by_xla` computes, and `on_cpu` on CPUs, of (array, array, window)."""
 
     def abstract(first, second, **window):

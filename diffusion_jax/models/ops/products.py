@@ -1,7 +1,7 @@
 """Convolutions that are one product of matrices, in their gradients too.
 
 As `lax.conv_general_dilated` both are slow on CPUs inside a loop, such as that of `train.steps_per_call`: XLA has no
-library for their gradients there (docs/performance.md).
+library for their gradients there (docs/measured/performance.md).
 """
 
 import jax

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Attend, EncodeTime, Wrap
 from diffusion_jax.models.blocks.conditioning import check_names, embedded
 from diffusion_jax.models.blocks.layers import Convolution, cosinusoid, dense, scaled_init
 from diffusion_jax.models.ops import products
@@ -25,7 +26,7 @@ SINUSOID = 256  # features in which the time is told, whatever the width of the 
 joint_init = scaled_init(0.5)
 
 
-def patch_init(key, shape, dtype=jnp.float32):
+def patch_init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
     """As of a dense layer on the flattened patch: uniform of variance 1 / mean(p p C, features)."""
     fan_in, fan_out = math.prod(shape[:-1]), shape[-1]
     limit = math.sqrt(6 / (fan_in + fan_out))
@@ -55,7 +56,7 @@ class TimestepEmbedding(nn.Module):
     """Sinusoid of 256 features -> dense -> swish -> dense: time [B] -> float32 [B, features], all in float32."""
 
     features: int
-    encode: Callable = cosinusoid
+    encode: EncodeTime = cosinusoid
 
     @nn.compact
     def __call__(self, time: jax.Array) -> jax.Array:
@@ -97,10 +98,10 @@ class DiT(nn.Module):
     heads: int = 16
     out_channels: int = 8
     embed: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
-    encode_time: Callable = cosinusoid
-    wrap: Callable = lambda module: module
+    encode_time: EncodeTime = cosinusoid
+    wrap: Wrap = lambda module: module
     dtype: Any = jnp.float32
-    attend: Callable = by_xla
+    attend: Attend = by_xla
 
     @nn.compact
     def __call__(

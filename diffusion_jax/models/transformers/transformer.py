@@ -1,12 +1,12 @@
 """What transformers for diffusion share: blocks that hear the time through adaLN-Zero (Peebles and Xie 2023, 3.2)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion_jax.core.protocols import Attend
 from diffusion_jax.models.blocks.layers import Dropout, default_init, dense
 from diffusion_jax.models.ops.attention import by_xla, multi_head
 
@@ -14,13 +14,13 @@ from diffusion_jax.models.ops.attention import by_xla, multi_head
 closed = nn.initializers.zeros_init()
 
 
-def layer_norm(x: jax.Array, dtype) -> jax.Array:
+def layer_norm(x: jax.Array, dtype: Any) -> jax.Array:
     """Layer normalisation without parameters (adaLN brings its own); statistics in float32, as `group_norm`'s."""
     norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, use_fast_variance=False, dtype=dtype)
     return norm(x)
 
 
-def modulations(condition: jax.Array, num: int, features: int, dtype, name: str) -> tuple[jax.Array, ...]:
+def modulations(condition: jax.Array, num: int, features: int, dtype: Any, name: str) -> tuple[jax.Array, ...]:
     """`num` vectors [B, 1, features] that are linear in swish(condition) and start at 0."""
     vectors = dense(num * features, dtype, name, kernel_init=closed)(nn.swish(condition))
     return tuple(jnp.split(vectors[:, None, :], num, axis=-1))
@@ -47,7 +47,7 @@ class TransformerBlock(nn.Module):
     dropout: float = 0.0
     dtype: Any = jnp.float32
     query_init: nn.initializers.Initializer = default_init
-    attend: Callable = by_xla
+    attend: Attend = by_xla
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:

@@ -1,6 +1,5 @@
 """The U-Nets of Improved DDPM (Nichol & Dhariwal 2021) and of ADM (Dhariwal & Nichol 2021), as in their code."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Activation, Heads
 from diffusion_jax.models.blocks.layers import (
     ENLARGED,
     HALVED,
@@ -43,7 +43,7 @@ class ModulatedResBlock(nn.Module):
     epsilon: float = 1e-5
     dtype: Any = jnp.float32
     resampling: Resampling = KEPT
-    activation: Callable = nn.swish
+    activation: Activation = nn.swish
 
     @nn.compact
     def __call__(self, x: jax.Array, context: LayerContext) -> jax.Array:
@@ -61,7 +61,7 @@ class ModulatedResBlock(nn.Module):
         return x + h
 
 
-def heads_of_width(width: int) -> Callable:
+def heads_of_width(width: int) -> Heads:
     """`features -> heads`: as many heads as there are `width` features in."""
 
     def heads(features: int) -> int:
@@ -72,7 +72,7 @@ def heads_of_width(width: int) -> Callable:
     return heads
 
 
-def heads_always(num: int) -> Callable:
+def heads_always(num: int) -> Heads:
     """`features -> heads`: `num` of them whatever the width."""
     return lambda features: num
 
@@ -95,7 +95,7 @@ class ADMUNet(Skeleton):
     blocks: int = 3
     attention_levels: tuple[int, ...] = (1, 2, 3)
     out_channels: int = 6
-    heads: Callable = heads_of_width(64)
+    heads: Heads = heads_of_width(64)
 
     encode_time = staticmethod(cosinusoid)
     epsilon = 1e-5
@@ -142,7 +142,7 @@ class ImprovedUNet(ADMUNet):
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     attention_levels: tuple[int, ...] = (1, 2)
-    heads: Callable = heads_always(4)
+    heads: Heads = heads_always(4)
 
     def parts(self) -> Parts:
         """ADM's, and convolutions that pad all sides."""

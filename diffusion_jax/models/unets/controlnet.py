@@ -122,7 +122,7 @@ class Controlled(nn.Module):
         return self.unet(x, time, rest, dropout_keys, [self.scale * r for r in residuals])
 
 
-def from_base(params):
+def from_base(params: Mapping[str, Any]):
     """Parameters of `Controlled` whose ControlNet starts as a copy of the U-Net's way down (section 3.1)."""
     control = params["control"]
     copied = {name: value for name, value in params["unet"].items() if name in control}

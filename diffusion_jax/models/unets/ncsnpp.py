@@ -6,16 +6,18 @@ size changes. Every residual sum is divided by sqrt(2).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.arrays import expand
+from diffusion_jax.core.protocols import Activation, EncodeTime, Layer, MakeLayer
 from diffusion_jax.models.blocks.fourier import FourierFeatures
 from diffusion_jax.models.blocks.layers import (
     AttentionBlock,
+    LayerContext,
     Resampling,
     ResBlock,
     conv3x3,
@@ -51,7 +53,7 @@ HALVED = Resampling(smoothly_halved, lambda x, kernel: convolution.conv3x3(smoot
 ENLARGED = Resampling(smoothly_enlarged, lambda x, kernel: convolution.conv3x3(smoothly_enlarged(x), kernel))
 
 
-def _rescaled(layer: Callable) -> Callable:
+def _rescaled(layer: Layer) -> Layer:
     """The layer, a residual sum of two, of the variance of one."""
     return lambda h, context: layer(h, context) / math.sqrt(2)
 
@@ -69,7 +71,7 @@ class NCSNpp(Skeleton):
 
     multipliers: tuple[float, ...] = (1, 1, 2, 2, 2, 2, 2)
     attention_levels: tuple[int, ...] = (4,)
-    encode_time: Callable = FourierFeatures()
+    encode_time: EncodeTime = FourierFeatures()  # type: ignore[assignment]  # arguments by place
     epsilon: float = 1e-6
 
     def parts(self) -> Parts:
@@ -78,7 +80,7 @@ class NCSNpp(Skeleton):
         norm = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype}
         same = norm | {"activation": self.activation}
 
-        def resampled(way: Resampling) -> Callable:
+        def resampled(way: Resampling) -> MakeLayer:
             fields = same | {"resampling": way, "projected": True}
             return lambda features, name: _rescaled(block(features, self.dropout, **fields, name=name))
 
@@ -98,7 +100,14 @@ class NCSNpp(Skeleton):
         return output / expand(time.astype(output.dtype), output)
 
     @nn.nowrap
-    def encode(self, x, time, cond=None, dropout_keys=None, inward: Callable = lambda h: h):
+    def encode(
+        self,
+        x: jax.Array,
+        time: jax.Array,
+        cond: Mapping[str, jax.Array] | None = None,
+        dropout_keys: jax.Array | None = None,
+        inward: Activation = lambda h: h,
+    ) -> tuple[jax.Array, list[jax.Array], LayerContext]:
         """As of `Skeleton`, with the noisy image on every level."""
         self.check(x)
         context, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
@@ -120,9 +129,10 @@ class NCSNpp(Skeleton):
         return self.turn(h, context), skips, context
 
     @nn.nowrap
-    def decode(self, h, skips, context):
+    def decode(self, h: jax.Array, skips: Sequence[jax.Array], context: LayerContext) -> jax.Array:
         """As of `Skeleton`; each level adds to the image."""
-        parts, skips, image = self.parts(), list(skips), 0.0
+        parts, left = self.parts(), list(skips)
+        image: jax.Array | float = 0.0
         attended = self.attention_levels if self.up_attention_levels is None else self.up_attention_levels
 
         def output(h, name):
@@ -131,9 +141,7 @@ class NCSNpp(Skeleton):
 
         for level, features in reversed(tuple(enumerate(self.widths))):
             for i in range(self.blocks + 1):
-                h = parts.block(features, f"up_{level}_block_{i}")(
-                    jnp.concatenate([h, skips.pop()], axis=-1), context
-                )
+                h = parts.block(features, f"up_{level}_block_{i}")(jnp.concatenate([h, left.pop()], axis=-1), context)
             if level in attended:
                 h = parts.attention(features, f"up_{level}_attention")(h, context)
             if level != 0:

@@ -6,7 +6,7 @@ included, is concatenated to the input of one block of the way up.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Activation, Attend, MakeLayer, Wrap
 from diffusion_jax.models.blocks.conditioning import check_names, embedded
 from diffusion_jax.models.blocks.layers import LayerContext, TimeEmbedding, conv3x3, group_norm, sinusoid, zero_init
 from diffusion_jax.models.ops.attention import by_xla
@@ -29,10 +30,10 @@ class Parts(NamedTuple):
       up: `(features, name) -> layer`, to [B, 2 H, 2 W, features].
     """
 
-    block: Callable
-    attention: Callable
-    down: Callable
-    up: Callable
+    block: MakeLayer
+    attention: MakeLayer
+    down: MakeLayer
+    up: MakeLayer
 
 
 class Skeleton(nn.Module):
@@ -71,11 +72,11 @@ class Skeleton(nn.Module):
     groups: int = 32
     embed: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
     embed_early: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
-    wrap: Callable = lambda module: module
+    wrap: Wrap = lambda module: module
     dtype: Any = jnp.float32
     time_features: int | None = None
-    attend: Callable = by_xla
-    activation: Callable = nn.swish
+    attend: Attend = by_xla
+    activation: Activation = nn.swish
     up_attention_levels: tuple[int, ...] | None = None
     middle_attention: bool = True
     middle: bool = True
@@ -133,7 +134,14 @@ class Skeleton(nn.Module):
     # `encode` and `decode` are plain functions within the caller's scope: another module may borrow a half.
 
     @nn.nowrap
-    def encode(self, x, time, cond=None, dropout_keys=None, inward: Callable = lambda h: h):
+    def encode(
+        self,
+        x: jax.Array,
+        time: jax.Array,
+        cond: Mapping[str, jax.Array] | None = None,
+        dropout_keys: jax.Array | None = None,
+        inward: Activation = lambda h: h,
+    ) -> tuple[jax.Array, list[jax.Array], LayerContext]:
         """The way down and the middle: (result, skip connections, `LayerContext`); `inward` acts on the first map."""
         self.check(x)
         context, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
@@ -153,17 +161,20 @@ class Skeleton(nn.Module):
         return self.turn(h, context), skips, context
 
     @nn.nowrap
-    def tell(self, time, cond, dropout_keys) -> LayerContext:
+    def tell(
+        self, time: jax.Array, cond: Mapping[str, jax.Array] | None, dropout_keys: jax.Array | None
+    ) -> LayerContext:
         """What every layer is told."""
         check_names(cond, (*self.embed, *self.embed_early, *self.sequences))
         features = self.time_features or self.channels
         embed_time = TimeEmbedding(features, self.encode_time, self.outer_activation, name="time_embedding")
         embedding = embed_time(time, embedded(self.embed_early, cond, features))
         embedding = embedding + embedded(self.embed, cond, 4 * features)
-        return LayerContext(embedding, *(cond[name] for name in self.sequences))._replace(dropout_keys=dropout_keys)
+        sequences = ((cond or {})[name] for name in self.sequences)
+        return LayerContext(embedding, *sequences)._replace(dropout_keys=dropout_keys)
 
     @nn.nowrap
-    def turn(self, h, context):
+    def turn(self, h: jax.Array, context: LayerContext) -> jax.Array:
         """The middle, if there is one."""
         if not self.middle:
             return h
@@ -174,7 +185,7 @@ class Skeleton(nn.Module):
         return parts.block(features, "middle_block_1")(h, context) / self.middle_scale
 
     @nn.nowrap
-    def decode(self, h, skips, context):
+    def decode(self, h: jax.Array, skips: Sequence[jax.Array], context: LayerContext) -> jax.Array:
         """The way up, to the network's result."""
         parts, skips = self.parts(), list(skips)
         attended = self.attention_levels if self.up_attention_levels is None else self.up_attention_levels

@@ -1,12 +1,12 @@
 """The U-Net of latent diffusion and Stable Diffusion (Rombach et al. 2022): every attention also reads a text."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion_jax.core.protocols import Activation, Attend, Heads
 from diffusion_jax.models.blocks.layers import (
     SAME,
     Dense,
@@ -38,7 +38,7 @@ class ReadingBlock(nn.Module):
 
     heads: int
     dtype: Any = jnp.float32
-    attend: Callable = by_xla
+    attend: Attend = by_xla
 
     @nn.compact
     def __call__(self, x: jax.Array, tokens: jax.Array) -> jax.Array:
@@ -71,7 +71,7 @@ class SpatialTransformer(nn.Module):
     depth: int = 1
     groups: int = 32
     dtype: Any = jnp.float32
-    attend: Callable = by_xla
+    attend: Attend = by_xla
 
     @nn.compact
     def __call__(self, x: jax.Array, context: LayerContext) -> jax.Array:
@@ -99,7 +99,7 @@ class TextUNet(Skeleton):
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
     attention_levels: tuple[int, ...] = (0, 1, 2)
     out_channels: int = 4
-    heads: Callable = heads_always(8)
+    heads: Heads = heads_always(8)
     depth: int = 1
 
     encode_time = staticmethod(cosinusoid)
@@ -107,7 +107,7 @@ class TextUNet(Skeleton):
     sequences = ("tokens",)
 
     @property
-    def outer_activation(self) -> Callable:  # type: ignore[override]
+    def outer_activation(self) -> Activation:  # type: ignore[override]
         """That of the residual blocks, everywhere."""
         return self.activation
 

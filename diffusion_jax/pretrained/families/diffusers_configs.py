@@ -1,6 +1,6 @@
 """Networks of diffusers' config.json: UNet2DModel, UNet2DConditionModel and ControlNetModel, as modules of ours."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.arrays import expand
+from diffusion_jax.core.protocols import EncodeTime, Heads
 from diffusion_jax.models.blocks.conditioning import GuidanceEmbedding, LabelEmbedding
 from diffusion_jax.models.blocks.fourier import FourierFeatures
 from diffusion_jax.models.blocks.layers import SAME, AttentionBlock, Downsample, cosinusoid, sinusoid
@@ -119,9 +120,9 @@ class OpenUNet(UNet):
       epsilon: of the normalisations.
     """
 
-    heads: Callable = heads_of_width(8)
+    heads: Heads = heads_of_width(8)
     padding: tuple = SAME
-    encode_time: Callable = cosinusoid
+    encode_time: EncodeTime = cosinusoid  # type: ignore[assignment]  # arguments by place
     epsilon: float = 1e-5
 
     def parts(self) -> Parts:
@@ -144,7 +145,7 @@ class FourierUNet(OpenUNet):
     Fields as of `OpenUNet`; time is a noise level, above 0. The frequencies are parameters, "encode_time/weight".
     """
 
-    encode_time: Callable = FourierFeatures()
+    encode_time: EncodeTime = FourierFeatures()
 
     def __call__(self, x, time, *inputs) -> jax.Array:
         """As of `Skeleton`."""
@@ -264,7 +265,7 @@ def fields_of(values: Values, wiring: Wiring) -> dict[str, Any]:
     }
 
 
-def _plain(values: Values, between: str, heads: Callable, fields: Mapping) -> Skeleton:
+def _plain(values: Values, between: str, heads: Heads, fields: Mapping) -> Skeleton:
     if fields["middle"] and fields["middle_attention"]:
         # Without groups of its own, it has those of all.
         values.only("attn_norm_num_groups", None, values["norm_num_groups"])
@@ -287,7 +288,7 @@ def _plain(values: Values, between: str, heads: Callable, fields: Mapping) -> Sk
     return OpenUNet(encode_time=shifts[convention], **fields)
 
 
-def _modulated(values: Values, between: str, heads: Callable, fields: Mapping) -> ADMUNet:
+def _modulated(values: Values, between: str, heads: Heads, fields: Mapping) -> ADMUNet:
     if fields["middle"] and fields["middle_attention"]:
         # Without groups of its own, it has no normalisation in such networks.
         values.only("attn_norm_num_groups", values["norm_num_groups"])
@@ -304,7 +305,7 @@ def _as_openai(values: Values) -> None:
     values.only("norm_eps", 1e-5)
 
 
-def _reading(values: Values, blocks: Iterable[str], *middles: str | None) -> tuple[Wiring, TextUNet, Callable]:
+def _reading(values: Values, blocks: Iterable[str], *middles: str | None) -> tuple[Wiring, TextUNet, names.Part]:
     """The wiring, the module and the names of its attention; `middles` are what `mid_block_type` may be."""
     wiring, _ = wiring_of(values, READING, blocks)
     values.only("mid_block_scale_factor", 1)  # another would not be that of the middle's attention
@@ -331,7 +332,7 @@ def _scaled(values: Values, wiring: Wiring, model: TextUNet) -> tuple[Wiring, Te
     return wiring._replace(scales=1), model.clone(embed_early={"guidance_scale": GuidanceEmbedding(width)})
 
 
-def _heads(values: Values, widths: tuple[int, ...]) -> Callable:
+def _heads(values: Values, widths: tuple[int, ...]) -> Heads:
     """Here `attention_head_dim` is the number of heads, for all levels or for each."""
     name = "attention_head_dim"
     heads = values.integers(name) if type(values[name]) in (list, tuple) else (values.integer(name),) * len(widths)

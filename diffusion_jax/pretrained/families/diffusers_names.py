@@ -5,13 +5,16 @@ is handed over: functions `(theirs, ours) -> entries` for attention and for what
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from diffusion_jax.pretrained.entries import Entry
 from diffusion_jax.pretrained.layouts import Layout, linear, pointwise
 from diffusion_jax.pretrained.wiring import Wiring, affine, labels, norm, unbiased
 
+Part: TypeAlias = Callable[[str, str], list[Entry]]  # `(theirs, ours) -> entries`, of a layer by its two names
 
-def unet(wiring: Wiring, attention: Callable, between: Callable) -> list[Entry]:
+
+def unet(wiring: Wiring, attention: Part, between: Part) -> list[Entry]:
     """A whole U-Net."""
     return [
         *begin(wiring),
@@ -23,7 +26,7 @@ def unet(wiring: Wiring, attention: Callable, between: Callable) -> list[Entry]:
     ]
 
 
-def controlnet(wiring: Wiring, attention: Callable, hints: int) -> list[Entry]:
+def controlnet(wiring: Wiring, attention: Part, hints: int) -> list[Entry]:
     """A ControlNet: a U-Net's way down and middle, an encoder of `hints` widths, and what they add."""
     hint = "controlnet_cond_embedding"
     skips = len(wiring.widths) * (wiring.blocks + 1)
@@ -71,7 +74,7 @@ def old_attention(theirs: str, ours: str) -> list[Entry]:
     return _attention(theirs, ours, ("query", "key", "value", "proj_attn"))
 
 
-def transformer(depth: int, project: Layout) -> Callable:
+def transformer(depth: int, project: Layout) -> Part:
     """`depth` blocks that read a text, between two projections: `pointwise` convolutions or `linear` layers."""
 
     def entries(theirs: str, ours: str) -> list[Entry]:
@@ -115,7 +118,7 @@ def _reading(theirs, ours):
 # ---- The ways down and up.
 
 
-def begin(wiring):
+def begin(wiring: Wiring):
     return [
         *affine("conv_in", "input_conv"),
         *affine("time_embedding.linear_1", "time_embedding/dense_0", linear),
@@ -125,7 +128,7 @@ def begin(wiring):
     ]
 
 
-def blocks(theirs, ours, count, wiring, attends, attention):
+def blocks(theirs: str, ours: str, count: int, wiring: Wiring, attends: bool, attention: Part):
     shortcuts = wiring.shortcuts()
     for i in range(count):
         yield from residual(f"{theirs}.resnets.{i}", f"{ours}_block_{i}")
@@ -143,7 +146,7 @@ def _down(wiring, attention, between):
             yield from between(f"{theirs}.downsamplers.0", f"{ours}_downsample")
 
 
-def middle(wiring, attention):
+def middle(wiring: Wiring, attention: Part):
     return (
         []
         if not wiring.middle

@@ -1,6 +1,7 @@
 """The weights of the FID's network (`models.judges.inception`), in the file that pytorch-fid made of TensorFlow's."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ NORM = {
 UNUSED = ("fc.bias", "num_batches_tracked")
 
 
-def load(path) -> dict[str, Any]:
+def load(path: str | Path) -> dict[str, Any]:
     """The network's variables, {"params": ..., "batch_stats": ...}, from the published file.
 
     Args:

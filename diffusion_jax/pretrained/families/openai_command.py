@@ -9,6 +9,8 @@ import shlex
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import timesteps
 from diffusion_jax.pretrained.families.openai_flags import FLAGS
@@ -71,7 +73,7 @@ def read(text: str) -> Command:
     return Command({name: value for name, value in typed.items() if name in FLAGS}, chain)
 
 
-def grid(respacing: str, num: int) -> Callable:
+def grid(respacing: str, num: int) -> Callable[[int | None], np.ndarray]:
     """`steps or None -> times`: the grid of `timestep_respacing`, of its own number of steps or of another.
 
     "" is the whole table, "250" and "10,15,20" are sections (`timesteps.sections`), "ddim25" is a stride
@@ -123,7 +125,12 @@ def _refuse_foreign(words: dict[str, str]) -> None:
 
 def _typed(name: str, word: str, default):
     """`word` as a value of the type of `default`."""
-    kinds: dict[type, Callable] = {bool: lambda word: TRUTHS[word.lower()], int: int, float: float, str: str}
+    kinds: dict[type, Callable[[str], Any]] = {
+        bool: lambda word: TRUTHS[word.lower()],
+        int: int,
+        float: float,
+        str: str,
+    }
     try:
         return kinds[type(default)](word)
     except (ValueError, KeyError) as error:

@@ -4,13 +4,18 @@ Theirs number what is in `input_blocks` and `output_blocks` one after the other,
 """
 
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
+from diffusion_jax.core.protocols import Heads
 from diffusion_jax.pretrained.entries import Entry
 from diffusion_jax.pretrained.layouts import Layout, linear, merged, pointwise, pointwise_1d, same
 from diffusion_jax.pretrained.wiring import Wiring, affine, labels, norm
 
+Attention: TypeAlias = Callable[[str, str, int], list[Entry]]  # `(theirs, ours, width) -> entries`
+Between: TypeAlias = Callable[[str, str], list[Entry]]  # `(theirs, ours) -> entries`
 
-def unet(wiring: Wiring, attention: Callable, down: Callable, up: Callable) -> list[Entry]:
+
+def unet(wiring: Wiring, attention: Attention, down: Between, up: Between) -> list[Entry]:
     """The whole U-Net.
 
     Args:
@@ -55,7 +60,7 @@ def residual(theirs: str, ours: str) -> list[Entry]:
     ]
 
 
-def head_by_head(heads: Callable) -> Callable:
+def head_by_head(heads: Heads) -> Attention:
     """Attention whose merged layer has query, key and value of the first head, then of the next: the older order.
 
     `heads` is `width -> number of heads`.
@@ -82,7 +87,7 @@ def _attention(theirs: str, ours: str, heads: int) -> list[Entry]:
     ]
 
 
-def _down(wiring: Wiring, attention: Callable, down: Callable) -> Iterator[Entry]:
+def _down(wiring: Wiring, attention: Attention, down: Between) -> Iterator[Entry]:
     number, shortcuts = 1, wiring.shortcuts()
     for level in wiring.levels:
         for i in range(wiring.blocks):
@@ -98,7 +103,7 @@ def _down(wiring: Wiring, attention: Callable, down: Callable) -> Iterator[Entry
             number += 1
 
 
-def _up(wiring: Wiring, attention: Callable, up: Callable) -> Iterator[Entry]:
+def _up(wiring: Wiring, attention: Attention, up: Between) -> Iterator[Entry]:
     number, shortcuts = 0, wiring.shortcuts()
     for level in reversed(wiring.levels):
         for i in range(wiring.blocks + 1):

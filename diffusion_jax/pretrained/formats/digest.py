@@ -2,13 +2,14 @@
 
 import hashlib
 from io import BytesIO
+from pathlib import Path
 from typing import cast
 
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError
 
 
-def check(path, sha256: str, remedy: str) -> None:
+def check(path: str | Path, sha256: str, remedy: str) -> None:
     """Raise `InputError`, which ends in `remedy`, unless the SHA-256 of the file is `sha256`, in hexadecimal."""
     try:
         with files.reading(path) as file:

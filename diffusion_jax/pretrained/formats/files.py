@@ -32,7 +32,7 @@ class Component(NamedTuple):
     scheduler: dict | None
 
 
-def weights(path, key: str | None = None) -> dict[str, Stored]:
+def weights(path: str | Path, key: str | None = None) -> dict[str, Stored]:
     """The arrays of a file, still in the file: name -> `Stored`.
 
     Names are those of the network itself, without what torch.compile and parallel training put before them.
@@ -71,7 +71,7 @@ def unwrapped(weights: dict[str, Stored]) -> dict[str, Stored]:
     return found
 
 
-def component(name, variant: str = "", revision: str | None = None) -> Component:
+def component(name: str | Path, variant: str = "", revision: str | None = None) -> Component:
     """A model in diffusers' layout, with the config of its scheduler.
 
     Args:

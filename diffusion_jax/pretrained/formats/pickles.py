@@ -8,7 +8,7 @@ hold and do is bounded: a few bytes can name a container that would take for eve
 
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import MEBIBYTE, Bounded
@@ -32,10 +32,10 @@ class Known(NamedTuple):
     """A name of the list, as a value: what the file's GLOBAL instruction gives."""
 
     name: str
-    make: Callable
+    make: Callable[..., Any]
 
 
-def load(file, known: Mapping[str, Any], persistent: Callable, what: str):
+def load(file: BinaryIO, known: Mapping[str, Any], persistent: Callable[[Any], Any], what: str):
     """The next pickle of `file`, which is left where the pickle ends.
 
     Args:

@@ -35,7 +35,7 @@ METADATA = "__metadata__"
 FIELDS = {"dtype", "shape", "data_offsets"}
 
 
-def load(path) -> dict[str, Stored]:
+def load(path: str | Path) -> dict[str, Stored]:
     """The arrays of a file of safetensors, still in the file: name -> `Stored`, in the header's order.
 
     What the format's own reader refuses is refused: arrays that overlap, leave gaps or do not reach the file's end, a
@@ -126,7 +126,9 @@ def _is_metadata(found) -> bool:
     return found is None or (type(found) is dict and all(type(value) is str for value in found.values()))
 
 
-def write(path, shapes: Mapping[str, tuple[np.dtype, tuple[int, ...]]], arrays: Iterable[np.ndarray]) -> None:
+def write(
+    path: str | Path, shapes: Mapping[str, tuple[np.dtype, tuple[int, ...]]], arrays: Iterable[np.ndarray]
+) -> None:
     """Write arrays one after the other, of which only one need be in memory; the file appears whole or not at all.
 
     Args:

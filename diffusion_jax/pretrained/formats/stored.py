@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Stored(NamedTuple):
         return array if dtype is None else array.astype(dtype, copy=False)
 
 
-def check_shape(shape, what: str) -> tuple[int, ...]:
+def check_shape(shape: Any, what: str) -> tuple[int, ...]:
     """`shape` as a tuple, or `InputError` unless an array may have it; `what` begins the message.
 
     NumPy counts the bytes of an array as if no axis were empty: of eight each, fewer than 2^63.
@@ -65,7 +65,7 @@ def check_shape(shape, what: str) -> tuple[int, ...]:
     return shape
 
 
-def check_sizes(sizes, what: str) -> tuple[int, ...]:
+def check_sizes(sizes: Any, what: str) -> tuple[int, ...]:
     """`sizes` as a tuple, or `InputError` unless it holds a few integers from 0; `what` begins the message."""
     fit = isinstance(sizes, tuple | list) and len(sizes) <= 32
     if not fit or not all(type(size) is int and 0 <= size < 2**62 for size in sizes):

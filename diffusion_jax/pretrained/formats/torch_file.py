@@ -58,7 +58,7 @@ class _Place(NamedTuple):
     size: int  # bytes
 
 
-def load(path, key: str | None = None) -> dict[str, Stored]:
+def load(path: str | Path, key: str | None = None) -> dict[str, Stored]:
     """The tensors of a file of torch.save, still in the file.
 
     Args:

@@ -1,12 +1,12 @@
 """What a published scheduler is made into, and what many of them are made of."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Denoiser, Grid, Transform
 from diffusion_jax.diffusion import guidance, parameterizations, processes, schedules, variances
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
@@ -53,16 +53,18 @@ class Sampling(NamedTuple):
     schedule: Schedule
     parameterization: Parameterization
     process: Process
-    transforms: tuple[Callable, ...]
-    variance: Callable
+    transforms: tuple[Transform, ...]
+    variance: Transform
     sampler: Sampler
-    grid: Callable
-    own: tuple[Callable, ...]
+    grid: Grid
+    own: tuple[Transform, ...]
     anywhere: Anywhere | None = None
     darkest: float = -1.0
 
 
-def parts(values: Values, walk: Walk, process: Process, sampler: Sampler, parameterization=None) -> Sampling:
+def parts(
+    values: Values, walk: Walk, process: Process, sampler: Sampler, parameterization: Parameterization | None = None
+) -> Sampling:
     bounds = bounds_of(values)
     parameterization = parameterization or parameterization_of(values, walk)
     variance = variances.posterior(walk.schedule)
@@ -109,7 +111,7 @@ def noisy(values: Values, walk: Walk, process: Process | None = None) -> Process
     return process._replace(prior=prior)
 
 
-def bounds_of(values: Values) -> tuple[Callable, ...]:
+def bounds_of(values: Values) -> tuple[Transform, ...]:
     if "thresholding" in values.values and values.only("thresholding", False, True):
         return (guidance.dynamic_threshold(values["dynamic_thresholding_ratio"], values["sample_max_value"]),)
     if "clip_sample" in values.values and values.only("clip_sample", False, True):
@@ -118,7 +120,7 @@ def bounds_of(values: Values) -> tuple[Callable, ...]:
     return ()
 
 
-def as_it_is(denoise):
+def as_it_is(denoise: Denoiser) -> Denoiser:
     return denoise
 
 

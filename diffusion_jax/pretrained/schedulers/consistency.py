@@ -1,5 +1,8 @@
 """Consistency models' schedulers (Song et al. 2023), and latent ones' (Luo et al. 2023)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers
@@ -32,7 +35,7 @@ LATENT = (
 )
 
 
-def multistep(config) -> Sampling:
+def multistep(config: Mapping[str, Any]) -> Sampling:
     """Song et al. 2023, algorithm 1. Their data is what is at sigma_min: time 0 here, where nothing is added."""
     values = Values(config, CONSISTENCY, "CMStochasticIterativeScheduler")
     num = values.integer("num_train_timesteps")
@@ -60,7 +63,7 @@ def multistep(config) -> Sampling:
     )
 
 
-def latent(config) -> Sampling:
+def latent(config: Mapping[str, Any]) -> Sampling:
     """LCMScheduler: an estimate, and noise for the next of a few levels, again and again (algorithm 3).
 
     The estimate is c_skip x_t + c_out x0, with c_skip = 0.25 / (u^2 + 0.25), c_out = u / sqrt(u^2 + 0.25), and u the

@@ -24,7 +24,7 @@ def beta(first: float, final: float, steps: int) -> np.ndarray:
     return final + beta_quantile(np.linspace(1, 0, steps)) * (first - final)
 
 
-def beta_quantile(share, a: float = 0.6) -> np.ndarray:
+def beta_quantile(share: np.ndarray, a: float = 0.6) -> np.ndarray:
     """Where the distribution function of Beta(a, a) is `share` in [0, 1]; NumPy, any shape, to float64's rounding."""
     share = np.asarray(share, np.float64)
     number = np.arange(64)
@@ -52,7 +52,7 @@ KINDS = {
 }
 
 
-def curve(values: Values) -> Callable | None:
+def curve(values: Values) -> Callable[[float, float, int], np.ndarray] | None:
     """The one that is asked for, between the config's own ends where it has them."""
     asked = [name for name in KINDS if name in values.values and values.only(name, False, True, None)]
     if len(asked) > 1:

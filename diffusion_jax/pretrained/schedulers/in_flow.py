@@ -1,6 +1,7 @@
 """Published schedulers of flows, x_t = (1 - t) x0 + t eps, whose times are shifted towards noise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import parameterizations, processes, samplers, schedules
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.pretrained.published import Values
 from diffusion_jax.pretrained.schedulers import tables
 from diffusion_jax.pretrained.schedulers.chains import Sampling, as_it_is, bounds_of
@@ -31,7 +33,7 @@ ROUNDING = 5e-4  # in float32 a whole number of entries may come out a little be
 SOLVER = {"use_flow_sigmas": False, "flow_shift": 1.0, "time_shift_type": "exponential"}  # of DPM-Solver's kin
 
 
-def flow(config) -> Sampling:
+def flow(config: Mapping[str, Any]) -> Sampling:
     """FlowMatchEulerDiscreteScheduler: x_t = (1 - t) x0 + t eps by Euler's method, its times shifted towards noise.
 
     The times are shifted twice below the first, for those that are spaced end at the shifted 1 / T.
@@ -63,8 +65,10 @@ def flow(config) -> Sampling:
 
 # ---- DPM-Solver's kin, with use_flow_sigmas.
 
+Spaced: TypeAlias = Callable[[int, int, float], np.ndarray]  # `(steps, num, shift) -> times [steps]`, falling
 
-def solver(values: Values, last: int, make: Callable, spaced: Callable) -> Sampling:
+
+def solver(values: Values, last: int, make: Callable[[Schedule], samplers.Sampler], spaced: Spaced) -> Sampling:
     """Their chains of a flow, whose networks say a velocity and are told the time's whole thousandths, cut off.
 
     Args:
@@ -102,7 +106,7 @@ def below_the_top(steps: int, num: int, shift: float) -> np.ndarray:
     return np.flip(_shifted(1 - np.linspace(1, 1 / num, steps + 1), shift))[:-1]
 
 
-def from_the_top(terminal: float | None) -> Callable:
+def from_the_top(terminal: float | None) -> Spaced:
     """Equal steps from 1 to 1 / num, shifted, and stretched to end at `terminal`; the first a millionth below 1."""
 
     def spaced(steps: int, num: int, shift: float) -> np.ndarray:

@@ -1,11 +1,14 @@
 """Published schedulers that step in log-SNR: DPM-Solver's kin."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 
+from diffusion_jax.core.protocols import Orders
 from diffusion_jax.diffusion import processes, samplers
 from diffusion_jax.diffusion.samplers import dpm, singlestep
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.pretrained.published import Values
 from diffusion_jax.pretrained.schedulers import in_flow, tables
 from diffusion_jax.pretrained.schedulers.chains import BOUNDS, Sampling, last_entry, parts
@@ -42,6 +45,8 @@ UNIPC = (
 )
 DEIS = SOLVER | in_flow.SOLVER | {"algorithm_type": "deis", "solver_type": "logrho"}
 FORMS = {"dpmsolver++": dpm.data(), "sde-dpmsolver++": dpm.data(1.0), "dpmsolver": dpm.NOISE}
+Rule = TypeVar("Rule")
+
 SECOND = {"midpoint": dpm.midpoint, "heun": dpm.exact}
 THIRD = {"midpoint": singlestep.straight, "heun": singlestep.curved}
 CURVATURE = 0.5  # of diffusers' multistep solver of third order
@@ -49,7 +54,7 @@ SHORT = 15  # chains of fewer steps end by lower orders
 NO_LENGTH = "its last step would have no length: final_sigmas_type must be zero"
 
 
-def dpm_multistep(config) -> Sampling:
+def dpm_multistep(config: Mapping[str, Any]) -> Sampling:
     """DPMSolverMultistepScheduler: `samplers.dpm_multistep`."""
     values = Values(config, MULTISTEP, "DPMSolverMultistepScheduler")
     order, last = _order(values), last_entry(values)
@@ -68,7 +73,7 @@ def dpm_multistep(config) -> Sampling:
     return _chain(values, last, make, in_flow.below_the_top, "" if still else NO_LENGTH, _clipped(values))
 
 
-def dpm_singlestep(config) -> Sampling:
+def dpm_singlestep(config: Mapping[str, Any]) -> Sampling:
     """DPMSolverSinglestepScheduler: `samplers.dpm_singlestep`. It knows of no spacing but linspace."""
     config = {**config, "timestep_spacing": "linspace", "steps_offset": 0}
     values = Values(config, SINGLESTEP, "DPMSolverSinglestepScheduler")
@@ -96,7 +101,7 @@ def dpm_singlestep(config) -> Sampling:
     return _chain(values, last, make, in_flow.below_the_top, NO_LENGTH, _clipped(values))
 
 
-def unipc(config) -> Sampling:
+def unipc(config: Mapping[str, Any]) -> Sampling:
     """UniPCMultistepScheduler: `samplers.unipc`."""
     values = Values(config, UNIPC, "UniPCMultistepScheduler")
     order, last = _order(values), last_entry(values)
@@ -125,7 +130,7 @@ def unipc(config) -> Sampling:
     return _chain(values, last, make, in_flow.from_the_top(in_flow.terminal_of(values)), NO_LENGTH)
 
 
-def deis(config) -> Sampling:
+def deis(config: Mapping[str, Any]) -> Sampling:
     """DEISMultistepScheduler: `samplers.deis`, ending at the table's first entry."""
     values = Values(config, DEIS, "DEISMultistepScheduler")
     values.only("algorithm_type", "deis", "dpmsolver", "dpmsolver++")
@@ -139,7 +144,12 @@ def deis(config) -> Sampling:
 
 
 def _chain(
-    values: Values, last: int, make: Callable, flow: Callable, idle: str = "", top: int | None = None
+    values: Values,
+    last: int,
+    make: Callable[[Schedule], samplers.Sampler],
+    flow: in_flow.Spaced,
+    idle: str = "",
+    top: int | None = None,
 ) -> Sampling:
     """The chain of the sampler `make(schedule)`; of a flow at the times `flow`, or as of `tables.by_log_snr`."""
     if values.only("use_flow_sigmas", False, True, None):
@@ -160,11 +170,11 @@ def _kind(values: Values, forms: dict, last: int) -> dpm.Form:
     return forms[kind]
 
 
-def _rule(values: Values, kinds: dict) -> Callable:
+def _rule(values: Values, kinds: Mapping[str, Rule]) -> Rule:
     return kinds[values.only("solver_type", *kinds)]
 
 
-def _ending(order: int, lower: bool, first_at_last: bool) -> Callable:
+def _ending(order: int, lower: bool, first_at_last: bool) -> Orders:
     """The orders of a chain whose last two steps are of orders 2 and 1, where it is short or they have to be."""
 
     def orders(steps):
@@ -176,7 +186,7 @@ def _ending(order: int, lower: bool, first_at_last: bool) -> Callable:
     return orders
 
 
-def _but_the_last(orders: Callable) -> Callable:
+def _but_the_last(orders: Orders) -> Orders:
     """The orders of all steps but the last, which is not made."""
     return lambda steps: orders(steps + 1)[:-1]
 

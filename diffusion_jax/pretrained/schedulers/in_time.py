@@ -1,5 +1,8 @@
 """Published schedulers that step in time: DDPM, DDIM and PNDM."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
@@ -24,7 +27,7 @@ PNDM = TABLE | {"set_alpha_to_one": False}
 NARROWEST = 1e-20  # of a learned variance
 
 
-def ddpm(config) -> Sampling:
+def ddpm(config: Mapping[str, Any]) -> Sampling:
     values = Values(config, DDPM, "DDPMScheduler")
     walk = tables.at_entries(values, 0)
     schedule, num = walk.schedule, walk.num
@@ -45,7 +48,7 @@ def ddpm(config) -> Sampling:
     return parts(values, walk, process, ancestral._replace(plan=plan), parameterization)._replace(variance=variance)
 
 
-def ddim(config) -> Sampling:
+def ddim(config: Mapping[str, Any]) -> Sampling:
     values = Values(config, DDIM, "DDIMScheduler")
     last = 0 if values.only("set_alpha_to_one", False, True) else 1
     walk = tables.at_entries(values, last)
@@ -68,7 +71,7 @@ def ddim(config) -> Sampling:
     return parts(values, walk, process, sampler)._replace(grid=grid, own=())
 
 
-def pndm(config) -> Sampling:
+def pndm(config: Mapping[str, Any]) -> Sampling:
     values = Values(config, PNDM, "PNDMScheduler")
     values.only("prediction_type", "epsilon", "v_prediction")
     walk = tables.at_entries(values, 0 if values.only("set_alpha_to_one", False, True) else 1)

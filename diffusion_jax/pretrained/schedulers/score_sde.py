@@ -1,6 +1,8 @@
 """The VE SDE as score_sde and diffusers walk it (Song et al. 2021): a corrector, then a predictor, at each level."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +27,7 @@ VE = {
 LOWEST = 1e-3  # the time here of their lowest level; below it there is only the end of the chain, without noise
 
 
-def ve(config) -> Sampling:
+def ve(config: Mapping[str, Any]) -> Sampling:
     """ScoreSdeVeScheduler. Its data is in [0, 1], and its networks say the score and are told the level.
 
     A chain of N steps is at the levels sigma_min (sigma_max / sigma_min)^u, u = 1, ..., 1 / (N - 1), 0, and its last

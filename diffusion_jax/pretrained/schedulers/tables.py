@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import OfTime
+from diffusion_jax.core.protocols import Grid, OfTime
 from diffusion_jax.diffusion import parameterizations, schedules, timesteps
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.pretrained.published import Values
@@ -40,7 +40,7 @@ class Walk(NamedTuple):
 
     schedule: Schedule
     time: OfTime
-    grid: Callable
+    grid: Grid
     num: int
 
 
@@ -92,7 +92,7 @@ def _zero_snr(values: Values) -> bool:
 # ---- Indices, from 0 as diffusers counts them.
 
 
-def indices(values: Values, num: int, unused: int = 0, top: int | None = None) -> Callable:
+def indices(values: Values, num: int, unused: int = 0, top: int | None = None) -> Grid:
     """`steps -> indices`, falling, float64 [steps] (Lin et al. 2024, table 2); fractions where a spacing has them.
 
     Args:
@@ -165,7 +165,9 @@ def at_entries(values: Values, last: int) -> Walk:
     )
 
 
-def between_entries(values: Values, last: int, through: Callable = schedules.through_levels) -> Walk:
+def between_entries(
+    values: Values, last: int, through: Callable[[np.ndarray], Schedule] = schedules.through_levels
+) -> Walk:
     """Euler's kin, in levels v = sigma / alpha: between entries v is interpolated, and the network told fractions.
 
     With a curve (`curves`) the levels go by it from the first that the spacing has to the last, and times between

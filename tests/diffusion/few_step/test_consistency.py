@@ -196,6 +196,11 @@ def test_a_distilled_student_is_the_product_of_the_solvers_factors():
     state, _ = linear.trained(distilled(pairs.heun), NEIGHBOURS, INIT, 600, held=HELD)
     np.testing.assert_allclose(state.params["c"][:-1], products(factors("heun", NUM - 1)), rtol=1e-4)
     assert abs(state.params["c"][0] / exact(HIGH) - 1) > 0.05
+    # Control: with the teacher's denoiser for a target the student is one step better than that, and no more.
+    frozen = {"c": jnp.asarray(S**2 / (S**2 + consistency.karras_levels(NUM) ** 2), jnp.float32)}
+    denoising = distilled(pairs.euler, lambda params, context: frozen)
+    state, _ = linear.trained(denoising, NEIGHBOURS, INIT, 600, held=HELD)
+    assert state.params["c"][0] < exact(HIGH) / 20
 
 
 def test_consistency_training_has_the_fixed_point_of_eulers_distillation():

@@ -1,5 +1,7 @@
 """Guided distillation of the exact guided denoiser of two classes, N(-M, S^2) and N(M, S^2); latent consistency."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,6 +130,18 @@ def test_scales_are_drawn_in_their_range():
     np.testing.assert_array_equal(seen["scale"], np.full(16, 6.0))
     with pytest.raises(InputError, match=r"drawn from a range, not from 2.0 to 1.0"):
         guided.told(loss, 2.0, 1.0)
+
+
+def test_a_student_is_asked_at_one_scale():
+    """What it says is what two looks of its teacher's are mixed to."""
+    params, x, t = CONTEXT.held["teacher"], X0, CONTEXT.t
+    cond = {"label": COND["label"]}
+    ask = parameterizations.denoiser(partial(student(as_v), params), parameterizations.v(VP, SAME))
+    two = TEACHER(CONTEXT, cond | {"guidance_scale": jnp.full(16, 3.0)})
+    np.testing.assert_allclose(guided.at_scale(3.0)(ask, cond)(x, t).mean, two(x, t).mean, atol=1e-4)
+    np.testing.assert_array_equal(
+        guided.at_scale(3.0)(lambda x_t, t, cond: cond["guidance_scale"])(x, t), np.full(16, 3.0)
+    )
 
 
 # ---- Latent consistency models.

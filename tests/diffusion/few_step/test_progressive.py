@@ -104,7 +104,8 @@ STUDENT = linear.student(progressive.grid(4)[:-1])
 
 
 def loss_of(apply, parameterization, teacher=TEACHER):
-    factory = progressive.distillation(COSINE, teachers.held(*teacher[:2]), losses.truncated_snr(COSINE))
+    held, weight = teachers.held(*teacher[:2]), losses.truncated_snr(COSINE)
+    factory = progressive.distillation(COSINE, progressive.grid(8), held, weight)
     return factory(apply, parameterization, linear.process_of(COSINE))
 
 
@@ -218,6 +219,8 @@ def test_networks_that_say_eps_cannot_be_distilled():
         progressive.check(parameterizations.eps(COSINE, time), COSINE, times, "teacher")
     with pytest.raises(InputError, match="is infinite in x0 at t = 1"):
         progressive.check(parameterizations.eps(schedules.cosine(), time), schedules.cosine(), times)
+    with pytest.raises(InputError, match="the student cannot be distilled"):
+        loss_of(TEACHER[0], parameterizations.eps(COSINE, time))
 
 
 def test_grids_that_cannot_be_halved_are_refused():

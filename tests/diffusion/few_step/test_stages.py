@@ -15,6 +15,7 @@ from diffusion_jax.diffusion import parameterizations, schedules
 from diffusion_jax.diffusion.few_step import consistency, distances, easy, pairs, stages
 from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.parallel.replicated import DataParallel
+from diffusion_jax.training.averages import Average
 from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from tests import compilations
@@ -56,8 +57,14 @@ def test_the_grid_of_improved_training_doubles():
     single = weight(pairs.Pair(*(jnp.asarray(each, jnp.float32) for each in pair)))
     np.testing.assert_allclose(single[jnp.array([-1, 0])], [25_585, 2.94], rtol=2e-3)
     np.testing.assert_allclose(single, -1 / np.diff(consistency.karras_levels(1281)), rtol=1e-6)
-    with pytest.raises(InputError, match="at least 2 points"):
+    with pytest.raises(InputError, match="at least 2 points, not 1"):
         stages.constant(1)
+    with pytest.raises(InputError, match="6 updates are too few to double from 10 to 1280"):
+        stages.doubling(updates=6)
+    with pytest.raises(InputError, match="not from 20 to 10"):
+        stages.doubling(20, 10)
+    with pytest.raises(InputError, match="not 1 to 150 in 800000 updates"):
+        stages.growing(1)
 
 
 def test_pairs_follow_their_law():
@@ -94,28 +101,48 @@ def test_pairs_follow_their_law():
 
 
 def test_a_growing_grid_compiles_one_step():
-    """Three stages in twelve updates; the memory is the number of updates, and a resumed run goes on with it."""
+    """Five stages in twelve updates, and a target that slows down; on one device as on two.
+
+    The memory is the number of updates, with which a resumed run goes on.
+    """
     grown = stages.growing(2, 6, 12)
     assert len(grown.points) >= 4
     times = stages.neighbours(LEVELS, consistency.training_grid, grown)
     apply, parameterization, init = linear.student(consistency.training_grid(7))
-    loss = consistency.loss(consistency.same_noise, distances.l2)(
+    loss = consistency.loss(consistency.same_noise, distances.l2, consistency.averaged())(
         apply, parameterizations.identity_at_zero(parameterization), linear.process_of(LEVELS)
     )
-    told = lambda *args: (loss(*args)[0], {"u": args[3].t.u})  # noqa: E731
-    parallel, optimizer = DataParallel(jax.devices()[:2]), optax.sgd(1e-4)
-    state = parallel.hold(init_state(lambda key: init, optimizer, times, jax.random.key(0)))
-    step = parallel.train_step(make_train_step(told, times, optimizer, 0.9, 3, shares=parallel.shares))
-    batch, counts, seen = parallel.shard(np.asarray(linear.X0)), [], []
-    with compilations.counted() as compiled:
-        for _ in range(12):
-            state, metrics = step(state, batch)
-            counts.append(len(compiled))
-            seen.append(float(metrics["u"]))
+    decay = stages.mu(grown)
+    averages, optimizer = {"target": Average(lambda step: 1 - decay(step))}, optax.sgd(1e-4)
+
+    def told(*inputs):
+        return loss(*inputs)[0], {"u": inputs[3].t.u}
+
+    def run(devices):
+        parallel = DataParallel(jax.devices()[:devices])
+        state = parallel.hold(init_state(lambda key: init, optimizer, times, jax.random.key(0), averages))
+        made = make_train_step(told, times, optimizer, 0.9, 3, shares=parallel.shares, averages=averages)
+        step, batch, seen = parallel.train_step(made), parallel.shard(np.asarray(linear.X0)), []
+        with compilations.counted() as compiled:
+            for _ in range(12):
+                state, metrics = step(state, batch)
+                both = (np.asarray(tree["c"]) for tree in (state.params, state.averages["target"]))
+                seen.append((len(compiled), float(metrics["u"]), *both))
+        return jax.device_get(state), *zip(*seen, strict=True)
+
+    state, counts, ends, params, targets = run(2)
     assert counts[-1] == counts[1]
     assert state.memory == 12
-    assert seen[0] == 0  # 2 points: u is the smallest level
-    assert seen[-1] > 0
+    assert ends[0] == 0  # 2 points: u is the smallest level
+    assert ends[-1] > 0
+    alone = run(1)
+    for one, other in zip(jax.tree.leaves(alone[0]), jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    # The first update moves the target a tenth as far as the parameters; by the last it is mu(11) that holds it back.
+    start = np.asarray(init["c"])
+    np.testing.assert_allclose(targets[0] - start, 0.1 * (params[0] - start), rtol=1e-3, atol=1e-7)
+    last = targets[-2] + (1 - float(decay(11))) * (params[-1] - targets[-2])
+    np.testing.assert_allclose(targets[-1], last, rtol=1e-5)
 
 
 # ---- Easy consistency tuning.
@@ -144,6 +171,8 @@ def test_pairs_of_easy_tuning():
     assert logs.mean() == pytest.approx(-1.1, abs=5 * 2 / 200)
     assert logs.std() == pytest.approx(2, abs=5 * 2 / 282)
     assert times.update(jnp.int32(3), None, None) == 4
+    late = times.draw(jnp.int32(10**6), jax.random.key(0), index, 1)[0]
+    np.testing.assert_array_equal(late.u, pair[7].u)
 
 
 def test_the_loss_of_easy_tuning_begins_as_denoising():
