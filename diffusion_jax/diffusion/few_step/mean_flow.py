@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply
+from diffusion_jax.core.protocols import Apply, Law, Loss, Null
 from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
@@ -34,7 +34,7 @@ from diffusion_jax.diffusion.time_sampling import Times
 # ---- Spans.
 
 
-def pairs(first: Callable, second: Callable, apart: float) -> Times:
+def pairs(first: Law, second: Law, apart: float) -> Times:
     """t and s are the larger and the smaller of two independent times; of the rest of a batch s is t.
 
     The share `apart` is exact, in whole examples: it stands at the end of the global batch. The official "ratio" of
@@ -78,7 +78,7 @@ def of_example(velocity, z, t, v, *cond):
     return v
 
 
-def guided(null: Callable, omega: float = 1.0, kappa: float = 0.0) -> Callable:
+def guided(null: Null, omega: float = 1.0, kappa: float = 0.0) -> Callable[..., jax.Array]:
     """Guidance inside (MeanFlow, equations 19 to 21): what is learned is the guided flow, drawn in one look a step.
 
         omega v + (1 - omega - kappa) u(z, t, t | nothing) + kappa u(z, t, t | cond)
@@ -117,7 +117,7 @@ def predicted(velocity, z, t, regressed, *cond):
 # ---- The loss.
 
 
-def adaptive(power: float = 1.0, offset: float = 1e-2) -> Callable:
+def adaptive(power: float = 1.0, offset: float = 1e-2) -> Callable[[jax.Array], jax.Array]:
     """The weight sg((error + offset)^-power) of a squared error [B] (MeanFlow, equation 22).
 
     With power 1 the weighted loss stays near 1 whatever the error.
@@ -132,10 +132,10 @@ def mean_flow(
     apply: Apply,
     parameterization: Parameterization,
     process: Process,
-    regressed: Callable = of_example,
-    along: Callable = taught,
-    weight: Callable = DIVIDED,
-) -> Callable:
+    regressed: Callable[..., jax.Array] = of_example,
+    along: Callable[..., jax.Array] = taught,
+    weight: Callable[[jax.Array], jax.Array] = DIVIDED,
+) -> Loss:
     """|u + (t - s) sg(du/dt) - sg(v)|^2, summed over an example's entries, and weighted; `context.t` is a `Span` [B].
 
     `info` has the "squared_error" before weighting. All looks of the network at an example have the same dropout.

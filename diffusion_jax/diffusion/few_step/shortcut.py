@@ -20,7 +20,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import mean_over_entries
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Denoiser, Guide
+from diffusion_jax.core.protocols import Apply, Denoiser, Guide, Loss, OfTime
 from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.diffusion.guidance import conditioned
 from diffusion_jax.diffusion.parameterizations import Parameterization, denoiser
@@ -42,7 +42,7 @@ def check_steps(steps: int, num: int):
         raise InputError(f"{steps} steps of a shortcut model: it has learned 1, 2, 4, ..., {num}; take one of them")
 
 
-def level(num: int) -> Callable:
+def level(num: int) -> OfTime:
     """The `interval` of `parameterizations.flow_map`: log2(1 / d), of at most log2(num), which is told for d = 0."""
     most = halvings(num)
     return lambda length: jnp.minimum(-jnp.log2(jnp.maximum(length, 1 / num)), float(most))
@@ -72,7 +72,7 @@ def spans(num: int, bootstrapped: float = 0.125) -> Times:
     return time_sampling.forgetful(draw)
 
 
-def guided_at_first(scale: float, num: int) -> Callable:
+def guided_at_first(scale: float, num: int) -> Callable[[Span], jax.Array]:
     """A scale of guidance (`guidance.classifier_free`) for the smallest steps alone, as the paper has it: longer ones
     learn from guided ones, and are guided already."""
     return lambda span: jnp.where(span.length < 1.5 / num, scale, 1.0)
@@ -80,7 +80,7 @@ def guided_at_first(scale: float, num: int) -> Callable:
 
 def shortcut(
     apply: Apply, parameterization: Parameterization, process: Process, num: int, guide: Guide = conditioned
-) -> Callable:
+) -> Loss:
     """The mean squared error of the velocity of steps; `context.t` is a `Span` [B] of `spans(num)`.
 
     The steps that are learned from are those of `context.averages["ema"]`. `info` has the error of "flow" and
