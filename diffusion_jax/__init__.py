@@ -14,7 +14,7 @@ _MODULES = {
     "core": "arrays distributions errors files rng",
     "diffusion": (
         "analog_bits editing few_step gaussian guidance inpainting likelihood losses losses_bound losses_discrete "
-        "parameterizations processes samplers schedules timesteps time_sampling variances"
+        "parameterizations processes samplers schedules spans timesteps time_sampling variances"
     ),
     "data": "conditions hints images views",
     "config": "values",

@@ -350,7 +350,7 @@ def _both(denoise: ConditionalDenoiser, x_t, t, cond, null):
             f"null(cond) must have the names of cond, {jax.tree.structure(cond)}, not {jax.tree.structure(null)}"
         )
     x_twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), x_t)
-    t_twice = jnp.concatenate([t, t]) if jnp.ndim(t) else t
+    t_twice = jax.tree.map(lambda a: jnp.concatenate([a, a]) if jnp.ndim(a) else a, t)
     estimate = denoise(x_twice, t_twice, jax.tree_util.tree_map_with_path(beside, cond, null))
     return _half(estimate, 0), _half(estimate, 1)
 

@@ -15,6 +15,7 @@ from diffusion_jax.core.arrays import at_least_single, expand
 from diffusion_jax.core.distributions import Categorical, Gaussian, Interpolated, certain
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Apply, Check, ConditionalDenoiser, OfTime, Read, Scale, Target, Time
+from diffusion_jax.diffusion import spans
 from diffusion_jax.diffusion.gaussian import eps_from_score, score_from_eps, v_from_x0, x0_from_eps, x0_from_v
 from diffusion_jax.diffusion.schedules import Schedule
 
@@ -328,16 +329,44 @@ def self_conditioned(base: Parameterization) -> Parameterization:
     return base._replace(scale=scale, read=lambda output, state, t: base.read(output, state["x"], t))
 
 
+def flow_map(base: Parameterization, interval: OfTime) -> Parameterization:
+    """`base` for a network that is told a span: where it is, t, and how far it is asked to go, t - s.
+
+    What `base` reads as x0 is then the x0 of that step (`spans.Span`). Of `velocity` it is the average velocity u:
+    x_s = x_t - (t - s) u(x_t, t, s) (MeanFlow, Geng et al. 2025, equation 12). Times in place of spans are spans of
+    no length, so that every sampler, guide and likelihood takes the same network.
+
+    Args:
+      base: a parameterisation for times.
+      interval: maps t - s to the network's unit; the network is given (time, interval) for a time
+        (`models.two_times`).
+    """
+
+    def scale(x_t, t):
+        span = spans.of(t)
+        network_input, time = base.scale(x_t, span.t)
+        return network_input, (time, interval(span.length))
+
+    return Parameterization(
+        scale,
+        read=lambda output, x_t, t: base.read(output, x_t, spans.of(t).t),
+        target=lambda x0, noise, t: base.target(x0, noise, spans.of(t).t),
+        check=base.check,
+    )
+
+
 def denoiser(apply: Apply, parameterization: Parameterization) -> ConditionalDenoiser:
     """The denoiser `(x_t [B, ...], t scalar or [B], *cond) -> Estimate` of a network `apply(input, time [B], *cond)`.
 
-    `cond` is nothing, or a dictionary of conditions. Samplers take denoisers without it (`guidance.conditioned`).
+    The network's time may be a tree of arrays [B], where the parameterisation makes one (`flow_map`). `cond` is
+    nothing, or a dictionary of conditions. Samplers take denoisers without it (`guidance.conditioned`).
     """
 
     def denoise(x_t, t, *cond):
         network_input, time = parameterization.scale(x_t, t)
         batch = jax.tree.leaves(x_t)[0].shape[:1]
-        output = apply(network_input, jnp.broadcast_to(time, batch), *cond)
+        time = jax.tree.map(lambda each: jnp.broadcast_to(each, batch), time)
+        output = apply(network_input, time, *cond)
         # Estimates are subtracted from one another, which half precision is too coarse for.
         return parameterization.read(at_least_single(output), x_t, t)
 

@@ -76,7 +76,7 @@ def independent(law: Law) -> Times:
     def draw(key, index, total):
         return law(jax.vmap(jax.random.uniform)(rng.per_example(key, index)))
 
-    return _forgetful(draw)
+    return forgetful(draw)
 
 
 def stratified(law: Law) -> Times:
@@ -88,10 +88,12 @@ def stratified(law: Law) -> Times:
     def draw(key, index, total):
         return law((jax.random.uniform(key) + index / total) % 1.0)
 
-    return _forgetful(draw)
+    return forgetful(draw)
 
 
-def _forgetful(draw: Callable[[jax.Array, jax.Array, int], jax.Array]) -> Times:
+def forgetful(draw: Callable[[jax.Array, jax.Array, int], Any]) -> Times:
+    """Times drawn by `(key, index [b], total) -> t`, a [b] or a tree of them, that remember and weigh nothing."""
+
     def weighted(memory, key, index, total):
         return draw(key, index, total), jnp.ones(index.shape)
 

@@ -67,7 +67,12 @@ def test_a_config_builds_and_says_how_to_run_it(path):
     # Shapes only: nothing of this size is computed here.
     batch = {name: jax.ShapeDtypeStruct((2, *x.shape), x.dtype) for name, x in experiment.data.example.items()}
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
-    context = Context(jax.ShapeDtypeStruct((2,), jnp.float32), held=jax.eval_shape(experiment.task.held))
+    times, averages = (
+        experiment.task.times,
+        {"ema": params, **dict.fromkeys(experiment.optimization.averages, params)},
+    )
+    t, _ = jax.eval_shape(lambda: times.draw(times.init(), jax.random.key(0), jnp.arange(2), 2))
+    context = Context(t, averages=averages, held=jax.eval_shape(experiment.task.held))
     losses, info = jax.eval_shape(experiment.task.loss, keys, params, batch, context)
     assert {leaf.shape for leaf in (losses, *info.values())} == {(2,)}
     for make in experiment.sampling.samplers.values():

@@ -4,6 +4,7 @@ Faults of this kind show when a program is traced, so nothing is compiled but wh
 """
 
 import inspect
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,7 @@ SAMPLERS = {
     "dpmpp_2s": samplers.dpmpp_2s(SCHEDULE),
     "dpmpp_sde": samplers.dpmpp_sde(SCHEDULE),
     "dpmpp_3m_sde": samplers.dpmpp_3m_sde(SCHEDULE),
+    "jump": samplers.jump(SCHEDULE),
     "lms": samplers.lms(SCHEDULE),
     "unipc": samplers.unipc(SCHEDULE, samplers.at_most(3)),
     "dpmpp_2m": samplers.dpmpp_2m(SCHEDULE),
@@ -61,12 +63,20 @@ OTHERS = {
     *("at_most", "bh1", "bh2", "breaking", "cycles", "each_its_own", "film", "invert", "make_sample_fn", "on_mean"),
     *("reporting", "solve"),
 }
+TIME = parameterizations.thousandths
+
+
+def of_spans(parameterization):
+    """For `jump` as for all others: a time is a span too."""
+    return parameterizations.flow_map(parameterization, TIME)
+
+
+HALF = of_spans(parameterizations.x0(TIME))
 NETWORKS = {
-    "x0 in bfloat16": (parameterizations.x0(parameterizations.thousandths), jnp.bfloat16),
-    "x0 in float16": (parameterizations.x0(parameterizations.thousandths), jnp.float16),
-    "v in bfloat16": (parameterizations.v(SCHEDULE, parameterizations.thousandths), jnp.bfloat16),
+    "x0 in bfloat16": (HALF, jnp.bfloat16),
+    "x0 in float16": (HALF, jnp.float16),
+    "v in bfloat16": (of_spans(parameterizations.v(SCHEDULE, TIME)), jnp.bfloat16),
 }
-HALF = parameterizations.x0(parameterizations.thousandths)
 
 
 def denoise(x, t):
@@ -170,7 +180,7 @@ def test_a_network_that_answers_something_else_is_refused_in_one_line(name):
         ((2, 2, 3), two),  # and does not against three
         (SHAPE, lambda params, x, t: x[:, :1]),
     ):
-        for parameterization in (HALF, parameterizations.eps(SCHEDULE, parameterizations.thousandths)):
+        for parameterization in (HALF, of_spans(parameterizations.eps(SCHEDULE, TIME))):
             with pytest.raises(InputError, match=r"network"):
                 traced(sample_fn(SAMPLERS[name], parameterization, shape=shape, apply=apply))
 
@@ -204,19 +214,26 @@ MODELS = {
 }
 
 
-def shapes_of(name):
-    """Parameters, output and gradients, traced."""
+def shapes_of(name, forwards=False):
+    """Parameters, output and gradients, traced; also those of a derivative forwards, which MeanFlow takes."""
     model, x, cond = MODELS[name]
     told = (np.zeros(2, np.float32),) if cond is None else (np.zeros(2, np.float32), cond)
     params = jax.eval_shape(lambda x: model.init(rng.root(0), x, *told), x)["params"]
     output = jax.eval_shape(lambda params, x: model.apply({"params": params}, x, *told), params, x)
-    slopes = jax.grad(lambda params, x: jnp.sum(model.apply({"params": params}, x, *told)))
-    return params, output, jax.eval_shape(slopes, params, x)
+
+    def total(params, x):
+        return jnp.sum(model.apply({"params": params}, x, *told))
+
+    slopes = jax.eval_shape(jax.grad(total), params, x)
+    if forwards and x.dtype == jnp.float32:
+        twice = jax.grad(lambda params, x: jax.jvp(partial(total, params), (x,), (x,))[1])
+        slopes = slopes, jax.eval_shape(twice, params, x)
+    return params, output, slopes
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_networks_keep_float32_where_doubles_are_enabled(name, x64):
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(shapes_of(name))} == {"float32"}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(shapes_of(name, forwards=True))} == {"float32"}
 
 
 @pytest.mark.parametrize("name", MODELS)

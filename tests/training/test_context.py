@@ -11,7 +11,8 @@ import pytest
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.diffusion import time_sampling
+from diffusion_jax.diffusion import processes, schedules, time_sampling
+from diffusion_jax.diffusion.few_step import mean_flow, shortcut
 from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.parallel.replicated import DataParallel
 from diffusion_jax.parallel.sharded import Sharded
@@ -22,6 +23,7 @@ from diffusion_jax.training.state import init_state
 from diffusion_jax.training.step import make_train_step
 from experiments.strangers import small
 from tests import changed
+from tests.diffusion.few_step.exact import MAP
 
 pytestmark = pytest.mark.slow
 
@@ -36,12 +38,12 @@ WAYS = {
 }
 
 
-def trained(loss, init, optimizer, way="one device", averages=(), held=None, steps=5):
+def trained(loss, init, optimizer, way="one device", averages=(), held=None, steps=5, times=TIMES):
     """(state, metrics of every step) after some steps on `X`."""
     parallel, accumulate = WAYS[way]()
     averages = dict(averages)
-    state = parallel.hold(init_state(init, optimizer, TIMES, jax.random.key(0), averages))
-    made = make_train_step(loss, TIMES, optimizer, 0.9, 3, accumulate, parallel.shares, averages)
+    state = parallel.hold(init_state(init, optimizer, times, jax.random.key(0), averages))
+    made = make_train_step(loss, times, optimizer, 0.9, 3, accumulate, parallel.shares, averages)
     step, held = parallel.train_steps(made, 1), parallel.place(held or {})
     told = []
     for x in X[:steps]:
@@ -193,6 +195,66 @@ def test_a_target_is_an_average_and_a_teacher_is_held(way):
     forgetful = trained(consistency, linear, optax.sgd(RATE), way, {"target": exponential(MU)}, TEACHER)[0]
     for control in (other, forgetful):
         assert np.abs(control.params["w"] - state.params["w"]).max() > 1e-3
+
+
+# ---- A flow map: spans stand for times, and the target is the average that samples are drawn with.
+
+SPANS = shortcut.spans(8, 0.25)
+
+
+def flow_map(keys, params, x, context):
+    """MeanFlow and a shortcut model at once, of one linear map of where, when and how far."""
+
+    def apply(params, x, times, dropout_keys=None):
+        return jnp.concatenate([x, *(each[:, None] * x for each in times)], -1) @ params["w"]
+
+    parts = apply, MAP, processes.gaussian(schedules.flow())
+    one, info = mean_flow.mean_flow(*parts)(keys, params, x, context)
+    other, more = shortcut.shortcut(*parts, 8)(keys, params, x, context)
+    return one + other, info | more
+
+
+def flow_map_init(key):
+    return {"w": 0.1 * jax.random.normal(key, (3 * D, D))}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_flow_map_is_the_same_however_the_batch_is_split(way):
+    def loss(keys, params, batch, context):
+        return flow_map(keys, params, batch["x"], context)
+
+    state, told = trained(loss, flow_map_init, optax.sgd(0.1), way, times=SPANS)
+    one, alone = trained(loss, flow_map_init, optax.sgd(0.1), times=SPANS)
+    same(state.params, one.params, 1e-5)
+    for now, before in zip(told, alone, strict=True):
+        np.testing.assert_allclose([*now.values()], [*before.values()], rtol=1e-4)
+        assert now["bootstrap"] > 0
+        assert now["flow"] > 0
+    # Control: it has learned.
+    assert np.abs(one.params["w"] - flow_map_init(rng_of_init())["w"]).max() > 0.01
+
+
+def test_a_flow_map_resumes_to_the_bit(tmp_path):
+    def experiment(values):
+        made = small.build(values)
+
+        def init(key):
+            return made.task.init(key) | {"w": 0.1 * jax.random.normal(key, (6, 2))}
+
+        def loss(keys, params, batch, context):
+            return flow_map(keys, params, batch["points"], context)
+
+        return changed.task(made, init=init, loss=loss, times=SPANS)
+
+    def run(workdir, steps):
+        values = small.get_config()
+        values.train.steps = steps
+        return fit(experiment(values), values, workdir, devices=jax.devices()[:2])
+
+    run(tmp_path / "halves", 4)
+    halves, whole = run(tmp_path / "halves", 8), run(tmp_path / "whole", 8)
+    for a, b in zip(jax.tree.leaves(halves), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_the_step_is_told():

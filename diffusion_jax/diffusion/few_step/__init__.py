@@ -1,4 +1,4 @@
-"""Samples in one step or a few: distillation of a teacher, and consistency models.
+"""Samples in one step or a few: distillation of a teacher, consistency models, and average velocities.
 
 Losses are as in `losses`, made by factories `(apply, parameterization, process) -> loss`. In place of one time they
 are given several of one trajectory, a tree of arrays [B] (`losses.Context.t`), which a `time_sampling.Times` draws. A
@@ -12,8 +12,10 @@ from diffusion_jax.diffusion.few_step import (
     editing,
     guided,
     latent,
+    mean_flow,
     pairs,
     progressive,
+    shortcut,
     stages,
     teachers,
 )
@@ -25,8 +27,10 @@ __all__ = [
     "editing",
     "guided",
     "latent",
+    "mean_flow",
     "pairs",
     "progressive",
+    "shortcut",
     "stages",
     "teachers",
 ]

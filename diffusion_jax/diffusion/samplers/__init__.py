@@ -11,6 +11,7 @@ from diffusion_jax.diffusion.samplers.dpm import dpm_multistep, dpmpp_2m, dpmpp_
 from diffusion_jax.diffusion.samplers.dpmpp_sde import dpmpp_sde
 from diffusion_jax.diffusion.samplers.fast import dpm_fast
 from diffusion_jax.diffusion.samplers.inversion import invert
+from diffusion_jax.diffusion.samplers.jump import jump
 from diffusion_jax.diffusion.samplers.langevin import annealed_langevin
 from diffusion_jax.diffusion.samplers.multistep import at_most
 from diffusion_jax.diffusion.samplers.ode import euler, heun
@@ -52,6 +53,7 @@ __all__ = [
     "film",
     "heun",
     "invert",
+    "jump",
     "lms",
     "make_sample_fn",
     "on_mean",

@@ -1,0 +1,123 @@
+"""MeanFlow (Geng et al. 2025): a flow's average velocities, learned from data alone; samples in one step."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Source
+from diffusion_jax.data import conditions
+from diffusion_jax.diffusion import guidance, losses, parameterizations, processes, samplers, schedules, timesteps
+from diffusion_jax.diffusion.few_step import mean_flow
+from diffusion_jax.methods import pixels
+from diffusion_jax.methods.compose import Chain, Method, composed
+from diffusion_jax.models.blocks.conditioning import LabelEmbedding, NumberEmbedding
+from diffusion_jax.models.two_times import TwoTimes
+
+
+def with_pairs(config: Config) -> Config:
+    """`config` with what the method has of its own, the official values for CIFAR-10; previews of one step."""
+    config.log.preview_steps = 1
+    config.mean_flow = Config(
+        apart=values.share(0.75, "share of examples whose two times are apart"),
+        power=values.number(0.75, "power of an example's squared error that its loss is divided by", 0, 2),
+        offset=values.number(1e-3, "what is added to the squared error before that", 1e-12, 1e6),
+    )
+    return config
+
+
+def with_guidance(config: Config) -> Config:
+    """`config` with what `guided` has of its own."""
+    config.mean_flow.omega = values.number(1.0, "guidance inside: weight of an example's velocity", 0, 1000)
+    config.mean_flow.kappa = values.share(
+        0.5, "weight of the network's own; guidance is omega / (1 - kappa)", below=True
+    )
+    config.mean_flow.withheld = values.share(0.1, "share of examples that are not told their label")
+    return config
+
+
+def default_config() -> Config:
+    """Values for 32x32 images."""
+    return with_pairs(pixels.default_config())
+
+
+def method(
+    config: ConfigDict,
+    source: Source,
+    pairs: Callable = mean_flow.cifar_pairs,
+    along: Callable = mean_flow.taught,
+    unit: float = 10.0,
+) -> Method:
+    """MeanFlow as an experiment.
+
+    Args:
+      config: values, as `default_config` names them.
+      source: `split -> source` of images, "train" or "test".
+      pairs: `share apart -> Times` of spans, `mean_flow.cifar_pairs` or `imagenet_pairs`.
+      along: `mean_flow.taught`, or `mean_flow.predicted` for improved MeanFlow.
+      unit: the network is told t and t - s in multiples of 1 / unit. du/dt, and with it the spread of what is
+        learned, grows with it: in thousandths the network does not learn.
+
+    Raises:
+      InputError: attention that has no derivative forwards.
+    """
+    if config.model.flash:
+        raise InputError(
+            "cuDNN's attention has no derivative forwards, which MeanFlow takes; leave --config.model.flash out"
+        )
+    schedule, own = schedules.flow(), config.mean_flow
+
+    def time(t):
+        return unit * t
+
+    def jump(steps: int = 1) -> Chain:
+        return Chain(samplers.jump(schedule), timesteps.linear(steps))
+
+    def euler(steps: int = 50) -> Chain:
+        # The velocity itself, a span of no length: what plain flow matching would have learned.
+        return Chain(samplers.euler(schedule), timesteps.linear(steps))
+
+    return Method(
+        pixels.data(config, source),
+        model=network(config),
+        schedule=schedule,
+        process=processes.gaussian(schedule),
+        parameterization=parameterizations.flow_map(parameterizations.velocity(schedule, time), time),
+        loss=partial(mean_flow.mean_flow, along=along, weight=mean_flow.adaptive(own.power, own.offset)),
+        times=pairs(own.apart),
+        chains={"jump": jump, "euler": euler},
+        preview="jump",
+    )
+
+
+def network(config: ConfigDict, **embed) -> Any:
+    """The U-Net of `config.model`, told two times, and what `embed` makes a vector of."""
+    return TwoTimes(pixels.unet(config, embed={"interval": NumberEmbedding(), **embed}))
+
+
+def guided(config: ConfigDict, method: Method, classes: int) -> Method:
+    """`method` of a label, 0 to classes - 1, with guidance inside: samples are guided in one look a step.
+
+    Labels are withheld at every span, so that samples of no label can be drawn in one step too; the official code
+    withholds them where both times are one.
+
+    Args:
+      config: values, as `with_guidance` names them.
+      method: of this page, whose source has labels.
+      classes: how many; that label tells nothing.
+    """
+    null, own = guidance.replacing(label=classes), config.mean_flow
+    of_example = partial(method.loss, regressed=mean_flow.guided(null, own.omega, own.kappa))
+    data = pixels.with_labels(method.data, classes)
+    return method._replace(
+        data=data._replace(sample_condition=conditions.labels(classes, null=classes)),
+        model=network(config, label=LabelEmbedding(classes + 1)),
+        loss=lambda *parts: losses.withholding(of_example(*parts), null, own.withheld),
+    )
+
+
+build = composed(method)
