@@ -16,7 +16,8 @@ MeanFlow itself, `along=mean_flow.taught` of `diffusion.few_step`, has 5.34 and 
 
 from diffusion_jax.data import sources
 from diffusion_jax.diffusion.few_step.mean_flow import predicted
-from diffusion_jax.methods import mean_flow, pixels
+from diffusion_jax.methods import pixels
+from diffusion_jax.methods.few_step import mean_flow
 
 
 def get_config():

@@ -14,8 +14,9 @@ label told, and the Fréchet distance, beside 3.03 of configs/guided.py in 100 s
 
 from diffusion_jax.data import sources
 from diffusion_jax.diffusion.few_step.mean_flow import predicted
-from diffusion_jax.methods import mean_flow, pixels
+from diffusion_jax.methods import pixels
 from diffusion_jax.methods.compose import compose
+from diffusion_jax.methods.few_step import mean_flow
 
 CLASSES = 10
 

@@ -16,7 +16,8 @@ is learned last, through every shorter one.
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.methods import pixels, shortcut
+from diffusion_jax.methods import pixels
+from diffusion_jax.methods.few_step import shortcut
 
 
 def get_config():

@@ -5,7 +5,8 @@ import pytest
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources
-from diffusion_jax.methods import mean_flow, pixels, shortcut
+from diffusion_jax.methods import pixels
+from diffusion_jax.methods.few_step import mean_flow, shortcut
 
 
 def test_attention_without_a_derivative_forwards():
