@@ -1,7 +1,7 @@
 """Consistency distillation on handwritten digits: one step, or a few, from the EDM model of `configs/edm.py`.
 
   python -m diffusion_jax.train --config configs/edm.py --workdir runs/edm
-  python -m diffusion_jax.train --config configs/consistency.py --workdir runs/consistency \
+  python -m diffusion_jax.train --config configs/consistency.py --workdir runs/consistency \\
     --config.distill.teacher=runs/edm
   python -m diffusion_jax.sample --workdir runs/consistency --steps 2
 """

@@ -59,7 +59,7 @@ def test_a_config_builds_and_says_how_to_run_it(path):
     chosen = module.get_config()
     watched, read = values.watched(chosen)
     experiment = module.build(watched)
-    assert f"python -m diffusion_jax.train --config configs/{path.name} --workdir runs/" in module.__doc__
+    assert re.search(rf"python -m diffusion_jax\.(train|distill) --config configs/{path.name} --", module.__doc__)
     assert f"`{path.stem}`" in GALLERY or f"`configs/{path.name}`" in GALLERY
     params = jax.eval_shape(experiment.task.init, jax.random.key(0))
     if path.stem in PUBLISHED:
@@ -72,7 +72,8 @@ def test_a_config_builds_and_says_how_to_run_it(path):
         {"ema": params, **dict.fromkeys(experiment.optimization.averages, params)},
     )
     t, _ = jax.eval_shape(lambda: times.draw(times.init(), jax.random.key(0), jnp.arange(2), 2))
-    context = Context(t, averages=averages, held=jax.eval_shape(experiment.task.held))
+    held = {"teacher": params} if "distill" in chosen else jax.eval_shape(experiment.task.held)
+    context = Context(t, averages=averages, held=held)
     losses, info = jax.eval_shape(experiment.task.loss, keys, params, batch, context)
     assert {leaf.shape for leaf in (losses, *info.values())} == {(2,)}
     for make in experiment.sampling.samplers.values():
@@ -84,7 +85,8 @@ def test_a_config_builds_and_says_how_to_run_it(path):
     if experiment.sampling.preview:
         experiment.sampling.preview(2)
     data = {"data.dir"} if "config.data.dir" in path.read_text() else set()
-    assert not {key for key, *_ in values.walk(chosen)} - read - READ_BY_THE_LOOP - data
+    by_commands = {"distill.stages"}
+    assert not {key for key, *_ in values.walk(chosen)} - read - READ_BY_THE_LOOP - data - by_commands
 
 
 def test_ones_own_images_train_from_the_command_line(tmp_path, capsys):
