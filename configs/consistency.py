@@ -4,6 +4,12 @@
   python -m diffusion_jax.train --config configs/consistency.py --workdir runs/consistency \\
     --config.distill.teacher=runs/edm
   python -m diffusion_jax.sample --workdir runs/consistency --steps 2
+
+3000 steps. Fréchet distances to the training digits (`python -m experiments.tables.few_steps`, 1000 images, one run):
+
+  steps               1      2      4      8     18
+  student          1.60   1.60   1.89   1.71
+  teacher, Heun     148    201   14.8   1.17   0.96
 """
 
 from diffusion_jax.data import sources

@@ -1,7 +1,13 @@
 """A consistency model of handwritten digits from nothing, by improved consistency training.
 
-python -m diffusion_jax.train --config configs/consistency_training.py --workdir runs/consistency_training
-python -m diffusion_jax.sample --workdir runs/consistency_training --steps 2
+  python -m diffusion_jax.train --config configs/consistency_training.py --workdir runs/consistency_training
+  python -m diffusion_jax.sample --workdir runs/consistency_training --steps 2
+
+6000 steps, on grids of 11 to 161 points. Fréchet distances to the training digits (`python -m
+experiments.tables.few_steps`, 1000 images, one run):
+
+  steps      1      2      4      8
+  FD      2.07   1.70   1.40   1.60
 """
 
 from diffusion_jax.data import sources
