@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from collections.abc import MutableMapping
 
 import jax
 import jaxlib
@@ -14,7 +15,7 @@ MEASURED = range(10, 13)  # jaxlib 0.10 to 0.12
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt, in malloc.h
 
 
-def prefer_eigen(environment=os.environ, version: str = jaxlib.__version__):
+def prefer_eigen(environment: MutableMapping[str, str] = os.environ, version: str = jaxlib.__version__):
     """Have Eigen compute convolutions, by a flag in XLA_FLAGS. Command lines do; call it before JAX is first used.
 
     XLA hands convolutions on CPUs to YNNPACK since jaxlib 0.10. Forward that is a little slower than Eigen, and the
@@ -35,7 +36,7 @@ def prefer_eigen(environment=os.environ, version: str = jaxlib.__version__):
         environment["XLA_FLAGS"] = f"{given} {FLAG}=-individual_convolution".strip()
 
 
-def one_device_a_core(environment=os.environ, cores: int | None = None):
+def one_device_a_core(environment: MutableMapping[str, str] = os.environ, cores: int | None = None):
     """Have JAX see each CPU core as a device, up to 8, by a flag in XLA_FLAGS. Call it before JAX is first used.
 
     `sample` and `evaluate` do, and split a batch over them: a core that computes some images alone waits for no

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +12,8 @@ from diffusion_jax.app import cli
 from diffusion_jax.core import rng, user_files
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
-from diffusion_jax.methods.compose import compose, nothing_more
+from diffusion_jax.core.protocols import Tree
+from diffusion_jax.methods.compose import MakeChain, MoreChains, compose, nothing_more
 from diffusion_jax.pipelines import published
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.training import snapshots, workdir
@@ -36,7 +37,7 @@ def experiment(folder: Path, config_file: Path | None = None, more: Path | None 
     return built._replace(sampling=compose(config, method).sampling)
 
 
-def chains_of(path: Path) -> Callable:
+def chains_of(path: Path) -> MoreChains:
     """`model -> chains` of a Python file of the user's, which has a function `chains(model)`.
 
     `model` is the run's `methods.compose.Method` or a published model's `pretrained.schedulers.Sampling`: both have
@@ -45,7 +46,7 @@ def chains_of(path: Path) -> Callable:
     remedy = "it defines chains(model) and returns a dictionary, name -> function; see docs/how_to/sampler.md"
     module = user_files.load(path, "file of chains", "chains", remedy=remedy)
 
-    def chains(model) -> dict[str, Callable]:
+    def chains(model: Any) -> dict[str, MakeChain]:
         found = module.chains(model)
         if not (isinstance(found, dict) and found and all(map(callable, found.values()))):
             raise InputError(f"chains(model) of {path} returns {type(found).__name__}; {remedy}")
@@ -54,7 +55,7 @@ def chains_of(path: Path) -> Callable:
     return chains
 
 
-def parameters(folder: Path, of: Experiment, item: str = "ema", step: int | None = None):
+def parameters(folder: Path, of: Experiment, item: str = "ema", step: int | None = None) -> tuple[int, Tree]:
     """(step, parameters) of the run in `folder`: `item` is "ema", "params", or another of a checkpoint's."""
     template = jax.eval_shape(of.task.init, rng.root(0))
     with Checkpoints(folder / "checkpoints") as checkpoints:
@@ -73,7 +74,7 @@ class Which(NamedTuple):
 
     kind: str
     tag: str
-    read: Callable
+    read: Callable[[Path, Experiment, int | None], tuple[int, Tree]]
 
 
 AVERAGED = Which("averaged parameters", "", lambda folder, of, step: parameters(folder, of, "ema", step))
@@ -106,7 +107,7 @@ def post_hoc(sigma_rel: float) -> Which:
     return Which(f"parameters averaged post hoc by sigma_rel {sigma_rel}", f"_post_hoc_{sigma_rel}", read)
 
 
-def which(options) -> Which:
+def which(options: argparse.Namespace) -> Which:
     """What `--raw`, `--average` and `--sigma-rel` ask for.
 
     Raises:
@@ -142,7 +143,7 @@ def trained(folder: Path, of: Experiment, which: Which = AVERAGED, step: int | N
     return Drawable(of.sampling.samplers, of.data.sample_condition, of.data.view, load)
 
 
-def released(options) -> Drawable:
+def released(options: argparse.Namespace) -> Drawable:
     """The published model of `--pretrained` and its like.
 
     Raises:

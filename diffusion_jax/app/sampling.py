@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from tqdm import tqdm
 
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError, NotFiniteError
+from diffusion_jax.core.protocols import Parallel, Tree
 from diffusion_jax.data import images
 from diffusion_jax.data.views import View
 from diffusion_jax.diffusion import samplers
 from diffusion_jax.parallel.replicated import DataParallel
 from diffusion_jax.parallel.sharded import Sharded
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.training.experiment import MakeSampler, SampleRequest
 
 ASKED = "asked.json"
 FRAMES = 50  # pictures in a film
@@ -24,7 +26,7 @@ DIVERGED = 1e3  # data is of order 1: a chain beyond this has left it
 COPIES = 2**30  # bytes of parameters that the devices of a CPU, which share its memory, may hold together
 
 
-def spread(params, size: int, fsdp: bool = False, devices=None):
+def spread(params: Tree, size: int, fsdp: bool = False, devices: Sequence[jax.Device] | None = None) -> Parallel:
     """What compiles samplers of `size` examples at a time: for as many devices as such a batch keeps busy.
 
     Of `devices` (this host's by default) those of a CPU are no more than hold 1 GiB of `params` together. With `fsdp`
@@ -40,7 +42,16 @@ def spread(params, size: int, fsdp: bool = False, devices=None):
     return DataParallel(devices[: math.ceil(size / each)])
 
 
-def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int, quiet: bool = False, parallel=None):
+def draw(
+    make: MakeSampler,
+    params: Tree,
+    keys: jax.Array,
+    cond: tuple,
+    request: SampleRequest,
+    batch: int,
+    quiet: bool = False,
+    parallel: Parallel | None = None,
+) -> Tree:
     """NumPy samples, [num, ...]; arguments as of `batches`."""
     starts = range(0, len(keys), batch)
     drawn = [part for _, part in batches(make, params, keys, cond, request, batch, starts, quiet, parallel)]
@@ -48,8 +59,16 @@ def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int, qu
 
 
 def batches(
-    make, params, keys, cond: tuple, request: SampleRequest, batch: int, starts, quiet: bool = False, parallel=None
-):
+    make: MakeSampler,
+    params: Tree,
+    keys: jax.Array,
+    cond: tuple,
+    request: SampleRequest,
+    batch: int,
+    starts: Iterable[int],
+    quiet: bool = False,
+    parallel: Parallel | None = None,
+) -> Iterator[tuple[int, Tree]]:
     """Samples batch by batch, over all devices, with a bar that moves with the chain's steps.
 
     Args:
@@ -83,8 +102,10 @@ def batches(
             bar.n = min(num, int(done + float(share) * batch))
             bar.refresh()
 
-        needs = {"batch": size // parallel.programs, "report": None if quiet else report, "gather": parallel.gather}
-        sample = parallel.sample(make(request._replace(**needs)))
+        needed = request._replace(
+            batch=size // parallel.programs, report=None if quiet else report, gather=parallel.gather
+        )
+        sample = parallel.sample(make(needed))
         params = parallel.place(params)
         for start in starts:
             # The last batch is as large as the others, so that nothing is compiled twice; the rest is cut off.
@@ -98,7 +119,14 @@ def batches(
             bar.refresh()
 
 
-def film(make, params, keys, cond: tuple, request: SampleRequest, parallel=None):
+def film(
+    make: MakeSampler,
+    params: Tree,
+    keys: jax.Array,
+    cond: tuple,
+    request: SampleRequest,
+    parallel: Parallel | None = None,
+) -> Tree:
     """The way of a few samples from noise to data, NumPy [F + 1, n, ...]; arguments as of `batches`."""
     num = len(keys)
     parallel = parallel or spread(params, num)
@@ -141,7 +169,7 @@ def _check_finite(drawn, start: int, make, params, keys, cond: tuple, request: S
     )
 
 
-def check_free(folder: Path, asked: dict):
+def check_free(folder: Path, asked: dict) -> None:
     """`InputError` if `folder` holds samples that were asked for in another way than `asked` (`keep`)."""
     record = folder / ASKED
     if record.is_file():
@@ -158,7 +186,9 @@ def check_free(folder: Path, asked: dict):
         raise InputError(f"{folder} holds samples without a record of how they were drawn; give another --out")
 
 
-def keep(folder: Path, view: View, drawn, cond: tuple, frames=None, asked: dict | None = None) -> list[Path]:
+def keep(
+    folder: Path, view: View, drawn: Tree, cond: tuple, frames: Tree | None = None, asked: dict | None = None
+) -> list[Path]:
     """Write samples, what they were told, their picture, and a film of `frames` where there are some.
 
     `asked`, which may go to JSON, is kept beside them as the record of how they were drawn.

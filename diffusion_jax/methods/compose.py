@@ -3,20 +3,34 @@
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config, Value
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Guide, SampleFn, Transform
+from diffusion_jax.core.protocols import (
+    Apply,
+    ClassLogProb,
+    Guide,
+    Hold,
+    LikelihoodOf,
+    Loss,
+    MakeLoss,
+    Network,
+    SampleFn,
+    SolvedOf,
+    Start,
+    Transform,
+    Tree,
+)
 from diffusion_jax.diffusion import guidance, samplers
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
@@ -27,13 +41,14 @@ from diffusion_jax.training.experiment import (
     OPTIONS,
     Data,
     Experiment,
+    MakeSampler,
     Measures,
     Optimization,
     SampleRequest,
     Sampling,
     Task,
 )
-from diffusion_jax.training.optimizers import adam
+from diffusion_jax.training.optimizers import MakeOptimizer, adam
 
 AVERAGED = values.Real(1e-3, WIDEST)  # widths of profiles
 
@@ -46,12 +61,19 @@ class Chain(NamedTuple):
     transforms: Sequence[Transform] = ()
 
 
+MakeChain: TypeAlias = Callable[..., Chain]  # its parameters are the options that it takes, of `steps` and `eta`
+MakeGuide: TypeAlias = Callable[..., Guide]  # the same, of `guidance_scale` and `classifier`
+
+
 def unguided() -> Guide:
     """The guide of a model that takes no guidance: its condition as it is."""
     return guidance.conditioned
 
 
-def nothing_more(model) -> dict[str, Callable[..., Chain]]:
+MoreChains: TypeAlias = Callable[[Any], dict[str, MakeChain]]  # of a model: what a user adds to its chains
+
+
+def nothing_more(model: Any) -> dict[str, MakeChain]:
     """The chains that a user adds to a model's: none."""
     return {}
 
@@ -103,7 +125,7 @@ class Method(NamedTuple):
 
     Attributes:
       data: what is learned.
-      model: a module, called with (input, time [B], *cond, dropout_keys=[B] or nothing).
+      model: a network, called with (input, time [B], *cond, dropout_keys=[B] or nothing).
       process: destroys the data, and gives the prior.
       parameterization: what the network is shown and asked for.
       loss: `(apply, parameterization, process) -> loss` (`losses`), which may look at `averages` and `held`.
@@ -124,23 +146,23 @@ class Method(NamedTuple):
     """
 
     data: Data
-    model: nn.Module
+    model: Network
     process: Process
     parameterization: Parameterization
-    loss: Callable
+    loss: MakeLoss
     times: Times
-    chains: Mapping[str, Callable[..., Chain]]
+    chains: Mapping[str, MakeChain]
     preview: str
-    guide: Callable[..., Guide] = unguided
+    guide: MakeGuide = unguided
     schedule: Schedule | None = None
-    optimizer: Callable = adam
-    start: Callable = lambda params: params
+    optimizer: MakeOptimizer = adam
+    start: Start = lambda params: params
     frozen: Collection[str] = ()
-    likelihoods: Mapping[str, Callable] = MappingProxyType({})
-    solved: Mapping[str, Callable] = MappingProxyType({})
+    likelihoods: Mapping[str, LikelihoodOf] = MappingProxyType({})
+    solved: Mapping[str, SolvedOf] = MappingProxyType({})
     averages: Mapping[str, Average] = MappingProxyType({})
-    held: Callable = dict
-    export: Callable | None = None
+    held: Hold = dict
+    export: Callable[[Tree, Path], None] | None = None
 
 
 def compose(config: ConfigDict, method: Method) -> Experiment:
@@ -191,7 +213,7 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
     )
 
 
-def composed(method: Callable) -> Callable:
+def composed(method: Callable[..., Method]) -> Callable[..., Experiment]:
     """`(config, ...) -> Experiment` of a page's `(config, ...) -> Method`."""
 
     def build(config: ConfigDict, *parts, **more) -> Experiment:
@@ -200,26 +222,26 @@ def composed(method: Callable) -> Callable:
     return build
 
 
-def of_batch(loss: Callable, data: Data) -> Callable:
+def of_batch(loss: Loss, data: Data) -> Loss:
     """A loss of x0 and what is told of it (`losses`), as `Task.loss` of a batch."""
     return lambda keys, params, batch, context: loss(keys, params, data.clean(batch), context, *data.condition(batch))
 
 
 def drawn_by(
-    chains: Mapping[str, Callable[..., Chain]],
+    chains: Mapping[str, MakeChain],
     apply: Apply,
     parameterization: Parameterization,
     process: Process,
-    shape,
-    guide: Callable[..., Guide] = unguided,
-) -> dict[str, Callable[[SampleRequest], SampleFn]]:
+    shape: Any,
+    guide: MakeGuide = unguided,
+) -> dict[str, MakeSampler]:
     """Chains as samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`).
 
     Arguments as of `Method`, and `shape` as `process.prior` takes it. A sampler raises `InputError` for an option
     that neither its chain nor the guide takes.
     """
 
-    def sampler(name: str) -> Callable[[SampleRequest], SampleFn]:
+    def sampler(name: str) -> MakeSampler:
         def make(request: SampleRequest) -> SampleFn:
             given = {option: value for option in OPTIONS if (value := getattr(request, option)) is not None}
             for option in given:
@@ -246,12 +268,12 @@ def drawn_by(
     return {name: sampler(name) for name in chains}
 
 
-def _taken(options: Mapping[str, Any], function: Callable) -> dict[str, Any]:
+def _taken(options: Mapping[str, Any], function: MakeChain | MakeGuide) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters
     return {name: value for name, value in options.items() if name in parameters}
 
 
-def _check_taken(option: str, name: str, chains: Mapping[str, Callable], guide: Callable):
+def _check_taken(option: str, name: str, chains: Mapping[str, MakeChain], guide: MakeGuide):
     """`InputError` unless the sampler `name` takes `option`."""
     if _taken({option: None}, guide) or _taken({option: None}, chains[name]):
         return
@@ -261,10 +283,10 @@ def _check_taken(option: str, name: str, chains: Mapping[str, Callable], guide: 
     raise InputError(f"no sampler of this model takes {flag}; leave it out")
 
 
-def by_classifier(schedule: Schedule) -> Callable[..., Guide]:
+def by_classifier(schedule: Schedule) -> MakeGuide:
     """The guide of a model without a label: a classifier's, where one is given."""
 
-    def guide(guidance_scale: float | None = None, classifier: Callable | None = None) -> Guide:
+    def guide(guidance_scale: float | None = None, classifier: ClassLogProb | None = None) -> Guide:
         if classifier is None:
             if guidance_scale is not None:
                 raise InputError(f"guidance {guidance_scale} takes a classifier for this model; add --classifier DIR")

@@ -18,13 +18,14 @@ import shutil
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from diffusion_jax.core.errors import InputError, RunError
+from diffusion_jax.core.protocols import Tree
 from diffusion_jax.parallel.replicated import to_host
 from diffusion_jax.training import manifest
 from diffusion_jax.training.manifest import DamagedError, Ledger
@@ -102,7 +103,7 @@ class Checkpoints:
         names = [path.name for path in self.directory.iterdir()] if self.directory.is_dir() else []
         return sorted(int(name) for name in names if STEP.fullmatch(name) and int(name) <= LATEST)
 
-    def save(self, state: TrainState, position):
+    def save(self, state: TrainState, position: Any) -> None:
         """Write `state` and the data's `position` (JSON) at `state.step`, in the background.
 
         Blocks while the arrays are copied to the host and, if the one before is still being written, for that. Every
@@ -122,7 +123,7 @@ class Checkpoints:
         self._writing(lambda: self._checkpointer.save(self._folder(step), args=whole))
         self._save = self._thread.submit(self._finish, step)
 
-    def restore_latest(self, template: TrainState):
+    def restore_latest(self, template: TrainState) -> tuple[TrainState, Any] | None:
         """The newest undamaged checkpoint: (state of NumPy arrays, position), or None if there has never been one.
 
         Damaged and missing ones on the way are reported, with the steps that are lost; damaged ones are moved into
@@ -161,7 +162,7 @@ class Checkpoints:
         state = TrainState(np.int32(step), items["params"], items["ema"], **items["progress"], averages=averages)
         return state, meta["position"]
 
-    def restore(self, item: str, template, step: int | None = None):
+    def restore(self, item: str, template: Tree, step: int | None = None) -> tuple[int, Tree]:
         """One item alone, of `step`, or of the newest undamaged checkpoint: (step, tree of NumPy arrays).
 
         Damaged and missing ones that were newer are reported.
@@ -195,13 +196,13 @@ class Checkpoints:
             ) from error
         return step, items[item]
 
-    def wait(self):
+    def wait(self) -> None:
         """Return when the last save is on disk; `RunError` if it could not be written."""
         save, self._save = self._save, None
         if save is not None:
             self._writing(save.result)
 
-    def close(self):
+    def close(self) -> None:
         """`wait`, and let go of the folder."""
         try:
             self.wait()

@@ -1,12 +1,33 @@
 """An experiment: everything that a run needs, in five records. A config's `build` makes one; the loops call it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
+import numpy as np
 
-from diffusion_jax.core.protocols import Loss, Report, Run, SampleCondition, Source
+from diffusion_jax.core.protocols import (
+    ClassifierFn,
+    ClassLogProb,
+    Clean,
+    Condition,
+    Gather,
+    Hold,
+    InitFn,
+    Loss,
+    MakeLikelihood,
+    Preview,
+    Report,
+    Run,
+    SampleCondition,
+    SampleFn,
+    SolveLikelihood,
+    Source,
+    Start,
+    Tree,
+)
 from diffusion_jax.data import conditions
 from diffusion_jax.data.views import View
 from diffusion_jax.diffusion.time_sampling import Times
@@ -34,10 +55,20 @@ class SampleRequest(NamedTuple):
     steps: int | None = None
     eta: float | None = None
     guidance_scale: float | None = None
-    classifier: Callable | None = None
+    classifier: ClassLogProb | None = None
     run: Run | None = None
     report: Report | None = None
-    gather: Callable = lambda params: params
+    gather: Gather = lambda params: params
+
+
+class MakeSampler(Protocol):
+    """`request -> sample_fn`; it raises `InputError` for an option that the sampler does not take."""
+
+    def __call__(self, request: SampleRequest, /) -> SampleFn: ...
+
+
+# `() -> (params, which they are, for a person, sampler's name -> the folder of its samples)`.
+Load: TypeAlias = Callable[[], tuple[Tree, str, Callable[[str], Path]]]
 
 
 class Drawable(NamedTuple):
@@ -51,10 +82,10 @@ class Drawable(NamedTuple):
         and where the samples of a sampler go by default, `name -> Path`.
     """
 
-    samplers: Mapping[str, Callable]
+    samplers: Mapping[str, MakeSampler]
     sample_condition: SampleCondition
     view: View
-    load: Callable
+    load: Load
 
 
 class Data(NamedTuple):
@@ -74,11 +105,11 @@ class Data(NamedTuple):
 
     source: Source
     example: Mapping[str, jax.ShapeDtypeStruct]
-    clean: Callable
+    clean: Clean
     shape: Any
     view: View
-    transforms: tuple[Callable, ...] = ()
-    condition: Callable = lambda batch: ()
+    transforms: Sequence[Callable[[Any, np.random.Generator], Any]] = ()
+    condition: Condition = lambda batch: ()
     sample_condition: SampleCondition = conditions.nothing
 
 
@@ -96,11 +127,11 @@ class Task(NamedTuple):
         Called once, when the run begins, outside of any compiled function; the work directory keeps the result.
     """
 
-    init: Callable
+    init: InitFn
     loss: Loss
     times: Times
-    start: Callable = lambda params: params
-    held: Callable = dict
+    start: Start = lambda params: params
+    held: Hold = dict
 
 
 class Optimization(NamedTuple):
@@ -126,8 +157,8 @@ class Sampling(NamedTuple):
       preview: `batch -> sample_fn(params, keys, *cond)`, a quick look during training.
     """
 
-    samplers: Mapping[str, Callable] = MappingProxyType({})
-    preview: Callable | None = None
+    samplers: Mapping[str, MakeSampler] = MappingProxyType({})
+    preview: Preview | None = None
 
 
 class Measures(NamedTuple):
@@ -140,9 +171,9 @@ class Measures(NamedTuple):
       log_prob: of a classifier, `(params, x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`; None otherwise.
     """
 
-    likelihoods: Mapping[str, Callable] = MappingProxyType({})
-    solved: Mapping[str, Callable] = MappingProxyType({})
-    log_prob: Callable | None = None
+    likelihoods: Mapping[str, MakeLikelihood] = MappingProxyType({})
+    solved: Mapping[str, SolveLikelihood] = MappingProxyType({})
+    log_prob: ClassifierFn | None = None
 
 
 class Experiment(NamedTuple):

@@ -6,13 +6,14 @@ remembers the digest: a run goes on with what it began with, wherever its direct
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Hold
 from diffusion_jax.pretrained.formats import safetensors_file
 from diffusion_jax.training import arrays_file, manifest
 
@@ -20,7 +21,7 @@ FILE = "held.safetensors"
 DIGEST = "sha256"
 
 
-def load(workdir: Path, make: Callable) -> dict:
+def load(workdir: Path, make: Hold) -> dict:
     """What the run in `workdir` holds, NumPy arrays: as its file has it, or what `make()` gives where there is none.
 
     Raises:

@@ -1,7 +1,9 @@
 """What is done to a run now and then, from outside."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from diffusion_jax.training.state import TrainState
 
 
 class Hook(NamedTuple):
@@ -19,4 +21,4 @@ class Hook(NamedTuple):
     """
 
     every: int
-    call: Callable
+    call: Callable[[int, TrainState], Any]

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffusion_jax.core.errors import RunError
+from diffusion_jax.core.protocols import OfStep
 from diffusion_jax.training.writers import Lines, Writer
 
 LAG = 2
@@ -60,7 +61,7 @@ class Log:
         total: int,
         every: int,
         batch_size: int,
-        rates: Mapping[str, Callable] = MappingProxyType({}),
+        rates: Mapping[str, OfStep] = MappingProxyType({}),
         shown: bool = True,
     ):
         self._rates, self._host = rates, jax.local_devices(backend="cpu")[0]
@@ -149,7 +150,7 @@ class Log:
         self._window.clear()
         self._restart_clock()
 
-    def _each(self, tell: Callable):
+    def _each(self, tell: Callable[[Writer], None]):
         for writer in self._writers:
             try:
                 tell(writer)

@@ -1,6 +1,6 @@
 """One update of the parameters, as a pure function."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import jax
@@ -9,7 +9,7 @@ import optax
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Loss
+from diffusion_jax.core.protocols import Loss, ShareSlope, TrainStep
 from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.parallel.replicated import MAPPED, Shares
@@ -28,7 +28,7 @@ def make_train_step(
     accumulate: int = 1,
     shares: Shares = MAPPED,
     averages: Mapping[str, Average] = MappingProxyType({}),
-) -> Callable:
+) -> TrainStep:
     """`train_step(state, batch, held) -> (state, metrics)`, for the part of the batch that `shares` speaks of.
 
     By default that is one device's share, under the axis `parallel.AXIS` (`DataParallel.train_step` provides it).
@@ -98,7 +98,7 @@ def check_parts(size: int, parts: int):
         raise InputError(f"{size} examples a device in {parts} parts; take train.accumulate as a divisor of {size}")
 
 
-def in_parts(slope: Callable, parts: int) -> Callable:
+def in_parts(slope: ShareSlope, parts: int) -> ShareSlope:
     """`slope` of a batch as the mean over that many equal parts of it, computed one after another.
 
     Args:

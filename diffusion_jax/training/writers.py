@@ -7,9 +7,9 @@ a config file may define it: `writers(config, workdir) -> [Writer, ...]`.
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from tensorboardX import summary
@@ -36,6 +36,9 @@ class Writer(Protocol):
 
     def close(self):
         """Called once, when the run ends, whatever ended it."""
+
+
+MakeWriters: TypeAlias = Callable[[Path], Sequence[Writer]]  # of the work directory
 
 
 class JsonLines:

@@ -111,7 +111,8 @@ def guided(config: ConfigDict, method: Method, classes: int) -> Method:
       classes: how many; that label tells nothing.
     """
     null, own = guidance.replacing(label=classes), config.mean_flow
-    of_example = partial(method.loss, regressed=mean_flow.guided(null, own.omega, own.kappa))
+    criterion: Any = method.loss  # of this page: `mean_flow.mean_flow` takes `regressed` too
+    of_example = partial(criterion, regressed=mean_flow.guided(null, own.omega, own.kappa))
     data = pixels.with_labels(method.data, classes)
     return method._replace(
         data=data._replace(sample_condition=conditions.labels(classes, null=classes)),
