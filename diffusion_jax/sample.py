@@ -56,7 +56,7 @@ def main(arguments: list[str]):
     request = SampleRequest(
         1, options.steps, options.eta, options.guidance, classifier=classifier and classifier.log_prob
     )
-    make(request)
+    make(sampling.filming(request) if options.film else request)
     cond = _condition(options, model, classifier)
     params, about, folder = model.load()
     asked = _asked(options, name, about, cond)

@@ -119,6 +119,11 @@ def batches(
             bar.refresh()
 
 
+def filming(request: SampleRequest) -> SampleRequest:
+    """What `film` asks of a sampler, which may refuse it."""
+    return request._replace(run=partial(samplers.film, frames=FRAMES))
+
+
 def film(
     make: MakeSampler,
     params: Tree,
@@ -132,8 +137,7 @@ def film(
     parallel = parallel or spread(params, num)
     count = len(parallel.devices)
     size = math.ceil(num / count) * count
-    run = partial(samplers.film, frames=FRAMES)
-    sample = make(request._replace(batch=size // parallel.programs, run=run, gather=parallel.gather))
+    sample = make(filming(request)._replace(batch=size // parallel.programs, gather=parallel.gather))
 
     def pictures(*inputs):
         return jax.tree.map(lambda x: x.swapaxes(0, 1), sample(*inputs)[1])  # the batch first, as devices share it
@@ -153,7 +157,13 @@ def _check_finite(drawn, start: int, make, params, keys, cond: tuple, request: S
     which = start + int(np.argmax(broken))
     count = len(parallel.devices)
     some = np.full(count, which)
-    sample = make(request._replace(batch=count // parallel.programs, run=samplers.breaking, gather=parallel.gather))
+    rest = f"{int(broken.sum())} of {len(broken)} of its batch are not; nothing is written of them"
+    try:
+        sample = make(
+            request._replace(batch=count // parallel.programs, run=samplers.breaking, gather=parallel.gather)
+        )
+    except InputError:  # it has no chain to walk again
+        raise NotFiniteError(f"sample {which} is not finite; {rest}") from None
     found = _rows(parallel.sample(sample)(params, keys[some], *_rows(cond, some)), 0)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(params))):
         seen = "the parameters are not finite themselves: take another checkpoint (--step)"
@@ -164,8 +174,7 @@ def _check_finite(drawn, start: int, make, params, keys, cond: tuple, request: S
     else:
         seen = f"values were at most {found.before:.3g} until then: the network's output there is not finite"
     raise NotFiniteError(
-        f"sample {which} is not finite from step {found.step} on, at t = {found.t:.4g} ({seen}); "
-        f"{int(broken.sum())} of {len(broken)} of its batch are not; nothing is written of them"
+        f"sample {which} is not finite from step {found.step} on, at t = {found.t:.4g} ({seen}); {rest}"
     )
 
 

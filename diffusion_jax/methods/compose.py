@@ -15,7 +15,9 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config, Value
+from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.meshes import on_any_mesh
 from diffusion_jax.core.protocols import (
     Apply,
     ClassLogProb,
@@ -266,6 +268,28 @@ def drawn_by(
         return make
 
     return {name: sampler(name) for name in chains}
+
+
+def direct(draw: SampleFn) -> MakeSampler:
+    """A sampler without a chain, such as a decoder of random codes: `SampleRequest -> sample_fn`.
+
+    Args:
+      draw: `(params, keys [B], *cond) -> samples [B, ...]`. It takes no option.
+
+    The sampler raises `InputError` for each option that is asked for, and for another walk of a chain (a film).
+    """
+
+    def make(request: SampleRequest) -> SampleFn:
+        asked = [flag for option, flag in OPTIONS.items() if getattr(request, option) is not None]
+        if asked or request.run is not None:
+            raise InputError(
+                f"this model draws without a chain and takes no {' and no '.join(asked or ['--film'])}; leave it out"
+            )
+        return on_any_mesh(
+            lambda params, key, *cond: draw(request.gather(params), rng.of_batch(key, request.batch), *cond)
+        )
+
+    return make
 
 
 def _taken(options: Mapping[str, Any], function: MakeChain | MakeGuide) -> dict[str, Any]:

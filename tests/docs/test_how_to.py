@@ -148,6 +148,9 @@ def autoencoder(names):
     for line in lines:
         np.testing.assert_allclose(line["loss"], line["distortion"] + line["rate"], rtol=1e-5)
     assert lines[1]["loss"] < lines[0]["loss"]
+    resumed = ["--config.train.steps=3", *TINY["train"]]
+    cli.run(train.main, ["--config", "vae.py", "--workdir", "runs/vae", *resumed])
+    assert json.loads(Path("runs/vae/metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
 
 
 def sample_fn(names):
