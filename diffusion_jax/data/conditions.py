@@ -72,7 +72,7 @@ def arrays(default: DefaultCondition, **shapes: tuple) -> SampleCondition:
                 finite = number and array.dtype != np.uint8 and np.isfinite(array.astype(np.float32)).all()
             if not finite:
                 raise InputError(
-                    f"{name} of type {array.dtype} or with NaN: give finite floats, or integers of int64"
+                    f"{name} of type {array.dtype} or with NaN: give finite floats or integers, not bytes"
                 )
         if set(shapes) - set(found):
             found = default(num) | found
