@@ -1,4 +1,4 @@
-"""What is asked of XLA, and of the memory it is given, on CPUs, before it starts."""
+"""Settings of XLA and of its memory on CPUs, made before XLA starts."""
 
 import ctypes
 import os
@@ -23,8 +23,8 @@ def prefer_eigen(environment: MutableMapping[str, str] = os.environ, version: st
     of the CIFAR-10 network takes 1.4 to 1.6 times as long (docs/measured/performance.md). Products and sums stay with
     YNNPACK.
 
-    Nothing is changed where XLA_FLAGS speaks of it already, nor for a jaxlib that was not tried: XLA ends the process
-    at a flag that it does not know. GPUs and TPUs are not concerned.
+    Nothing changes where XLA_FLAGS has the flag already, nor for a jaxlib that was not tried: XLA ends the process at
+    an unknown flag. GPUs and TPUs are not affected.
 
     Args:
       environment: where XLA_FLAGS is, a mapping of strings.
@@ -43,8 +43,8 @@ def one_device_a_core(environment: MutableMapping[str, str] = os.environ, cores:
     other. On two cores that took 0.6 of the time with the digits' network, and 0.92 to 0.96 with that of CIFAR-10.
     Training does not, for its devices add up gradients and update all parameters each, which took longer.
 
-    Nothing is changed where XLA_FLAGS speaks of it already: with a count of 1 there it is as if this had not been
-    called. GPUs and TPUs are not concerned.
+    Nothing changes where XLA_FLAGS has the flag already; a count of 1 there turns this off. GPUs and TPUs are not
+    affected.
 
     Args:
       environment: where XLA_FLAGS is, a mapping of strings.

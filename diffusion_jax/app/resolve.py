@@ -1,4 +1,4 @@
-"""Models that command lines are pointed at: the run in a work directory, or a published one."""
+"""The models that commands open: the run in a work directory, or a published one."""
 
 import argparse
 from collections.abc import Callable
@@ -67,7 +67,7 @@ class Which(NamedTuple):
 
     Attributes:
       kind: what they are, for a person: "averaged parameters".
-      tag: added to the names of folders; "" for those that are drawn with unless others are asked for.
+      tag: added to the names of folders; "" for the default parameters.
       read: `(folder, experiment, step or None for the newest) -> (step, params)`; raises `InputError` where there
         are none.
     """
@@ -82,7 +82,7 @@ RAW = Which("raw parameters", "_raw", lambda folder, of, step: parameters(folder
 
 
 def average(name: str) -> Which:
-    """A further average that the run has kept, by its name in `Optimization.averages`."""
+    """A further average of the run, by its name in `Optimization.averages`."""
 
     def read(folder, of, step):
         if name not in of.optimization.averages:
@@ -94,7 +94,7 @@ def average(name: str) -> Which:
 
 
 def post_hoc(sigma_rel: float) -> Which:
-    """An average that is made of the run's snapshots (`training.snapshots`)."""
+    """An average, computed from the run's snapshots (`training.snapshots`)."""
 
     def read(folder, of, step):
         known = snapshots.found(folder / "averages")
@@ -108,10 +108,10 @@ def post_hoc(sigma_rel: float) -> Which:
 
 
 def which(options: argparse.Namespace) -> Which:
-    """What `--raw`, `--average` and `--sigma-rel` ask for.
+    """The parameters that `--raw`, `--average` and `--sigma-rel` select.
 
     Raises:
-      InputError: more than one of them is given, or for a run an option of published models.
+      InputError: more than one of them is given, or an option of published models is given for a run.
     """
     if not options.pretrained:
         _leave_out("of published models", options, "size", "variant", "controlnet", "flags")
@@ -147,7 +147,7 @@ def released(options: argparse.Namespace) -> Drawable:
     """The published model of `--pretrained` and its like.
 
     Raises:
-      InputError: options are given that are of no use to it.
+      InputError: an option does not apply to it.
     """
     if which(options) is not AVERAGED:
         raise InputError("a published model has one set of parameters; leave --raw, --average and --sigma-rel out")
@@ -193,7 +193,7 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=cli.whole(1), default=256, metavar="B", help="drawn at a time, on all devices (%(default)s)")
     add("--fsdp", action="store_true", help="spread the parameters over the devices, where one cannot hold them")
     add("--raw", action="store_true", help="the last parameters instead of their moving average")
-    add("--average", metavar="NAME", help="another average that was kept, such as 0.999 (train.ema_decays)")
+    add("--average", metavar="NAME", help="another average of the run, such as 0.999 (train.ema_decays)")
     add("--sigma-rel", type=cli.real(), metavar="S", help="an average of the run's snapshots (train.ema_profiles)")
     add("--step", type=cli.whole(0), metavar="N", help="which checkpoint, or step of the average (the newest)")
     add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")

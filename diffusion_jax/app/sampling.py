@@ -1,4 +1,4 @@
-"""Samples from a model: drawn over all devices, filmed, and kept."""
+"""Samples from a model: drawn over all devices, filmed, and written to files."""
 
 import json
 import math
@@ -75,8 +75,8 @@ def batches(
       make: `SampleRequest -> sample_fn(params, keys, *cond)`.
       params: the network's.
       keys: one an example, [num].
-      cond: () or (what they are told,), NumPy arrays [num, ...].
-      request: what is asked; its batch is set here.
+      cond: () or (condition,), a dictionary of NumPy arrays [num, ...].
+      request: the options; its batch is set here.
       batch: how many are drawn at a time, over all devices.
       starts: the first of each batch that is wanted: multiples of `batch`, below num. The others are there already.
       quiet: the bar moves after each batch only. A program that reports from within is compiled anew in every
@@ -87,7 +87,8 @@ def batches(
       (start, NumPy samples from there on, [batch, ...]; fewer at the end).
 
     Raises:
-      NotFiniteError: a sample is not finite; the message says which, from which step on, and what was seen there.
+      NotFiniteError: a sample is not finite; the message names it, the first step that is not finite, and the likely
+        cause.
     """
     num = len(keys)
     parallel = parallel or spread(params, min(batch, num))
@@ -179,7 +180,7 @@ def _check_finite(drawn, start: int, make, params, keys, cond: tuple, request: S
 
 
 def check_free(folder: Path, asked: dict) -> None:
-    """`InputError` if `folder` holds samples that were asked for in another way than `asked` (`keep`)."""
+    """`InputError` if `folder` has samples of another request than `asked` (`keep`)."""
     record = folder / ASKED
     if record.is_file():
         before = files.json_object(record)
@@ -198,9 +199,9 @@ def check_free(folder: Path, asked: dict) -> None:
 def keep(
     folder: Path, view: View, drawn: Tree, cond: tuple, frames: Tree | None = None, asked: dict | None = None
 ) -> list[Path]:
-    """Write samples, what they were told, their picture, and a film of `frames` where there are some.
+    """Write samples, their condition, their picture, and a film of `frames` where there are some.
 
-    `asked`, which may go to JSON, is kept beside them as the record of how they were drawn.
+    `asked` can be written as JSON; it is saved beside the samples, as the record of how they were drawn.
 
     Returns:
       The files, the picture first.

@@ -56,7 +56,7 @@ AVERAGED = values.Real(1e-3, WIDEST)  # widths of profiles
 
 
 class Chain(NamedTuple):
-    """One way down: a sampler, its grid, and what is done to the denoiser first."""
+    """A sampler, its grid, and transforms of the denoiser."""
 
     sampler: samplers.Sampler
     times: np.ndarray
@@ -68,11 +68,11 @@ MakeGuide: TypeAlias = Callable[..., Guide]  # the same, of `guidance_scale` and
 
 
 def unguided() -> Guide:
-    """The guide of a model that takes no guidance: its condition as it is."""
+    """The guide of a model that takes no guidance: it passes the condition to the network."""
     return guidance.conditioned
 
 
-MoreChains: TypeAlias = Callable[[Any], dict[str, MakeChain]]  # of a model: what a user adds to its chains
+MoreChains: TypeAlias = Callable[[Any], dict[str, MakeChain]]  # of a model -> further chains of a user
 
 
 def nothing_more(model: Any) -> dict[str, MakeChain]:
@@ -126,10 +126,10 @@ class Method(NamedTuple):
     """The parts of a method on some data; a page's `method` gives one, and `_replace` changes a part.
 
     Attributes:
-      data: what is learned.
+      data: the training data.
       model: a network, called with (input, time [B], *cond, dropout_keys=[B] or nothing).
       process: destroys the data, and gives the prior.
-      parameterization: what the network is shown and asked for.
+      parameterization: the network's input and output.
       loss: `(apply, parameterization, process) -> loss` (`losses`), which may look at `averages` and `held`.
       times: at which it is trained.
       chains: name -> (`(**options) -> Chain`); the first is the default sampler. Its parameters are the options that
@@ -138,12 +138,12 @@ class Method(NamedTuple):
       guide: `(**options) -> Guide` (`guidance`), for all chains, with `guidance_scale` and `classifier` as options.
       schedule: of Gaussian noise, where the method has one.
       optimizer: `config.train -> Optimizer` (`training.optimizers`).
-      start: `params -> params`, what training starts from instead of random ones (`Task.start`).
+      start: `params -> params`: from random ones those that training starts from (`Task.start`).
       frozen: parts of the parameters that stay as they start, by their names in the tree's first level.
       likelihoods: name -> (`(apply, parameterization, steps or None) -> likelihood_fn`), see `Measures`.
       solved: name -> (`(apply, parameterization, tolerance) -> likelihood_fn`), see `Measures`.
       averages: further ones than the config's, for the loss: target networks.
-      held: what is read once and never trained (`Task.held`).
+      held: arrays that are read once and never trained (`Task.held`).
       export: `(params, folder)`, which writes them in a layout that others read; None where there is none.
     """
 
@@ -225,7 +225,7 @@ def composed(method: Callable[..., Method]) -> Callable[..., Experiment]:
 
 
 def of_batch(loss: Loss, data: Data) -> Loss:
-    """A loss of x0 and what is told of it (`losses`), as `Task.loss` of a batch."""
+    """A loss of x0 and its condition (`losses`), as `Task.loss` of a batch."""
     return lambda keys, params, batch, context: loss(keys, params, data.clean(batch), context, *data.condition(batch))
 
 

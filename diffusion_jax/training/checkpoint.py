@@ -51,7 +51,7 @@ class _Found(NamedTuple):
       step: of it.
       items: its trees.
       manifest: of it.
-      said: what is wrong with newer ones, for a person; "" if there were none.
+      said: the fault of newer ones, for a person; "" if there were none.
       lost: steps from here to the newest there was.
       damaged: newer ones that are there.
     """
@@ -73,7 +73,7 @@ class Checkpoints:
       directory: the folder, made when first written to.
       keep: how many of the newest stay; None for all.
       held: the digest of what the run holds (`training.held`), for who goes on with it; None for nothing.
-      report: called with one line for a person, when there is something to say.
+      report: called with one line for a person, about damaged checkpoints.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Checkpoints:
         self.close()
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, ascending; what is not named like a step is none."""
+        """Steps of the complete checkpoints, ascending; other names are ignored."""
         names = [path.name for path in self.directory.iterdir()] if self.directory.is_dir() else []
         return sorted(int(name) for name in names if STEP.fullmatch(name) and int(name) <= LATEST)
 
@@ -214,7 +214,7 @@ class Checkpoints:
         return self.directory / str(step)
 
     def _remembered(self) -> Ledger | None:
-        """The ledger; None where there is none, or it is damaged, which is said."""
+        """The ledger; None where there is none, or where it is damaged, which is reported."""
         try:
             return manifest.read_ledger(self._ledger_file)
         except DamagedError as error:
@@ -332,7 +332,7 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _finish(self, step: int):
-        """What is to do when the save of `step` is complete; in a thread."""
+        """Finish the save of `step`; runs in a thread."""
         self._checkpointer.wait_until_finished()
         if jax.process_index() == 0:
             for old in self.steps()[: -self._keep] if self._keep else ():

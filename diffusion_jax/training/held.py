@@ -1,7 +1,8 @@
 """What a run holds: arrays that it has read once, when it began, and never trains (`Task.held`).
 
 DIR/held.safetensors has them by their places, "teacher/down_0/kernel", and a digest of them all. Every checkpoint
-remembers the digest: a run goes on with what it began with, wherever its directory is moved, or says that it cannot.
+records the digest. So a run resumes with the arrays that it began with, wherever its directory is moved, or it
+refuses.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ def load(workdir: Path, make: Hold) -> dict:
 
 
 def save(workdir: Path, tree: Mapping):
-    """Write what a new run holds, whole or not at all; what is there stays, and for nothing there is no file.
+    """Write the held arrays of a new run atomically. An existing file stays; without arrays no file is written.
 
     Raises:
       RunError: it cannot be written (a full disk).

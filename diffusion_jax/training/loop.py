@@ -65,7 +65,7 @@ def fit(
       fixed: keys of `config.FREE` that `experiment` depends on all the same: a resumed run may not change them.
       writers: `workdir -> writers` that numbers and pictures go to (`training.writers`), on the first host; beside
         metrics.jsonl, which the run itself reads.
-      hooks: called now and then (`training.hooks`).
+      hooks: called every N steps (`training.hooks`).
 
     Raises:
       InputError: a value is not what it may be, the data or the network does not fit the config, the batch does not

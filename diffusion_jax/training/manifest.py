@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, under one digest, and what a work directory remembers of its checkpoints.
+"""The manifest of a checkpoint, under one digest, and the work directory's record of its checkpoints.
 
 A manifest is JSON: the step, the run, the data's position, and of every array of every item its name, dtype, shape
 and CRC-32. Its SHA-256 is over all of that, so that no part can be altered, exchanged or renamed by itself.
@@ -100,7 +100,7 @@ class Ledger(NamedTuple):
     """What a work directory remembers of its checkpoints, beside them.
 
     Attributes:
-      run: whose checkpoints they are; a random name, or None where nothing says.
+      run: whose checkpoints they are; a random name, or None where it is unknown.
       newest: the step of the last one that was complete.
     """
 

@@ -1,4 +1,4 @@
-"""Numbers and pictures of a run: read late, checked, and given to its writers; a bar shows how far it is."""
+"""Numbers and pictures of a run: read late, checked, and passed to its writers; a bar shows the progress."""
 
 import collections
 import json
@@ -45,7 +45,7 @@ class Log:
     same values: in `metrics.jsonl` the last line of a step is the one that counts.
 
     Args:
-      writers: what the numbers and pictures go to; closed at the end.
+      writers: take the numbers and pictures; closed at the end.
       start: the step before the first.
       total: the step after which the run ends.
       every: steps between lines; 0 for none. A line holds the means since the one before, and the speed.
@@ -114,7 +114,7 @@ class Log:
         self._restart_clock()
 
     def scalars(self, step: int, values: dict[str, float]):
-        """Write numbers that are measured now and then; their time does not count as training."""
+        """Write the numbers of a measurement; its time does not count as training."""
         self.drain()
         self._each(lambda writer: writer.scalars(step, values))
         self._restart_clock()

@@ -1,4 +1,4 @@
-"""What is drawn and measured now and then during training, by the averaged parameters."""
+"""Previews and measurements at intervals during training, with the averaged parameters."""
 
 import math
 from pathlib import Path
@@ -20,14 +20,14 @@ from diffusion_jax.training.quick_eval import QuickEval, distances
 
 
 class Periodic:
-    """All of them; what a run that ended did not come to is made up for when it goes on.
+    """All of them; a resumed run makes up for those that it missed.
 
     Args:
-      experiment: what is trained.
+      experiment: the experiment that is trained.
       config: its `seed`, `train.steps` and `log`.
-      workdir: where they are kept.
-      parallel: what the experiment is trained by.
-      quick_eval: what measures, or None.
+      workdir: where they are saved.
+      parallel: compiles functions for the devices of training.
+      quick_eval: measures the quality of samples, or None.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class QuickEval:
     A look, not a result: few images, few steps. Distances compare along one run only.
 
     Args:
-      experiment: what is trained.
+      experiment: the experiment that is trained.
       config: its `seed` and `log`.
       workdir: where earlier looks are found, for the smallest so far.
       parallel: what draws (`parallel.DataParallel.drawing`).

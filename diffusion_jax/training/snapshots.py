@@ -58,8 +58,8 @@ def found(folder: Path) -> list[Snapshot]:
 def save(folder: Path, sigma_rel: float, step: int, params: Tree) -> Path:
     """Write the average `params` as a snapshot; the file appears whole or not at all.
 
-    A run that was killed and resumed comes by its last snapshots again. What is there with the same values stays;
-    with others, it is moved aside, and a line says so.
+    A resumed run writes its last snapshots again. A file with the same values stays. One with other values is moved
+    aside, and a line reports it.
 
     Raises:
       RunError: the file cannot be written (a full disk).
@@ -158,7 +158,7 @@ def _name(sigma_rel: float, step: int) -> str:
 
 
 def _digest(sigma_rel: float, step: int, arrays: Iterable[str], sums) -> np.ndarray:
-    """uint8 [32]: SHA-256 of what the file says of itself."""
+    """uint8 [32]: SHA-256 of the file's metadata."""
     identity = [sigma_rel, step, [*arrays], None if sums is None else np.asarray(sums).tolist()]
     return np.frombuffer(hashlib.sha256(json.dumps(identity).encode()).digest(), np.uint8)
 

@@ -29,7 +29,7 @@ def make_train_step(
     shares: Shares = MAPPED,
     averages: Mapping[str, Average] = MappingProxyType({}),
 ) -> TrainStep:
-    """`train_step(state, batch, held) -> (state, metrics)`, for the part of the batch that `shares` speaks of.
+    """`train_step(state, batch, held) -> (state, metrics)`, for the part of the batch that `shares` names.
 
     By default that is one device's share, under the axis `parallel.AXIS` (`DataParallel.train_step` provides it).
     Gradients and metrics are averaged over the global batch. Its example i draws from the key of (seed, step, i),
@@ -41,9 +41,9 @@ def make_train_step(
       optimizer: an optax transformation; it sees the averaged gradients.
       ema_decay: decay of the moving average of the parameters, in [0, 1).
       seed: root of all the randomness of training.
-      accumulate: parts that a device's share is computed in, one after another, for memory; what is learned does
-        not depend on it but for rounding.
-      shares: those of what compiles the step.
+      accumulate: parts that a device's share is computed in, one after another, to save memory; the results
+        are the same up to rounding.
+      shares: of the object that compiles the step (`Parallel.shares`).
       averages: further moving averages; the state's `averages` have the same names.
 
     Returns:
