@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "how_to"
 ELSEWHERE = {
     "devices": "tests/training/test_hosts.py",
+    "few_steps": "tests/commands/test_distill.py",
     "network": "tests/docs/test_networks.py",
     "process": "tests/docs/test_docs.py",
     "published": "tests/pretrained/test_finetune.py",
