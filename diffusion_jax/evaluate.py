@@ -35,6 +35,7 @@ from diffusion_jax.app import cli, cpu, resolve, sampling
 from diffusion_jax.core import files, rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
+from diffusion_jax.core.protocols import LikelihoodFn
 from diffusion_jax.data import images
 from diffusion_jax.evaluation import (
     extractors,
@@ -50,7 +51,7 @@ from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.image_store import Images
 from diffusion_jax.evaluation.measures import GAUSSIAN
 from diffusion_jax.evaluation.references import Reference
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.training.experiment import Experiment, SampleRequest
 
 SHOWN = 100  # samples in the report
 CLOSEST = 20  # of them with their nearest training images
@@ -69,7 +70,7 @@ def main(arguments: list[str]):
     _check(options)
     experiment = resolve.experiment(options.workdir, options.config, options.chains) if options.workdir else None
     # All that can be known is refused before anything is drawn, and the least that takes time comes first.
-    likelihood = _likelihood(options, experiment) if options.likelihood else None
+    likelihood = _likelihood(options, experiment) if options.likelihood and experiment else None
     out, result, figures = _quality(options, experiment) if options.num else _nothing(options)
     if likelihood is not None:
         found, picture = likelihood()
@@ -239,7 +240,7 @@ def _memorisation(experiment, drawn: Images):
 # ---- Likelihood.
 
 
-def _likelihood(options, experiment) -> Callable:
+def _likelihood(options, experiment: Experiment) -> Callable[[], tuple[dict, list]]:
     """`() -> (what the likelihood found, the figure of its terms)`; what cannot be measured is refused here."""
     name = options.likelihood
     if name not in experiment.measures.likelihoods:
@@ -260,7 +261,7 @@ def _likelihood(options, experiment) -> Callable:
     return lambda: _measured(options, experiment, function, split, source, count)
 
 
-def _measured(options, experiment, function: Callable, split: str, source, count: int):
+def _measured(options, experiment: Experiment, function: LikelihoodFn, split: str, source, count: int):
     name, which = options.likelihood, resolve.which(options)
     step, params = which.read(options.workdir, experiment, options.step)
     parallel = sampling.spread(params, min(options.batch, count), options.fsdp)

@@ -25,7 +25,6 @@ if __name__ == "__main__":
     ending.at_once()  # before the rest is imported, which takes seconds
 
 import hashlib
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +36,7 @@ from diffusion_jax.app import cli, cpu, resolve, sampling
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
-from diffusion_jax.core.protocols import SampleCondition
+from diffusion_jax.core.protocols import ClassLogProb, SampleCondition
 from diffusion_jax.data import numpy_files
 from diffusion_jax.training.experiment import SampleRequest
 
@@ -57,7 +56,7 @@ def main(arguments: list[str]):
     request = SampleRequest(
         1, options.steps, options.eta, options.guidance, classifier=classifier and classifier.log_prob
     )
-    make(request)
+    make(sampling.filming(request) if options.film else request)
     cond = _condition(options, model, classifier)
     params, about, folder = model.load()
     asked = _asked(options, name, about, cond)
@@ -100,7 +99,7 @@ def _beside(usual: Path, options) -> Path:
 
 
 class _Classifier(NamedTuple):
-    log_prob: Callable  # (x_t [B, ...], t, label [B]) -> [B]
+    log_prob: ClassLogProb
     sample_condition: SampleCondition
 
 

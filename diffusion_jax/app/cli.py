@@ -3,7 +3,8 @@
 import argparse
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from diffusion_jax.app import compiled, cpu
 from diffusion_jax.config import elsewhere
@@ -14,7 +15,7 @@ from diffusion_jax.core.messages import line
 class Parser(argparse.ArgumentParser):
     """An `argparse.ArgumentParser` whose errors are one line (`InputError`), without the usage before them."""
 
-    def parse_args(self, arguments, namespace=None):
+    def parse_args(self, arguments: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
         options, rest = self.parse_known_args(arguments, namespace)
         if rest:
             self.error(f"unknown: {' '.join(rest)[:200]}; {elsewhere.remedy(rest)}".removesuffix("; "))
@@ -24,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; --help lists the options")
 
 
-def whole(least: int, most: int = 2**31 - 1) -> Callable:
+def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
     """The `type` of an option that is a whole number from `least` to `most`."""
 
     def read(text: str) -> int:
@@ -39,7 +40,7 @@ def whole(least: int, most: int = 2**31 - 1) -> Callable:
     return read
 
 
-def real(least: float = -math.inf, most: float = math.inf) -> Callable:
+def real(least: float = -math.inf, most: float = math.inf) -> Callable[[str], float]:
     """The `type` of an option that is a finite number from `least` to `most`."""
 
     def read(text: str) -> float:
@@ -65,7 +66,7 @@ def parser(module: str, description: str) -> Parser:
     )
 
 
-def run(main: Callable, arguments: list[str] | None = None):
+def run(main: Callable[[list[str]], Any], arguments: list[str] | None = None):
     """Call `main(arguments)`, and turn errors meant for people into one line and an exit status.
 
     Status 2: the input is at fault (`InputError`); 1: the run had to stop (`RunError`).

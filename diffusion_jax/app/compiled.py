@@ -1,4 +1,4 @@
-"""Compiled programs, kept from one process to the next."""
+"""A cache of compiled programs, shared by processes."""
 
 import os
 from pathlib import Path

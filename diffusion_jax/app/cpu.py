@@ -1,8 +1,9 @@
-"""What is asked of XLA, and of the memory it is given, on CPUs, before it starts."""
+"""Settings of XLA and of its memory on CPUs, made before XLA starts."""
 
 import ctypes
 import os
 import sys
+from collections.abc import MutableMapping
 
 import jax
 import jaxlib
@@ -14,7 +15,7 @@ MEASURED = range(10, 13)  # jaxlib 0.10 to 0.12
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of glibc's mallopt, in malloc.h
 
 
-def prefer_eigen(environment=os.environ, version: str = jaxlib.__version__):
+def prefer_eigen(environment: MutableMapping[str, str] = os.environ, version: str = jaxlib.__version__):
     """Have Eigen compute convolutions, by a flag in XLA_FLAGS. Command lines do; call it before JAX is first used.
 
     XLA hands convolutions on CPUs to YNNPACK since jaxlib 0.10. Forward that is a little slower than Eigen, and the
@@ -22,8 +23,8 @@ def prefer_eigen(environment=os.environ, version: str = jaxlib.__version__):
     of the CIFAR-10 network takes 1.4 to 1.6 times as long (docs/measured/performance.md). Products and sums stay with
     YNNPACK.
 
-    Nothing is changed where XLA_FLAGS speaks of it already, nor for a jaxlib that was not tried: XLA ends the process
-    at a flag that it does not know. GPUs and TPUs are not concerned.
+    Nothing changes where XLA_FLAGS has the flag already, nor for a jaxlib that was not tried: XLA ends the process at
+    an unknown flag. GPUs and TPUs are not affected.
 
     Args:
       environment: where XLA_FLAGS is, a mapping of strings.
@@ -35,15 +36,15 @@ def prefer_eigen(environment=os.environ, version: str = jaxlib.__version__):
         environment["XLA_FLAGS"] = f"{given} {FLAG}=-individual_convolution".strip()
 
 
-def one_device_a_core(environment=os.environ, cores: int | None = None):
+def one_device_a_core(environment: MutableMapping[str, str] = os.environ, cores: int | None = None):
     """Have JAX see each CPU core as a device, up to 8, by a flag in XLA_FLAGS. Call it before JAX is first used.
 
     `sample` and `evaluate` do, and split a batch over them: a core that computes some images alone waits for no
     other. On two cores that took 0.6 of the time with the digits' network, and 0.92 to 0.96 with that of CIFAR-10.
     Training does not, for its devices add up gradients and update all parameters each, which took longer.
 
-    Nothing is changed where XLA_FLAGS speaks of it already: with a count of 1 there it is as if this had not been
-    called. GPUs and TPUs are not concerned.
+    Nothing changes where XLA_FLAGS has the flag already; a count of 1 there turns this off. GPUs and TPUs are not
+    affected.
 
     Args:
       environment: where XLA_FLAGS is, a mapping of strings.

@@ -1,9 +1,9 @@
-"""Models that command lines are pointed at: the run in a work directory, or a published one."""
+"""The models that commands open: the run in a work directory, or a published one."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +12,8 @@ from diffusion_jax.app import cli
 from diffusion_jax.core import rng, user_files
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
-from diffusion_jax.methods.compose import compose, nothing_more
+from diffusion_jax.core.protocols import Tree
+from diffusion_jax.methods.compose import MakeChain, MoreChains, compose, nothing_more
 from diffusion_jax.pipelines import published
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.training import snapshots, workdir
@@ -36,7 +37,7 @@ def experiment(folder: Path, config_file: Path | None = None, more: Path | None 
     return built._replace(sampling=compose(config, method).sampling)
 
 
-def chains_of(path: Path) -> Callable:
+def chains_of(path: Path) -> MoreChains:
     """`model -> chains` of a Python file of the user's, which has a function `chains(model)`.
 
     `model` is the run's `methods.compose.Method` or a published model's `pretrained.schedulers.Sampling`: both have
@@ -45,7 +46,7 @@ def chains_of(path: Path) -> Callable:
     remedy = "it defines chains(model) and returns a dictionary, name -> function; see docs/how_to/sampler.md"
     module = user_files.load(path, "file of chains", "chains", remedy=remedy)
 
-    def chains(model) -> dict[str, Callable]:
+    def chains(model: Any) -> dict[str, MakeChain]:
         found = module.chains(model)
         if not (isinstance(found, dict) and found and all(map(callable, found.values()))):
             raise InputError(f"chains(model) of {path} returns {type(found).__name__}; {remedy}")
@@ -54,7 +55,7 @@ def chains_of(path: Path) -> Callable:
     return chains
 
 
-def parameters(folder: Path, of: Experiment, item: str = "ema", step: int | None = None):
+def parameters(folder: Path, of: Experiment, item: str = "ema", step: int | None = None) -> tuple[int, Tree]:
     """(step, parameters) of the run in `folder`: `item` is "ema", "params", or another of a checkpoint's."""
     template = jax.eval_shape(of.task.init, rng.root(0))
     with Checkpoints(folder / "checkpoints") as checkpoints:
@@ -66,14 +67,14 @@ class Which(NamedTuple):
 
     Attributes:
       kind: what they are, for a person: "averaged parameters".
-      tag: added to the names of folders; "" for those that are drawn with unless others are asked for.
+      tag: added to the names of folders; "" for the default parameters.
       read: `(folder, experiment, step or None for the newest) -> (step, params)`; raises `InputError` where there
         are none.
     """
 
     kind: str
     tag: str
-    read: Callable
+    read: Callable[[Path, Experiment, int | None], tuple[int, Tree]]
 
 
 AVERAGED = Which("averaged parameters", "", lambda folder, of, step: parameters(folder, of, "ema", step))
@@ -81,7 +82,7 @@ RAW = Which("raw parameters", "_raw", lambda folder, of, step: parameters(folder
 
 
 def average(name: str) -> Which:
-    """A further average that the run has kept, by its name in `Optimization.averages`."""
+    """A further average of the run, by its name in `Optimization.averages`."""
 
     def read(folder, of, step):
         if name not in of.optimization.averages:
@@ -93,7 +94,7 @@ def average(name: str) -> Which:
 
 
 def post_hoc(sigma_rel: float) -> Which:
-    """An average that is made of the run's snapshots (`training.snapshots`)."""
+    """An average, computed from the run's snapshots (`training.snapshots`)."""
 
     def read(folder, of, step):
         known = snapshots.found(folder / "averages")
@@ -106,11 +107,11 @@ def post_hoc(sigma_rel: float) -> Which:
     return Which(f"parameters averaged post hoc by sigma_rel {sigma_rel}", f"_post_hoc_{sigma_rel}", read)
 
 
-def which(options) -> Which:
-    """What `--raw`, `--average` and `--sigma-rel` ask for.
+def which(options: argparse.Namespace) -> Which:
+    """The parameters that `--raw`, `--average` and `--sigma-rel` select.
 
     Raises:
-      InputError: more than one of them is given, or for a run an option of published models.
+      InputError: more than one of them is given, or an option of published models is given for a run.
     """
     if not options.pretrained:
         _leave_out("of published models", options, "size", "variant", "controlnet", "flags")
@@ -142,11 +143,11 @@ def trained(folder: Path, of: Experiment, which: Which = AVERAGED, step: int | N
     return Drawable(of.sampling.samplers, of.data.sample_condition, of.data.view, load)
 
 
-def released(options) -> Drawable:
+def released(options: argparse.Namespace) -> Drawable:
     """The published model of `--pretrained` and its like.
 
     Raises:
-      InputError: options are given that are of no use to it.
+      InputError: an option does not apply to it.
     """
     if which(options) is not AVERAGED:
         raise InputError("a published model has one set of parameters; leave --raw, --average and --sigma-rel out")
@@ -192,7 +193,7 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=cli.whole(1), default=256, metavar="B", help="drawn at a time, on all devices (%(default)s)")
     add("--fsdp", action="store_true", help="spread the parameters over the devices, where one cannot hold them")
     add("--raw", action="store_true", help="the last parameters instead of their moving average")
-    add("--average", metavar="NAME", help="another average that was kept, such as 0.999 (train.ema_decays)")
+    add("--average", metavar="NAME", help="another average of the run, such as 0.999 (train.ema_decays)")
     add("--sigma-rel", type=cli.real(), metavar="S", help="an average of the run's snapshots (train.ema_profiles)")
     add("--step", type=cli.whole(0), metavar="N", help="which checkpoint, or step of the average (the newest)")
     add("--config", type=Path, metavar="FILE", help="the run's config file, if it has moved")

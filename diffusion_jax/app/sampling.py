@@ -1,7 +1,8 @@
-"""Samples from a model: drawn over all devices, filmed, and kept."""
+"""Samples from a model: drawn over all devices, filmed, and written to files."""
 
 import json
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from tqdm import tqdm
 
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError, NotFiniteError
+from diffusion_jax.core.protocols import Parallel, Tree
 from diffusion_jax.data import images
 from diffusion_jax.data.views import View
 from diffusion_jax.diffusion import samplers
 from diffusion_jax.parallel.replicated import DataParallel
 from diffusion_jax.parallel.sharded import Sharded
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.training.experiment import MakeSampler, SampleRequest
 
 ASKED = "asked.json"
 FRAMES = 50  # pictures in a film
@@ -24,7 +26,7 @@ DIVERGED = 1e3  # data is of order 1: a chain beyond this has left it
 COPIES = 2**30  # bytes of parameters that the devices of a CPU, which share its memory, may hold together
 
 
-def spread(params, size: int, fsdp: bool = False, devices=None):
+def spread(params: Tree, size: int, fsdp: bool = False, devices: Sequence[jax.Device] | None = None) -> Parallel:
     """What compiles samplers of `size` examples at a time: for as many devices as such a batch keeps busy.
 
     Of `devices` (this host's by default) those of a CPU are no more than hold 1 GiB of `params` together. With `fsdp`
@@ -40,7 +42,16 @@ def spread(params, size: int, fsdp: bool = False, devices=None):
     return DataParallel(devices[: math.ceil(size / each)])
 
 
-def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int, quiet: bool = False, parallel=None):
+def draw(
+    make: MakeSampler,
+    params: Tree,
+    keys: jax.Array,
+    cond: tuple,
+    request: SampleRequest,
+    batch: int,
+    quiet: bool = False,
+    parallel: Parallel | None = None,
+) -> Tree:
     """NumPy samples, [num, ...]; arguments as of `batches`."""
     starts = range(0, len(keys), batch)
     drawn = [part for _, part in batches(make, params, keys, cond, request, batch, starts, quiet, parallel)]
@@ -48,16 +59,24 @@ def draw(make, params, keys, cond: tuple, request: SampleRequest, batch: int, qu
 
 
 def batches(
-    make, params, keys, cond: tuple, request: SampleRequest, batch: int, starts, quiet: bool = False, parallel=None
-):
+    make: MakeSampler,
+    params: Tree,
+    keys: jax.Array,
+    cond: tuple,
+    request: SampleRequest,
+    batch: int,
+    starts: Iterable[int],
+    quiet: bool = False,
+    parallel: Parallel | None = None,
+) -> Iterator[tuple[int, Tree]]:
     """Samples batch by batch, over all devices, with a bar that moves with the chain's steps.
 
     Args:
       make: `SampleRequest -> sample_fn(params, keys, *cond)`.
       params: the network's.
       keys: one an example, [num].
-      cond: () or (what they are told,), NumPy arrays [num, ...].
-      request: what is asked; its batch is set here.
+      cond: () or (condition,), a dictionary of NumPy arrays [num, ...].
+      request: the options; its batch is set here.
       batch: how many are drawn at a time, over all devices.
       starts: the first of each batch that is wanted: multiples of `batch`, below num. The others are there already.
       quiet: the bar moves after each batch only. A program that reports from within is compiled anew in every
@@ -68,7 +87,8 @@ def batches(
       (start, NumPy samples from there on, [batch, ...]; fewer at the end).
 
     Raises:
-      NotFiniteError: a sample is not finite; the message says which, from which step on, and what was seen there.
+      NotFiniteError: a sample is not finite; the message names it, the first step that is not finite, and the likely
+        cause.
     """
     num = len(keys)
     parallel = parallel or spread(params, min(batch, num))
@@ -83,8 +103,10 @@ def batches(
             bar.n = min(num, int(done + float(share) * batch))
             bar.refresh()
 
-        needs = {"batch": size // parallel.programs, "report": None if quiet else report, "gather": parallel.gather}
-        sample = parallel.sample(make(request._replace(**needs)))
+        needed = request._replace(
+            batch=size // parallel.programs, report=None if quiet else report, gather=parallel.gather
+        )
+        sample = parallel.sample(make(needed))
         params = parallel.place(params)
         for start in starts:
             # The last batch is as large as the others, so that nothing is compiled twice; the rest is cut off.
@@ -98,14 +120,25 @@ def batches(
             bar.refresh()
 
 
-def film(make, params, keys, cond: tuple, request: SampleRequest, parallel=None):
+def filming(request: SampleRequest) -> SampleRequest:
+    """What `film` asks of a sampler, which may refuse it."""
+    return request._replace(run=partial(samplers.film, frames=FRAMES))
+
+
+def film(
+    make: MakeSampler,
+    params: Tree,
+    keys: jax.Array,
+    cond: tuple,
+    request: SampleRequest,
+    parallel: Parallel | None = None,
+) -> Tree:
     """The way of a few samples from noise to data, NumPy [F + 1, n, ...]; arguments as of `batches`."""
     num = len(keys)
     parallel = parallel or spread(params, num)
     count = len(parallel.devices)
     size = math.ceil(num / count) * count
-    run = partial(samplers.film, frames=FRAMES)
-    sample = make(request._replace(batch=size // parallel.programs, run=run, gather=parallel.gather))
+    sample = make(filming(request)._replace(batch=size // parallel.programs, gather=parallel.gather))
 
     def pictures(*inputs):
         return jax.tree.map(lambda x: x.swapaxes(0, 1), sample(*inputs)[1])  # the batch first, as devices share it
@@ -125,7 +158,13 @@ def _check_finite(drawn, start: int, make, params, keys, cond: tuple, request: S
     which = start + int(np.argmax(broken))
     count = len(parallel.devices)
     some = np.full(count, which)
-    sample = make(request._replace(batch=count // parallel.programs, run=samplers.breaking, gather=parallel.gather))
+    rest = f"{int(broken.sum())} of {len(broken)} of its batch are not; nothing is written of them"
+    try:
+        sample = make(
+            request._replace(batch=count // parallel.programs, run=samplers.breaking, gather=parallel.gather)
+        )
+    except InputError:  # it has no chain to walk again
+        raise NotFiniteError(f"sample {which} is not finite; {rest}") from None
     found = _rows(parallel.sample(sample)(params, keys[some], *_rows(cond, some)), 0)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(params))):
         seen = "the parameters are not finite themselves: take another checkpoint (--step)"
@@ -136,13 +175,12 @@ def _check_finite(drawn, start: int, make, params, keys, cond: tuple, request: S
     else:
         seen = f"values were at most {found.before:.3g} until then: the network's output there is not finite"
     raise NotFiniteError(
-        f"sample {which} is not finite from step {found.step} on, at t = {found.t:.4g} ({seen}); "
-        f"{int(broken.sum())} of {len(broken)} of its batch are not; nothing is written of them"
+        f"sample {which} is not finite from step {found.step} on, at t = {found.t:.4g} ({seen}); {rest}"
     )
 
 
-def check_free(folder: Path, asked: dict):
-    """`InputError` if `folder` holds samples that were asked for in another way than `asked` (`keep`)."""
+def check_free(folder: Path, asked: dict) -> None:
+    """`InputError` if `folder` has samples of another request than `asked` (`keep`)."""
     record = folder / ASKED
     if record.is_file():
         before = files.json_object(record)
@@ -158,10 +196,12 @@ def check_free(folder: Path, asked: dict):
         raise InputError(f"{folder} holds samples without a record of how they were drawn; give another --out")
 
 
-def keep(folder: Path, view: View, drawn, cond: tuple, frames=None, asked: dict | None = None) -> list[Path]:
-    """Write samples, what they were told, their picture, and a film of `frames` where there are some.
+def keep(
+    folder: Path, view: View, drawn: Tree, cond: tuple, frames: Tree | None = None, asked: dict | None = None
+) -> list[Path]:
+    """Write samples, their condition, their picture, and a film of `frames` where there are some.
 
-    `asked`, which may go to JSON, is kept beside them as the record of how they were drawn.
+    `asked` can be written as JSON; it is saved beside the samples, as the record of how they were drawn.
 
     Returns:
       The files, the picture first.

@@ -8,6 +8,7 @@ Python, in the file. A config file is code of the user's own: it is executed.
 
 import difflib
 import json
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -38,7 +39,7 @@ SINCE = {"train.ema_decays": [], "train.ema_profiles": [], "train.decay_steps": 
 GONE = {"data.dir": "", "data.flip": False}
 
 
-def load(path) -> ModuleType:
+def load(path: str | Path) -> ModuleType:
     """Execute the config file at `path`; a module with `get_config` and `build`.
 
     Raises:

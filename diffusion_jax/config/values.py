@@ -66,10 +66,10 @@ class Whole(NamedTuple):
         span = f"of {self.least:,} or more" if self.most == MOST else f"from {self.least:,} to {self.most:,}"
         return f"a whole number {span}{_or_zero(self.zero)}"
 
-    def read(self, text):
+    def read(self, text: str):
         return self.take(int(text))
 
-    def take(self, value):
+    def take(self, value: Any):
         number = operator.index(value)
         if isinstance(value, bool) or not (self.least <= number <= self.most or (self.zero and number == 0)):
             raise ValueError
@@ -89,10 +89,10 @@ class Real(NamedTuple):
         end = f", below {self.most:.6g}" if self.below else f" to {self.most:.6g}"
         return f"a number from {self.least:.6g}{end}{_or_zero(self.zero)}"
 
-    def read(self, text):
+    def read(self, text: str):
         return self.take(float(text))
 
-    def take(self, value):
+    def take(self, value: Any):
         number = float(value) + 0.0  # no -0
         inside = self.least <= number < self.most or (number == self.most and not self.below)
         if isinstance(value, bool | str) or not (inside or (self.zero and number == 0)):
@@ -107,10 +107,10 @@ class Truth(NamedTuple):
     def says(self):
         return "True or False"
 
-    def read(self, text):
+    def read(self, text: str):
         return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
 
-    def take(self, value):
+    def take(self, value: Any):
         if not isinstance(value, bool):
             raise TypeError
         return value
@@ -123,10 +123,10 @@ class Text(NamedTuple):
     def says(self):
         return "a text of one line"
 
-    def read(self, text):
+    def read(self, text: str):
         return self.take(text)
 
-    def take(self, value):
+    def take(self, value: Any):
         if not isinstance(value, str) or len(value) > 4096 or not all(map(_shown, value)):
             raise ValueError
         return value
@@ -141,10 +141,10 @@ class Word(NamedTuple):
     def says(self):
         return f"one of {', '.join(self.words)}"
 
-    def read(self, text):
+    def read(self, text: str):
         return self.take(text)
 
-    def take(self, value):
+    def take(self, value: Any):
         if not isinstance(value, str) or value not in self.words:
             raise ValueError
         return value
@@ -162,14 +162,14 @@ class Several(NamedTuple):
         number = f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
         return f"a list of {number}, each {self.of.says}"
 
-    def read(self, text):
+    def read(self, text: str):
         text = text.strip()
         if text[:1] + text[-1:] in ("()", "[]"):
             text = text[1:-1]
         entries = text.removesuffix(",").split(",") if text.strip() else []
         return self.take([self.of.read(entry.strip()) for entry in entries])
 
-    def take(self, value):
+    def take(self, value: Any):
         if not isinstance(value, list | tuple) or not self.least <= len(value) <= self.most:
             raise ValueError
         return tuple(map(self.of.take, value))
@@ -184,10 +184,10 @@ class Perhaps(NamedTuple):
     def says(self):
         return f"{self.of.says}, or None"
 
-    def read(self, text):
+    def read(self, text: str):
         return self.of.read(text)
 
-    def take(self, value):
+    def take(self, value: Any):
         return None if value is None else self.of.take(value)
 
 
@@ -285,7 +285,7 @@ class Config(ConfigDict):
             value = value.default
         super().__setitem__(key, Config(value) if type(value) is dict else value)
 
-    def copy_and_resolve_references(self, visit_map=None):
+    def copy_and_resolve_references(self, visit_map: Any = None):
         """As of `ConfigDict`, with the descriptions."""
         copy = super().copy_and_resolve_references(visit_map)
         copy._described.update(self._described)
@@ -389,7 +389,7 @@ def refusal(key: str, given: str, about: Value, where: str = "") -> InputError:
     return InputError(f"{where}{key}={given}: give {about.kind.says}{meaning}")
 
 
-def short(value) -> str:
+def short(value: Any) -> str:
     """`value` for a message: a part of its first line."""
     try:
         text = str(value) if isinstance(value, int | float) else ascii(value)

@@ -73,6 +73,19 @@ def stream(root: jax.Array, name: str, step: Any = 0) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(typed(root), zlib.crc32(name.encode())), step)
 
 
+def of_batch(rng: jax.Array, batch: int) -> jax.Array:
+    """Keys [B] of a sample function's `rng`: of one key those of `per_example`, and keys [B] as they are.
+
+    Raises:
+      InputError: there are more or fewer keys than `batch`.
+    """
+    key = typed(rng)
+    keys = key if key.ndim else per_example(key, jnp.arange(batch))
+    if keys.shape != (batch,):
+        raise InputError(f"sample_fn takes one key, or one for each of {batch} examples, not {keys.shape}")
+    return keys
+
+
 def per_example(key: jax.Array, indices: Any) -> jax.Array:
     """Keys [B], one for each of the global example `indices` [B]."""
     return jax.vmap(jax.random.fold_in, (None, 0))(typed(key), indices)

@@ -49,6 +49,8 @@ def labels(classes: int, null: int | None = None) -> SampleCondition:
 def arrays(default: DefaultCondition, **shapes: tuple) -> SampleCondition:
     """The `sample_condition` of a model that is told float arrays, such as an encoded text or a hint.
 
+    Integers are converted, so `--condition thickness=1` is as good as `thickness=1.0`.
+
     Args:
       default: `num -> {name: [N, ...]}`, for what is not given; it may raise `InputError` where there is none.
       **shapes: of one example of each; None stands for any length.
@@ -64,10 +66,14 @@ def arrays(default: DefaultCondition, **shapes: tuple) -> SampleCondition:
             if not fits or not len(array):
                 wanted = ", ".join("any" if size is None else str(size) for size in shapes[name])
                 raise InputError(f"{name} of shape {array.shape}: give [samples, {wanted}]")
+            # Bytes are refused: those of a picture run to 255, not to 1.
+            number = np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
             with np.errstate(over="ignore"):
-                finite = np.issubdtype(array.dtype, np.floating) and np.isfinite(array.astype(np.float32)).all()
+                finite = number and array.dtype != np.uint8 and np.isfinite(array.astype(np.float32)).all()
             if not finite:
-                raise InputError(f"{name} of type {array.dtype} or with NaN: give finite floats")
+                raise InputError(
+                    f"{name} of type {array.dtype} or with NaN: give finite floats or integers, not bytes"
+                )
         if set(shapes) - set(found):
             found = default(num) | found
         return ({name: np.take(x, np.arange(num) % len(x), axis=0).astype(np.float32) for name, x in found.items()},)

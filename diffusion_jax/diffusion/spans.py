@@ -18,6 +18,6 @@ class Span(NamedTuple):
         return self.t - self.s
 
 
-def of(t) -> Span:
+def of(t: Any) -> Span:
     """A span as it is; a time as the span of no length, at which a flow map is a denoiser like others."""
     return t if isinstance(t, Span) else Span(t, t)

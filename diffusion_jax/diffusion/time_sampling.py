@@ -91,6 +91,11 @@ def stratified(law: Law) -> Times:
     return forgetful(draw)
 
 
+def none() -> Times:
+    """No times, for a loss that looks at none: `Context.t` is an empty tree."""
+    return forgetful(lambda key, index, total: ())
+
+
 def forgetful(draw: Callable[[jax.Array, jax.Array, int], Any]) -> Times:
     """Times drawn by `(key, index [b], total) -> t`, a [b] or a tree of them, that remember and weigh nothing."""
 

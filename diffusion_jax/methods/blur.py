@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax.core.protocols import Source
+from diffusion_jax.core.protocols import Examples, Source
 from diffusion_jax.data import images
 from diffusion_jax.diffusion import processes, time_sampling
 from diffusion_jax.diffusion.processes import heat
@@ -48,6 +48,6 @@ def method(
 build = composed(method)
 
 
-def mean_colours(source, num: int = 1000) -> np.ndarray:
+def mean_colours(source: Examples, num: int = 1000) -> np.ndarray:
     """Mean colours of the first `num` images of a source, float32 [N, C] in [-1, 1]."""
     return np.stack([images.to_float(source[i]["image"]).mean((0, 1)) for i in range(min(num, len(source)))])

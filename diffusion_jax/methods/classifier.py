@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.distributions import Categorical
 from diffusion_jax.diffusion import losses, parameterizations, processes, time_sampling
@@ -13,7 +14,7 @@ from diffusion_jax.training.experiment import Data, Experiment, Measures, Optimi
 from diffusion_jax.training.optimizers import adam
 
 
-def build(config: ConfigDict, data: Data, model: nn.Module, betas=None) -> Experiment:
+def build(config: ConfigDict, data: Data, model: nn.Module, betas: ArrayLike | None = None) -> Experiment:
     """A classifier as an experiment: it is trained like the others, and draws nothing.
 
     Args:

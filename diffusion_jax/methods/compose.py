@@ -3,20 +3,36 @@
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config, Value
+from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Guide, SampleFn, Transform
+from diffusion_jax.core.meshes import on_any_mesh
+from diffusion_jax.core.protocols import (
+    Apply,
+    ClassLogProb,
+    Guide,
+    Hold,
+    LikelihoodOf,
+    Loss,
+    MakeLoss,
+    Network,
+    SampleFn,
+    SolvedOf,
+    Start,
+    Transform,
+    Tree,
+)
 from diffusion_jax.diffusion import guidance, samplers
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
@@ -27,31 +43,39 @@ from diffusion_jax.training.experiment import (
     OPTIONS,
     Data,
     Experiment,
+    MakeSampler,
     Measures,
     Optimization,
     SampleRequest,
     Sampling,
     Task,
 )
-from diffusion_jax.training.optimizers import adam
+from diffusion_jax.training.optimizers import MakeOptimizer, adam
 
 AVERAGED = values.Real(1e-3, WIDEST)  # widths of profiles
 
 
 class Chain(NamedTuple):
-    """One way down: a sampler, its grid, and what is done to the denoiser first."""
+    """A sampler, its grid, and transforms of the denoiser."""
 
     sampler: samplers.Sampler
     times: np.ndarray
     transforms: Sequence[Transform] = ()
 
 
+MakeChain: TypeAlias = Callable[..., Chain]  # its parameters are the options that it takes, of `steps` and `eta`
+MakeGuide: TypeAlias = Callable[..., Guide]  # the same, of `guidance_scale` and `classifier`
+
+
 def unguided() -> Guide:
-    """The guide of a model that takes no guidance: its condition as it is."""
+    """The guide of a model that takes no guidance: it passes the condition to the network."""
     return guidance.conditioned
 
 
-def nothing_more(model) -> dict[str, Callable[..., Chain]]:
+MoreChains: TypeAlias = Callable[[Any], dict[str, MakeChain]]  # of a model -> further chains of a user
+
+
+def nothing_more(model: Any) -> dict[str, MakeChain]:
     """The chains that a user adds to a model's: none."""
     return {}
 
@@ -102,10 +126,10 @@ class Method(NamedTuple):
     """The parts of a method on some data; a page's `method` gives one, and `_replace` changes a part.
 
     Attributes:
-      data: what is learned.
-      model: a module, called with (input, time [B], *cond, dropout_keys=[B] or nothing).
+      data: the training data.
+      model: a network, called with (input, time [B], *cond, dropout_keys=[B] or nothing).
       process: destroys the data, and gives the prior.
-      parameterization: what the network is shown and asked for.
+      parameterization: the network's input and output.
       loss: `(apply, parameterization, process) -> loss` (`losses`), which may look at `averages` and `held`.
       times: at which it is trained.
       chains: name -> (`(**options) -> Chain`); the first is the default sampler. Its parameters are the options that
@@ -114,33 +138,33 @@ class Method(NamedTuple):
       guide: `(**options) -> Guide` (`guidance`), for all chains, with `guidance_scale` and `classifier` as options.
       schedule: of Gaussian noise, where the method has one.
       optimizer: `config.train -> Optimizer` (`training.optimizers`).
-      start: `params -> params`, what training starts from instead of random ones (`Task.start`).
+      start: `params -> params`: from random ones those that training starts from (`Task.start`).
       frozen: parts of the parameters that stay as they start, by their names in the tree's first level.
       likelihoods: name -> (`(apply, parameterization, steps or None) -> likelihood_fn`), see `Measures`.
       solved: name -> (`(apply, parameterization, tolerance) -> likelihood_fn`), see `Measures`.
       averages: further ones than the config's, for the loss: target networks.
-      held: what is read once and never trained (`Task.held`).
+      held: arrays that are read once and never trained (`Task.held`).
       export: `(params, folder)`, which writes them in a layout that others read; None where there is none.
     """
 
     data: Data
-    model: nn.Module
+    model: Network
     process: Process
     parameterization: Parameterization
-    loss: Callable
+    loss: MakeLoss
     times: Times
-    chains: Mapping[str, Callable[..., Chain]]
+    chains: Mapping[str, MakeChain]
     preview: str
-    guide: Callable[..., Guide] = unguided
+    guide: MakeGuide = unguided
     schedule: Schedule | None = None
-    optimizer: Callable = adam
-    start: Callable = lambda params: params
+    optimizer: MakeOptimizer = adam
+    start: Start = lambda params: params
     frozen: Collection[str] = ()
-    likelihoods: Mapping[str, Callable] = MappingProxyType({})
-    solved: Mapping[str, Callable] = MappingProxyType({})
+    likelihoods: Mapping[str, LikelihoodOf] = MappingProxyType({})
+    solved: Mapping[str, SolvedOf] = MappingProxyType({})
     averages: Mapping[str, Average] = MappingProxyType({})
-    held: Callable = dict
-    export: Callable | None = None
+    held: Hold = dict
+    export: Callable[[Tree, Path], None] | None = None
 
 
 def compose(config: ConfigDict, method: Method) -> Experiment:
@@ -191,7 +215,7 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
     )
 
 
-def composed(method: Callable) -> Callable:
+def composed(method: Callable[..., Method]) -> Callable[..., Experiment]:
     """`(config, ...) -> Experiment` of a page's `(config, ...) -> Method`."""
 
     def build(config: ConfigDict, *parts, **more) -> Experiment:
@@ -200,26 +224,26 @@ def composed(method: Callable) -> Callable:
     return build
 
 
-def of_batch(loss: Callable, data: Data) -> Callable:
-    """A loss of x0 and what is told of it (`losses`), as `Task.loss` of a batch."""
+def of_batch(loss: Loss, data: Data) -> Loss:
+    """A loss of x0 and its condition (`losses`), as `Task.loss` of a batch."""
     return lambda keys, params, batch, context: loss(keys, params, data.clean(batch), context, *data.condition(batch))
 
 
 def drawn_by(
-    chains: Mapping[str, Callable[..., Chain]],
+    chains: Mapping[str, MakeChain],
     apply: Apply,
     parameterization: Parameterization,
     process: Process,
-    shape,
-    guide: Callable[..., Guide] = unguided,
-) -> dict[str, Callable[[SampleRequest], SampleFn]]:
+    shape: Any,
+    guide: MakeGuide = unguided,
+) -> dict[str, MakeSampler]:
     """Chains as samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`).
 
     Arguments as of `Method`, and `shape` as `process.prior` takes it. A sampler raises `InputError` for an option
     that neither its chain nor the guide takes.
     """
 
-    def sampler(name: str) -> Callable[[SampleRequest], SampleFn]:
+    def sampler(name: str) -> MakeSampler:
         def make(request: SampleRequest) -> SampleFn:
             given = {option: value for option in OPTIONS if (value := getattr(request, option)) is not None}
             for option in given:
@@ -246,12 +270,34 @@ def drawn_by(
     return {name: sampler(name) for name in chains}
 
 
-def _taken(options: Mapping[str, Any], function: Callable) -> dict[str, Any]:
+def direct(draw: SampleFn) -> MakeSampler:
+    """A sampler without a chain, such as a decoder of random codes: `SampleRequest -> sample_fn`.
+
+    Args:
+      draw: `(params, keys [B], *cond) -> samples [B, ...]`. It takes no option.
+
+    The sampler raises `InputError` for each option that is asked for, and for another walk of a chain (a film).
+    """
+
+    def make(request: SampleRequest) -> SampleFn:
+        asked = [flag for option, flag in OPTIONS.items() if getattr(request, option) is not None]
+        if asked or request.run is not None:
+            raise InputError(
+                f"this model draws without a chain and takes no {' and no '.join(asked or ['--film'])}; leave it out"
+            )
+        return on_any_mesh(
+            lambda params, key, *cond: draw(request.gather(params), rng.of_batch(key, request.batch), *cond)
+        )
+
+    return make
+
+
+def _taken(options: Mapping[str, Any], function: MakeChain | MakeGuide) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters
     return {name: value for name, value in options.items() if name in parameters}
 
 
-def _check_taken(option: str, name: str, chains: Mapping[str, Callable], guide: Callable):
+def _check_taken(option: str, name: str, chains: Mapping[str, MakeChain], guide: MakeGuide):
     """`InputError` unless the sampler `name` takes `option`."""
     if _taken({option: None}, guide) or _taken({option: None}, chains[name]):
         return
@@ -261,10 +307,10 @@ def _check_taken(option: str, name: str, chains: Mapping[str, Callable], guide: 
     raise InputError(f"no sampler of this model takes {flag}; leave it out")
 
 
-def by_classifier(schedule: Schedule) -> Callable[..., Guide]:
+def by_classifier(schedule: Schedule) -> MakeGuide:
     """The guide of a model without a label: a classifier's, where one is given."""
 
-    def guide(guidance_scale: float | None = None, classifier: Callable | None = None) -> Guide:
+    def guide(guidance_scale: float | None = None, classifier: ClassLogProb | None = None) -> Guide:
         if classifier is None:
             if guidance_scale is not None:
                 raise InputError(f"guidance {guidance_scale} takes a classifier for this model; add --classifier DIR")

@@ -4,15 +4,19 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from diffusion_jax.core.protocols import Source
+from diffusion_jax.core.protocols import OfTime, Source
 from diffusion_jax.diffusion import losses, parameterizations, processes, samplers, time_sampling, timesteps
+from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Chain, Method, by_classifier, composed
+from diffusion_jax.methods.compose import Chain, MakeChain, Method, by_classifier, composed
 
 
 def method(
-    config: ConfigDict, source: Source, schedule: Schedule, prediction: Callable = parameterizations.v
+    config: ConfigDict,
+    source: Source,
+    schedule: Schedule,
+    prediction: Callable[[Schedule, OfTime], Parameterization] = parameterizations.v,
 ) -> Method:
     """Diffusion by a schedule, as an experiment.
 
@@ -43,7 +47,7 @@ def method(
 build = composed(method)
 
 
-def chains(schedule: Schedule) -> dict[str, Callable[..., Chain]]:
+def chains(schedule: Schedule) -> dict[str, MakeChain]:
     """Ways down a schedule that is known at every t, on even grids."""
 
     def ancestral(steps: int = 200) -> Chain:

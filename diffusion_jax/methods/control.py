@@ -1,6 +1,5 @@
 """ControlNet (Zhang, Rao & Agrawala 2023) on a trained DDPM: samples follow a hint, and the model stays as it is."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -9,6 +8,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Start
 from diffusion_jax.diffusion import losses, parameterizations, processes, time_sampling
 from diffusion_jax.methods import ddpm
 from diffusion_jax.methods.compose import Data, Method, by_classifier, composed
@@ -56,7 +56,7 @@ def method(config: ConfigDict, data: Data, unet: Skeleton) -> Method:
 build = composed(method)
 
 
-def start_from(base: str) -> Callable:
+def start_from(base: str) -> Start:
     """`params -> params` of a `Controlled`: the averaged parameters of the run at `base`, and a copy of its way down.
 
     Raises:

@@ -1,13 +1,15 @@
 """DDPM (Ho et al. 2020) on images, with its own sampler and DDIM's (Song et al. 2021)."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Source
+from diffusion_jax.core.protocols import Source, Transform
 from diffusion_jax.diffusion import (
     guidance,
     losses,
@@ -21,7 +23,9 @@ from diffusion_jax.diffusion import (
 )
 from diffusion_jax.diffusion.likelihood import HEUN
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Chain, Method, by_classifier, composed
+from diffusion_jax.methods.compose import Chain, MakeChain, Method, by_classifier, composed
+
+Variance: TypeAlias = Callable[[schedules.Schedule], Transform]  # of a chain's kernels (`variances`)
 
 
 def default_config() -> Config:
@@ -38,8 +42,8 @@ def with_table(config: Config) -> Config:
 def method(
     config: ConfigDict,
     source: Source,
-    betas=None,
-    variance: Callable = variances.fixed_large,
+    betas: ArrayLike | None = None,
+    variance: Variance = variances.fixed_large,
 ) -> Method:
     """DDPM as an experiment.
 
@@ -77,7 +81,7 @@ def method(
 build = composed(method)
 
 
-def table(num: int, betas=None) -> schedules.Schedule:
+def table(num: int, betas: ArrayLike | None = None) -> schedules.Schedule:
     """The schedule of `betas`, [num]; by default of the paper's linear table.
 
     Raises:
@@ -96,7 +100,7 @@ def table(num: int, betas=None) -> schedules.Schedule:
     return schedule
 
 
-def ancestral(schedule: schedules.Schedule, num: int, variance: Callable = variances.fixed_large) -> Callable:
+def ancestral(schedule: schedules.Schedule, num: int, variance: Variance = variances.fixed_large) -> MakeChain:
     """DDPM's own chain down a table of `num` betas."""
 
     def chain(steps: int = num) -> Chain:
@@ -108,7 +112,7 @@ def ancestral(schedule: schedules.Schedule, num: int, variance: Callable = varia
     return chain
 
 
-def ddim(schedule: schedules.Schedule, num: int) -> Callable:
+def ddim(schedule: schedules.Schedule, num: int) -> MakeChain:
     """DDIM's chain down a table of `num` betas."""
 
     def chain(steps: int = timesteps.leading_steps(50, num), eta: float = 0.0) -> Chain:

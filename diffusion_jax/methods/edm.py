@@ -1,7 +1,8 @@
 """EDM (Karras et al. 2022): preconditioned networks, log-normal noise levels, steps equal in sigma^(1/7)."""
 
-from collections.abc import Callable
+from typing import Protocol
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax.core.protocols import Source
@@ -15,7 +16,13 @@ from diffusion_jax.diffusion import (
     timesteps,
 )
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Chain, Method, composed
+from diffusion_jax.methods.compose import Chain, MakeChain, Method, composed
+
+
+class LevelGrid(Protocol):
+    """`(schedule, steps, sigma_max) -> times`, float64 [steps + 1], falling from the level `sigma_max`."""
+
+    def __call__(self, schedule: schedules.Schedule, steps: int, /, *, sigma_max: float) -> np.ndarray: ...
 
 
 def method(config: ConfigDict, source: Source, sigma_data: float = 0.5, sigma_max: float = 80.0) -> Method:
@@ -29,7 +36,7 @@ def method(config: ConfigDict, source: Source, sigma_data: float = 0.5, sigma_ma
     """
     schedule = schedules.edm(sigma_max)
 
-    def chain(sampler: samplers.Sampler, steps: int, grid: Callable = timesteps.karras) -> Callable:
+    def chain(sampler: samplers.Sampler, steps: int, grid: LevelGrid = timesteps.karras) -> MakeChain:
         def down(steps: int = steps) -> Chain:
             return Chain(sampler, grid(schedule, steps, sigma_max=sigma_max))
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.protocols import Guide, Transform
+from diffusion_jax.core.protocols import Guide, Null, Transform
 from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import (
     guidance,
@@ -39,7 +40,7 @@ def method(
     data: Data,
     classes: int,
     model: nn.Module,
-    betas: Callable = schedules.cosine_betas,
+    betas: Callable[[int], np.ndarray] = schedules.cosine_betas,
     transforms: Sequence[Transform] = (guidance.clip(),),
 ) -> Method:
     """A class-conditional model with a learned variance, trained for classifier-free guidance.
@@ -86,7 +87,7 @@ def method(
     return classifier_free(plain, null, config.diffusion.withheld, config.diffusion.guidance)
 
 
-def classifier_free(method: Method, null: Callable, withheld: float = 0.1, usual: float = 2.0) -> Method:
+def classifier_free(method: Method, null: Null, withheld: float = 0.1, usual: float = 2.0) -> Method:
     """A method of conditional data, trained for and drawn with classifier-free guidance.
 
     Args:

@@ -5,7 +5,7 @@ from functools import partial
 
 from ml_collections import ConfigDict
 
-from diffusion_jax.core.protocols import Source
+from diffusion_jax.core.protocols import Criterion, Source
 from diffusion_jax.diffusion import (
     guidance,
     likelihood,
@@ -19,17 +19,19 @@ from diffusion_jax.diffusion import (
     timesteps,
 )
 from diffusion_jax.diffusion.parameterizations import Parameterization
+from diffusion_jax.diffusion.processes import Process
+from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.methods import likelihoods, pixels
 from diffusion_jax.methods.compose import Chain, Method, by_classifier, composed
 from diffusion_jax.methods.ddpm import ddim
 
 
-def l_hybrid(base, learned, process, num: int) -> Callable:
+def l_hybrid(base: Parameterization, learned: Parameterization, process: Process, num: int) -> Criterion:
     """L_hybrid: the mean by L_simple, the variance by the bound."""
     return losses_bound.hybrid(base, learned, process, num)
 
 
-def l_vlb(base, learned, process, num: int) -> Callable:
+def l_vlb(base: Parameterization, learned: Parameterization, process: Process, num: int) -> Criterion:
     """L_vlb alone, for the best likelihood; draw its times with `time_sampling.loss_aware`."""
     return losses_bound.bound(learned, process, num)
 
@@ -43,7 +45,10 @@ def parameterizations_of(schedule: schedules.Schedule, num: int) -> tuple[Parame
 
 
 def method(
-    config: ConfigDict, source: Source, criterion: Callable = l_hybrid, times: Callable | None = None
+    config: ConfigDict,
+    source: Source,
+    criterion: Callable[[Parameterization, Parameterization, Process, int], Criterion] = l_hybrid,
+    times: Callable[[int], Times] | None = None,
 ) -> Method:
     """Improved DDPM as an experiment.
 

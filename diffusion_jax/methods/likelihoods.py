@@ -5,21 +5,34 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core import rng
-from diffusion_jax.core.protocols import Apply, OfTime, Transform
+from diffusion_jax.core.protocols import (
+    Apply,
+    Denoiser,
+    Grid,
+    LikelihoodFn,
+    LikelihoodOf,
+    OfTime,
+    SolvedOf,
+    Transform,
+)
 from diffusion_jax.diffusion import likelihood, losses, losses_discrete, processes, timesteps, variances
 from diffusion_jax.diffusion.likelihood.adaptive import ARRIVED, NOT_FINITE
 from diffusion_jax.diffusion.likelihood.chain import make_denoiser
+from diffusion_jax.diffusion.parameterizations import Parameterization
+from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
 
+Narrowest: TypeAlias = Callable[[Schedule, np.ndarray], float]  # `(schedule, grid) -> variance`
 
-def chain(schedule: Schedule, num: int, transforms: Sequence[Transform]) -> Callable:
+
+def chain(schedule: Schedule, num: int, transforms: Sequence[Transform]) -> LikelihoodOf:
     """The bound of the chain that a table of `num` betas is, or of a shorter one; with clipping and a fixed variance.
 
     It decodes with the variance of the second step, as in DDPM's code.
@@ -35,8 +48,11 @@ def chain(schedule: Schedule, num: int, transforms: Sequence[Transform]) -> Call
 
 
 def learned_chain(
-    schedule: Schedule, num: int, transforms: Sequence[Transform], narrowest: Callable = likelihood.second_variance
-) -> Callable:
+    schedule: Schedule,
+    num: int,
+    transforms: Sequence[Transform],
+    narrowest: Narrowest = likelihood.second_variance,
+) -> LikelihoodOf:
     """The bound of a chain with a learned variance, which decodes too; shorter ones are spaced as Improved DDPM's.
 
     Args:
@@ -63,7 +79,7 @@ def learned_chain(
     return make
 
 
-def of_table(num: int) -> Callable:
+def of_table(num: int) -> Narrowest:
     """The `narrowest` of `learned_chain` that a network was trained with on a table of `num` entries."""
     return lambda schedule, grid: likelihood.second_variance(schedule, timesteps.uniform(num, num))
 
@@ -86,7 +102,9 @@ class Solved(NamedTuple):
     ending: jax.Array
 
 
-def flow(schedule: Schedule, grid: Callable, usual: int = 50, solver=likelihood.RK4) -> Callable:
+def flow(
+    schedule: Schedule, grid: Grid, usual: int = 50, solver: likelihood.RungeKutta = likelihood.RK4
+) -> LikelihoodOf:
     """The exact density by the probability-flow ODE, of pixels with uniform noise in their bins; Hutchinson's trace.
 
     Args:
@@ -110,7 +128,7 @@ def flow(schedule: Schedule, grid: Callable, usual: int = 50, solver=likelihood.
     return make
 
 
-def flow_to_tolerance(schedule: Schedule, grid: Callable) -> Callable:
+def flow_to_tolerance(schedule: Schedule, grid: Grid) -> SolvedOf:
     """The density of `flow`, to a tolerance: `(apply, parameterization, tolerance) -> likelihood_fn`.
 
     The tolerance is in nats an entry; `grid(1)` gives the two ends.
@@ -128,7 +146,12 @@ def flow_to_tolerance(schedule: Schedule, grid: Callable) -> Callable:
     return make
 
 
-def _of_pixels(apply: Apply, parameterization, times, solve: Callable) -> Callable:
+def _of_pixels(
+    apply: Apply,
+    parameterization: Parameterization,
+    times: np.ndarray,
+    solve: Callable[[Denoiser, jax.Array, jax.Array], likelihood.Solution],
+) -> LikelihoodFn:
     """`likelihood_fn` of images of 256 levels in [-1, 1], from `(denoise, keys, x) -> Solution`."""
     parameterization.check(times)
     made = make_denoiser(apply, parameterization, (), lambda denoise, *cond: lambda x, t: denoise(x, t, *cond))
@@ -146,17 +169,17 @@ def _of_pixels(apply: Apply, parameterization, times, solve: Callable) -> Callab
     return bits
 
 
-def table_grid(schedule: Schedule, num: int) -> Callable:
+def table_grid(schedule: Schedule, num: int) -> Grid:
     """`steps -> times` on a table of `num` betas, down to its first entry (`likelihood.table_times`)."""
     return lambda steps: likelihood.table_times(schedule, num, min(steps, num - 1))
 
 
-def level_grid(schedule: Schedule, first: float = 1.0, level: float = 1e-3) -> Callable:
+def level_grid(schedule: Schedule, first: float = 1.0, level: float = 1e-3) -> Grid:
     """`steps -> times` of a continuous schedule (`likelihood.flow_times`)."""
     return lambda steps: np.asarray(likelihood.flow_times(schedule, steps, level, first))
 
 
-def masked(process, alpha: OfTime, draws: int = 64) -> Callable:
+def masked(process: Process, alpha: OfTime, draws: int = 64) -> LikelihoodOf:
     """MDLM's bound in continuous time, in bits a token; `steps` is the number of times of each example."""
 
     def make(apply, parameterization, steps):

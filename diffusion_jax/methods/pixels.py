@@ -1,5 +1,7 @@
 """What methods on images share: values, the U-Net, and images as data."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,7 +168,7 @@ def computed_by(config: ConfigDict) -> dict:
     }
 
 
-def unet(config: ConfigDict, outputs: int = 1, kind: type[Skeleton] = UNet, **fields) -> Skeleton:
+def unet(config: ConfigDict, outputs: int = 1, kind: type[Skeleton] = UNet, **fields: Any) -> Skeleton:
     """DDPM's U-Net with the values of `config.model`; it says `outputs` numbers of each of an image's entries.
 
     `kind` is another U-Net (`models.ADMUNet`), and `fields` are more of its fields.

@@ -1,6 +1,5 @@
 """Files of improved-diffusion's and guided-diffusion's, to draw from as their code does."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from diffusion_jax.core.errors import InputError
@@ -8,7 +7,7 @@ from diffusion_jax.core.protocols import Transform
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, schedules, variances
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.methods.compose import Chain, drawn_by, nothing_more
+from diffusion_jax.methods.compose import Chain, MoreChains, drawn_by, nothing_more
 from diffusion_jax.pretrained.families import openai_command, openai_flags
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.schedulers.chains import Sampling
@@ -17,9 +16,7 @@ from diffusion_jax.training.experiment import Drawable
 NARROWEST = 1e-20  # of a learned variance: only the last step asks for it, and the chain ends on that one's mean
 
 
-def openai(
-    path: str, text: str, more: Callable[[Sampling], dict[str, Callable[..., Chain]]] = nothing_more
-) -> Drawable:
+def openai(path: str, text: str, more: MoreChains = nothing_more) -> Drawable:
     """A file of OpenAI's, to draw from.
 
     The sampler "published" is the one that the flags ask for: DDPM's, or with use_ddim DDIM's with eta = 0, on the

@@ -6,18 +6,18 @@ OpenAI's are composed in `pipelines.openai`.
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Grid, Guide, SampleCondition, SampleFn
+from diffusion_jax.core.protocols import Apply, Grid, Guide, SampleCondition
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, timesteps, variances
 from diffusion_jax.diffusion.few_step import guided
 from diffusion_jax.methods import improved
-from diffusion_jax.methods.compose import Chain, drawn_by, nothing_more, unguided
+from diffusion_jax.methods.compose import Chain, MakeChain, MakeGuide, MoreChains, drawn_by, nothing_more, unguided
 from diffusion_jax.models.unets.beside import Beside
 from diffusion_jax.models.unets.controlnet import Controlled
 from diffusion_jax.pipelines.openai import openai
@@ -25,13 +25,12 @@ from diffusion_jax.pretrained import loading
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.schedulers.scheduler import Sampling, sampling
-from diffusion_jax.training.experiment import Drawable, SampleRequest
+from diffusion_jax.training.experiment import Drawable, MakeSampler
 
 __all__ = ["diffusers", "openai"]
 
 NARROWEST = 1e-20  # of a learned variance, which these samplers do not ask for
 OFFICIAL_DIT = 4.0  # the guidance of its own script
-More: TypeAlias = Callable[[Sampling], dict[str, Callable[..., Chain]]]  # what is known -> further chains
 
 OFFICIAL_LATENT = 8.5  # of latent consistency models' pipeline
 # Of any scheduler's config: its table, and what else is not its solver's own.
@@ -48,7 +47,7 @@ def diffusers(
     controlnet: str | None = None,
     size: str | None = None,
     sampler: str | None = None,
-    more: More = nothing_more,
+    more: MoreChains = nothing_more,
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from.
 
@@ -239,8 +238,8 @@ def _check_told(config: Mapping, scheduler: Mapping):
 
 
 def _samplers(
-    model, how: Sampling, guide: Callable[..., Guide], shape, scheduler: Mapping, more: More, doubled: bool
-) -> dict[str, Callable[[SampleRequest], SampleFn]]:
+    model, how: Sampling, guide: MakeGuide, shape, scheduler: Mapping, more: MoreChains, doubled: bool
+) -> dict[str, MakeSampler]:
     """The scheduler's own sampler first, and others on the same noise; `doubled` if the network says a variance."""
     num = scheduler.get("num_train_timesteps", 1000)
     single = scheduler["_class_name"] == "CMStochasticIterativeScheduler"
@@ -274,7 +273,7 @@ def _samplers(
     def plms(steps: int | None = None) -> Chain:
         return Chain(samplers.plms(how.schedule), grid(steps, min(50, num)), (*how.transforms, certain))
 
-    chains: dict[str, Callable[..., Chain]] = {"published": published}
+    chains: dict[str, MakeChain] = {"published": published}
     if not single:
         chains |= {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "ancestral": ancestral}
         if how.schedule.alpha(grid(None, usual)[0]) > 0:
@@ -285,9 +284,7 @@ def _samplers(
     return drawn_by(chains, apply, how.parameterization, how.process, shape, guide) | others
 
 
-def _between(
-    guide: Callable[..., Guide], apply: Apply, how: Sampling, shape, doubled: bool
-) -> dict[str, Callable[[SampleRequest], SampleFn]]:
+def _between(guide: MakeGuide, apply: Apply, how: Sampling, shape, doubled: bool) -> dict[str, MakeSampler]:
     """k-diffusion's samplers that look between the entries of a table."""
     assert how.anywhere is not None
     schedule, parameterization, last = how.anywhere

@@ -7,14 +7,15 @@ far: such an average grows with the training.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import OfStep, Tree
 
 WIDEST = 1 / math.sqrt(12)  # sigma_rel of gamma = 0, the mean of all
 TINY = 1e-12  # of the largest singular value; snapshots that are nearly one count as one
@@ -29,7 +30,7 @@ class Average(NamedTuple):
       sigma_rel: of its power-function profile; None for an average of another profile.
     """
 
-    weight: Callable
+    weight: OfStep
     sigma_rel: float | None = None
 
 
@@ -72,7 +73,7 @@ def named(decays: Iterable[float] = (), profiles: Iterable[float] = ()) -> dict[
     return known | {f"sigma_rel_{sigma:.12g}": power(sigma) for sigma in profiles}
 
 
-def update(average, params, weight):
+def update(average: Tree, params: Tree, weight: Any) -> Tree:
     """The average after a step to `params`, a tree of the same structure; `weight` is a scalar (`Average.weight`)."""
 
     # As a move toward `value`: what does not change is then its own average, exactly.

@@ -18,13 +18,14 @@ import shutil
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from diffusion_jax.core.errors import InputError, RunError
+from diffusion_jax.core.protocols import Tree
 from diffusion_jax.parallel.replicated import to_host
 from diffusion_jax.training import manifest
 from diffusion_jax.training.manifest import DamagedError, Ledger
@@ -50,7 +51,7 @@ class _Found(NamedTuple):
       step: of it.
       items: its trees.
       manifest: of it.
-      said: what is wrong with newer ones, for a person; "" if there were none.
+      said: the fault of newer ones, for a person; "" if there were none.
       lost: steps from here to the newest there was.
       damaged: newer ones that are there.
     """
@@ -72,7 +73,7 @@ class Checkpoints:
       directory: the folder, made when first written to.
       keep: how many of the newest stay; None for all.
       held: the digest of what the run holds (`training.held`), for who goes on with it; None for nothing.
-      report: called with one line for a person, when there is something to say.
+      report: called with one line for a person, about damaged checkpoints.
     """
 
     def __init__(
@@ -98,11 +99,11 @@ class Checkpoints:
         self.close()
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, ascending; what is not named like a step is none."""
+        """Steps of the complete checkpoints, ascending; other names are ignored."""
         names = [path.name for path in self.directory.iterdir()] if self.directory.is_dir() else []
         return sorted(int(name) for name in names if STEP.fullmatch(name) and int(name) <= LATEST)
 
-    def save(self, state: TrainState, position):
+    def save(self, state: TrainState, position: Any) -> None:
         """Write `state` and the data's `position` (JSON) at `state.step`, in the background.
 
         Blocks while the arrays are copied to the host and, if the one before is still being written, for that. Every
@@ -122,7 +123,7 @@ class Checkpoints:
         self._writing(lambda: self._checkpointer.save(self._folder(step), args=whole))
         self._save = self._thread.submit(self._finish, step)
 
-    def restore_latest(self, template: TrainState):
+    def restore_latest(self, template: TrainState) -> tuple[TrainState, Any] | None:
         """The newest undamaged checkpoint: (state of NumPy arrays, position), or None if there has never been one.
 
         Damaged and missing ones on the way are reported, with the steps that are lost; damaged ones are moved into
@@ -161,7 +162,7 @@ class Checkpoints:
         state = TrainState(np.int32(step), items["params"], items["ema"], **items["progress"], averages=averages)
         return state, meta["position"]
 
-    def restore(self, item: str, template, step: int | None = None):
+    def restore(self, item: str, template: Tree, step: int | None = None) -> tuple[int, Tree]:
         """One item alone, of `step`, or of the newest undamaged checkpoint: (step, tree of NumPy arrays).
 
         Damaged and missing ones that were newer are reported.
@@ -195,13 +196,13 @@ class Checkpoints:
             ) from error
         return step, items[item]
 
-    def wait(self):
+    def wait(self) -> None:
         """Return when the last save is on disk; `RunError` if it could not be written."""
         save, self._save = self._save, None
         if save is not None:
             self._writing(save.result)
 
-    def close(self):
+    def close(self) -> None:
         """`wait`, and let go of the folder."""
         try:
             self.wait()
@@ -213,7 +214,7 @@ class Checkpoints:
         return self.directory / str(step)
 
     def _remembered(self) -> Ledger | None:
-        """The ledger; None where there is none, or it is damaged, which is said."""
+        """The ledger; None where there is none, or where it is damaged, which is reported."""
         try:
             return manifest.read_ledger(self._ledger_file)
         except DamagedError as error:
@@ -331,7 +332,7 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _finish(self, step: int):
-        """What is to do when the save of `step` is complete; in a thread."""
+        """Finish the save of `step`; runs in a thread."""
         self._checkpointer.wait_until_finished()
         if jax.process_index() == 0:
             for old in self.steps()[: -self._keep] if self._keep else ():

@@ -1,12 +1,33 @@
 """An experiment: everything that a run needs, in five records. A config's `build` makes one; the loops call it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
+import numpy as np
 
-from diffusion_jax.core.protocols import Loss, Report, Run, SampleCondition, Source
+from diffusion_jax.core.protocols import (
+    ClassifierFn,
+    ClassLogProb,
+    Clean,
+    Condition,
+    Gather,
+    Hold,
+    InitFn,
+    Loss,
+    MakeLikelihood,
+    Preview,
+    Report,
+    Run,
+    SampleCondition,
+    SampleFn,
+    SolveLikelihood,
+    Source,
+    Start,
+    Tree,
+)
 from diffusion_jax.data import conditions
 from diffusion_jax.data.views import View
 from diffusion_jax.diffusion.time_sampling import Times
@@ -17,7 +38,7 @@ OPTIONS = {"steps": "--steps", "eta": "--eta", "guidance_scale": "--guidance", "
 
 
 class SampleRequest(NamedTuple):
-    """What is asked of a sampler. A sampler refuses an option (`OPTIONS`) that it does not take.
+    """The options of a sampler. A sampler refuses an option (`OPTIONS`) that it does not take.
 
     Attributes:
       batch: examples drawn at a time.
@@ -26,18 +47,30 @@ class SampleRequest(NamedTuple):
       run: `samplers.solve`, or another walk of the same chain (`samplers.film` with its frames).
       guidance_scale: of the guidance, or None for the model's default.
       classifier: None, or `(x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`, to guide a model without labels.
-      report: None, or `report(share)`, called on the host now and then while the chain runs, with how much is done.
-      gather: `params -> params`, done anew for each call of the network: gathers what is spread over devices.
+      report: None, or `report(share)`, called on the host while the chain runs, with the share in [0, 1] that is
+        done.
+      gather: `params -> params`, called for each evaluation of the network: gathers parameters that are spread over
+        devices.
     """
 
     batch: int
     steps: int | None = None
     eta: float | None = None
     guidance_scale: float | None = None
-    classifier: Callable | None = None
+    classifier: ClassLogProb | None = None
     run: Run | None = None
     report: Report | None = None
-    gather: Callable = lambda params: params
+    gather: Gather = lambda params: params
+
+
+class MakeSampler(Protocol):
+    """`request -> sample_fn`; it raises `InputError` for an option that the sampler does not take."""
+
+    def __call__(self, request: SampleRequest, /) -> SampleFn: ...
+
+
+# `() -> (params, which they are, for a person, sampler's name -> the folder of its samples)`.
+Load: TypeAlias = Callable[[], tuple[Tree, str, Callable[[str], Path]]]
 
 
 class Drawable(NamedTuple):
@@ -45,27 +78,27 @@ class Drawable(NamedTuple):
 
     Attributes:
       samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`). The first is the default.
-      sample_condition: what samples are told (`Data.sample_condition`).
-      view: how they are kept and shown.
-      load: `() -> (params, about, folder)`: reads the parameters from their files, says for a person which they are,
-        and where the samples of a sampler go by default, `name -> Path`.
+      sample_condition: makes the condition of samples (`Data.sample_condition`).
+      view: how samples are saved and shown.
+      load: `() -> (params, about, folder)`: reads the parameters from their files; `about` names them for a person,
+        and `folder` gives the default folder of a sampler's samples, `name -> Path`.
     """
 
-    samplers: Mapping[str, Callable]
+    samplers: Mapping[str, MakeSampler]
     sample_condition: SampleCondition
     view: View
-    load: Callable
+    load: Load
 
 
 class Data(NamedTuple):
-    """What is learned.
+    """The training data, and how examples become x0 and conditions.
 
     Attributes:
       source: `split -> source` of examples, "train" or "test" (`data.sources`); the first is trained on.
-      example: name -> shape and dtype, of what is used of an example: {"image": uint8 [H, W, C]}.
+      example: name -> shape and dtype of the arrays that are used of an example: {"image": uint8 [H, W, C]}.
       clean: `batch -> x0 [B, ...]`, the data as the process takes it.
       shape: of one x0, as `process.prior` takes it.
-      view: how samples are kept and shown (`data.views`).
+      view: how samples are saved and shown (`data.views`).
       transforms: per-example transforms (`data.pipeline`).
       condition: `batch -> ()` or `batch -> (cond,)`: the condition of each example.
       sample_condition: `(num, given) -> ()` or `(cond,)`: the condition of `num` samples, arrays [num, ...], from
@@ -74,43 +107,43 @@ class Data(NamedTuple):
 
     source: Source
     example: Mapping[str, jax.ShapeDtypeStruct]
-    clean: Callable
+    clean: Clean
     shape: Any
     view: View
-    transforms: tuple[Callable, ...] = ()
-    condition: Callable = lambda batch: ()
+    transforms: Sequence[Callable[[Any, np.random.Generator], Any]] = ()
+    condition: Condition = lambda batch: ()
     sample_condition: SampleCondition = conditions.nothing
 
 
 class Task(NamedTuple):
-    """What the parameters are, and what they are trained to do.
+    """The parameters and the loss that trains them.
 
     Attributes:
       init: `key -> params`.
       loss: `(keys [b], params, batch, context) -> (loss per example [b], info)`, with `context` a `losses.Context`;
         batches come from `Data.source`.
       times: the law of the times t (`time_sampling`).
-      start: `params -> params`, what a new run starts from, given random parameters; outside of any compiled
-        function, so that it may read files.
-      held: `() -> nested dictionary of arrays` that the loss is given and nothing trains: a teacher, an encoder.
-        Called once, when the run begins, outside of any compiled function; the work directory keeps the result.
+      start: `params -> params`: takes random parameters and returns those that a new run starts from. Called outside
+        of any compiled function, so it may read files.
+      held: `() -> nested dictionary of arrays` that the loss reads and nothing trains: a teacher, an encoder. Called
+        once, when the run begins, outside of any compiled function; the result is saved in the work directory.
     """
 
-    init: Callable
+    init: InitFn
     loss: Loss
     times: Times
-    start: Callable = lambda params: params
-    held: Callable = dict
+    start: Start = lambda params: params
+    held: Hold = dict
 
 
 class Optimization(NamedTuple):
-    """What moves the parameters, and what follows them.
+    """The optimiser, and the averages of the parameters.
 
     Attributes:
       optimizer: the optimiser, and the rates that are logged.
       ema_decay: of the moving average that samples are drawn with, in [0, 1).
       averages: further moving averages, name -> how one follows the parameters (`averages`). Those of a
-        power-function profile are also kept now and then, and mixed into others after training.
+        power-function profile are also saved at intervals, and mixed into others after training.
     """
 
     optimizer: Optimizer
@@ -119,19 +152,19 @@ class Optimization(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """How samples are drawn; without samplers nothing can be.
+    """The samplers; none for a model that draws nothing.
 
     Attributes:
       samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`). The first is the default.
-      preview: `batch -> sample_fn(params, keys, *cond)`, a quick look during training.
+      preview: `batch -> sample_fn(params, keys, *cond)`, which draws the previews during training.
     """
 
-    samplers: Mapping[str, Callable] = MappingProxyType({})
-    preview: Callable | None = None
+    samplers: Mapping[str, MakeSampler] = MappingProxyType({})
+    preview: Preview | None = None
 
 
 class Measures(NamedTuple):
-    """What can be computed of data.
+    """The likelihoods and probabilities that can be computed of data.
 
     Attributes:
       likelihoods: name -> (`steps or None -> likelihood_fn(params, keys [B], x0, *cond)`), which returns a NamedTuple
@@ -140,20 +173,20 @@ class Measures(NamedTuple):
       log_prob: of a classifier, `(params, x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`; None otherwise.
     """
 
-    likelihoods: Mapping[str, Callable] = MappingProxyType({})
-    solved: Mapping[str, Callable] = MappingProxyType({})
-    log_prob: Callable | None = None
+    likelihoods: Mapping[str, MakeLikelihood] = MappingProxyType({})
+    solved: Mapping[str, SolveLikelihood] = MappingProxyType({})
+    log_prob: ClassifierFn | None = None
 
 
 class Experiment(NamedTuple):
     """Five records, each read by who needs it: the loops read the first three, the commands the others.
 
     Attributes:
-      data: what is learned.
-      task: what is trained.
-      optimization: how.
-      sampling: what is drawn.
-      measures: what is measured.
+      data: the training data.
+      task: the parameters and the loss.
+      optimization: the optimiser and the averages.
+      sampling: the samplers.
+      measures: the likelihoods.
       method: the parts that it was composed of (`methods.compose.Method`); None where it was put together otherwise.
     """
 

@@ -1,18 +1,20 @@
 """What a run holds: arrays that it has read once, when it began, and never trains (`Task.held`).
 
 DIR/held.safetensors has them by their places, "teacher/down_0/kernel", and a digest of them all. Every checkpoint
-remembers the digest: a run goes on with what it began with, wherever its directory is moved, or says that it cannot.
+records the digest. So a run resumes with the arrays that it began with, wherever its directory is moved, or it
+refuses.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Hold
 from diffusion_jax.pretrained.formats import safetensors_file
 from diffusion_jax.training import arrays_file, manifest
 
@@ -20,7 +22,7 @@ FILE = "held.safetensors"
 DIGEST = "sha256"
 
 
-def load(workdir: Path, make: Callable) -> dict:
+def load(workdir: Path, make: Hold) -> dict:
     """What the run in `workdir` holds, NumPy arrays: as its file has it, or what `make()` gives where there is none.
 
     Raises:
@@ -32,7 +34,7 @@ def load(workdir: Path, make: Callable) -> dict:
 
 
 def save(workdir: Path, tree: Mapping):
-    """Write what a new run holds, whole or not at all; what is there stays, and for nothing there is no file.
+    """Write the held arrays of a new run atomically. An existing file stays; without arrays no file is written.
 
     Raises:
       RunError: it cannot be written (a full disk).

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from diffusion_jax.training.quick_eval import QuickEval
 from diffusion_jax.training.state import TrainState, init_state
 from diffusion_jax.training.step import check_parts, make_train_step
 from diffusion_jax.training.workdir import Parent, claim, locked, parent_of
-from diffusion_jax.training.writers import JsonLines, Writer, tensorboard
+from diffusion_jax.training.writers import JsonLines, MakeWriters, Writer, tensorboard
 
 # Of `config.log`: after so many steps something is looked at between two calls.
 DUE = ("every", "checkpoint_every", "sample_every", "evaluate_every")
@@ -43,10 +43,10 @@ def fit(
     workdir: Path,
     *,
     config_file: Path | None = None,
-    devices=None,
+    devices: Sequence[jax.Device] | None = None,
     parent: Parent | None = None,
     fixed: Collection[str] = (),
-    writers: Callable[[Path], Sequence[Writer]] = tensorboard,
+    writers: MakeWriters = tensorboard,
     hooks: Sequence[Hook] = (),
 ) -> TrainState:
     """Train `experiment` up to step `config.train.steps`, from the newest checkpoint in `workdir` if there is one.
@@ -65,7 +65,7 @@ def fit(
       fixed: keys of `config.FREE` that `experiment` depends on all the same: a resumed run may not change them.
       writers: `workdir -> writers` that numbers and pictures go to (`training.writers`), on the first host; beside
         metrics.jsonl, which the run itself reads.
-      hooks: called now and then (`training.hooks`).
+      hooks: called every N steps (`training.hooks`).
 
     Raises:
       InputError: a value is not what it may be, the data or the network does not fit the config, the batch does not
@@ -260,7 +260,7 @@ def _taken(batches, most: int) -> tuple[list, InputError | None]:
     return taken, None
 
 
-def _open(workdir: Path, writers: Callable) -> list[Writer]:
+def _open(workdir: Path, writers: MakeWriters) -> list[Writer]:
     """metrics.jsonl and the writers beside it."""
     try:
         return [JsonLines(workdir / metrics.FILE), *writers(workdir)]

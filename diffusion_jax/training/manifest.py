@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, under one digest, and what a work directory remembers of its checkpoints.
+"""The manifest of a checkpoint, under one digest, and the work directory's record of its checkpoints.
 
 A manifest is JSON: the step, the run, the data's position, and of every array of every item its name, dtype, shape
 and CRC-32. Its SHA-256 is over all of that, so that no part can be altered, exchanged or renamed by itself.
@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.core import files
+from diffusion_jax.core.protocols import Tree
 
 DIGEST = "sha256"
 BEFORE = {"position", "crc32"}  # keys of a manifest before there were digests
@@ -24,7 +25,7 @@ class DamagedError(Exception):
     """What was read is not what was written."""
 
 
-def make(step: int, run: str, position, items: Mapping[str, Any], held: str | None = None) -> dict:
+def make(step: int, run: str, position: Any, items: Mapping[str, Any], held: str | None = None) -> dict:
     """The manifest of `items`, name -> tree of NumPy arrays; `held` is the digest of what the run holds."""
     written = {
         "step": step,
@@ -36,7 +37,7 @@ def make(step: int, run: str, position, items: Mapping[str, Any], held: str | No
     return signed(written | ({"held": held} if held else {}))
 
 
-def check(manifest, step: int, run: str | None):
+def check(manifest: Any, step: int, run: str | None) -> None:
     """Raise `DamagedError` unless `manifest` is what was written, at `step`, by `run` (None: by any).
 
     One of before there were digests passes, as far as it goes.
@@ -52,13 +53,13 @@ def check(manifest, step: int, run: str | None):
         raise DamagedError("it is of another run")
 
 
-def checksums(tree) -> dict[str, int]:
+def checksums(tree: Tree) -> dict[str, int]:
     """The CRC-32 of every array by its name."""
     flat = {name: np.ascontiguousarray(leaf).reshape(-1) for name, leaf in named(tree)}
     return {name: zlib.crc32(leaf.view(np.uint8).data) for name, leaf in flat.items()}
 
 
-def kinds(tree) -> dict[str, str]:
+def kinds(tree: Tree) -> dict[str, str]:
     """What every array is by its name: "float32[64,32]"."""
     return {name: f"{leaf.dtype}[{','.join(map(str, np.shape(leaf)))}]" for name, leaf in named(tree)}
 
@@ -73,7 +74,7 @@ def difference(there: Mapping[str, str], here: Mapping[str, str]) -> str | None:
     return None
 
 
-def named(tree) -> list[tuple[str, Any]]:
+def named(tree: Tree) -> list[tuple[str, Any]]:
     """The leaves with their places in the tree: "['down_0']['kernel']"."""
     leaves, _ = jax.tree.flatten_with_path(tree)
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
@@ -99,7 +100,7 @@ class Ledger(NamedTuple):
     """What a work directory remembers of its checkpoints, beside them.
 
     Attributes:
-      run: whose checkpoints they are; a random name, or None where nothing says.
+      run: whose checkpoints they are; a random name, or None where it is unknown.
       newest: the step of the last one that was complete.
     """
 

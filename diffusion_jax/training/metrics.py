@@ -1,4 +1,4 @@
-"""Numbers and pictures of a run: read late, checked, and given to its writers; a bar shows how far it is."""
+"""Numbers and pictures of a run: read late, checked, and passed to its writers; a bar shows the progress."""
 
 import collections
 import json
@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffusion_jax.core.errors import RunError
+from diffusion_jax.core.protocols import OfStep
 from diffusion_jax.training.writers import Lines, Writer
 
 LAG = 2
@@ -44,7 +45,7 @@ class Log:
     same values: in `metrics.jsonl` the last line of a step is the one that counts.
 
     Args:
-      writers: what the numbers and pictures go to; closed at the end.
+      writers: take the numbers and pictures; closed at the end.
       start: the step before the first.
       total: the step after which the run ends.
       every: steps between lines; 0 for none. A line holds the means since the one before, and the speed.
@@ -60,7 +61,7 @@ class Log:
         total: int,
         every: int,
         batch_size: int,
-        rates: Mapping[str, Callable] = MappingProxyType({}),
+        rates: Mapping[str, OfStep] = MappingProxyType({}),
         shown: bool = True,
     ):
         self._rates, self._host = rates, jax.local_devices(backend="cpu")[0]
@@ -113,7 +114,7 @@ class Log:
         self._restart_clock()
 
     def scalars(self, step: int, values: dict[str, float]):
-        """Write numbers that are measured now and then; their time does not count as training."""
+        """Write the numbers of a measurement; its time does not count as training."""
         self.drain()
         self._each(lambda writer: writer.scalars(step, values))
         self._restart_clock()
@@ -149,7 +150,7 @@ class Log:
         self._window.clear()
         self._restart_clock()
 
-    def _each(self, tell: Callable):
+    def _each(self, tell: Callable[[Writer], None]):
         for writer in self._writers:
             try:
                 tell(writer)

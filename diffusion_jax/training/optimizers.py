@@ -5,7 +5,7 @@ A method has one as a part (`methods.compose.Method.optimizer`); any other funct
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import optax
@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
+from diffusion_jax.core.protocols import OfStep
 
 
 class Optimizer(NamedTuple):
@@ -24,7 +25,10 @@ class Optimizer(NamedTuple):
     """
 
     transformation: optax.GradientTransformation
-    rates: Mapping[str, Callable] = MappingProxyType({})
+    rates: Mapping[str, OfStep] = MappingProxyType({})
+
+
+MakeOptimizer: TypeAlias = Callable[[ConfigDict], Optimizer]  # of `config.train`
 
 
 def adam(train: ConfigDict) -> Optimizer:
@@ -67,7 +71,7 @@ def with_weight_decay(config: Config, usual: float = 0.01) -> Config:
     return config
 
 
-def by_part(rest: Callable = adam, **parts: Callable) -> Callable:
+def by_part(rest: MakeOptimizer = adam, **parts: MakeOptimizer) -> MakeOptimizer:
     """`train -> Optimizer` in which parts of the parameters have optimisers of their own, and the others have `rest`.
 
     Each clips its own gradients. The rates of a part are logged under its name, "codebook_learning_rate".

@@ -1,15 +1,17 @@
-"""What is drawn and measured now and then during training, by the averaged parameters."""
+"""Previews and measurements at intervals during training, with the averaged parameters."""
 
 import math
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError, NotFiniteError
 from diffusion_jax.core.messages import line
+from diffusion_jax.core.protocols import Parallel, Tree
 from diffusion_jax.data import images
 from diffusion_jax.parallel import calls
 from diffusion_jax.training import metrics
@@ -18,18 +20,23 @@ from diffusion_jax.training.quick_eval import QuickEval, distances
 
 
 class Periodic:
-    """All of them; what a run that ended did not come to is made up for when it goes on.
+    """All of them; a resumed run makes up for those that it missed.
 
     Args:
-      experiment: what is trained.
+      experiment: the experiment that is trained.
       config: its `seed`, `train.steps` and `log`.
-      workdir: where they are kept.
-      parallel: what the experiment is trained by.
-      quick_eval: what measures, or None.
+      workdir: where they are saved.
+      parallel: compiles functions for the devices of training.
+      quick_eval: measures the quality of samples, or None.
     """
 
     def __init__(
-        self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel, quick_eval: QuickEval | None
+        self,
+        experiment: Experiment,
+        config: ConfigDict,
+        workdir: Path,
+        parallel: Parallel,
+        quick_eval: QuickEval | None,
     ):
         shown = config.log.sample_every and config.log.samples and experiment.sampling.preview and parallel.joins
         self.preview = Preview(experiment, config, workdir, parallel.sampling()) if shown else None
@@ -42,7 +49,7 @@ class Periodic:
         measured = self._judge and self._due(step, self._log.evaluate_every)
         return bool(picture or (measured and step not in dict(distances(self._file))))
 
-    def take(self, log: metrics.Log, step: int, params):
+    def take(self, log: metrics.Log, step: int, params: Tree) -> None:
         """All that is due after `step`."""
         try:
             if self.preview and self._due(step, self._log.sample_every):
@@ -59,7 +66,7 @@ class Periodic:
 class Preview:
     """The same `log.samples` noises, drawn with the averaged parameters, again and again during training."""
 
-    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel):
+    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel: Parallel):
         self.directory = workdir / "samples"
         count = len(parallel.devices)
         size = math.ceil(config.log.samples / count) * count
@@ -72,7 +79,7 @@ class Preview:
             raise InputError(f"log.preview_steps={config.log.preview_steps}: {error}") from error
         self._sample = parallel.sample(drawn)
 
-    def draw(self, params, step: int):
+    def draw(self, params: Tree, step: int) -> np.ndarray:
         """The picture, uint8 [H, W, C]; the first host also writes it to `directory`."""
         samples = self._sample(params, self._keys, *self._cond)
         picture = self._view.picture(jax.tree.map(lambda x: x[: self._num], samples))

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Parallel, Tree
 from diffusion_jax.evaluation import extractors, frechet, image_store, streaming
 from diffusion_jax.training import metrics
 from diffusion_jax.training.experiment import Experiment
@@ -26,7 +27,7 @@ class QuickEval:
     A look, not a result: few images, few steps. Distances compare along one run only.
 
     Args:
-      experiment: what is trained.
+      experiment: the experiment that is trained.
       config: its `seed` and `log`.
       workdir: where earlier looks are found, for the smallest so far.
       parallel: what draws (`parallel.DataParallel.drawing`).
@@ -35,7 +36,7 @@ class QuickEval:
       InputError: no extractor, or data that are no images.
     """
 
-    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel):
+    def __init__(self, experiment: Experiment, config: ConfigDict, workdir: Path, parallel: Parallel):
         if experiment.sampling.preview is None or experiment.data.view.images is None:
             raise InputError("log.evaluate_every takes a model that draws images; leave it at 0")
         self._extractor = extractors.named(config.log.extractor)
@@ -50,7 +51,7 @@ class QuickEval:
         self._images = experiment.data.view.images
         self._file = workdir / metrics.FILE
 
-    def measure(self, params, step: int) -> dict[str, float]:
+    def measure(self, params: Tree, step: int) -> dict[str, float]:
         """The distance now, and the smallest so far; later steps, of a run that was resumed, do not count."""
         drawn = []
         for first in range(0, self._num, self._size):

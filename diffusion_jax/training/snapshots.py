@@ -18,6 +18,7 @@ import numpy as np
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
+from diffusion_jax.core.protocols import Tree
 from diffusion_jax.pretrained.formats import safetensors_file
 from diffusion_jax.training import arrays_file, averages
 
@@ -54,11 +55,11 @@ def found(folder: Path) -> list[Snapshot]:
     return sorted(some, key=lambda snapshot: (snapshot.step, snapshot.sigma_rel))
 
 
-def save(folder: Path, sigma_rel: float, step: int, params) -> Path:
+def save(folder: Path, sigma_rel: float, step: int, params: Tree) -> Path:
     """Write the average `params` as a snapshot; the file appears whole or not at all.
 
-    A run that was killed and resumed comes by its last snapshots again. What is there with the same values stays;
-    with others, it is moved aside, and a line says so.
+    A resumed run writes its last snapshots again. A file with the same values stays. One with other values is moved
+    aside, and a line reports it.
 
     Raises:
       RunError: the file cannot be written (a full disk).
@@ -78,7 +79,7 @@ def save(folder: Path, sigma_rel: float, step: int, params) -> Path:
     return path
 
 
-def post_hoc(snapshots: Iterable[Snapshot], sigma_rel: float, step: int | None, template) -> Reconstruction:
+def post_hoc(snapshots: Iterable[Snapshot], sigma_rel: float, step: int | None, template: Tree) -> Reconstruction:
     """The average of profile `sigma_rel` after `step` updates, made of snapshots (EDM2, algorithm 3).
 
     Arrays are read one by one, and summed in float64.
@@ -157,7 +158,7 @@ def _name(sigma_rel: float, step: int) -> str:
 
 
 def _digest(sigma_rel: float, step: int, arrays: Iterable[str], sums) -> np.ndarray:
-    """uint8 [32]: SHA-256 of what the file says of itself."""
+    """uint8 [32]: SHA-256 of the file's metadata."""
     identity = [sigma_rel, step, [*arrays], None if sums is None else np.asarray(sums).tolist()]
     return np.frombuffer(hashlib.sha256(json.dumps(identity).encode()).digest(), np.uint8)
 

@@ -1,6 +1,6 @@
 """What training changes from step to step."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from diffusion_jax.core.protocols import InitFn
 from diffusion_jax.diffusion.time_sampling import Times
 
 
@@ -32,7 +33,11 @@ class TrainState(NamedTuple):
 
 
 def init_state(
-    init: Callable, optimizer: optax.GradientTransformation, times: Times, key, averages: Iterable[str] = ()
+    init: InitFn,
+    optimizer: optax.GradientTransformation,
+    times: Times,
+    key: jax.Array,
+    averages: Iterable[str] = (),
 ) -> TrainState:
     """The state before the first update, from `init(key) -> params`, in one compiled function.
 

@@ -1,6 +1,6 @@
 """One update of the parameters, as a pure function."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import jax
@@ -9,7 +9,7 @@ import optax
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Loss
+from diffusion_jax.core.protocols import Loss, ShareSlope, TrainStep
 from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.parallel.replicated import MAPPED, Shares
@@ -28,8 +28,8 @@ def make_train_step(
     accumulate: int = 1,
     shares: Shares = MAPPED,
     averages: Mapping[str, Average] = MappingProxyType({}),
-) -> Callable:
-    """`train_step(state, batch, held) -> (state, metrics)`, for the part of the batch that `shares` speaks of.
+) -> TrainStep:
+    """`train_step(state, batch, held) -> (state, metrics)`, for the part of the batch that `shares` names.
 
     By default that is one device's share, under the axis `parallel.AXIS` (`DataParallel.train_step` provides it).
     Gradients and metrics are averaged over the global batch. Its example i draws from the key of (seed, step, i),
@@ -41,9 +41,9 @@ def make_train_step(
       optimizer: an optax transformation; it sees the averaged gradients.
       ema_decay: decay of the moving average of the parameters, in [0, 1).
       seed: root of all the randomness of training.
-      accumulate: parts that a device's share is computed in, one after another, for memory; what is learned does
-        not depend on it but for rounding.
-      shares: those of what compiles the step.
+      accumulate: parts that a device's share is computed in, one after another, to save memory; the results
+        are the same up to rounding.
+      shares: of the object that compiles the step (`Parallel.shares`).
       averages: further moving averages; the state's `averages` have the same names.
 
     Returns:
@@ -98,7 +98,7 @@ def check_parts(size: int, parts: int):
         raise InputError(f"{size} examples a device in {parts} parts; take train.accumulate as a divisor of {size}")
 
 
-def in_parts(slope: Callable, parts: int) -> Callable:
+def in_parts(slope: ShareSlope, parts: int) -> ShareSlope:
     """`slope` of a batch as the mean over that many equal parts of it, computed one after another.
 
     Args:

@@ -54,7 +54,7 @@ def claim(
       config: the values of the run.
       config_file: where they come from.
       parent: that it begins from, if it does.
-      fixed: keys that may not differ although they are in `config.FREE`, for what is computed depends on them.
+      fixed: keys that may not differ although they are in `config.FREE`, because the results depend on them.
 
     Raises:
       InputError: it belongs to another config (the differing keys are named), or cannot be written.

@@ -1,4 +1,4 @@
-"""Where the numbers and pictures of a run go.
+"""Writers of the numbers and pictures of a run.
 
 A writer is any object with the methods of `Writer`. `fit` takes a function that makes them, for the host that writes;
 a config file may define it: `writers(config, workdir) -> [Writer, ...]`.
@@ -7,9 +7,9 @@ a config file may define it: `writers(config, workdir) -> [Writer, ...]`.
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from tensorboardX import summary
@@ -23,19 +23,22 @@ SECONDS = 10.0  # between two plain lines, and between two moments at which Tens
 
 
 class Writer(Protocol):
-    """Takes what a run tells; called by one host alone, between two calls of the compiled steps.
+    """Takes the numbers and pictures of a run; one host calls it, between two calls of the compiled steps.
 
     An OSError that it raises ends the run in one line; the last checkpoint is intact.
     """
 
     def scalars(self, step: int, values: Mapping[str, float]):
-        """Take numbers, all finite: means since the last ones, or what is measured now and then."""
+        """Take numbers, all finite: means since the last ones, or the result of a measurement."""
 
     def picture(self, step: int, name: str, image: np.ndarray):
         """Take a picture, uint8 [H, W, C]."""
 
     def close(self):
         """Called once, when the run ends, whatever ended it."""
+
+
+MakeWriters: TypeAlias = Callable[[Path], Sequence[Writer]]  # of the work directory
 
 
 class JsonLines:
@@ -59,7 +62,7 @@ class JsonLines:
 
 
 class TensorBoard:
-    """An event file in `folder`, written by the thread that calls: a full disk is met where it can be told."""
+    """An event file in `folder`, written by the calling thread, so a full disk raises an error there."""
 
     def __init__(self, folder: Path):
         folder.mkdir(exist_ok=True)
@@ -112,5 +115,5 @@ class Lines:
 
 
 def tensorboard(workdir: Path) -> list[Writer]:
-    """What writes, beside metrics.jsonl, unless a run is given others."""
+    """The default writers of a run, beside metrics.jsonl."""
     return [TensorBoard(workdir / "tensorboard")]

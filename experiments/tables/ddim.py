@@ -17,6 +17,7 @@ half, as long as those of 50, and half of those of 100.
 
 from diffusion_jax.app import cli, cpu, resolve
 from diffusion_jax.diffusion import processes, samplers, timesteps, variances
+from diffusion_jax.methods.compose import Chain
 from diffusion_jax.training.experiment import SampleRequest
 from experiments.tables import shared
 from experiments.tables.shared import Cell
@@ -37,25 +38,27 @@ def main(arguments: list[str]):
     """The command `python -m experiments.tables.ddim`."""
     options = _parser().parse_args(arguments)
     run = shared.opened_run(options)
-    make = run.experiment.sampling.samplers[resolve.sampler(run.experiment.sampling, "ddim")]
+    own = run.experiment.sampling.samplers[resolve.sampler(run.experiment.sampling, "ddim")]
     num, schedule, grid = run.config.diffusion.timesteps, shared.schedule_of(run), GRIDS[options.grid]
     for steps in options.steps:
         grid(steps, num)  # refuses numbers that it cannot have
 
-    def spaced(sampler, times, denoise):
-        return sampler, grid(len(times) - 1, num), denoise
+    def spaced(chain: Chain) -> Chain:
+        return chain._replace(times=grid(len(chain.times) - 1, num))
 
-    def fixed_large(sampler, times, denoise):
-        return samplers.ancestral(processes.gaussian(schedule)), times, variances.fixed_large(schedule)(denoise)
+    def fixed_large(chain: Chain) -> Chain:
+        transforms = (*chain.transforms, variances.fixed_large(schedule))
+        return Chain(samplers.ancestral(processes.gaussian(schedule)), chain.times, transforms)
 
-    # What the run has is left as it is: these are the images of `evaluate --sampler ddim`.
-    make = make if options.grid == "leading" else shared.otherwise(make, spaced)
-    ways = {f"eta {eta:g}": (make, eta) for eta in options.etas}
-    ways["fixed large"] = shared.otherwise(make, fixed_large), None
+    chain = shared.changed(shared.method_of(run).chains["ddim"], spaced)
+    # The run's own sampler, where the grid is its own: these are the images of `evaluate --sampler ddim`.
+    make = own if options.grid == "leading" else shared.sampler_of(run, chain)
+    rows = {f"eta {eta:g}": (make, eta) for eta in options.etas}
+    rows["fixed large"] = shared.sampler_of(run, shared.changed(chain, fixed_large)), None
     weights = run.averaged()
     cells = [
-        Cell(row, f"{steps} steps", chain, SampleRequest(1, steps, eta), weights)
-        for row, (chain, eta) in ways.items()
+        Cell(row, f"{steps} steps", make, SampleRequest(1, steps, eta), weights)
+        for row, (make, eta) in rows.items()
         for steps in options.steps
     ]
     quality = shared.Quality(options, run.experiment)

@@ -28,6 +28,7 @@ from diffusion_jax.core.messages import line
 from diffusion_jax.data import images
 from diffusion_jax.diffusion import samplers
 from diffusion_jax.evaluation import quality
+from diffusion_jax.methods.compose import Chain
 from diffusion_jax.training.experiment import SampleRequest
 from experiments.tables import shared
 
@@ -84,7 +85,7 @@ def main(arguments: list[str]):
 
     folder = options.workdir / "tables"
     images.save_png(folder / "rate_distortion.png", plots(received, rmse))
-    images.save_png(folder / "x0_hat.png", estimates(options, run.experiment, weights.params))
+    images.save_png(folder / "x0_hat.png", estimates(options, run, weights.params))
     line(f"{folder / 'rate_distortion.png'}, {folder / 'x0_hat.png'}")
     metrics = {
         "bound, bits an entry": found["total"],
@@ -110,8 +111,9 @@ def curve(bound):
     return function
 
 
-def estimating(sampler: samplers.Sampler, times, denoise):
-    """The same walk, of which the estimates of x0 are shown in place of x_t."""
+def estimating(chain: Chain) -> Chain:
+    """The same chain, of which the estimates of x0 are shown in place of x_t."""
+    sampler = chain.sampler
 
     def init(x):
         return sampler.init(x), jnp.zeros_like(x)
@@ -126,14 +128,14 @@ def estimating(sampler: samplers.Sampler, times, denoise):
         inner = sampler.step(keys, state[0], plan, heard)
         return inner, said[0].mean
 
-    walked = samplers.Sampler(sampler.plan, init, step, done=lambda state: state[1])
-    return walked, times, denoise
+    return chain._replace(sampler=samplers.Sampler(sampler.plan, init, step, done=lambda state: state[1]))
 
 
-def estimates(options, experiment, params) -> np.ndarray:
+def estimates(options, run: shared.Run, params) -> np.ndarray:
     """A picture, uint8 [H, W, C]: a row for each of a few samples, its estimates from noise to data."""
-    name, make = next(iter(experiment.sampling.samplers.items()))
-    num = experiment.data.view.filmed
+    name, chain = next(iter(shared.method_of(run).chains.items()))
+    data, make = run.experiment.data, shared.sampler_of(run, shared.changed(chain, estimating))
+    num = data.view.filmed
     keys = rng.per_example(rng.stream(jax.random.key(options.seed), "sample"), jnp.arange(num))
     with tqdm(total=100, unit="%", desc=name, dynamic_ncols=True) as bar:
 
@@ -142,10 +144,9 @@ def estimates(options, experiment, params) -> np.ndarray:
             bar.refresh()
 
         request = SampleRequest(num, options.steps, report=report)
-        progressive = shared.otherwise(make, estimating)
-        frames = sampling.film(progressive, params, keys, experiment.data.sample_condition(num, {}), request)
+        frames = sampling.film(make, params, keys, data.sample_condition(num, {}), request)
     # The first picture of a film is the noise, of which nothing has been estimated yet.
-    return experiment.data.view.strip(jax.tree.map(lambda x: x[1:], frames))
+    return data.view.strip(jax.tree.map(lambda x: x[1:], frames))
 
 
 def plots(received: np.ndarray, rmse: np.ndarray) -> np.ndarray:

@@ -16,13 +16,16 @@ Expect of DDPM's digits in 10 evaluations 5.3 (ancestral), 2.7 (ddim), 1.7 (heun
 docs/measured/tables.md has more. Some three minutes for EDM's six samplers on two busy CPU cores.
 """
 
+import operator
+
 import jax
 import jax.numpy as jnp
 
 from diffusion_jax.app import cli, cpu
+from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import samplers
-from diffusion_jax.training.experiment import Experiment, SampleRequest
+from diffusion_jax.training.experiment import Experiment, MakeSampler, SampleRequest
 from experiments.tables import shared
 from experiments.tables.shared import BY_SCHEDULE, Cell, Run
 
@@ -49,7 +52,7 @@ def main(arguments: list[str]):
     shared.write(options, subject, quality.protocol(), shared.flat(table), steps=steps)
 
 
-def chosen(run: Run, names: list[str] | None) -> dict:
+def chosen(run: Run, names: list[str] | None) -> dict[str, MakeSampler]:
     """Name -> (`SampleRequest -> sample_fn`), of the run's own samplers and of others.
 
     Raises:
@@ -64,35 +67,39 @@ def chosen(run: Run, names: list[str] | None) -> dict:
     borrowed = {}
     if others:
         schedule = shared.schedule_of(run)
-        first = next(iter(own.values()))
+        first = next(iter(shared.method_of(run).chains.values()))
         for name in others:
-            borrowed[name] = shared.otherwise(first, _by(BY_SCHEDULE[name](schedule)))
+            change = operator.methodcaller("_replace", sampler=BY_SCHEDULE[name](schedule))
+            borrowed[name] = shared.sampler_of(run, shared.changed(first, change))
     return {name: own[name] if name in own else borrowed[name] for name in names or own}
 
 
-def _by(sampler: samplers.Sampler):
-    return lambda _, times, denoise: (sampler, times, denoise)
-
-
-def affordable(experiment: Experiment, make, budget: int) -> int:
+def affordable(experiment: Experiment, make: MakeSampler, budget: int) -> int:
     """How many steps `budget` evaluations of the network pay for; 0 where not even one."""
     two, three = evaluations(experiment, make, 2), evaluations(experiment, make, 3)
     each = three - two
     return max(0, (budget - (two - 2 * each)) // each)
 
 
-def evaluations(experiment: Experiment, make, steps: int) -> int:
-    """How often a walk of `steps` steps asks the network, counted."""
-    chain = shared.chain(experiment, make, steps)
-    x, said = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (chain.x, chain.estimate))
+def evaluations(experiment: Experiment, make: MakeSampler, steps: int) -> int:
+    """How often a chain of `steps` steps asks the network, counted."""
     calls = []
 
-    def denoise(x, t):
-        calls.append(t)
-        return said
+    def count(sampler, times, denoise, x, keys):
+        said = jax.eval_shape(denoise, x, jnp.float32(times[0]))
 
-    with jax.disable_jit():  # so that each of the loop's steps, and only the branch taken, is seen
-        samplers.solve(chain.sampler, chain.times, denoise, x, jax.random.split(jax.random.key(0), 1))
+        def counted(x, t):
+            calls.append(t)
+            return jax.tree.map(jnp.zeros_like, said)
+
+        # Each of the loop's steps is computed by itself, and only the branch that it takes.
+        with jax.ensure_compile_time_eval(), jax.disable_jit():
+            x = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), x)
+            return samplers.solve(sampler, times, counted, x, jax.random.split(rng.root(0), 1))
+
+    params = jax.eval_shape(experiment.task.init, rng.root(0))
+    sample_fn = make(SampleRequest(1, steps, run=count))
+    jax.eval_shape(sample_fn, params, rng.root(0), *experiment.data.sample_condition(1, {}))
     return len(calls)
 
 

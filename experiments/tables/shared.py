@@ -1,5 +1,6 @@
 """What the tables share: a run, sets of images that are drawn from it and judged, other ways down, and results."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax.app import resolve, sampling
@@ -19,8 +19,9 @@ from diffusion_jax.diffusion import processes, samplers
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.evaluation import extractors, frechet, image_store, protocol, streaming
 from diffusion_jax.evaluation.extractors import FEATURES
+from diffusion_jax.methods.compose import Chain, MakeChain, Method, compose
 from diffusion_jax.training import workdir
-from diffusion_jax.training.experiment import Experiment, SampleRequest
+from diffusion_jax.training.experiment import Experiment, MakeSampler, SampleRequest
 
 METRIC = "Fréchet distance"  # as in diffusion_jax.evaluate
 
@@ -81,7 +82,7 @@ class Cell(NamedTuple):
 
     row: str
     column: str
-    make: Callable
+    make: MakeSampler
     request: SampleRequest
     weights: Weights
 
@@ -156,52 +157,35 @@ class Quality:
         return streaming.moments(self._extractor, images.parts(), total=images.count)[FEATURES]
 
 
-# ---- Other ways down with a run's network.
+# ---- Other chains with a run's network.
 
 
-def otherwise(make: Callable, change: Callable) -> Callable:
-    """A run's sampler, but walking another way.
+def changed(chain: MakeChain, change: Callable[[Chain], Chain]) -> MakeChain:
+    """`chain` with the same options, and what `change` makes of it."""
 
-    Args:
-      make: `SampleRequest -> sample_fn`, one of `Sampling.samplers`.
-      change: `(sampler, times, denoise) -> (sampler, times, denoise)`, given those of `make`.
-    """
-
-    def made(request: SampleRequest) -> Callable:
-        def run(sampler, times, denoise, x, keys):
-            sampler, times, denoise = change(sampler, times, denoise)
-            if request.report is not None:
-                sampler = samplers.reporting(sampler, request.report)
-            return (request.run or samplers.solve)(sampler, times, denoise, x, keys)
-
-        return make(request._replace(run=run, report=None))
+    @functools.wraps(chain)  # a chain takes the options of its signature
+    def made(**options) -> Chain:
+        return change(chain(**options))
 
     return made
 
 
-class Way(NamedTuple):
-    """What a sampler of a run walks by: the sampler, its grid, and the shapes of x and of an estimate."""
-
-    sampler: samplers.Sampler
-    times: np.ndarray
-    x: Any
-    estimate: Any
+def sampler_of(run: Run, chain: MakeChain) -> MakeSampler:
+    """A sampler of the run's network by another chain."""
+    method = method_of(run)
+    (make,) = compose(run.config, method._replace(chains={"other": chain})).sampling.samplers.values()
+    return make
 
 
-def chain(experiment: Experiment, make: Callable, steps: int | None = None) -> Way:
-    """How `make` (one of the experiment's samplers, or `otherwise` of one) walks; nothing is computed."""
-    found = []
+def method_of(run: Run) -> Method:
+    """The parts of a run.
 
-    def look(sampler, times, denoise, x, keys):
-        shape = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
-        estimate = jax.eval_shape(denoise, x, jnp.float32(times[0]))
-        found.append(Way(sampler, times, shape, estimate))
-        return x
-
-    params = jax.eval_shape(experiment.task.init, jax.random.key(0))
-    sample_fn = make(SampleRequest(1, steps, run=look))
-    jax.eval_shape(sample_fn, params, jax.random.key(0), *experiment.data.sample_condition(1, {}))
-    return found[0]
+    Raises:
+      InputError: it was put together otherwise.
+    """
+    if run.experiment.method is None:
+        raise InputError(f"the config of {run.folder} composes no method, whose chains this table changes")
+    return run.experiment.method
 
 
 def schedule_of(run: Run) -> Schedule:
@@ -210,7 +194,7 @@ def schedule_of(run: Run) -> Schedule:
     Raises:
       InputError: it has none.
     """
-    schedule = run.experiment.method.schedule
+    schedule = method_of(run).schedule
     if schedule is None:
         raise InputError(
             f"the method of {run.folder} has no schedule of Gaussian noise; "

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from diffusion_jax.app import resolve
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import conditions
 
@@ -49,6 +50,14 @@ def test_arrays_are_repeated_and_missing_ones_have_a_default():
     assert cond["hint"].shape == (3, 8, 8, 1)
 
 
+def test_integers_are_told_as_floats():
+    sample_condition = conditions.arrays(lambda num: {}, thickness=())
+    ((one,), (other,)) = (sample_condition(3, resolve.numbers(text)) for text in ("thickness=1,2", "thickness=1.0,2"))
+    np.testing.assert_array_equal(one["thickness"], [1, 2, 1])
+    np.testing.assert_array_equal(one["thickness"], other["thickness"])
+    assert one["thickness"].dtype == np.float32
+
+
 WRONG = [
     (conditions.labels(10), {"label": np.array([9, 10])}, "no label 10: they run from 0 to 9"),
     (conditions.labels(10, null=10), {"label": np.array([10, 11])}, "no label 11: .* 0 to 9, and 10 tells nothing"),
@@ -61,6 +70,8 @@ WRONG = [
     (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.full((2, 8, 8, 1), np.nan)}, "with NaN"),
     (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.full((2, 8, 8, 1), 1e39)}, "with NaN"),
     (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.zeros((0, 8, 8, 1))}, "give"),
+    (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.zeros((1, 8, 8, 1), np.uint8)}, "type uint8"),
+    (conditions.arrays(default, hint=(8, 8, 1)), {"hint": np.zeros((1, 8, 8, 1), bool)}, "type bool"),
 ]
 
 

@@ -54,7 +54,6 @@ SHORTER = {
     "resume": {"train.steps=4000": "train.steps=3", "digits@2000": "digits@2"},
     "sampler": {"google/ddpm-cifar10-32": "published/ddpm"},
     "condition": {"--guidance 2": "--guidance 2 --steps 2"},
-    "sample_fn": {"UNet(channels=32, multipliers=(1, 2), groups=8, out_channels=1)": "Small(1, {})"},
 }
 # Of a run, and with the FID's network: tests/commands/test_evaluate.py.
 OTHERS = re.compile(r"^python -m diffusion_jax.evaluate .*(?:--workdir|--compare|pt_inception).*\n", re.MULTILINE)
@@ -149,6 +148,9 @@ def autoencoder(names):
     for line in lines:
         np.testing.assert_allclose(line["loss"], line["distortion"] + line["rate"], rtol=1e-5)
     assert lines[1]["loss"] < lines[0]["loss"]
+    resumed = ["--config.train.steps=3", *TINY["train"]]
+    cli.run(train.main, ["--config", "vae.py", "--workdir", "runs/vae", *resumed])
+    assert json.loads(Path("runs/vae/metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
 
 
 def sample_fn(names):

@@ -21,7 +21,7 @@ from diffusion_jax.data import images, sources
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.evaluation import extractors, frechet, protocol
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import compose
+from diffusion_jax.methods.compose import Chain, compose
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.experiment import SampleRequest
 from experiments.tables import ddim, ema, progressive, shared
@@ -121,10 +121,10 @@ def test_images_are_kept_and_the_paper_stands_beside(folder, ddim_table, tmp_pat
 def test_the_quadratic_grid_is_walked(run, ddim_table, folder, tmp_path):
     found = table(ddim.main, folder, tmp_path, "--steps", "3", "--etas", "1", "--grid", "quadratic", *SET)
     assert found["metrics"]["eta 1, 3 steps"] != ddim_table["metrics"]["eta 1, 3 steps"]
-    quadratic = shared.otherwise(
-        run.experiment.sampling.samplers["ddim"],
-        lambda sampler, times, denoise: (sampler, timesteps.quadratic(3, T), denoise),
+    chain = shared.changed(
+        run.experiment.method.chains["ddim"], lambda chain: chain._replace(times=timesteps.quadratic(3, T))
     )
+    quadratic = shared.sampler_of(run, chain)
     assert found["metrics"]["eta 1, 3 steps"] == pytest.approx(distance(run, quadratic, 3, eta=1.0), rel=1e-6)
 
 
@@ -196,6 +196,8 @@ def test_a_method_without_a_schedule_is_refused(run):
     method = run.experiment.method._replace(schedule=None)
     with pytest.raises(InputError, match="ancestral, ddim"):
         shared.schedule_of(run._replace(experiment=compose(run.config, method)))
+    with pytest.raises(InputError, match="composes no method"):
+        shared.schedule_of(run._replace(experiment=run.experiment._replace(method=None)))
 
 
 # ---- Progressive.
@@ -233,7 +235,10 @@ def test_a_film_of_estimates_ends_on_the_sample(run):
     """The last step of DDPM's chain arrives at its estimate; on the way an estimate is what the network said."""
     make, params = run.experiment.sampling.samplers["ancestral"], run.averaged().params
     keys = jax.random.split(jax.random.key(1), 4)
-    film = sampling.film(shared.otherwise(make, progressive.estimating), params, keys, (), SampleRequest(4, 5))
+    estimates = shared.sampler_of(
+        run, shared.changed(run.experiment.method.chains["ancestral"], progressive.estimating)
+    )
+    film = sampling.film(estimates, params, keys, (), SampleRequest(4, 5))
     sample = jax.jit(make(SampleRequest(4, 5)))(params, keys)
     np.testing.assert_allclose(film[-1], sample, atol=1e-5)
     assert film.shape == (6, 4, 8, 8, 1)
@@ -242,8 +247,8 @@ def test_a_film_of_estimates_ends_on_the_sample(run):
         return Gaussian(jnp.full_like(x, t))
 
     times = timesteps.linear(4, first=0.8)
-    chain = progressive.estimating(samplers.heun(schedules.flow()), times, denoise)
-    shown = samplers.film(*chain, jnp.zeros((1, 2)), keys[:1], frames=4)[1]
+    chain = progressive.estimating(Chain(samplers.heun(schedules.flow()), times))
+    shown = samplers.film(chain.sampler, times, denoise, jnp.zeros((1, 2)), keys[:1], frames=4)[1]
     np.testing.assert_allclose(shown[1:, 0, 0], times[:-1], rtol=1e-6)
 
 

@@ -17,6 +17,7 @@ have derivatives forwards (fused attention has none), and compute them in float3
 """
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Law, Loss, Null
+from diffusion_jax.core.protocols import Apply, Law, Loss, Null, Time
 from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
@@ -70,15 +71,19 @@ def cifar_pairs(apart: float = 0.75) -> Times:
     return pairs(time_sampling.logit_normal(-0.6, 1.6), time_sampling.logit_normal(-4.0, 1.6), apart)
 
 
+Velocity: TypeAlias = Callable[..., jax.Array]  # `(z [B, ...], span [B], *cond) -> [B, ...]`
+Along: TypeAlias = Callable[..., jax.Array]  # `(velocity, z [B, ...], t [B], v [B, ...], *cond) -> [B, ...]`
+
+
 # ---- What u is regressed on: `(velocity, z, t, v, *cond) -> [B, ...]`, with u as `velocity(z, span, *cond)`.
 
 
-def of_example(velocity, z, t, v, *cond):
+def of_example(velocity: Velocity, z: jax.Array, t: Time, v: jax.Array, *cond: Any) -> jax.Array:
     """v = e - x, the example's own."""
     return v
 
 
-def guided(null: Null, omega: float = 1.0, kappa: float = 0.0) -> Callable[..., jax.Array]:
+def guided(null: Null, omega: float = 1.0, kappa: float = 0.0) -> Along:
     """Guidance inside (MeanFlow, equations 19 to 21): what is learned is the guided flow, drawn in one look a step.
 
         omega v + (1 - omega - kappa) u(z, t, t | nothing) + kappa u(z, t, t | cond)
@@ -104,12 +109,12 @@ def guided(null: Null, omega: float = 1.0, kappa: float = 0.0) -> Callable[..., 
 # ---- The velocity that du/dt is taken along: `(velocity, z, t, regressed, *cond) -> [B, ...]`.
 
 
-def taught(velocity, z, t, regressed, *cond):
+def taught(velocity: Velocity, z: jax.Array, t: Time, regressed: jax.Array, *cond: Any) -> jax.Array:
     """What is regressed on (MeanFlow): right only in the mean, so that the loss's floor is not Var(v | z)."""
     return regressed
 
 
-def predicted(velocity, z, t, regressed, *cond):
+def predicted(velocity: Velocity, z: jax.Array, t: Time, regressed: jax.Array, *cond: Any) -> jax.Array:
     """What the network says itself of dz/dt (improved MeanFlow): V depends on z alone, a regression like others."""
     return velocity(z, Span(t, t), *cond)
 
@@ -132,8 +137,8 @@ def mean_flow(
     apply: Apply,
     parameterization: Parameterization,
     process: Process,
-    regressed: Callable[..., jax.Array] = of_example,
-    along: Callable[..., jax.Array] = taught,
+    regressed: Along = of_example,
+    along: Along = taught,
     weight: Callable[[jax.Array], jax.Array] = DIVIDED,
 ) -> Loss:
     """|u + (t - s) sg(du/dt) - sg(v)|^2, summed over an example's entries, and weighted; `context.t` is a `Span` [B].

@@ -112,7 +112,7 @@ def shortcut(
     return loss
 
 
-def two_steps(denoise: Denoiser, x_t, span: Span):
+def two_steps(denoise: Denoiser, x_t: jax.Array, span: Span) -> jax.Array:
     """The mean velocity of two steps, each of half the span."""
     middle = (span.t + span.s) / 2
     first = _velocity(denoise, x_t, Span(span.t, middle))
@@ -120,5 +120,5 @@ def two_steps(denoise: Denoiser, x_t, span: Span):
     return (first + _velocity(denoise, x_middle, Span(middle, span.s))) / 2
 
 
-def _velocity(denoise: Denoiser, x_t, span: Span):
+def _velocity(denoise: Denoiser, x_t: jax.Array, span: Span) -> jax.Array:
     return (x_t - denoise(x_t, span).mean) / expand(span.t, x_t)

@@ -205,10 +205,7 @@ def make_sample_fn(
     jax.eval_shape(lambda key: process.prior(key, shape, times[0]), rng.root(0))  # `InputError` if it has none
 
     def sample(params, key, *cond):
-        key = rng.typed(key)
-        keys = key if key.ndim else rng.per_example(key, jnp.arange(batch))
-        if keys.shape != (batch,):
-            raise InputError(f"sample_fn takes one key, or one for each of {batch} examples, not {keys.shape}")
+        keys = rng.of_batch(key, batch)
         denoise = guide(denoiser(lambda *inputs: apply(params, *inputs), parameterization), *cond)
         for transform in transforms:
             denoise = transform(denoise)

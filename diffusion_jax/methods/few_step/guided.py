@@ -3,7 +3,7 @@
 Stage 1 is `method`: as many steps as are asked for, one look each. Stage 2 halves its steps: `halved`.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,13 +12,13 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Guide, Null, Source
+from diffusion_jax.core.protocols import Guide, MakeLoss, Null, Source, Transform
 from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import processes, samplers
 from diffusion_jax.diffusion.few_step import guided, teachers
 from diffusion_jax.diffusion.few_step import progressive as halving
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import Chain, Method
+from diffusion_jax.methods.compose import Chain, MakeGuide, Method
 from diffusion_jax.methods.few_step import progressive
 from diffusion_jax.methods.few_step import teachers as runs
 from diffusion_jax.methods.few_step.progressive import BOUNDS, SCHEDULE, TRUNCATED_SNR, V
@@ -40,7 +40,12 @@ def with_scales(config: Config) -> Config:
 
 
 def method(
-    config: ConfigDict, data: Data, model: nn.Module, teacher: nn.Module, null: Null, transforms=BOUNDS
+    config: ConfigDict,
+    data: Data,
+    model: nn.Module,
+    teacher: nn.Module,
+    null: Null,
+    transforms: Sequence[Transform] = BOUNDS,
 ) -> Method:
     """Stage 1: the teacher's guided estimate, at any scale of the range, in one look.
 
@@ -70,7 +75,7 @@ def method(
     )
 
 
-def halved(config: ConfigDict, data: Data, model: nn.Module, transforms=BOUNDS) -> Method:
+def halved(config: ConfigDict, data: Data, model: nn.Module, transforms: Sequence[Transform] = BOUNDS) -> Method:
     """Stage 2: progressive distillation of a student of stage 1, or of this stage with twice the steps.
 
     Arguments as of `method`, with `progressive.with_steps` in the config.
@@ -106,13 +111,13 @@ def told(data: Data) -> Data:
     return data._replace(condition=condition)
 
 
-def scales_told(loss: Callable, config: ConfigDict) -> Callable:
+def scales_told(loss: MakeLoss, config: ConfigDict) -> MakeLoss:
     """`loss`, as `Method.loss`, of scales drawn from the config's range."""
     low, high = config.distill.least_scale, config.distill.most_scale
     return lambda *parts: guided.told(loss(*parts), low, high)
 
 
-def at_scale(config: ConfigDict) -> Callable[..., Guide]:
+def at_scale(config: ConfigDict) -> MakeGuide:
     """The guide of a student: one look, at a scale of the config's range; `InputError` for another."""
     low, high = config.distill.least_scale, config.distill.most_scale
 

@@ -13,6 +13,7 @@ from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import guidance, losses, parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.diffusion.few_step import mean_flow
+from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.methods import pixels
 from diffusion_jax.methods.compose import Chain, Method, composed
 from diffusion_jax.models.blocks.conditioning import LabelEmbedding, NumberEmbedding
@@ -48,8 +49,8 @@ def default_config() -> Config:
 def method(
     config: ConfigDict,
     source: Source,
-    pairs: Callable = mean_flow.cifar_pairs,
-    along: Callable = mean_flow.taught,
+    pairs: Callable[[float], Times] = mean_flow.cifar_pairs,
+    along: mean_flow.Along = mean_flow.taught,
     unit: float = 10.0,
 ) -> Method:
     """MeanFlow as an experiment.
@@ -111,7 +112,8 @@ def guided(config: ConfigDict, method: Method, classes: int) -> Method:
       classes: how many; that label tells nothing.
     """
     null, own = guidance.replacing(label=classes), config.mean_flow
-    of_example = partial(method.loss, regressed=mean_flow.guided(null, own.omega, own.kappa))
+    criterion: Any = method.loss  # of this page: `mean_flow.mean_flow` takes `regressed` too
+    of_example = partial(criterion, regressed=mean_flow.guided(null, own.omega, own.kappa))
     data = pixels.with_labels(method.data, classes)
     return method._replace(
         data=data._replace(sample_condition=conditions.labels(classes, null=classes)),

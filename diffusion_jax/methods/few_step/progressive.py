@@ -1,12 +1,13 @@
 """Progressive distillation (Salimans & Ho 2022): a teacher that says v, and students of half its steps."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
+from diffusion_jax.core.protocols import Guide, OfTime, Transform
 from diffusion_jax.diffusion import (
     guidance,
     losses,
@@ -42,7 +43,7 @@ def with_steps(config: Config) -> Config:
     return config
 
 
-def teacher(config: ConfigDict, data: Data, model: nn.Module, transforms=BOUNDS) -> Method:
+def teacher(config: ConfigDict, data: Data, model: nn.Module, transforms: Sequence[Transform] = BOUNDS) -> Method:
     """A diffusion model that says v on the cosine schedule, at continuous times: what is distilled.
 
     Args:
@@ -78,9 +79,9 @@ def method(
     config: ConfigDict,
     data: Data,
     model: nn.Module,
-    transforms=BOUNDS,
-    weight: Callable = TRUNCATED_SNR,
-    guide: Callable = guidance.conditioned,
+    transforms: Sequence[Transform] = BOUNDS,
+    weight: OfTime = TRUNCATED_SNR,
+    guide: Guide = guidance.conditioned,
 ) -> Method:
     """A student of `config.distill.steps`, which starts as its teacher: a run of twice the steps, or of `teacher`.
 

@@ -1,9 +1,7 @@
 """Trained runs as teachers: their parameters, for a student with the same network on the same noise."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Apply, Hold, Network
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.methods.compose import Method
@@ -31,14 +30,12 @@ def with_teacher(config: Config) -> Config:
     return config
 
 
-def apply_of(model: nn.Module) -> Callable:
+def apply_of(model: Network) -> Apply:
     """`(params, input, time, *cond) -> output` of a network without dropout."""
     return lambda params, *inputs: model.apply({"params": params}, *inputs)
 
 
-def reader(
-    folder: str, data: Data, model: nn.Module, schedule: Schedule, parameterization: Parameterization
-) -> Callable[[], Mapping[str, Any]]:
+def reader(folder: str, data: Data, model: nn.Module, schedule: Schedule, parameterization: Parameterization) -> Hold:
     """`() -> params`, the averaged parameters of the newest checkpoint of the run in `folder`.
 
     Args:

@@ -89,7 +89,7 @@ class _Window(NamedTuple):
     padding: tuple[tuple[int, int], tuple[int, int]]
     size: tuple[int, int]  # H and W of the image
 
-    def axes(self, result):
+    def axes(self, result: Any) -> list[tuple[int, int, int]]:
         """(zeros before, pixels of the image, pixels of the result) of both axes; `result` is [N, H', W', K]."""
         return [(pad[0], n, m) for pad, n, m in zip(self.padding, self.size, result.shape[1:3], strict=True)]
 

@@ -67,7 +67,7 @@ class _Machine:
         self.known, self.persistent, self.what = known, persistent, what
         self.stack, self.below, self.memo, self.left = [], [], {}, MOST
 
-    def run(self, file):
+    def run(self, file: Any):
         for instruction, argument, _ in pickletools.genops(file):
             self.work(1)
             self.step(instruction.name, argument)
@@ -78,7 +78,7 @@ class _Machine:
         if self.left < 0:
             raise InputError(f"{self.what} holds more than weights (over {MOST} steps); save a state dict")
 
-    def step(self, name, argument):
+    def step(self, name: str, argument: Any):
         push, pop = self.stack.append, self.stack.pop
         match name:
             case "PROTO" | "FRAME" | "STOP":
@@ -138,13 +138,13 @@ class _Machine:
         items, self.stack = self.stack, self.below.pop()
         return items
 
-    def extend(self, items):
+    def extend(self, items: list):
         target = self.stack[-1]
         if type(target) is not list:
             raise ValueError("entries for what is no list")
         target.extend(items)
 
-    def update(self, items):
+    def update(self, items: list):
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
             raise ValueError("pairs for what is no dictionary")
@@ -158,7 +158,7 @@ class _Machine:
             raise InputError(f"{self.what} holds code: {name[:100]!r}; only weights are read, save a state dict")
         return Known(name, self.known[name])
 
-    def called(self, function, arguments):
+    def called(self, function: Any, arguments: Any):
         if type(function) is not Known or type(arguments) is not tuple:
             raise ValueError("a call of what is no function")
         # One container may be handed over many times, and is walked each time.
