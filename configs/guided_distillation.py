@@ -6,6 +6,9 @@
   python -m diffusion_jax.sample --workdir runs/guided_distillation --guidance 3 --label 3,8
 
 `configs/guided_progressive.py` halves its steps.
+
+2000 steps. At guidance 2 a classifier agrees with all labels of 1000 samples in 16 or 50 steps (`python -m
+experiments.digits_quality --workdir runs/guided_distillation --guidance 2`, one run).
 """
 
 from diffusion_jax.data import sources

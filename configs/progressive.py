@@ -22,7 +22,6 @@ def get_config():
     config = progressive.with_steps(pixels.config_digits())
     config.train.steps = 600  # of each student
     config.train.learning_rate = 3e-4
-    config.train.warmup_steps = 0
     return config
 
 

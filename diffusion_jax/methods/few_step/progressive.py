@@ -39,6 +39,8 @@ def with_steps(config: Config) -> Config:
     whole = values.Whole(1, 100_000)
     config.distill.stages = values.listed((16, 8, 4, 2, 1), "steps of the students, in turn", whole, 1, 20)
     config.train.ema_decay = 0.0  # students are not averaged
+    for other in ("warmup_steps", "decay_steps", "final_rate"):  # the rate falls linearly (`optimizers.falling`)
+        del config.train[other]
     config.log.preview_steps = 0  # a student has its own number
     return config
 
