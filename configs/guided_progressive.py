@@ -6,7 +6,7 @@
 
 The teacher is a run of `configs/guided_distillation.py`.
 
-1000 steps a student. At guidance 2, Fréchet distances to the training digits (`python -m experiments.tables.few_steps`,
+1000 steps a student. At guidance 2, Fréchet distances to the training digits (`experiments.tables.few_steps`,
 1000 images, one run), and a classifier agrees with all labels in 1, 2 and 4 steps:
 
   steps               1      2      4      8     16

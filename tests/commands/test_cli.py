@@ -255,6 +255,7 @@ def test_two_runs_do_not_share_a_work_directory(trained, capsys):
     assert "another run is using" in capsys.readouterr().err
 
 
+@pytest.mark.exhaustive
 def test_a_disk_that_is_too_full_for_a_checkpoint(tmp_path, capsys, monkeypatch):
     """Noticed before half a checkpoint is written; the one before stays."""
     import shutil

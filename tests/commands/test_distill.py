@@ -13,7 +13,7 @@ from diffusion_jax.config import load
 from diffusion_jax.methods.few_step import teachers
 from diffusion_jax.training import held
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 TINY = """
 from diffusion_jax.data import sources

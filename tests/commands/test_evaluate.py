@@ -85,6 +85,7 @@ def test_a_run_is_measured_with_its_protocol(trained, tmp_path):
     assert 'src="http' not in page
 
 
+@pytest.mark.exhaustive
 def test_a_killed_evaluation_goes_on(trained, tmp_path):
     """Killed in the middle; the parts that were there stay as they are, and the result is that of an unbroken run."""
     options = ["--workdir", trained, "--num", "40", "--steps", "400", "--batch", "8", *DIGITS]

@@ -16,7 +16,7 @@ from diffusion_jax.config import override
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.loop import fit
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 CONFIG = Path(swiss_roll.__file__)
 ROOT = CONFIG.parent.parent

@@ -24,6 +24,7 @@ def periodic(workdir):
     }
 
 
+@pytest.mark.exhaustive
 def test_looks_are_the_same_in_a_resumed_run_and_the_smallest_is_kept(tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     common = ("--config", tiny.__file__, *LOOKS, *LARGE)

@@ -97,6 +97,7 @@ def unbroken(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.exhaustive
 def test_kill_9_at_random_moments(tmp_path, unbroken):
     """Two kills; each comes up to half a second after the first new checkpoint: within a save as often as not."""
     moments = random.Random(0)
@@ -120,6 +121,7 @@ def test_kill_9_at_random_moments(tmp_path, unbroken):
     assert losses(tmp_path).keys() == losses(unbroken).keys()
 
 
+@pytest.mark.exhaustive
 def test_sigterm_saves_and_exits(tmp_path, unbroken):
     process = start(tmp_path, STEPS, "--config.log.checkpoint_every=1000")
     while not (tmp_path / "metrics.jsonl").exists() or not (tmp_path / "metrics.jsonl").read_text():
@@ -136,6 +138,7 @@ def test_sigterm_saves_and_exits(tmp_path, unbroken):
     assert_same_run(tmp_path, unbroken)
 
 
+@pytest.mark.exhaustive
 def test_two_halves_make_a_whole_on_any_number_of_devices(tmp_path):
     """10 + 10 steps are 20 steps to the bit on as many devices; the data goes on where it was."""
     whole = fit(tiny.build(config()), config(), tmp_path / "whole", devices=jax.devices()[:2])
