@@ -20,6 +20,7 @@ import itertools
 from functools import partial
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from diffusion_jax import config
@@ -44,6 +45,11 @@ def main(arguments: list[str]):
         raise InputError(
             f"{options.config} has no distill.stages: one number of steps a student; see configs/progressive.py"
         )
+    for name in ("steps", "teacher"):
+        if any(text.startswith(f"--config.distill.{name}") for text in overrides):
+            raise InputError(
+                f"--config.distill.{name} is set stage by stage; give --config.distill.stages and --teacher"
+            )
     stages = _checked(list(values.distill.stages))
     teacher, reached = str(options.teacher), []
     for number, steps in enumerate(stages, 1):
@@ -63,9 +69,11 @@ def main(arguments: list[str]):
             hooks=module.hooks(chosen, folder) if hasattr(module, "hooks") else (),
         )
         reached.append({"steps": steps, "workdir": str(folder)} | _last(folder, chosen))
-        files.write_json(options.workdir / TABLE, {"teacher": str(options.teacher), "stages": reached})
+        if jax.process_index() == 0:
+            files.write_json(options.workdir / TABLE, {"teacher": str(options.teacher), "stages": reached})
         teacher = str(folder)
-    print(_markdown(reached))
+    if jax.process_index() == 0:
+        print(_markdown(reached))
 
 
 def _checked(stages: list[int]) -> list[int]:

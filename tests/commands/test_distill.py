@@ -234,5 +234,7 @@ def test_stages_that_do_not_halve(root, capsys):
     assert run(distill.main, *command, "--config.distill.stages=8,3") == 2
     assert "a stage halves, and 3 is no half of 8" in capsys.readouterr().err
     assert not (root / "never").exists()
+    assert run(distill.main, *command, "--config.distill.steps=4") == 2
+    assert "--config.distill.steps is set stage by stage" in capsys.readouterr().err
     assert run(distill.main, "--config", root / "edm.py", *command[2:]) == 2
     assert "has no distill.stages" in capsys.readouterr().err
