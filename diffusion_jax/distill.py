@@ -17,7 +17,6 @@ if __name__ == "__main__":
     ending.at_once()  # before the rest is imported, which takes seconds
 
 import itertools
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -25,13 +24,13 @@ from ml_collections import ConfigDict
 
 from diffusion_jax import config
 from diffusion_jax.app import cli, cpu
+from diffusion_jax.app.observers import observers
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 from diffusion_jax.training import metrics
 from diffusion_jax.training.loop import fit
 from diffusion_jax.training.quick_eval import DISTANCE
-from diffusion_jax.training.writers import tensorboard
 
 TABLE = "stages.json"
 
@@ -64,9 +63,8 @@ def main(arguments: list[str]):
             chosen,
             folder,
             config_file=options.config,
-            fixed={"train.steps"},  # a rate may fall until then
-            writers=partial(module.writers, chosen) if hasattr(module, "writers") else tensorboard,
-            hooks=module.hooks(chosen, folder) if hasattr(module, "hooks") else (),
+            fixed={"train.steps"},  # what a stage ended with has taught the next
+            **observers(module, chosen, folder),
         )
         reached.append({"steps": steps, "workdir": str(folder)} | _last(folder, chosen))
         if jax.process_index() == 0:

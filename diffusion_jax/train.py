@@ -19,18 +19,17 @@ if __name__ == "__main__":
 
 import argparse
 import shlex
-from functools import partial
 from pathlib import Path
 
 import jax
 
 from diffusion_jax import config
 from diffusion_jax.app import cli, cpu
+from diffusion_jax.app.observers import observers
 from diffusion_jax.config import values
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.training import fork
 from diffusion_jax.training.loop import fit
-from diffusion_jax.training.writers import tensorboard
 
 
 def main(arguments: list[str]):
@@ -56,8 +55,7 @@ def main(arguments: list[str]):
         config_file=options.config,
         parent=parent,
         fixed=fixed,
-        writers=partial(module.writers, chosen) if hasattr(module, "writers") else tensorboard,
-        hooks=module.hooks(chosen, options.workdir) if hasattr(module, "hooks") else (),
+        **observers(module, chosen, options.workdir),
     )
     if jax.process_index() == 0 and experiment.sampling.samplers:
         workdir = shlex.quote(str(options.workdir))

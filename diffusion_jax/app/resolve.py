@@ -17,8 +17,9 @@ from diffusion_jax.methods.compose import MakeChain, MoreChains, compose, nothin
 from diffusion_jax.pipelines import published
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.training import snapshots, workdir
-from diffusion_jax.training.checkpoint import AVERAGE, Checkpoints
+from diffusion_jax.training.checkpoint import AVERAGE
 from diffusion_jax.training.experiment import Drawable, Experiment, Sampling
+from diffusion_jax.training.trained import parameters
 
 
 def experiment(folder: Path, config_file: Path | None = None, more: Path | None = None) -> Experiment:
@@ -53,13 +54,6 @@ def chains_of(path: Path) -> MoreChains:
         return found
 
     return chains
-
-
-def parameters(folder: Path, of: Experiment, item: str = "ema", step: int | None = None) -> tuple[int, Tree]:
-    """(step, parameters) of the run in `folder`: `item` is "ema", "params", or another of a checkpoint's."""
-    template = jax.eval_shape(of.task.init, rng.root(0))
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        return checkpoints.restore(item, template, step)
 
 
 class Which(NamedTuple):

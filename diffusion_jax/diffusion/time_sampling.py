@@ -39,15 +39,15 @@ def among(times: ArrayLike) -> Law:
 
 def logit_normal(mean: float = 0.0, std: float = 1.0) -> Law:
     """t = sigmoid(mean + std n), most often in the middle (Esser et al. 2024, section 3.1)."""
-    return lambda u: jax.nn.sigmoid(mean + std * _normal(u))
+    return lambda u: jax.nn.sigmoid(mean + std * normal(u))
 
 
 def log_normal(sigma_max: float = 80.0, mean: float = -1.2, std: float = 1.2) -> Law:
     """For `schedules.edm`: log sigma ~ N(mean, std^2), at most sigma_max (Karras et al. 2022, table 1)."""
-    return lambda u: jnp.minimum(jnp.exp(mean + std * _normal(u)) / sigma_max, 1.0)
+    return lambda u: jnp.minimum(jnp.exp(mean + std * normal(u)) / sigma_max, 1.0)
 
 
-def _normal(u):
+def normal(u: jax.Array) -> jax.Array:
     """The standard normal quantile, cut off at +-5.2: u = 0 does occur, and is no time."""
     return ndtri(jnp.clip(u, 1e-7, 1 - 1e-7))
 

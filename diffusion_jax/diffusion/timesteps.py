@@ -161,8 +161,12 @@ def karras(
       InputError: unless 0 < sigma_min < sigma_max and rho > 0, or for a level that the schedule does not have.
     """
     _check_levels(steps, sigma_min, sigma_max, rho)
-    ramp = np.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps)
-    return _at_levels(schedule, ramp**rho, sigma_max)
+    return _at_levels(schedule, karras_levels(steps, sigma_min, sigma_max, rho), sigma_max)
+
+
+def karras_levels(num: int, low: float, high: float, rho: float = 7.0) -> np.ndarray:
+    """N levels from `high` down to `low` in equal steps of level^(1 / rho), float64 [N]."""
+    return np.linspace(high ** (1 / rho), low ** (1 / rho), num) ** rho
 
 
 def polyexponential(

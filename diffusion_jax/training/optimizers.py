@@ -38,7 +38,7 @@ def adam(train: ConfigDict) -> Optimizer:
     fork may change them.
     """
     rates = rate(train)
-    return Optimizer(optax.chain(clipping(train), optax.adam(rates, eps=1e-8)), {"learning_rate": rates})
+    return _clipped(train, rates, optax.adam(rates, eps=1e-8))
 
 
 def adamw(train: ConfigDict) -> Optimizer:
@@ -50,19 +50,24 @@ def adamw(train: ConfigDict) -> Optimizer:
         return jax.tree.map(lambda x: x.ndim > 1, params)
 
     decaying = optax.adamw(rates, eps=1e-8, weight_decay=train.weight_decay, mask=weights)
-    return Optimizer(optax.chain(clipping(train), decaying), {"learning_rate": rates})
+    return _clipped(train, rates, decaying)
 
 
 def falling(train: ConfigDict) -> Optimizer:
     """`adam` whose rate falls linearly to 0 at the last update, `train.steps` (progressive distillation's stages)."""
     rates = optax.linear_schedule(train.learning_rate, 0.0, train.steps)
-    return Optimizer(optax.chain(clipping(train), optax.adam(rates, eps=1e-8)), {"learning_rate": rates})
+    return _clipped(train, rates, optax.adam(rates, eps=1e-8))
 
 
 def radam(train: ConfigDict) -> Optimizer:
     """Rectified Adam with the rate of `rate`, of consistency models (Liu et al. 2020)."""
     rates = rate(train)
-    return Optimizer(optax.chain(clipping(train), optax.radam(rates)), {"learning_rate": rates})
+    return _clipped(train, rates, optax.radam(rates))
+
+
+def _clipped(train: ConfigDict, rates: OfStep, rest: optax.GradientTransformation) -> Optimizer:
+    """`rest`, whose rate is `rates`, of clipped gradients."""
+    return Optimizer(optax.chain(clipping(train), rest), {"learning_rate": rates})
 
 
 def with_weight_decay(config: Config, usual: float = 0.01) -> Config:

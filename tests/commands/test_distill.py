@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from diffusion_jax import distill, sample, train
-from diffusion_jax.app import cli
 from diffusion_jax.config import load
 from diffusion_jax.methods.few_step import teachers
 from diffusion_jax.training import held
+from tests.commands.test_cli import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
@@ -114,14 +114,6 @@ def build(config):
     return compose(config, guided.halved(config, data, guided.student_of(teacher)))
 """,
 }
-
-
-def run(main, *arguments):
-    try:
-        cli.run(main, [str(a) for a in arguments])
-    except SystemExit as end:
-        return end.code
-    return 0
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import namespace
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Across, Distance, MakeLoss, Points, TargetParams, Teacher, Tree
-from diffusion_jax.diffusion import processes
+from diffusion_jax.diffusion import processes, timesteps
 from diffusion_jax.diffusion.few_step.pairs import Pair
 from diffusion_jax.diffusion.few_step.teachers import one
 from diffusion_jax.diffusion.losses import Context
@@ -68,7 +68,7 @@ def karras_levels(num: int, low: float = LOW, high: float = HIGH, rho: float = 7
     """N levels from `high` down to `low` in equal steps of level^(1 / rho), float64 [N] (Karras et al. 2022)."""
     if not (0 < low < high < np.inf and rho > 0):
         raise InputError(f"levels need 0 < low < high and rho > 0, not {low:g}, {high:g} and {rho:g}")
-    levels = np.linspace(high ** (1 / rho), low ** (1 / rho), num) ** rho
+    levels = timesteps.karras_levels(num, low, high, rho)
     levels[-1], levels[0] = low, high  # to the bit: their times are 0 and 1
     return levels
 

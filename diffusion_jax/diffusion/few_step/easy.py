@@ -7,8 +7,8 @@ The function is EDM's, which is the identity at level 0: `parameterizations.iden
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtri
 
+from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.diffusion.few_step import pairs
 from diffusion_jax.diffusion.few_step.pairs import Pair
 from diffusion_jax.diffusion.time_sampling import Times
@@ -40,7 +40,7 @@ def times(
     """
 
     def law(updates, u):
-        level = jnp.exp(mean + std * ndtri(jnp.clip(u, 1e-7, 1 - 1e-7)))
+        level = jnp.exp(mean + std * time_sampling.normal(u))
         part = share(level, jnp.minimum(updates // each, stages - 1), q)
         return Pair(level / sigma_max, level * (1 - part) / sigma_max, part)
 

@@ -102,16 +102,11 @@ def method(
         process = processes.gaussian(SCHEDULE, processes.ddim(0.0))
         return Chain(samplers.ancestral(process), progressive.grid(known), transforms)
 
-    return Method(
-        data,
-        model=model,
-        schedule=SCHEDULE,
-        process=processes.gaussian(SCHEDULE),
-        parameterization=V,
+    return teacher(config, data, model, transforms)._replace(
         loss=progressive.distillation(SCHEDULE, grid, teachers.held(runs.apply_of(model), V, guide), weight),
         times=progressive.steps(SCHEDULE, grid),
         chains={"ddim": ddim},
-        preview="ddim",
+        likelihoods={},
         optimizer=falling,
         start=lambda params: read(),
         held=lambda: {runs.NAME: read()},

@@ -1,6 +1,7 @@
 """Trained runs as teachers: their parameters, for a student with the same network on the same noise."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -10,15 +11,15 @@ from flax import linen as nn
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Apply, Hold, Network
+from diffusion_jax.diffusion.gaussian import q_sample
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.methods.compose import Method
 from diffusion_jax.training import workdir
-from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.experiment import Data
+from diffusion_jax.training.trained import parameters
 
 NAME = "teacher"  # of its parameters among those that are held
 TIMES = np.linspace(0.05, 0.95, 7)  # at which two parameterisations are compared
@@ -48,6 +49,7 @@ def reader(folder: str, data: Data, model: nn.Module, schedule: Schedule, parame
     The function raises `InputError` where there is no such run, or where one of them differs.
     """
 
+    @functools.cache  # a run holds it and may start as it: one reading
     def read():
         if not folder:
             raise InputError(
@@ -61,10 +63,7 @@ def reader(folder: str, data: Data, model: nn.Module, schedule: Schedule, parame
         if method is None:
             raise InputError(f"the config of the teacher in {folder} composes no method; distil one that does")
         _check(folder, method, data, model, schedule, parameterization)
-        template = jax.eval_shape(experiment.task.init, jax.random.key(0))
-        with Checkpoints(Path(folder) / "checkpoints") as checkpoints:
-            _, params = checkpoints.restore("ema", template)
-        return jax.tree.map(np.asarray, params)
+        return jax.tree.map(np.asarray, parameters(Path(folder), experiment)[1])
 
     return read
 
@@ -113,8 +112,8 @@ def _same_words(one: Parameterization, other: Parameterization, model, data: Dat
     """Whether two parameterisations give the same input, time and estimate, for random numbers at some times."""
     rng = np.random.default_rng(0)
     t = jnp.asarray(TIMES, jnp.float32)
-    x0, noise = (rng.standard_normal((len(TIMES), *data.shape), np.float32) for _ in range(2))
-    x = jnp.asarray(expand(schedule.alpha(t), x0) * x0 + expand(schedule.sigma(t), x0) * noise)
+    x0, noise = (jnp.asarray(rng.standard_normal((len(TIMES), *data.shape), np.float32)) for _ in range(2))
+    x = q_sample(schedule, x0, t, noise)
     channels = getattr(model, "out_channels", data.shape[-1])
     output = jnp.asarray(rng.standard_normal((*x.shape[:-1], channels), np.float32))
     try:
