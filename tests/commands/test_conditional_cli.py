@@ -15,7 +15,7 @@ from diffusion_jax.training.checkpoint import Checkpoints
 from tests import tiny
 from tests.commands.test_cli import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 PARTS = {
     "guided": """

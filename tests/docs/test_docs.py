@@ -68,6 +68,7 @@ def test_every_block_is_run_by_this_file():
     assert len(FILES) + len(CHECKS) + len(COMMANDS) == len(BLOCKS) == TEXT.count("\n```") / 2
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("commands", COMMANDS, ids=lambda lines: lines[0].split("/")[-1])
 def test_a_process_of_ones_own_trains_and_draws_from_the_command_line(commands, folder):
     for line in commands:
@@ -152,6 +153,7 @@ def steered(tmp_path_factory, compiled_quickly):
     return names, folder
 
 
+@pytest.mark.exhaustive
 def test_the_steering_page_runs_and_draws_its_pictures(steered):
     names, folder = steered
     for images in (names["digits"], names["drawn"]):
@@ -164,6 +166,7 @@ def test_the_steering_page_runs_and_draws_its_pictures(steered):
         assert theirs.stat().st_size < 60_000
 
 
+@pytest.mark.exhaustive
 def test_its_scales_differ_and_its_known_pixels_stay(steered):
     def tiles(name, columns):
         """The images of a picture, [rows, columns, 8, 8]: 8x8, enlarged by 6, 2 pixels of white around."""
@@ -182,6 +185,7 @@ def test_its_scales_differ_and_its_known_pixels_stay(steered):
     np.testing.assert_array_equal(tiles("from_image.png", 10)[0, :6], original)
 
 
+@pytest.mark.exhaustive
 def test_its_figures_come_from_a_command(steered, capsys, monkeypatch):
     monkeypatch.setattr(steering, "STARTS", (0.5,))
     monkeypatch.setattr(steering, "ITERATIONS", (1,))

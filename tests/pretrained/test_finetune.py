@@ -14,7 +14,7 @@ from diffusion_jax.app import cli, resolve
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.methods import finetune
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how_to" / "published.md").read_text()
 SHORT = ["train.batch_size=8", "train.steps=2", "log.sample_every=0", "data.threads=1", "train.warmup_steps=0"]

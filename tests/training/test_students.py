@@ -22,7 +22,7 @@ from experiments.strangers import small
 from tests import changed
 from tests.training.test_context import WAYS, D, same, trained
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 COSINE = schedules.bounded_cosine()
 V = parameterizations.v(COSINE, parameterizations.angle(COSINE))
