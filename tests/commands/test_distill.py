@@ -1,7 +1,9 @@
 """Students from the command line: stages in turn, resumed, drawn from, and what is refused."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -230,3 +232,14 @@ def test_stages_that_do_not_halve(root, capsys):
     assert "--config.distill.steps is set stage by stage" in capsys.readouterr().err
     assert run(distill.main, "--config", root / "edm.py", *command[2:]) == 2
     assert "has no distill.stages" in capsys.readouterr().err
+
+
+def test_the_page_names_configs_that_there_are_and_its_python_runs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "how_to" / "few_steps.md").read_text()
+    named = set(re.findall(r"configs/(\w+)\.py", page))
+    assert {"progressive", "consistency", "ect", "guided_distillation", "meanflow"} <= named
+    for name in named:
+        assert (Path(__file__).parents[2] / "configs" / f"{name}.py").is_file()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(code, "docs/how_to/few_steps.md", "exec"), {})
+    assert "ddim" in capsys.readouterr().out
