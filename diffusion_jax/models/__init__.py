@@ -9,7 +9,8 @@ from diffusion_jax.models.transformers.dit import DiT
 from diffusion_jax.models.unets.adm import AdditiveUNet, ADMUNet, ImprovedUNet
 from diffusion_jax.models.unets.beside import Beside
 from diffusion_jax.models.unets.controlnet import Controlled, ControlNet
-from diffusion_jax.models.unets.ncsnpp import NCSNpp
+from diffusion_jax.models.unets.ddpmpp import DDPMpp
+from diffusion_jax.models.unets.ncsnpp import NCSNpp, ResidualNCSNpp
 from diffusion_jax.models.unets.super_resolution import SuperResolution
 from diffusion_jax.models.unets.text_unet import TextUNet
 from diffusion_jax.models.unets.unet import UNet
@@ -22,9 +23,11 @@ __all__ = [
     "Classifier",
     "ControlNet",
     "Controlled",
+    "DDPMpp",
     "DiT",
     "ImprovedUNet",
     "NCSNpp",
+    "ResidualNCSNpp",
     "SuperResolution",
     "TextUNet",
     "UNet",

@@ -6,27 +6,18 @@ size changes. Every residual sum is divided by sqrt(2).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.arrays import expand
-from diffusion_jax.core.protocols import Activation, EncodeTime, Layer, MakeLayer
+from diffusion_jax.core.protocols import EncodeTime
 from diffusion_jax.models.blocks.fourier import FourierFeatures
-from diffusion_jax.models.blocks.layers import (
-    AttentionBlock,
-    LayerContext,
-    Resampling,
-    ResBlock,
-    conv3x3,
-    dense,
-    group_norm,
-    zero_init,
-)
+from diffusion_jax.models.blocks.layers import LayerContext, Resampling, conv3x3, dense, group_norm, zero_init
 from diffusion_jax.models.ops import convolution
-from diffusion_jax.models.unets.skeleton import Parts, Skeleton
+from diffusion_jax.models.unets.ddpmpp import DDPMpp
 
 
 def smoothly_halved(x: jax.Array) -> jax.Array:
@@ -53,16 +44,43 @@ HALVED = Resampling(smoothly_halved, lambda x, kernel: convolution.conv3x3(smoot
 ENLARGED = Resampling(smoothly_enlarged, lambda x, kernel: convolution.conv3x3(smoothly_enlarged(x), kernel))
 
 
-def _rescaled(layer: Layer) -> Layer:
-    """The layer, a residual sum of two, of the variance of one."""
-    return lambda h, context: layer(h, context) / math.sqrt(2)
+def smoothed_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution by the filter (1, 3, 3, 1) and a kernel [3, 3, C, K]: [B, H, W, C] -> [B, H / 2, W / 2, K].
+
+    All of it has a stride of 2, and zeros are beyond the edges of x only, not of what lies between.
+    """
+    for axis in (1, 2):
+        x = jnp.moveaxis(x, axis, 1)
+        padded = jnp.pad(x, ((0, 0), (2, 2), (0, 0), (0, 0)))
+        first, second, third, fourth = (padded[:, k : k + x.shape[1] + 1] for k in range(4))
+        x = jnp.moveaxis((first + 3 * second + 3 * third + fourth) / 8, 1, axis)
+    return convolution.conv3x3(x, kernel, stride=2, padding=((0, 0), (0, 0)))
 
 
-class NCSNpp(Skeleton):
+class ResidualNCSNpp(DDPMpp):
+    """NCSN++ as EDM and consistency models train it on CIFAR-10 (Karras et al. 2022, Song et al. 2023).
+
+    The noisy image goes along, halved by a convolution of its own at each level, as a residual of the way down. Time
+    is told by random Fourier features of what the network is given (EDM's ln(level) / 4). The defaults have 56,395,651
+    parameters.
+    """
+
+    encode_time: EncodeTime = FourierFeatures(of=lambda time: time)  # type: ignore[assignment]  # arguments by place
+
+    down_way, up_way = HALVED, ENLARGED
+
+    @nn.nowrap
+    def accompany(self, h: jax.Array, image: jax.Array, level: int) -> tuple[jax.Array, jax.Array]:
+        """The sum of both, of the variance of one, is both."""
+        narrower = conv3x3(h.shape[-1], self.dtype, f"down_{level}_image", smoothed_conv)
+        h = (h + narrower(image)) / math.sqrt(2)
+        return h, h
+
+
+class NCSNpp(DDPMpp):
     """NCSN++ with two pyramids of images. The defaults are its network for 256x256.
 
-    Time is a noise level, above 0, and what it says is a score: it is divided by the level. On the way up attention
-    stands once on a level, after its blocks.
+    Time is a noise level, above 0, and what it says is a score: it is divided by the level.
 
     Attributes, beside those of `Skeleton`:
       encode_time: how the level is told.
@@ -70,29 +88,13 @@ class NCSNpp(Skeleton):
     """
 
     multipliers: tuple[float, ...] = (1, 1, 2, 2, 2, 2, 2)
+    blocks: int = 2
+    dropout: float = 0.0
     attention_levels: tuple[int, ...] = (4,)
     encode_time: EncodeTime = FourierFeatures()  # type: ignore[assignment]  # arguments by place
     epsilon: float = 1e-6
 
-    def parts(self) -> Parts:
-        """Residual sums that are rescaled; between levels a residual block that smooths."""
-        block, attention = self.wrap(ResBlock), self.wrap(AttentionBlock)
-        norm = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype}
-        same = norm | {"activation": self.activation}
-
-        def resampled(way: Resampling) -> MakeLayer:
-            fields = same | {"resampling": way, "projected": True}
-            return lambda features, name: _rescaled(block(features, self.dropout, **fields, name=name))
-
-        def attending(features, name):
-            return _rescaled(attention(**norm, attend=self.attend, name=name))
-
-        return Parts(
-            block=lambda features, name: _rescaled(block(features, self.dropout, **same, name=name)),
-            attention=attending,
-            down=resampled(HALVED),
-            up=resampled(ENLARGED),
-        )
+    down_way, up_way = HALVED, ENLARGED
 
     def __call__(self, x, time, *cond, **options) -> jax.Array:
         """The score of images [B, H, W, C] at the noise levels [B]; the rest as of `Skeleton`."""
@@ -100,33 +102,10 @@ class NCSNpp(Skeleton):
         return output / expand(time.astype(output.dtype), output)
 
     @nn.nowrap
-    def encode(
-        self,
-        x: jax.Array,
-        time: jax.Array,
-        cond: Mapping[str, jax.Array] | None = None,
-        dropout_keys: jax.Array | None = None,
-        inward: Activation = lambda h: h,
-    ) -> tuple[jax.Array, list[jax.Array], LayerContext]:
-        """As of `Skeleton`, with the noisy image on every level."""
-        self.check(x)
-        context, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
-
-        h = inward(conv3x3(self.channels, self.dtype, "input_conv")(x))
-        skips, image = [h], x.astype(h.dtype)
-        for level, features in enumerate(self.widths):
-            for i in range(self.blocks):
-                h = parts.block(features, f"down_{level}_block_{i}")(h, context)
-                if level in self.attention_levels:
-                    h = parts.attention(features, f"down_{level}_attention_{i}")(h, context)
-                skips.append(h)
-            if level != last:
-                h = parts.down(features, f"down_{level}_downsample")(h, context)
-                image = smoothly_halved(image)
-                h = h + dense(features, self.dtype, f"down_{level}_image")(image)
-                skips.append(h)
-
-        return self.turn(h, context), skips, context
+    def accompany(self, h: jax.Array, image: jax.Array, level: int) -> tuple[jax.Array, jax.Array]:
+        """The noisy image is on every level."""
+        image = smoothly_halved(image.astype(h.dtype))
+        return h + dense(h.shape[-1], self.dtype, f"down_{level}_image")(image), image
 
     @nn.nowrap
     def decode(self, h: jax.Array, skips: Sequence[jax.Array], context: LayerContext) -> jax.Array:

@@ -147,7 +147,7 @@ class Skeleton(nn.Module):
         context, parts, last = self.tell(time, cond, dropout_keys), self.parts(), len(self.widths) - 1
 
         h = inward(conv3x3(self.channels, self.dtype, "input_conv")(x))
-        skips = [h]
+        skips, image = [h], x
         for level, features in enumerate(self.widths):
             for i in range(self.blocks):
                 h = parts.block(features, f"down_{level}_block_{i}")(h, context)
@@ -156,9 +156,15 @@ class Skeleton(nn.Module):
                 skips.append(h)
             if level != last:
                 h = parts.down(features, f"down_{level}_downsample")(h, context)
+                h, image = self.accompany(h, image, level)
                 skips.append(h)
 
         return self.turn(h, context), skips, context
+
+    @nn.nowrap
+    def accompany(self, h: jax.Array, image: jax.Array, level: int) -> tuple[jax.Array, jax.Array]:
+        """What the way down goes on with below `level`, and what goes along with it: here the input, unused."""
+        return h, image
 
     @nn.nowrap
     def tell(
@@ -193,13 +199,18 @@ class Skeleton(nn.Module):
             for i in range(self.blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = parts.block(features, f"up_{level}_block_{i}")(h, context)
-                if level in attended:
+                if level in attended and self.attends_up(i):
                     h = parts.attention(features, f"up_{level}_attention_{i}")(h, context)
             if level != 0:
                 h = parts.up(features, f"up_{level}_upsample")(h, context)
 
         h = self.outer_activation(group_norm(self.groups, jnp.float32, "output_norm", self.epsilon)(h))
         return conv3x3(self.out_channels, jnp.float32, "output_conv", kernel_init=zero_init)(h)
+
+    @nn.nowrap
+    def attends_up(self, block: int) -> bool:
+        """Whether attention stands after that residual block of a level on the way up: after each of them."""
+        return True
 
     @nn.nowrap
     def check(self, x: jax.Array) -> None:
