@@ -61,7 +61,7 @@ class ResidualNCSNpp(DDPMpp):
     """NCSN++ as EDM and consistency models train it on CIFAR-10 (Karras et al. 2022, Song et al. 2023).
 
     The noisy image goes along, halved by a convolution of its own at each level, as a residual of the way down. Time
-    is told by random Fourier features of what the network is given (EDM's ln(level) / 4). The defaults have 56,395,651
+    is told by random Fourier features of what the network is given (EDM: ln(level) / 4). The defaults have 56,395,651
     parameters.
     """
 
