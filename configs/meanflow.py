@@ -18,6 +18,7 @@ from diffusion_jax.data import sources
 from diffusion_jax.diffusion.few_step.mean_flow import predicted
 from diffusion_jax.methods import pixels
 from diffusion_jax.methods.few_step import mean_flow
+from diffusion_jax.models import two_times
 
 
 def get_config():
@@ -25,4 +26,5 @@ def get_config():
 
 
 def build(config):
-    return mean_flow.build(config, source=sources.digits, along=predicted)
+    data, model = pixels.data(config, sources.digits), two_times.listening(pixels.unet(config))
+    return mean_flow.build(config, data, model, along=predicted)

@@ -16,7 +16,8 @@ from diffusion_jax.data import sources
 from diffusion_jax.diffusion.few_step.mean_flow import predicted
 from diffusion_jax.methods import pixels
 from diffusion_jax.methods.compose import compose
-from diffusion_jax.methods.few_step import mean_flow
+from diffusion_jax.methods.few_step import guided, mean_flow
+from diffusion_jax.models import two_times
 
 CLASSES = 10
 
@@ -26,5 +27,7 @@ def get_config():
 
 
 def build(config):
-    method = mean_flow.method(config, source=sources.digits, along=predicted)
+    data = guided.labelled(config, sources.digits, CLASSES)
+    model = two_times.listening(guided.network(config, CLASSES))
+    method = mean_flow.method(config, data, model, along=predicted)
     return compose(config, mean_flow.guided(config, method, CLASSES))

@@ -18,6 +18,7 @@ is learned last, through every shorter one.
 from diffusion_jax.data import sources
 from diffusion_jax.methods import pixels
 from diffusion_jax.methods.few_step import shortcut
+from diffusion_jax.models import two_times
 
 
 def get_config():
@@ -29,4 +30,5 @@ def get_config():
 
 
 def build(config):
-    return shortcut.build(config, source=sources.digits)
+    data, model = pixels.data(config, sources.digits), two_times.listening(pixels.unet(config))
+    return shortcut.build(config, data, model)

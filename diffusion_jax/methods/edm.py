@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax.core.protocols import Source
+from diffusion_jax.core.protocols import Network, Source
 from diffusion_jax.diffusion import (
     losses,
     parameterizations,
@@ -16,7 +16,7 @@ from diffusion_jax.diffusion import (
     timesteps,
 )
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Chain, MakeChain, Method, composed
+from diffusion_jax.methods.compose import Chain, Data, MakeChain, Method, composed
 
 
 class LevelGrid(Protocol):
@@ -26,7 +26,7 @@ class LevelGrid(Protocol):
 
 
 def method(config: ConfigDict, source: Source, sigma_data: float = 0.5, sigma_max: float = 80.0) -> Method:
-    """EDM as an experiment.
+    """EDM of images by the U-Net of `config.model`.
 
     Args:
       config: values, as `pixels.default_config` names them.
@@ -34,6 +34,11 @@ def method(config: ConfigDict, source: Source, sigma_data: float = 0.5, sigma_ma
       sigma_data: standard deviation of the pixels in [-1, 1]; 0.5 for photographs.
       sigma_max: the largest noise level.
     """
+    return model_of(pixels.data(config, source), pixels.unet(config), sigma_data, sigma_max)
+
+
+def model_of(data: Data, model: Network, sigma_data: float = 0.5, sigma_max: float = 80.0) -> Method:
+    """EDM of any `data`, whose entries have a standard deviation of `sigma_data`, by any network."""
     schedule = schedules.edm(sigma_max)
 
     def chain(sampler: samplers.Sampler, steps: int, grid: LevelGrid = timesteps.karras) -> MakeChain:
@@ -50,8 +55,8 @@ def method(config: ConfigDict, source: Source, sigma_data: float = 0.5, sigma_ma
 
     grid = likelihoods.level_grid(schedule, level=2e-3)
     return Method(
-        pixels.data(config, source),
-        model=pixels.unet(config),
+        data,
+        model=model,
         schedule=schedule,
         process=processes.gaussian(schedule),
         parameterization=parameterizations.edm(schedule, sigma_data),

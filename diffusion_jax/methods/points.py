@@ -1,5 +1,7 @@
 """Points in the plane, where every part of a diffusion can be looked at: a small network learns a toy set."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -40,6 +42,22 @@ def default_config() -> Config:
     return config
 
 
+def data(source: Source) -> Data:
+    """Points of about unit variance, `split -> source` of {"point": float32 [2], ...}, shown within 2.5."""
+    return Data(
+        source,
+        example={"point": jax.ShapeDtypeStruct((2,), jnp.float32)},
+        clean=lambda batch: batch["point"],
+        shape=(2,),
+        view=views.points(limit=2.5),
+    )
+
+
+def network(config: ConfigDict, **fields: Any) -> MLP:
+    """A perceptron with the values of `config.model`; `fields` are more of its fields."""
+    return MLP(config.model.features, config.model.layers, **fields)
+
+
 def method(config: ConfigDict, source: Source) -> Method:
     """Diffusion of points [2] of about unit variance, with VDM's cosine schedule and v.
 
@@ -49,14 +67,8 @@ def method(config: ConfigDict, source: Source) -> Method:
     """
     schedule = schedules.cosine()
     return Method(
-        Data(
-            source,
-            example={"point": jax.ShapeDtypeStruct((2,), jnp.float32)},
-            clean=lambda batch: batch["point"],
-            shape=(2,),
-            view=views.points(limit=2.5),
-        ),
-        model=MLP(config.model.features, config.model.layers),
+        data(source),
+        model=network(config),
         schedule=schedule,
         process=processes.gaussian(schedule),
         parameterization=parameterizations.v(schedule, parameterizations.thousandths),

@@ -23,11 +23,13 @@ class MLP(nn.Module):
       features: width of every hidden layer, even and at least 4.
       layers: number of residual layers.
       embed: name of a condition -> module that makes a vector of it, added to the time embedding (`conditioning`).
+      embed_early: likewise, but added to the time's sinusoid, before its dense layers (`GuidanceEmbedding`).
     """
 
     features: int = 128
     layers: int = 3
     embed: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
+    embed_early: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
 
     @nn.compact
     def __call__(
@@ -42,7 +44,7 @@ class MLP(nn.Module):
         Args:
           x: [B, D], of any float type; each number of about unit size.
           time: [B], integer or float, from 0 to 1000.
-          cond: what the network is told, with exactly the names in `embed`.
+          cond: what the network is told, with exactly the names in `embed` and `embed_early`.
           dropout_keys: not used; there is no dropout.
 
         Returns:
@@ -54,8 +56,9 @@ class MLP(nn.Module):
         """
         if x.ndim != 2:
             raise InputError(f"an MLP for x of shape {x.shape}: make it [batch, numbers]")
-        check_names(cond, self.embed)
-        embedding = TimeEmbedding(self.features, name="time_embedding")(time)
+        check_names(cond, (*self.embed, *self.embed_early))
+        early = embedded(self.embed_early, cond, self.features)
+        embedding = TimeEmbedding(self.features, name="time_embedding")(time, early)
         embedding = nn.swish(embedding + embedded(self.embed, cond, 4 * self.features))
         h = dense(self.features, jnp.float32, "input")(x)
         for i in range(self.layers):

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from flax import linen as nn
 
 from diffusion_jax.core.protocols import Network
+from diffusion_jax.models.blocks.conditioning import NumberEmbedding
 
 
 class TwoTimes:
@@ -14,8 +16,7 @@ class TwoTimes:
     For flow maps: what lies `interval` further. Its parameters are the network's own.
 
     Args:
-      network: any (`adapters.Network`) that listens to "interval": `UNet(embed={"interval": NumberEmbedding()})`
-        (`blocks.conditioning`), and others with a field `embed`.
+      network: any (`adapters.Network`) that listens to "interval"; `listening` makes one of a network of one time.
     """
 
     def __init__(self, network: Network):
@@ -28,6 +29,11 @@ class TwoTimes:
     def apply(self, variables: Any, x: Any, times: Any, /, *cond: Any, dropout_keys: Any = None) -> Any:
         """As of `Network`."""
         return self.network.apply(variables, x, *told(times, *cond), dropout_keys=dropout_keys)
+
+
+def listening(network: nn.Module) -> TwoTimes:
+    """`network`, a module with a field `embed`, told the interval as it is told the time (`NumberEmbedding`)."""
+    return TwoTimes(network.clone(embed={"interval": NumberEmbedding(), **network.embed}))
 
 
 def told(times: tuple[Any, Any], cond: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:

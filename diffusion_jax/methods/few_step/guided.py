@@ -86,7 +86,12 @@ def halved(config: ConfigDict, data: Data, model: nn.Module, transforms: Sequenc
 
 def labelled(config: ConfigDict, source: Source, classes: int) -> Data:
     """Images with their labels, 0 to classes - 1; the label `classes` stands for none."""
-    data = pixels.with_labels(pixels.data(config, source), classes)
+    return with_labels(pixels.data(config, source), classes)
+
+
+def with_labels(data: Data, classes: int) -> Data:
+    """`data` whose examples have a label, 0 to classes - 1; the label `classes` stands for none."""
+    data = pixels.with_labels(data, classes)
     return data._replace(sample_condition=conditions.labels(classes, null=classes))
 
 

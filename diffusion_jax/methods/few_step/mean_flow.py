@@ -9,15 +9,12 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Source
-from diffusion_jax.data import conditions
+from diffusion_jax.core.protocols import Network
 from diffusion_jax.diffusion import guidance, losses, parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.diffusion.few_step import mean_flow
 from diffusion_jax.diffusion.time_sampling import Times
-from diffusion_jax.methods import pixels
 from diffusion_jax.methods.compose import Chain, Method, composed
-from diffusion_jax.models.blocks.conditioning import LabelEmbedding, NumberEmbedding
-from diffusion_jax.models.two_times import TwoTimes
+from diffusion_jax.training.experiment import Data
 
 
 def with_pairs(config: Config) -> Config:
@@ -41,14 +38,10 @@ def with_guidance(config: Config) -> Config:
     return config
 
 
-def default_config() -> Config:
-    """Values for 32x32 images."""
-    return with_pairs(pixels.default_config())
-
-
 def method(
     config: ConfigDict,
-    source: Source,
+    data: Data,
+    model: Network,
     pairs: Callable[[float], Times] = mean_flow.cifar_pairs,
     along: mean_flow.Along = mean_flow.taught,
     unit: float = 10.0,
@@ -56,8 +49,9 @@ def method(
     """MeanFlow as an experiment.
 
     Args:
-      config: values, as `default_config` names them.
-      source: `split -> source` of images, "train" or "test".
+      config: values, as `with_pairs` names them.
+      data: any.
+      model: a network of two times (`models.two_times.listening`).
       pairs: `share apart -> Times` of spans, `mean_flow.cifar_pairs` or `imagenet_pairs`.
       along: `mean_flow.taught`, or `mean_flow.predicted` for improved MeanFlow.
       unit: the network is told t and t - s in multiples of 1 / unit. du/dt, and with it the spread of what is
@@ -66,7 +60,7 @@ def method(
     Raises:
       InputError: attention that has no derivative forwards.
     """
-    if config.model.flash:
+    if config.model.get("flash", False):
         raise InputError(
             "cuDNN's attention has no derivative forwards, which MeanFlow takes; leave --config.model.flash out"
         )
@@ -83,8 +77,8 @@ def method(
         return Chain(samplers.euler(schedule), timesteps.linear(steps))
 
     return Method(
-        pixels.data(config, source),
-        model=network(config),
+        data,
+        model=model,
         schedule=schedule,
         process=processes.gaussian(schedule),
         parameterization=parameterizations.flow_map(parameterizations.velocity(schedule, time), time),
@@ -95,31 +89,21 @@ def method(
     )
 
 
-def network(config: ConfigDict, **embed) -> Any:
-    """The U-Net of `config.model`, told two times, and what `embed` makes a vector of."""
-    return TwoTimes(pixels.unet(config, embed={"interval": NumberEmbedding(), **embed}))
-
-
 def guided(config: ConfigDict, method: Method, classes: int) -> Method:
-    """`method` of a label, 0 to classes - 1, with guidance inside: samples are guided in one look a step.
+    """`method` of labelled data, with guidance inside: samples are guided in one look a step.
 
     Labels are withheld at every span, so that samples of no label can be drawn in one step too; the official code
     withholds them where both times are one.
 
     Args:
       config: values, as `with_guidance` names them.
-      method: of this page, whose source has labels.
+      method: of this page, whose data has labels and whose network is told them (`few_step.guided.labelled`).
       classes: how many; that label tells nothing.
     """
     null, own = guidance.replacing(label=classes), config.mean_flow
     criterion: Any = method.loss  # of this page: `mean_flow.mean_flow` takes `regressed` too
     of_example = partial(criterion, regressed=mean_flow.guided(null, own.omega, own.kappa))
-    data = pixels.with_labels(method.data, classes)
-    return method._replace(
-        data=data._replace(sample_condition=conditions.labels(classes, null=classes)),
-        model=network(config, label=LabelEmbedding(classes + 1)),
-        loss=lambda *parts: losses.withholding(of_example(*parts), null, own.withheld),
-    )
+    return method._replace(loss=lambda *parts: losses.withholding(of_example(*parts), null, own.withheld))
 
 
 build = composed(method)

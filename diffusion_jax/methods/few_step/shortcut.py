@@ -1,19 +1,16 @@
 """Shortcut models (Frans et al. 2025): a flow whose network is told how long a step it is asked for."""
 
 from functools import partial
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.protocols import Source
+from diffusion_jax.core.protocols import Network
 from diffusion_jax.diffusion import parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.diffusion.few_step import shortcut
-from diffusion_jax.methods import pixels
 from diffusion_jax.methods.compose import Chain, Method, composed
-from diffusion_jax.models.blocks.conditioning import NumberEmbedding
-from diffusion_jax.models.two_times import TwoTimes
+from diffusion_jax.training.experiment import Data
 
 
 def with_shortcuts(config: Config) -> Config:
@@ -26,17 +23,13 @@ def with_shortcuts(config: Config) -> Config:
     return config
 
 
-def default_config() -> Config:
-    """Values for 32x32 images."""
-    return with_shortcuts(pixels.default_config())
-
-
-def method(config: ConfigDict, source: Source) -> Method:
+def method(config: ConfigDict, data: Data, model: Network) -> Method:
     """A shortcut model as an experiment; its samples take 1, 2, 4, ... steps, a power of two.
 
     Args:
-      config: values, as `default_config` names them.
-      source: `split -> source` of images, "train" or "test".
+      config: values, as `with_shortcuts` names them.
+      data: any.
+      model: a network of two times (`models.two_times.listening`).
     """
     schedule, num = schedules.flow(), config.shortcut.smallest
     level = shortcut.level(num)
@@ -49,11 +42,10 @@ def method(config: ConfigDict, source: Source) -> Method:
         shortcut.check_steps(steps, num)
         return Chain(samplers.jump(schedule), timesteps.linear(steps))
 
-    network: Any = TwoTimes(pixels.unet(config, embed={"interval": NumberEmbedding()}))
     velocity = parameterizations.velocity(schedule, parameterizations.thousandths)
     return Method(
-        pixels.data(config, source),
-        model=network,
+        data,
+        model=model,
         schedule=schedule,
         process=processes.gaussian(schedule),
         parameterization=parameterizations.flow_map(velocity, interval),
