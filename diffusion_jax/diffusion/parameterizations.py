@@ -4,7 +4,6 @@ A parameterisation stands between a network and a `Denoiser`: a function `(x_t, 
 parameters and conditioning already closed over. Samplers, guidance and losses see denoisers only.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from diffusion_jax.core.arrays import at_least_single, expand
 from diffusion_jax.core.distributions import Categorical, Gaussian, Interpolated, certain
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Check, ConditionalDenoiser, OfTime, Read, Scale, Target, Time
+from diffusion_jax.core.protocols import Apply, Check, ConditionalDenoiser, OfLevel, OfTime, Read, Scale, Target, Time
 from diffusion_jax.diffusion import spans
 from diffusion_jax.diffusion.gaussian import eps_from_score, score_from_eps, v_from_x0, x0_from_eps, x0_from_v
 from diffusion_jax.diffusion.schedules import Schedule
@@ -157,11 +156,27 @@ def velocity(schedule: Schedule, time: OfTime) -> Parameterization:
     )
 
 
-def edm(schedule: Schedule, sigma_data: float = 0.5) -> Parameterization:
+def quarter_log(level: jax.Array) -> jax.Array:
+    """A noise level as NVlabs' EDM networks, and consistency models' of JAX, are told it: log(level) / 4."""
+    return jnp.log(level) / 4
+
+
+def log_250(level: jax.Array) -> jax.Array:
+    """A noise level as consistency models' published U-Nets are told it: 250 log(level). No unit of `quarter_log`'s:
+    a network knows one of the two."""
+    return 250 * jnp.log(level)
+
+
+def edm(schedule: Schedule, sigma_data: float = 0.5, time: OfLevel = quarter_log) -> Parameterization:
     """Karras et al. 2022, table 1: input, output and target of unit variance at every noise level.
 
     With sigma the noise level sigma(t) / alpha(t) and x = x_t / alpha(t), the estimate is c_skip x + c_out F(c_in x,
-    log(sigma) / 4). A plain squared error on F is the paper's loss with its weight 1 / c_out^2. t > 0.
+    time(sigma)). A plain squared error on F is the paper's loss with its weight 1 / c_out^2. t > 0.
+
+    Args:
+      schedule: of the noise.
+      sigma_data: standard deviation of the data.
+      time: `level -> the network's time`: `quarter_log`, the paper's, or `log_250`.
     """
 
     def levels(x, t):
@@ -175,7 +190,7 @@ def edm(schedule: Schedule, sigma_data: float = 0.5) -> Parameterization:
     def scale(x_t, t):
         alpha, sigma = levels(x_t, t)
         ratio = schedule.sigma(t) / schedule.alpha(t)
-        return x_t / alpha / jnp.sqrt(sigma**2 + sigma_data**2), jnp.log(ratio) / 4
+        return x_t / alpha / jnp.sqrt(sigma**2 + sigma_data**2), time(ratio)
 
     def read(output, x_t, t):
         alpha, sigma = levels(x_t, t)
@@ -190,22 +205,11 @@ def edm(schedule: Schedule, sigma_data: float = 0.5) -> Parameterization:
     return Parameterization(scale, of_x(read), target, with_signal(schedule, "EDM's F"))
 
 
-def quarter_log(level: jax.Array) -> jax.Array:
-    """A noise level as NVlabs' EDM networks, and consistency models' of JAX, are told it: log(level) / 4."""
-    return jnp.log(level) / 4
-
-
-def log_250(level: jax.Array) -> jax.Array:
-    """A noise level as consistency models' published U-Nets are told it: 250 log(level). No unit of `quarter_log`'s:
-    a network knows one of the two."""
-    return 250 * jnp.log(level)
-
-
 def consistency(
     schedule: Schedule,
     sigma_data: float = 0.5,
     sigma_min: float = 0.002,
-    time: Callable[[jax.Array], jax.Array] = quarter_log,
+    time: OfLevel = quarter_log,
 ) -> Parameterization:
     """Consistency models (Song et al. 2023, appendix C): `edm`, but x0 = x_t at the level sigma_min, to the bit.
 

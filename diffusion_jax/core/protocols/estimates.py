@@ -14,6 +14,12 @@ class OfTime(Protocol):
     def __call__(self, t: Time, /) -> Any: ...
 
 
+class OfLevel(Protocol):
+    """`noise level -> the network's time`, of arrays of any shape."""
+
+    def __call__(self, level: jax.Array, /) -> jax.Array: ...
+
+
 class Apply(Protocol):
     """A network: `(params, input [B, ...], time [B], *cond) -> output`; in training with `dropout_keys` [B] too."""
 

@@ -1,6 +1,7 @@
 """Consistency models: distilled from an EDM teacher, tuned from one (ECT), or trained from nothing (CT, improved CT).
 
-All draw alike: one look at the noise, or a few, with fresh noise between (Song et al. 2023, algorithm 1).
+All draw alike: one look at the noise, or a few, with fresh noise between (Song et al. 2023, algorithm 1). A teacher
+is read by a function, `read`, from the run `config.distill.teacher` by default.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.protocols import Distance, MakeLoss, Transform
+from diffusion_jax.core.protocols import Distance, Hold, MakeLoss, OfLevel, Transform
 from diffusion_jax.diffusion import guidance, parameterizations, samplers, schedules
 from diffusion_jax.diffusion.few_step import consistency, distances, easy, pairs, stages, teachers
 from diffusion_jax.diffusion.few_step.stages import Stages
@@ -24,6 +25,7 @@ from diffusion_jax.training.optimizers import radam
 LEVELS, RENOISING = consistency.levels(), consistency.renoising()
 EDM = schedules.edm(consistency.HIGH)
 BOUNDS = (guidance.clip(),)
+quarter_log = parameterizations.quarter_log
 
 
 def with_target(config: Config) -> Config:
@@ -44,8 +46,10 @@ def distilled(
     sigma_data: float = 0.5,
     distance: Distance = distances.l2,
     transforms: Sequence[Transform] = BOUNDS,
+    time: OfLevel = quarter_log,
+    read: Hold | None = None,
 ) -> Method:
-    """Consistency distillation of an EDM run (`methods.edm`), by Heun's method (Song et al. 2023, algorithm 2).
+    """Consistency distillation of an EDM model, by Heun's method (Song et al. 2023, algorithm 2).
 
     Args:
       config: values, as `with_target` names them.
@@ -54,8 +58,10 @@ def distilled(
       sigma_data: the teacher's.
       distance: of the two estimates (`few_step.distances`).
       transforms: of the denoiser, in sampling.
+      time: how the network is told a level: `parameterizations.quarter_log` or `log_250`.
+      read: `() -> params` of the teacher; by default of the run `config.distill.teacher` (`methods.edm`).
     """
-    teacher = teachers.held(runs.apply_of(model), parameterizations.edm(LEVELS, sigma_data))
+    teacher = teachers.held(runs.apply_of(model), parameterizations.edm(LEVELS, sigma_data, time))
     decay = config.distill.target_decay
     loss = consistency.loss(
         consistency.solved(teacher, pairs.heun(LEVELS)),
@@ -63,8 +69,8 @@ def distilled(
         consistency.averaged() if decay else consistency.itself,
     )
     times = stages.neighbours(LEVELS, consistency.training_grid, stages.constant(config.distill.points))
-    read = runs.reader(config.distill.teacher, data, model, EDM, parameterizations.edm(EDM, sigma_data))
-    return model_of(data, model, sigma_data, loss, times, transforms)._replace(
+    read = read or edm_run(config, data, model, sigma_data, time)
+    return model_of(data, model, sigma_data, loss, times, transforms, time=time)._replace(
         start=lambda params: read(),
         held=lambda: {runs.NAME: read()},
         averages={"target": Average(lambda step: 1 - decay)} if decay else {},
@@ -80,18 +86,19 @@ def trained(
     start: float = 0.9,
     distance: Distance = distances.l2,
     transforms: Sequence[Transform] = BOUNDS,
+    time: OfLevel = quarter_log,
 ) -> Method:
     """Consistency training from nothing, with a slow target (Song et al. 2023, algorithm 3).
 
     Args:
-      data, model, sigma_data, distance, transforms: as of `distilled`.
+      data, model, sigma_data, distance, transforms, time: as of `distilled`.
       growth: points of the grid along training, `stages.growing(first, last, updates)`.
       first, start: s0 and mu0, of the target's decay (`stages.mu`).
     """
     mu = stages.mu(growth, first, start)
     loss = consistency.loss(consistency.same_noise, distance, consistency.averaged())
     times = stages.neighbours(LEVELS, consistency.training_grid, growth)
-    method = model_of(data, model, sigma_data, loss, times, transforms)
+    method = model_of(data, model, sigma_data, loss, times, transforms, time=time)
     return method._replace(averages={"target": Average(lambda step: 1 - mu(step))})
 
 
@@ -101,6 +108,7 @@ def improved(
     growth: Stages,
     sigma_data: float = 0.5,
     transforms: Sequence[Transform] = BOUNDS,
+    time: OfLevel = quarter_log,
 ) -> Method:
     """Improved consistency training from nothing (Song & Dhariwal 2023): no target network, pseudo-Huber distance,
     log-normal levels, weights 1 / (level_t - level_u).
@@ -110,7 +118,7 @@ def improved(
     weight = consistency.inverse_width(LEVELS)
     loss = consistency.loss(consistency.same_noise, distances.pseudo_huber(), weight=weight)
     times = stages.neighbours(LEVELS, consistency.training_grid, growth, stages.log_normal())
-    return model_of(data, model, sigma_data, loss, times, transforms)
+    return model_of(data, model, sigma_data, loss, times, transforms, time=time)
 
 
 def tuned(
@@ -121,16 +129,18 @@ def tuned(
     sigma_data: float = 0.5,
     low: float = 0.003,
     transforms: Sequence[Transform] = BOUNDS,
+    time: OfLevel = quarter_log,
+    read: Hold | None = None,
 ) -> Method:
-    """Easy consistency tuning of an EDM run (ECT, Geng et al. 2024).
+    """Easy consistency tuning of an EDM model (ECT, Geng et al. 2024).
 
     Args:
       config: with `teachers.with_teacher`.
-      data, model, sigma_data, transforms: as of `distilled`.
+      data, model, sigma_data, transforms, time, read: as of `distilled`.
       each: updates of a stage, of which there are eight.
       low: the level where chains arrive.
     """
-    edm, walked = parameterizations.edm(EDM, sigma_data), consistency.renoising(low)
+    edm, walked = parameterizations.edm(EDM, sigma_data, time), consistency.renoising(low)
     tuning = consistency.loss(
         consistency.same_noise, distances.pseudo_huber(0.0), weight=consistency.inverse_width(EDM)
     )
@@ -138,9 +148,16 @@ def tuned(
     def loss(apply, parameterization, process):
         return tuning(apply, parameterizations.identity_at_zero(edm), process)
 
-    read = runs.reader(config.distill.teacher, data, model, EDM, edm)
-    method = model_of(data, model, sigma_data, loss, easy.times(consistency.HIGH, each), transforms, low)
+    read = read or edm_run(config, data, model, sigma_data, time)
+    method = model_of(data, model, sigma_data, loss, easy.times(consistency.HIGH, each), transforms, low, time)
     return method._replace(process=consistency.process(EDM, walked), start=lambda params: read())
+
+
+def edm_run(
+    config: ConfigDict, data: Data, model: nn.Module, sigma_data: float = 0.5, time: OfLevel = quarter_log
+) -> Hold:
+    """The reader of the run of `methods.edm` in `config.distill.teacher` (`teachers.reader`)."""
+    return runs.reader(config.distill.teacher, data, model, EDM, parameterizations.edm(EDM, sigma_data, time))
 
 
 def model_of(
@@ -151,6 +168,7 @@ def model_of(
     times: Times,
     transforms: Sequence[Transform],
     low: float = consistency.LOW,
+    time: OfLevel = quarter_log,
 ) -> Method:
     """A consistency model, however it is trained; it is drawn from in `steps`, 1 by default."""
     walked = consistency.renoising(low)
@@ -165,7 +183,7 @@ def model_of(
         model=model,
         schedule=walked,
         process=process,
-        parameterization=parameterizations.consistency(walked, sigma_data, low),
+        parameterization=parameterizations.consistency(walked, sigma_data, low, time),
         loss=loss,
         times=times,
         chains={"multistep": multistep},

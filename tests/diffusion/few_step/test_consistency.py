@@ -44,11 +44,12 @@ def test_the_smallest_level_is_returned_to_the_bit(time):
         for t in (jnp.zeros(50), jnp.float32(0), 0.0):
             np.testing.assert_array_equal(read(output, x, t).mean, x)
     assert (consistent.read(output, x, jnp.float32(1e-5)).mean != x).any()
-    edm = parameterizations.edm(LEVELS).read(output, x, jnp.zeros(50)).mean
-    assert np.abs(edm - x).max() > 1e-3
-    told = consistent.scale(x, jnp.array([0.0, 1.0] * 25))[1][:2]
+    edm = parameterizations.edm(LEVELS, time=time)
+    assert np.abs(edm.read(output, x, jnp.zeros(50)).mean - x).max() > 1e-3
     unit = {parameterizations.quarter_log: 0.25, parameterizations.log_250: 250}[time]
-    np.testing.assert_allclose(told, unit * np.log([LOW, HIGH]), rtol=1e-6)
+    for network in (consistent, edm):
+        told = network.scale(x, jnp.array([0.0, 1.0] * 25))[1][:2]
+        np.testing.assert_allclose(told, unit * np.log([LOW, HIGH]), rtol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")
