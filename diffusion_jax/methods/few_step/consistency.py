@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.protocols import Distance, MakeLoss, Transform
+from diffusion_jax.core.protocols import Distance, Hold, MakeLoss, Transform
 from diffusion_jax.diffusion import guidance, parameterizations, samplers, schedules
 from diffusion_jax.diffusion.few_step import consistency, distances, easy, pairs, stages, teachers
 from diffusion_jax.diffusion.few_step.stages import Stages
@@ -43,6 +43,7 @@ def distilled(
     model: nn.Module,
     sigma_data: float = 0.5,
     distance: Distance = distances.l2,
+    held: Hold = dict,
     transforms: Sequence[Transform] = BOUNDS,
 ) -> Method:
     """Consistency distillation of an EDM run (`methods.edm`), by Heun's method (Song et al. 2023, algorithm 2).
@@ -53,6 +54,7 @@ def distilled(
       model: the teacher's network, and the student's.
       sigma_data: the teacher's.
       distance: of the two estimates (`few_step.distances`).
+      held: `() -> arrays by name` that the distance looks at; "teacher" is taken.
       transforms: of the denoiser, in sampling.
     """
     teacher = teachers.held(runs.apply_of(model), parameterizations.edm(LEVELS, sigma_data))
@@ -66,7 +68,7 @@ def distilled(
     read = runs.reader(config.distill.teacher, data, model, EDM, parameterizations.edm(EDM, sigma_data))
     return model_of(data, model, sigma_data, loss, times, transforms)._replace(
         start=lambda params: read(),
-        held=lambda: {runs.NAME: read()},
+        held=lambda: {runs.NAME: read(), **held()},
         averages={"target": Average(lambda step: 1 - decay)} if decay else {},
     )
 
@@ -79,12 +81,13 @@ def trained(
     first: int = 2,
     start: float = 0.9,
     distance: Distance = distances.l2,
+    held: Hold = dict,
     transforms: Sequence[Transform] = BOUNDS,
 ) -> Method:
     """Consistency training from nothing, with a slow target (Song et al. 2023, algorithm 3).
 
     Args:
-      data, model, sigma_data, distance, transforms: as of `distilled`.
+      data, model, sigma_data, distance, held, transforms: as of `distilled`.
       growth: points of the grid along training, `stages.growing(first, last, updates)`.
       first, start: s0 and mu0, of the target's decay (`stages.mu`).
     """
@@ -92,7 +95,7 @@ def trained(
     loss = consistency.loss(consistency.same_noise, distance, consistency.averaged())
     times = stages.neighbours(LEVELS, consistency.training_grid, growth)
     method = model_of(data, model, sigma_data, loss, times, transforms)
-    return method._replace(averages={"target": Average(lambda step: 1 - mu(step))})
+    return method._replace(held=held, averages={"target": Average(lambda step: 1 - mu(step))})
 
 
 def improved(
