@@ -46,6 +46,7 @@ def told(keys, params, x0, context, *cond):
 OF_LEVELS = (apply, parameterizations.consistency(RENOISING), consistency.process(LEVELS, RENOISING))
 HEUN = consistency.solved(teachers.held(apply, parameterizations.edm(LEVELS)), pairs.heun(LEVELS))
 GRID = progressive.grid(8)
+JUDGED = distances.held(lambda params, x, y: distances.l2(x @ params["w"], y @ params["w"]), "teacher")
 STUDENTS = {  # name: (loss, times, averages)
     "progressive": (
         progressive.distillation(COSINE, GRID, teachers.held(apply, V), losses.truncated_snr(COSINE))(
@@ -55,7 +56,7 @@ STUDENTS = {  # name: (loss, times, averages)
         {},
     ),
     "consistency": (
-        consistency.loss(HEUN, distances.l2, consistency.averaged())(*OF_LEVELS),
+        consistency.loss(HEUN, JUDGED, consistency.averaged())(*OF_LEVELS),
         stages.neighbours(LEVELS, consistency.training_grid, stages.constant(18)),
         {"target": Average(lambda step: 0.1)},
     ),

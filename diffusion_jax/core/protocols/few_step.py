@@ -42,9 +42,9 @@ class TargetParams(Protocol):
 
 
 class Distance(Protocol):
-    """`(x [B, ...], y [B, ...]) -> [B]`, how far two estimates are apart."""
+    """`(x [B, ...], y [B, ...], context) -> [B]`, how far two estimates are apart."""
 
-    def __call__(self, x: jax.Array, y: jax.Array, /) -> jax.Array: ...
+    def __call__(self, x: jax.Array, y: jax.Array, context: Any, /) -> jax.Array: ...
 
 
 class Across(Protocol):

@@ -161,7 +161,7 @@ def loss(
 
     Args:
       points: `same_noise` or `solved(...)`.
-      distance: `(x, y) -> [B]` (`distances`).
+      distance: `(x, y, context) -> [B]` (`distances`).
       target: `itself` or `averaged()`.
       weight: of a pair, [B]; `inverse_width`.
     """
@@ -175,7 +175,7 @@ def loss(
                 return denoiser(partial(apply, params, dropout_keys=dropout_keys), parameterization)(x, t, *cond).mean
 
             wanted = jax.lax.stop_gradient(f(target(params, context), x_u, context.t.u))
-            return weight(context.t) * distance(f(params, x_t, context.t.t), wanted), {}
+            return weight(context.t) * distance(f(params, x_t, context.t.t), wanted, context), {}
 
         return of_pair
 

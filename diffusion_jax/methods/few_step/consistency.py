@@ -45,6 +45,7 @@ def distilled(
     model: nn.Module,
     sigma_data: float = 0.5,
     distance: Distance = distances.l2,
+    held: Hold = dict,
     transforms: Sequence[Transform] = BOUNDS,
     time: OfLevel = quarter_log,
     read: Hold | None = None,
@@ -57,6 +58,7 @@ def distilled(
       model: the teacher's network, and the student's.
       sigma_data: the teacher's.
       distance: of the two estimates (`few_step.distances`).
+      held: `() -> arrays by name` that the distance looks at; "teacher" is taken.
       transforms: of the denoiser, in sampling.
       time: how the network is told a level: `parameterizations.quarter_log` or `log_250`.
       read: `() -> params` of the teacher; by default of the run `config.distill.teacher` (`methods.edm`).
@@ -72,7 +74,7 @@ def distilled(
     read = read or edm_run(config, data, model, sigma_data, time)
     return model_of(data, model, sigma_data, loss, times, transforms, time=time)._replace(
         start=lambda params: read(),
-        held=lambda: {runs.NAME: read()},
+        held=lambda: {runs.NAME: read(), **held()},
         averages={"target": Average(lambda step: 1 - decay)} if decay else {},
     )
 
@@ -85,13 +87,14 @@ def trained(
     first: int = 2,
     start: float = 0.9,
     distance: Distance = distances.l2,
+    held: Hold = dict,
     transforms: Sequence[Transform] = BOUNDS,
     time: OfLevel = quarter_log,
 ) -> Method:
     """Consistency training from nothing, with a slow target (Song et al. 2023, algorithm 3).
 
     Args:
-      data, model, sigma_data, distance, transforms, time: as of `distilled`.
+      data, model, sigma_data, distance, held, transforms, time: as of `distilled`.
       growth: points of the grid along training, `stages.growing(first, last, updates)`.
       first, start: s0 and mu0, of the target's decay (`stages.mu`).
     """
@@ -99,7 +102,7 @@ def trained(
     loss = consistency.loss(consistency.same_noise, distance, consistency.averaged())
     times = stages.neighbours(LEVELS, consistency.training_grid, growth)
     method = model_of(data, model, sigma_data, loss, times, transforms, time=time)
-    return method._replace(averages={"target": Average(lambda step: 1 - mu(step))})
+    return method._replace(held=held, averages={"target": Average(lambda step: 1 - mu(step))})
 
 
 def improved(

@@ -314,6 +314,8 @@ def test_distances():
     by_entry = (np.sqrt(r**2 + 0.001**2) - 0.001).mean(1)
     np.testing.assert_allclose(distances.huber_of_entries()(x, y), by_entry, rtol=1e-5)
     assert (distances.pseudo_huber()(x, y) / by_entry > 5).all()  # one norm an example is another loss
+    seen = distances.held(lambda params, x, y: distances.l2(params * x, params * y), "judge")
+    np.testing.assert_allclose(seen(x, y, Context((), held={"judge": 3.0})), 9 * (r**2).mean(1), rtol=1e-5)
     # Near 0 nothing cancels, and at 0 the gradient is 0.
     near = distances.pseudo_huber(0.03)(jnp.full((1, 4), 1e-5), jnp.zeros((1, 4)))
     np.testing.assert_allclose(near, 4e-10 / 0.06, rtol=1e-5)
