@@ -16,30 +16,17 @@ from diffusion_jax.models.blocks.conditioning import LabelEmbedding
 from diffusion_jax.models.unets.adm import ADMUNet
 
 CLASSES = 1000
-SPLITS = {"train": "train", "test": "validation"}  # these sets call it so
 
 
 def get_config():
-    config = guided.with_guidance(pixels.default_config())
-    config.data.shape = (64, 64, 3)
-    config.data.threads = 32
+    config = guided.with_guidance(pixels.config_imagenet64())
     config.diffusion.guidance = 1.5
-    config.model.channels = 192
-    config.model.multipliers = (1, 2, 3, 4)
-    config.model.blocks = 3
-    config.model.attention_levels = (1, 2, 3)
-    config.model.bfloat16 = True
-    config.train.batch_size = 2048
     config.train.steps = 540_000
     config.train.learning_rate = 3e-4
-    config.log.samples = 100
     return config
 
 
 def build(config):
-    def source(split):
-        return sources.tfds_images("imagenet_resized/64x64", SPLITS[split], config.data.dir or None)
-
-    data = pixels.with_labels(pixels.data(config, source), CLASSES)
+    data = pixels.with_labels(pixels.data(config, sources.imagenet64(config.data.dir)), CLASSES)
     embed = {"label": LabelEmbedding(CLASSES + 1)}
     return guided.build(config, data, CLASSES, pixels.unet(config, outputs=2, kind=ADMUNet, embed=embed))

@@ -6,9 +6,10 @@
   python -m diffusion_jax.sample --workdir runs/progressive/steps_4
 
 Every student is a run of its own, in the work directory under its number of steps: it learns to make two steps of the
-one before it in one, and starts as that one. The stages are `distill.stages` of the config. Given again, the same
-command goes on where it stopped, between stages or within one; other values go to all stages, as in `train`. At the
-end a table says what each student reached; stages.json has it.
+one before it in one, and starts as that one. The stages are `distill.stages` of the config, and their updates
+`distill.updates`, or `train.steps` each. Given again, the same command goes on where it stopped, between stages or
+within one; other values go to all stages, as in `train`. At the end a table says what each student reached;
+stages.json has it.
 """
 
 from diffusion_jax.core import ending
@@ -50,13 +51,18 @@ def main(arguments: list[str]):
                 f"--config.distill.{name} is set stage by stage; give --config.distill.stages and --teacher"
             )
     stages = _checked(list(values.distill.stages))
+    updates = _updates(values, len(stages))
     teacher, reached = str(options.teacher), []
-    for number, steps in enumerate(stages, 1):
+    for number, (steps, num) in enumerate(zip(stages, updates, strict=True), 1):
         folder = options.workdir / f"steps_{steps}"
         line(f"stage {number} of {len(stages)}: a student of {steps} steps, from {teacher}")
         chosen = config.override(
             config.defaults(module),
-            [*overrides, f"--config.distill.steps={steps}", f"--config.distill.teacher={teacher}"],
+            [
+                *overrides,
+                *(f"--config.distill.steps={steps}", f"--config.distill.teacher={teacher}"),
+                f"--config.train.steps={num}",
+            ],
         )
         fit(
             module.build(chosen),
@@ -82,6 +88,16 @@ def _checked(stages: list[int]) -> list[int]:
                 f"distill.stages={','.join(map(str, stages))}: a stage halves, and {after} is no half of {before}"
             )
     return stages
+
+
+def _updates(values: ConfigDict, stages: int) -> list[int]:
+    """Those of each stage: `distill.updates`, or `train.steps` where that is empty."""
+    updates = list(values.distill.updates)
+    if updates and len(updates) != stages:
+        raise InputError(
+            f"distill.updates={','.join(map(str, updates))}: give one number for each of the {stages} stages, or none"
+        )
+    return updates or [values.train.steps] * stages
 
 
 def _last(folder: Path, chosen: ConfigDict) -> dict:

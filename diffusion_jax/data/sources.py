@@ -197,6 +197,17 @@ def _say(message):
     line(message)
 
 
+def cifar10(data_dir: str = "") -> Source:
+    """CIFAR-10 of TFDS (162 MB), `split -> source` (`tfds_images`); it has labels, 0 to 9."""
+    return lambda split: tfds_images("cifar10", split, data_dir or None)
+
+
+def imagenet64(data_dir: str = "") -> Source:
+    """ImageNet at 64x64 of TFDS's imagenet_resized (some 13 GB), as `cifar10`, with labels 0 to 999."""
+    splits = {"train": "train", "test": "validation"}  # this set calls it so
+    return lambda split: tfds_images("imagenet_resized/64x64", splits[split], data_dir or None)
+
+
 def tfds_images(
     name: str,
     split: str,

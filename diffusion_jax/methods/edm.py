@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax.core.protocols import Network, Source
+from diffusion_jax.core.protocols import Network, OfLevel, Source
 from diffusion_jax.diffusion import (
     losses,
     parameterizations,
@@ -37,8 +37,17 @@ def method(config: ConfigDict, source: Source, sigma_data: float = 0.5, sigma_ma
     return model_of(pixels.data(config, source), pixels.unet(config), sigma_data, sigma_max)
 
 
-def model_of(data: Data, model: Network, sigma_data: float = 0.5, sigma_max: float = 80.0) -> Method:
-    """EDM of any `data`, whose entries have a standard deviation of `sigma_data`, by any network."""
+def model_of(
+    data: Data,
+    model: Network,
+    sigma_data: float = 0.5,
+    sigma_max: float = 80.0,
+    time: OfLevel = parameterizations.quarter_log,
+) -> Method:
+    """EDM of any `data`, whose entries have a standard deviation of `sigma_data`, by any network.
+
+    `time` says how the network is told a level: `parameterizations.quarter_log` or `log_250`.
+    """
     schedule = schedules.edm(sigma_max)
 
     def chain(sampler: samplers.Sampler, steps: int, grid: LevelGrid = timesteps.karras) -> MakeChain:
@@ -59,7 +68,7 @@ def model_of(data: Data, model: Network, sigma_data: float = 0.5, sigma_max: flo
         model=model,
         schedule=schedule,
         process=processes.gaussian(schedule),
-        parameterization=parameterizations.edm(schedule, sigma_data),
+        parameterization=parameterizations.edm(schedule, sigma_data, time),
         loss=losses.simple,
         times=time_sampling.independent(time_sampling.log_normal(sigma_max)),
         chains={

@@ -70,6 +70,40 @@ def config_256() -> Config:
     return config
 
 
+def config_edm() -> Config:
+    """The values of EDM's CIFAR-10 experiment, 200 million images (Karras et al. 2022, table 7).
+
+    For DDPM++ and NCSN++, which consistency models and their like have too. Its augmentation of images is not here.
+    """
+    config = default_config()
+    config.model.multipliers = (2, 2, 2)
+    config.model.blocks = 4
+    config.model.attention_levels = (1,)
+    config.model.dropout = 0.13
+    config.train.batch_size = 512
+    config.train.steps = 390_625
+    config.train.learning_rate = 1e-3
+    config.train.warmup_steps = 19_531  # 10 million images
+    config.train.clip_norm = 0.0
+    config.train.ema_decay = 0.5 ** (512 / 500_000)  # half a million images are half of it
+    return config
+
+
+def config_imagenet64() -> Config:
+    """The values of ADM's ImageNet 64x64 network (Dhariwal & Nichol 2021, table 11)."""
+    config = default_config()
+    config.data.shape = (64, 64, 3)
+    config.data.threads = 32
+    config.model.channels = 192
+    config.model.multipliers = (1, 2, 3, 4)
+    config.model.blocks = 3
+    config.model.attention_levels = (1, 2, 3)
+    config.model.bfloat16 = True
+    config.train.batch_size = 2048
+    config.log.samples = 100
+    return config
+
+
 def config_digits() -> Config:
     """Values for scikit-learn's 8x8 digits: a network that learns them in two minutes on two CPU cores.
 

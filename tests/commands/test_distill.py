@@ -64,6 +64,7 @@ def build(config):
 def get_config():
     config = small(progressive.with_steps(tiny.get_config()))
     config.distill.stages = (2, 1)
+    config.distill.updates = (2, 3)
     return config
 
 def build(config):
@@ -151,9 +152,9 @@ def size(folder):
 def test_stages_are_runs_one_from_another(root, capsys):
     command = ("--config", root / "student.py", "--teacher", root / "teacher", "--workdir", root / "students")
     assert run(distill.main, *command) == 0
-    assert "| 1 | 2 |" in capsys.readouterr().out
+    assert "| 1 | 3 |" in capsys.readouterr().out
     table = json.loads((root / "students" / "stages.json").read_text())
-    assert [stage["steps"] for stage in table["stages"]] == [2, 1]
+    assert [(stage["steps"], stage["step"]) for stage in table["stages"]] == [(2, 2), (1, 3)]
     before = {path: path.read_bytes() for path in (root / "students").rglob("held.safetensors")}
     assert len(before) == 2
 
@@ -228,6 +229,8 @@ def test_stages_that_do_not_halve(root, capsys):
     assert run(distill.main, *command, "--config.distill.stages=8,3") == 2
     assert "a stage halves, and 3 is no half of 8" in capsys.readouterr().err
     assert not (root / "never").exists()
+    assert run(distill.main, *command, "--config.distill.updates=8,3,5") == 2
+    assert "give one number for each of the 2 stages, or none" in capsys.readouterr().err
     assert run(distill.main, *command, "--config.distill.steps=4") == 2
     assert "--config.distill.steps is set stage by stage" in capsys.readouterr().err
     assert run(distill.main, "--config", root / "edm.py", *command[2:]) == 2

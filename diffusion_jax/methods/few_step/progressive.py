@@ -1,6 +1,7 @@
 """Progressive distillation (Salimans & Ho 2022): a teacher that says v, and students of half its steps."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -20,9 +21,11 @@ from diffusion_jax.diffusion import (
 )
 from diffusion_jax.diffusion.few_step import progressive, teachers
 from diffusion_jax.diffusion.likelihood import HEUN
-from diffusion_jax.methods import likelihoods
+from diffusion_jax.methods import likelihoods, pixels
 from diffusion_jax.methods.compose import Chain, Method, composed
 from diffusion_jax.methods.few_step import teachers as runs
+from diffusion_jax.models.unets.adm import ADMUNet, heads_always
+from diffusion_jax.models.unets.skeleton import Skeleton
 from diffusion_jax.training.experiment import Data
 from diffusion_jax.training.optimizers import falling
 
@@ -38,11 +41,30 @@ def with_steps(config: Config) -> Config:
     config.distill.steps = values.count(8, "steps of the student, half of its teacher's", 100_000)
     whole = values.Whole(1, 100_000)
     config.distill.stages = values.listed((16, 8, 4, 2, 1), "steps of the students, in turn", whole, 1, 20)
+    config.distill.updates = values.listed(
+        (), "updates of each of them, if not train.steps", values.Whole(1, 10**9), 0, 20
+    )
     config.train.ema_decay = 0.0  # students are not averaged
     for other in ("warmup_steps", "decay_steps", "final_rate"):  # the rate falls linearly (`optimizers.falling`)
         del config.train[other]
     config.log.preview_steps = 0  # a student has its own number
     return config
+
+
+def config_cifar() -> Config:
+    """The values of the paper's CIFAR-10 network, of 60 million parameters."""
+    config = pixels.default_config()
+    config.model.channels = 256
+    config.model.multipliers = (1, 1, 1)
+    config.model.blocks = 3
+    config.model.attention_levels = (1, 2)
+    config.model.dropout = 0.0
+    return config
+
+
+def network(config: ConfigDict, **fields: Any) -> Skeleton:
+    """The paper's U-Net, with one head of attention where `fields` have no other."""
+    return pixels.unet(config, **{"kind": ADMUNet, "heads": heads_always(1), **fields})
 
 
 def teacher(config: ConfigDict, data: Data, model: nn.Module, transforms: Sequence[Transform] = BOUNDS) -> Method:
