@@ -5,19 +5,20 @@
     --config.distill.teacher=runs/edm_cifar_ncsnpp
 
 The official values: Heun's method on 18 points, no target network, RAdam, batch 512, 800k updates. The paper reports
-FIDs of 3.55 in one step and 2.93 in two with LPIPS as the distance; this one is l2. Not yet trained to its end with
-this code.
+FIDs of 3.55 in one step and 2.93 in two with LPIPS as the distance, for which --config.lpips.network and
+--config.lpips.heads name its weights (docs/how_to/few_steps.md); it is l2 without them. Not yet trained to its end
+with this code.
 """
 
 from diffusion_jax.data import sources
 from diffusion_jax.methods import pixels
 from diffusion_jax.methods.compose import compose
-from diffusion_jax.methods.few_step import consistency
+from diffusion_jax.methods.few_step import consistency, perceptual
 from diffusion_jax.models import ResidualNCSNpp
 
 
 def get_config():
-    config = consistency.with_target(pixels.config_edm())
+    config = perceptual.with_lpips(consistency.with_target(pixels.config_edm()))
     config.distill.target_decay = 0.0
     config.model.dropout = 0.0
     config.train.steps = 800_000
@@ -29,4 +30,6 @@ def get_config():
 
 def build(config):
     data = pixels.data(config, sources.cifar10(config.data.dir))
-    return compose(config, consistency.distilled(config, data, pixels.unet(config, kind=ResidualNCSNpp)))
+    model = pixels.unet(config, kind=ResidualNCSNpp)
+    distance, held = perceptual.either(config, data)
+    return compose(config, consistency.distilled(config, data, model, distance=distance, held=held))

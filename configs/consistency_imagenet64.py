@@ -6,15 +6,16 @@
   python -m diffusion_jax.sample --workdir runs/consistency_imagenet64 --num 100 --label 207 --steps 2
 
 The official values: Heun's method on 40 points, a target of decay 0.95, RAdam, batch 2048, 600k updates. The paper
-reports FIDs of 6.20 in one step and 4.70 in two with LPIPS as the distance; this one is l2. Not yet trained to its
-end with this code.
+reports FIDs of 6.20 in one step and 4.70 in two with LPIPS as the distance, for which --config.lpips.network and
+--config.lpips.heads name its weights (docs/how_to/few_steps.md); it is l2 without them. Not yet trained to its end
+with this code.
 """
 
 from diffusion_jax.data import sources
 from diffusion_jax.diffusion import parameterizations
 from diffusion_jax.methods import pixels
 from diffusion_jax.methods.compose import compose
-from diffusion_jax.methods.few_step import consistency
+from diffusion_jax.methods.few_step import consistency, perceptual
 from diffusion_jax.models import ADMUNet
 from diffusion_jax.models.blocks.conditioning import LabelEmbedding
 
@@ -22,7 +23,7 @@ CLASSES = 1000
 
 
 def get_config():
-    config = consistency.with_target(pixels.config_imagenet64())
+    config = perceptual.with_lpips(consistency.with_target(pixels.config_imagenet64()))
     config.distill.points = 40
     config.model.dropout = 0.0
     config.train.steps = 600_000
@@ -36,4 +37,8 @@ def get_config():
 def build(config):
     data = pixels.with_labels(pixels.data(config, sources.imagenet64(config.data.dir)), CLASSES)
     model = pixels.unet(config, kind=ADMUNet, embed={"label": LabelEmbedding(CLASSES)})
-    return compose(config, consistency.distilled(config, data, model, time=parameterizations.log_250))
+    distance, held = perceptual.either(config, data)
+    return compose(
+        config,
+        consistency.distilled(config, data, model, distance=distance, held=held, time=parameterizations.log_250),
+    )
