@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources
 from diffusion_jax.diffusion.few_step import distances, pairs, stages
@@ -134,6 +135,19 @@ def test_where_a_network_sees_nothing_the_gradient_is_0(weights):
 
     assert (slope(blind) == 0).all()
     assert np.abs(slope(params)).min() > 0  # control
+
+
+def test_lpips_in_every_mode(x64):
+    """Of any float, and where rank promotion is forbidden: float32."""
+    x, judge = jnp.zeros((2, 4, 4, 1), jnp.float64), lpips.Lpips(NARROW)
+
+    def compared(x):
+        one, other = lpips.enlarged(x, 8), lpips.enlarged(x.astype(jnp.bfloat16), 8)
+        return judge.init_with_output(rng.root(0), one, other)[0]
+
+    with jax.numpy_rank_promotion("raise"):
+        assert jax.eval_shape(compared, x).dtype == jnp.float32
+        assert jax.eval_shape(jax.vmap(compared), x[None]).shape == (1, 2)
 
 
 def test_without_files_the_distance_is_another():

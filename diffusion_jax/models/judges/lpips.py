@@ -16,6 +16,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from diffusion_jax.core.arrays import on_channels
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Convolve, OfImages
 from diffusion_jax.models.blocks.layers import Convolution, default_init
@@ -160,7 +161,8 @@ class Lpips(nn.Module):
 def _standardized(x):
     if x.ndim != 4 or x.shape[-1] not in (1, 3):
         raise InputError(f"LPIPS compares images of 1 or 3 channels, [B, H, W, C], not {list(x.shape)}")
-    return (jnp.broadcast_to(x.astype(jnp.float32), (*x.shape[:-1], 3)) - SHIFT) / SCALE
+    colours = jnp.broadcast_to(x.astype(jnp.float32), (*x.shape[:-1], 3))
+    return (colours - on_channels(SHIFT, x)) / on_channels(SCALE, x)
 
 
 def _unit(x):
@@ -177,7 +179,11 @@ def enlarged(x: jax.Array, side: int = 224, below: int = 256) -> jax.Array:
       x: floats [B, H, W, C].
       side: height and width of the result,
       below: for images whose height or width is less than this; others stay as they are.
+
+    Returns:
+      float32.
     """
+    x = x.astype(jnp.float32)
     if min(x.shape[1:3]) >= below:
         return x
     return jax.image.resize(x, (len(x), side, side, x.shape[-1]), "bilinear", antialias=False)
