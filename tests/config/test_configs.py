@@ -44,6 +44,12 @@ PUBLISHED = {
     "imagenet256_dit": 674_834_720,
 }
 
+TAUGHT_BY = {  # what a config must be given: the tiny published folder, and its value
+    "lcm_folder": ("ddpm", "distill.teacher"),
+    "consistency_folder": ("unlabelled", "distill.teacher"),
+    "consistency_training_folder": ("unlabelled", "start.folder"),
+}
+
 
 TRAINING = "".join(path.read_text() for path in Path(loop.__file__).parent.glob("*.py"))
 READ_BY_THE_LOOP = {
@@ -54,9 +60,15 @@ READ_BY_THE_LOOP = {
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
-def test_a_config_builds_and_says_how_to_run_it(path):
+def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     module = config.load(path)
     chosen = module.get_config()
+    if path.stem in TAUGHT_BY:
+        monkeypatch.syspath_prepend(FOLDER.parent / "tests" / "pretrained")
+        from published_tiny import make
+
+        name, key = TAUGHT_BY[path.stem]
+        chosen.update_from_flattened_dict({key: str(make(tmp_path, name))})
     watched, read = values.watched(chosen)
     experiment = module.build(watched)
     assert re.search(rf"python -m diffusion_jax\.(train|distill) --config configs/{path.name} --", module.__doc__)
