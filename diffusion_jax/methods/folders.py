@@ -3,7 +3,6 @@
 Only configs are read here. The weights are when a run begins.
 """
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,8 +96,9 @@ def opened(folder: str, data: Data, flag: str) -> Opened:
         raise InputError(f"{folder} has {shown} channels; give data.shape as many, not {channels}")
     if told:
         data = pixels.with_labels(data, component.config["num_class_embeds"])
-    read = functools.cache(lambda: network.read(component.weights))
-    return Opened(folder, network, component.config, component.scheduler, data, read)
+    return Opened(
+        folder, network, component.config, component.scheduler, data, lambda: network.read(component.weights)
+    )
 
 
 def on_table(model: Opened) -> tuple[Sampling, int]:

@@ -69,7 +69,7 @@ def test_a_student_is_exported_and_drawn_alike(root, name):
     samplers, averaged = of_run(root, name)
     jax.tree.map(np.testing.assert_array_equal, again.params, averaged)
     start = pretrained.load(root / teacher).params
-    assert max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (averaged, start)), strict=True)) > 1e-7
+    assert max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (averaged, start)), strict=True)) > 0
     model = published.diffusers(str(root / "exported" / name))
     ours = drawn(samplers, averaged, chain)
     np.testing.assert_allclose(drawn(model.samplers, again.params, "published"), ours, atol=2e-5)

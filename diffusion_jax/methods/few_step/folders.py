@@ -4,6 +4,7 @@
 consistency models' U-Nets, for the functions of `few_step.consistency`; `exported` writes their students back.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def latent(config: ConfigDict, data: Data) -> Method:
     how, num = folders.on_table(model)
     if model.scheduler["_class_name"] == "LCMScheduler":
         raise InputError(f"{model.folder} is a latent consistency model already; distil what it was made of")
-    student = lcm.method(config, finetune.of_folder(model), num, model.read, transforms=how.transforms)
+    read = functools.cache(model.read)  # held, and where the student starts: one reading
+    student = lcm.method(config, finetune.of_folder(model), num, read, transforms=how.transforms)
     original = config.distill.original
 
     def export(params: Tree, to: Path) -> None:
@@ -66,7 +68,7 @@ def in_levels(model: Opened) -> dict[str, Any]:
         )
     if model.config.get("time_embedding_type", "positional") != "positional":
         raise InputError(f"the network in {model.folder} is told no noise levels by a sinusoid, as EDM's are here")
-    parts = {"data": model.data, "model": model.network.model, "read": model.read}
+    parts = {"data": model.data, "model": model.network.model, "read": functools.cache(model.read)}
     return parts | {"sigma_data": known.sigma_data, "time": known.time}
 
 

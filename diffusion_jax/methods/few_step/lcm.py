@@ -27,7 +27,7 @@ def with_entries(config: Config) -> Config:
     """`config` with a teacher, the entries of the table that are distilled, and how slowly the target follows."""
     config = runs.with_target(runs.with_teacher(config))
     config.distill.original = values.count(50, "steps of the teacher's DDIM, whose neighbours are drawn", 100_000)
-    config.log.preview_steps = 4
+    config.log.preview_steps = 0
     return config
 
 

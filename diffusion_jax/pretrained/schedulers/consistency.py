@@ -67,7 +67,7 @@ def levels(config: Mapping[str, Any]) -> Levels:
     Raises:
       InputError: another scheduler than these two, or a value that is not implemented.
     """
-    kinds = {
+    kinds: dict[str, tuple[dict[str, Any], OfLevel]] = {
         "CMStochasticIterativeScheduler": (CONSISTENCY, parameterizations.log_250),
         "EDMEulerScheduler": (EDM, parameterizations.quarter_log),
     }
