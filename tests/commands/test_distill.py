@@ -222,13 +222,10 @@ def test_a_guided_student_is_told_its_scale(root, capsys):
     assert images(root, "halves/steps_2", "--guidance", 3).shape == strong.shape
 
 
-def test_a_latent_consistency_student_is_trained_resumed_and_drawn_from(root, capsys):
+def test_a_latent_consistency_student_is_told_its_scale(root, capsys):
     assert trained(root, "table") == 0
     assert trained(root, "lcm", "table") == 0
-    assert trained(root, "lcm", "nowhere", None, "--config.train.steps=3") == 0
-    weak, strong = (images(root, "lcm", "--steps", 2, "--guidance", scale, "--label", 3) for scale in (1, 5))
-    assert weak.shape == strong.shape == (2, 8, 8, 1)
-    assert (images(root, "lcm", "--steps", 1, "--label", 3) != weak).any()
+    assert images(root, "lcm", "--steps", 2, "--guidance", 5, "--label", 3).shape == (2, 8, 8, 1)
     for option, value, said in (("--guidance", 7, "knows scales from 1 to 5"), ("--steps", 50, "must lie in 1, ...")):
         assert run(sample.main, "--workdir", root / "lcm", option, value) == 2
         assert said in capsys.readouterr().err
