@@ -172,6 +172,21 @@ def test_a_folder_that_cannot_be_learned_from_is_one_line(tmp_path, case):
         configs.load(CONFIGS / f"{name}.py").build(config)
 
 
+def test_what_a_teacher_says_and_bounds_is_exported(tmp_path):
+    """v on the cosine table, which is known to its end, by a scheduler that bounds nothing."""
+    about = {"prediction_type": "v_prediction", "beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 100}
+    folder = make(tmp_path, "ddpm", _class_name="PNDMScheduler", skip_prk_steps=True, **about)
+    config = small("lcm_folder", **{"distill.teacher": str(folder), "distill.original": 20})
+    method = configs.load(CONFIGS / "lcm_folder.py").build(config).method
+    method.export(method.start(None), tmp_path / "exported")
+    written = pretrained.load(tmp_path / "exported").scheduler
+    assert written | about | {"original_inference_steps": 20, "clip_sample": False, "thresholding": False} == written
+    how, t = scheduler.sampling(written), np.arange(1, 101) / 100
+    np.testing.assert_allclose(how.schedule.alpha(t), method.schedule.alpha(t))
+    for steps in (1, 3, 20):
+        np.testing.assert_array_equal(how.grid(steps), method.chains["multistep"](steps).times)
+
+
 def test_what_a_run_cannot_do_is_one_line(root, tmp_path):
     config = small("lcm_folder")
     config.distill.teacher = str(tmp_path / "moved")
