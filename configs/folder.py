@@ -6,9 +6,7 @@
 --config.data.shape=(H,W,3), multiples of 16. A few thousand images and 100k steps are a start.
 """
 
-from diffusion_jax.core.errors import InputError
-from diffusion_jax.data import sources
-from diffusion_jax.methods import ddpm
+from diffusion_jax.methods import ddpm, pixels
 
 
 def get_config():
@@ -26,11 +24,4 @@ def get_config():
 
 
 def build(config):
-    def source(split):
-        if not config.data.dir:
-            raise InputError("no folder of images is given; add --config.data.dir=PATH")
-        if split != "train":
-            raise InputError(f"a folder of images has no {split} split; give other images as a folder of their own")
-        return sources.folder(config.data.dir, config.data.shape[:2], config.data.shape[2])
-
-    return ddpm.build(config, source)
+    return ddpm.build(config, pixels.own_images(config))

@@ -3,8 +3,8 @@
   python -m diffusion_jax.export --workdir runs/finetuned --to finetuned
   python -m diffusion_jax.export --workdir runs/finetuned --to step_5000 --step 5000 --raw
 
-For runs whose network is one of diffusers' own, as those of `methods.finetune` are: the folder has the config and the
-scheduler that they started from, with the averaged parameters.
+For runs whose network is one of diffusers' own, as those of `methods.finetune` and `methods.few_step.folders` are.
+The folder has the config that they started from, its scheduler or a student's, and the averaged parameters.
 """
 
 from diffusion_jax.core import ending

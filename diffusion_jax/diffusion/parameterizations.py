@@ -68,6 +68,18 @@ def of_x(read: Read, times: int = 1) -> Read:
     return checked
 
 
+def gain(parameterization: Parameterization, schedule: Schedule, t: float) -> float:
+    """How many times as large an error in what a network says at t is in its x0: sigma / alpha where it says eps.
+
+    Infinite where the output says nothing of x0.
+    """
+    x0 = np.array([[1.0], [0.0]], np.float32)
+    # At the same x_t: where x0 changes by 1 the noise changes by -alpha / sigma.
+    output = parameterization.target(x0, -np.float32(schedule.alpha(t) / schedule.sigma(t)) * x0, jnp.float32(t))
+    change = float(jnp.linalg.norm(output[0] - output[1]))
+    return 1 / change if change else float("inf")
+
+
 def thousandths(t: Time) -> jax.Array:
     """Continuous times for a network with a sinusoidal embedding: 1000 t (Song et al. 2021)."""
     return 1000 * jnp.asarray(t)

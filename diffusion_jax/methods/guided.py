@@ -45,8 +45,24 @@ def method(
 ) -> Method:
     """A class-conditional model with a learned variance, trained for classifier-free guidance.
 
+    Arguments as of `conditional`, with `with_guidance` in the config; `classes` tells nothing.
+    """
+    plain, null = conditional(config, data, classes, model, betas, transforms), guidance.replacing(label=classes)
+    return classifier_free(plain, null, config.diffusion.withheld, config.diffusion.guidance)
+
+
+def conditional(
+    config: ConfigDict,
+    data: Data,
+    classes: int,
+    model: nn.Module,
+    betas: Callable[[int], np.ndarray] = schedules.cosine_betas,
+    transforms: Sequence[Transform] = (guidance.clip(),),
+) -> Method:
+    """A class-conditional model with a learned variance, without guidance.
+
     Args:
-      config: values, as `with_guidance` names them.
+      config: values, as `ddpm.with_table` names them.
       data: with labels (`pixels.with_labels`); `classes` is the one that tells nothing.
       classes: how many.
       model: network of twice the data's channels, told {"label": int [B]} of 0, ..., classes.
@@ -68,7 +84,7 @@ def method(
         certain = (*transforms, variances.posterior(schedule))
         return Chain(samplers.ancestral(deterministic), grid, certain)
 
-    plain = Method(
+    return Method(
         data._replace(sample_condition=conditions.labels(classes, null=classes)),
         model=model,
         schedule=schedule,
@@ -83,8 +99,6 @@ def method(
             "bound_as_trained": likelihoods.learned_chain(schedule, num, transforms, likelihoods.of_table(num)),
         },
     )
-    null = guidance.replacing(label=classes)
-    return classifier_free(plain, null, config.diffusion.withheld, config.diffusion.guidance)
 
 
 def classifier_free(method: Method, null: Null, withheld: float = 0.1, usual: float = 2.0) -> Method:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config, Value
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import conditions, hints, images, sources, toys, views
 from diffusion_jax.data.pipeline import random_flip
@@ -144,6 +145,22 @@ def data(config: ConfigDict, source: Source) -> Data:
         view=views.pictures(),
         transforms=(random_flip,) if config.data.get("flip", False) else (),
     )
+
+
+def own_images(config: ConfigDict) -> Source:
+    """`split -> source` of the images in `config.data.dir` (`sources.folder`), of the size of `config.data.shape`.
+
+    There is a "train" split alone. It raises `InputError` for another, and where no folder is given.
+    """
+
+    def source(split):
+        if not config.data.dir:
+            raise InputError("no folder of images is given; add --config.data.dir=PATH")
+        if split != "train":
+            raise InputError(f"a folder of images has no {split} split; give other images as a folder of their own")
+        return sources.folder(config.data.dir, config.data.shape[:2], config.data.shape[2])
+
+    return source
 
 
 def latents(config: ConfigDict, source: Source) -> Data:

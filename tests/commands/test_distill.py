@@ -21,8 +21,10 @@ TINY = """
 from diffusion_jax.data import sources
 from diffusion_jax.diffusion import guidance, parameterizations
 from diffusion_jax.methods import edm, pixels
+from diffusion_jax.methods import guided as conditional
 from diffusion_jax.methods.compose import compose
-from diffusion_jax.methods.few_step import consistency, guided, progressive, teachers
+from diffusion_jax.methods.ddpm import with_table
+from diffusion_jax.methods.few_step import consistency, guided, lcm, progressive, teachers
 from diffusion_jax.methods.guided import classifier_free
 from tests import tiny
 
@@ -116,6 +118,23 @@ def build(config):
     data, teacher = labelled(config)
     return compose(config, guided.halved(config, data, guided.student_of(teacher)))
 """,
+    "table": """
+def get_config():
+    return small(conditional.with_guidance(tiny.get_config()))
+
+def build(config):
+    data, model = labelled(config)
+    return conditional.build(config, data, 10, model.clone(out_channels=2))
+""",
+    "lcm": """
+def get_config():
+    return small(guided.with_scales(lcm.with_entries(with_table(tiny.get_config()))))
+
+def build(config):
+    data, model = labelled(config)
+    teacher = conditional.conditional(config, data, 10, model.clone(out_channels=2))
+    return compose(config, lcm.guided(config, teacher, config.diffusion.timesteps, NULL))
+""",
 }
 
 
@@ -202,6 +221,15 @@ def test_a_guided_student_is_told_its_scale(root, capsys):
     command = ("--config", root / "guided_student.py", "--teacher", root / "guided", "--workdir", root / "halves")
     assert run(distill.main, *command) == 0
     assert images(root, "halves/steps_2", "--guidance", 3).shape == strong.shape
+
+
+def test_a_latent_consistency_student_is_told_its_scale(root, capsys):
+    assert trained(root, "table") == 0
+    assert trained(root, "lcm", "table") == 0
+    assert images(root, "lcm", "--steps", 2, "--guidance", 5, "--label", 3).shape == (2, 8, 8, 1)
+    for option, value, said in (("--guidance", 7, "knows scales from 1 to 5"), ("--steps", 50, "must lie in 1, ...")):
+        assert run(sample.main, "--workdir", root / "lcm", option, value) == 2
+        assert said in capsys.readouterr().err
 
 
 REFUSED = {

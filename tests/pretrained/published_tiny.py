@@ -52,11 +52,13 @@ CONFIGS = {
         "num_embeds_ada_norm": 5,
     },
 }
+CONFIGS["unlabelled"] = {name: value for name, value in CONFIGS["consistency"].items() if name != "num_class_embeds"}
 DDPM = {"_class_name": "DDPMScheduler", "variance_type": "fixed_large"}
 DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False}
 SCHEDULERS = {
     "ddpm": DDPM,
     "consistency": {"_class_name": "CMStochasticIterativeScheduler"},
+    "unlabelled": {"_class_name": "CMStochasticIterativeScheduler"},
     "ncsnpp": {"_class_name": "ScoreSdeVeScheduler", "sigma_max": 50.0},
     "text": DDIM | {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1},
     "latent": {"_class_name": "LCMScheduler"},

@@ -84,6 +84,8 @@ def test_what_cannot_be_trained_further_is_refused(run, tmp_path):
         config.start.folder = str(make(tmp_path, name))
         with pytest.raises(InputError, match=said):
             finetune.method(config, None)
+    config.start.folder = str(make(tmp_path / "labels", "consistency", _class_name="DDPMScheduler"))
+    assert set(finetune.method(config, None).data.example) == {"image", "label"}
     config.start.folder = str(run / "ddpm")
     config.data.shape = (8, 8, 1)
     with pytest.raises(InputError, match="has 3 channels"):

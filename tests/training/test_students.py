@@ -11,6 +11,7 @@ from diffusion_jax.diffusion.few_step import (
     consistency,
     distances,
     guided,
+    latent,
     pairs,
     progressive,
     stages,
@@ -26,6 +27,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 COSINE = schedules.bounded_cosine()
 V = parameterizations.v(COSINE, parameterizations.angle(COSINE))
+TABLE, INDEX = schedules.from_betas(schedules.linear_betas(20, 0.005, 0.3)), parameterizations.table_index(20)
+EPS = parameterizations.eps(TABLE, INDEX)
 LEVELS, RENOISING = consistency.levels(), consistency.renoising()
 GROWTH = stages.Stages(np.array([0, 2]), np.array([3, 5]))  # a finer grid from the third update on
 
@@ -40,6 +43,15 @@ def told(keys, params, x0, context, *cond):
         teachers.held(apply, V, guided.by_told_scale(guidance.replacing(label=0.0))), losses.of_v(COSINE)
     )
     loss = guided.told(make(apply, V, processes.gaussian(COSINE)), 1.0, 4.0)
+    return loss(keys, params, x0, context, {"label": x0[:, 0]})
+
+
+def entries(keys, params, x0, context, *cond):
+    """Latent consistency of a guided teacher that says eps on a table."""
+    teacher = teachers.held(apply, EPS, guided.by_told_scale(guidance.replacing(label=0.0)))
+    points = consistency.solved(teacher, pairs.euler(TABLE))
+    make = consistency.loss(points, distances.huber_of_entries(), consistency.averaged())
+    loss = guided.told(make(apply, latent.consistent(EPS, INDEX), processes.gaussian(TABLE)), 1.0, 4.0)
     return loss(keys, params, x0, context, {"label": x0[:, 0]})
 
 
@@ -66,6 +78,11 @@ STUDENTS = {  # name: (loss, times, averages)
         ),
         stages.neighbours(LEVELS, consistency.training_grid, GROWTH, stages.log_normal()),
         {},
+    ),
+    "latent consistency": (
+        entries,
+        stages.neighbours(TABLE, lambda points: latent.training_grid(20, 10), stages.constant(11)),
+        {"target": Average(lambda step: 0.1)},
     ),
     "guided": (told, time_sampling.independent(time_sampling.uniform(1e-3)), {}),
 }

@@ -19,7 +19,7 @@ from diffusion_jax.core.protocols import Denoiser, MakeLoss, OfTime, Teacher
 from diffusion_jax.diffusion import time_sampling, timesteps
 from diffusion_jax.diffusion.few_step import teachers
 from diffusion_jax.diffusion.few_step.pairs import jump
-from diffusion_jax.diffusion.parameterizations import Parameterization
+from diffusion_jax.diffusion.parameterizations import Parameterization, gain
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.time_sampling import Times
 
@@ -122,12 +122,9 @@ def check(parameterization: Parameterization, schedule: Schedule, times: ArrayLi
     Where alpha is small an error in eps grows by sigma / alpha in x0, and a chain of few steps cannot mend it.
     """
     t = float(timesteps.check_grid(times)[0])
-    x0 = np.array([[1.0], [0.0]], np.float32)
-    # At the same x_t: where x0 changes by 1 the noise changes by -alpha / sigma.
-    output = parameterization.target(x0, -np.float32(schedule.alpha(t) / schedule.sigma(t)) * x0, jnp.float32(t))
-    change = float(jnp.linalg.norm(output[0] - output[1]))
-    if change * LARGEST_GAIN < 1:
-        grows = f"{1 / change:.3g} times as large" if change else "infinite"
+    grown = gain(parameterization, schedule, t)
+    if grown > LARGEST_GAIN:
+        grows = f"{grown:.3g} times as large" if np.isfinite(grown) else "infinite"
         raise InputError(
             f"the {who} cannot be distilled: an error in what it says, such as eps, is {grows} in x0 at t = {t:g}; "
             "take a network that says x0, v, or x0 and eps together"

@@ -30,11 +30,8 @@ quarter_log = parameterizations.quarter_log
 
 def with_target(config: Config) -> Config:
     """`config` with a teacher, the points of the grid, and how slowly the target follows the student."""
-    config = runs.with_teacher(config)
+    config = runs.with_target(runs.with_teacher(config))
     config.distill.points = values.count(18, "points of the grid, whose neighbours are drawn", 10_000, least=2)
-    config.distill.target_decay = values.number(
-        0.95, "decay of the target's average", 0.0, 0.999999, zero="the student itself is the target"
-    )
     config.log.preview_steps = 0
     return config
 
@@ -64,18 +61,14 @@ def distilled(
       read: `() -> params` of the teacher; by default of the run `config.distill.teacher` (`methods.edm`).
     """
     teacher = teachers.held(runs.apply_of(model), parameterizations.edm(LEVELS, sigma_data, time))
-    decay = config.distill.target_decay
-    loss = consistency.loss(
-        consistency.solved(teacher, pairs.heun(LEVELS)),
-        distance,
-        consistency.averaged() if decay else consistency.itself,
-    )
+    target, averages = runs.target(config)
+    loss = consistency.loss(consistency.solved(teacher, pairs.heun(LEVELS)), distance, target)
     times = stages.neighbours(LEVELS, consistency.training_grid, stages.constant(config.distill.points))
     read = read or edm_run(config, data, model, sigma_data, time)
     return model_of(data, model, sigma_data, loss, times, transforms, time=time)._replace(
         start=lambda params: read(),
         held=lambda: {runs.NAME: read(), **held()},
-        averages={"target": Average(lambda step: 1 - decay)} if decay else {},
+        averages=averages,
     )
 
 
@@ -90,18 +83,20 @@ def trained(
     held: Hold = dict,
     transforms: Sequence[Transform] = BOUNDS,
     time: OfLevel = quarter_log,
+    read: Hold | None = None,
 ) -> Method:
-    """Consistency training from nothing, with a slow target (Song et al. 2023, algorithm 3).
+    """Consistency training, from nothing or from a network, with a slow target (Song et al. 2023, algorithm 3).
 
     Args:
       data, model, sigma_data, distance, held, transforms, time: as of `distilled`.
       growth: points of the grid along training, `stages.growing(first, last, updates)`.
       first, start: s0 and mu0, of the target's decay (`stages.mu`).
+      read: `() -> params`, from which it starts; by default from random ones.
     """
     mu = stages.mu(growth, first, start)
     loss = consistency.loss(consistency.same_noise, distance, consistency.averaged())
     times = stages.neighbours(LEVELS, consistency.training_grid, growth)
-    method = model_of(data, model, sigma_data, loss, times, transforms, time=time)
+    method = started(model_of(data, model, sigma_data, loss, times, transforms, time=time), read)
     return method._replace(held=held, averages={"target": Average(lambda step: 1 - mu(step))})
 
 
@@ -112,16 +107,17 @@ def improved(
     sigma_data: float = 0.5,
     transforms: Sequence[Transform] = BOUNDS,
     time: OfLevel = quarter_log,
+    read: Hold | None = None,
 ) -> Method:
-    """Improved consistency training from nothing (Song & Dhariwal 2023): no target network, pseudo-Huber distance,
-    log-normal levels, weights 1 / (level_t - level_u).
+    """Improved consistency training (Song & Dhariwal 2023), from nothing or from a network: no target network,
+    pseudo-Huber distance, log-normal levels, weights 1 / (level_t - level_u).
 
     Arguments as of `trained`, with `growth` as `stages.doubling(10, 1280, updates)`.
     """
     weight = consistency.inverse_width(LEVELS)
     loss = consistency.loss(consistency.same_noise, distances.pseudo_huber(), weight=weight)
     times = stages.neighbours(LEVELS, consistency.training_grid, growth, stages.log_normal())
-    return model_of(data, model, sigma_data, loss, times, transforms, time=time)
+    return started(model_of(data, model, sigma_data, loss, times, transforms, time=time), read)
 
 
 def tuned(
@@ -161,6 +157,11 @@ def edm_run(
 ) -> Hold:
     """The reader of the run of `methods.edm` in `config.distill.teacher` (`teachers.reader`)."""
     return runs.reader(config.distill.teacher, data, model, EDM, parameterizations.edm(EDM, sigma_data, time))
+
+
+def started(method: Method, read: Hold | None) -> Method:
+    """`method`, started from the parameters that `read` reads, where it is there."""
+    return method._replace(start=lambda params: read()) if read else method
 
 
 def model_of(

@@ -124,9 +124,11 @@ def scales_told(loss: MakeLoss, config: ConfigDict) -> MakeLoss:
 
 def at_scale(config: ConfigDict) -> MakeGuide:
     """The guide of a student: one look, at a scale of the config's range; `InputError` for another."""
-    low, high = config.distill.least_scale, config.distill.most_scale
+    low, high, usual = config.distill.least_scale, config.distill.most_scale, config.distill.guidance
+    if not low <= usual <= high:
+        raise InputError(f"distill.guidance={usual:g}: this student is told scales from {low:g} to {high:g}")
 
-    def guide(guidance_scale: float = config.distill.guidance) -> Guide:
+    def guide(guidance_scale: float = usual) -> Guide:
         if not low <= guidance_scale <= high:
             raise InputError(f"guidance {guidance_scale:g}: this student knows scales from {low:g} to {high:g}")
         return guided.at_scale(guidance_scale)

@@ -7,17 +7,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
+from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Hold, Network
+from diffusion_jax.core.protocols import Apply, Hold, Network, TargetParams
+from diffusion_jax.diffusion.few_step import consistency
 from diffusion_jax.diffusion.gaussian import q_sample
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.methods.compose import Method
 from diffusion_jax.training import workdir
+from diffusion_jax.training.averages import Average
 from diffusion_jax.training.experiment import Data
 from diffusion_jax.training.trained import parameters
 
@@ -31,12 +33,28 @@ def with_teacher(config: Config) -> Config:
     return config
 
 
+def with_target(config: Config) -> Config:
+    """`config`, of a teacher's students, with how slowly the network follows that says what they should say."""
+    config.distill.target_decay = values.number(
+        0.95, "decay of the target's average", 0.0, 0.999999, zero="the student itself is the target"
+    )
+    return config
+
+
+def target(config: ConfigDict) -> tuple[TargetParams, dict[str, Average]]:
+    """The target of a consistency loss, and the averages of the student that it takes (`Method.averages`)."""
+    decay = config.distill.target_decay
+    if not decay:
+        return consistency.itself, {}
+    return consistency.averaged(), {"target": Average(lambda step: 1 - decay)}
+
+
 def apply_of(model: Network) -> Apply:
     """`(params, input, time, *cond) -> output` of a network without dropout."""
     return lambda params, *inputs: model.apply({"params": params}, *inputs)
 
 
-def reader(folder: str, data: Data, model: nn.Module, schedule: Schedule, parameterization: Parameterization) -> Hold:
+def reader(folder: str, data: Data, model: Network, schedule: Schedule, parameterization: Parameterization) -> Hold:
     """`() -> params`, the averaged parameters of the newest checkpoint of the run in `folder`.
 
     Args:
@@ -66,6 +84,12 @@ def reader(folder: str, data: Data, model: nn.Module, schedule: Schedule, parame
         return jax.tree.map(np.asarray, parameters(Path(folder), experiment)[1])
 
     return read
+
+
+def of_run(folder: str, teacher: Method) -> Hold:
+    """`reader` of a run with the data, the network, the noise and the words of `teacher`."""
+    assert teacher.schedule is not None
+    return reader(folder, teacher.data, teacher.model, teacher.schedule, teacher.parameterization)
 
 
 def _check(folder: str, teacher: Method, data: Data, model, schedule: Schedule, parameterization: Parameterization):

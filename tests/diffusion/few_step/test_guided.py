@@ -161,6 +161,27 @@ def test_neighbours_of_a_table():
         latent.grid(51)
     with pytest.raises(InputError, match="of a table of 10 entries between 1 and 10 are distilled, not 50"):
         latent.training_grid(10)
+    with pytest.raises(InputError, match="leave the noisiest 100 of a table of 1000 out; take a number that divides"):
+        latent.training_grid(1000, 300)
+    np.testing.assert_allclose(latent.training_grid(4, 4), [1, 0.75, 0.5, 0.25])  # no entry twice
+
+
+def test_a_student_is_asked_where_what_it_says_tells_x0():
+    """The cosine table ends with so little of the data that errors in eps would be 20 000 times as large in x0."""
+    cosine = schedules.from_betas(schedules.cosine_betas(1000))
+    for schedule, top in ((TABLE, 50), (cosine, 49)):
+        assert latent.entries(parameterizations.eps(schedule, INDEX), schedule) == top
+        assert latent.entries(parameterizations.v(schedule, INDEX), schedule) == 50
+        gains = [parameterizations.gain(parameterizations.eps(schedule, INDEX), schedule, t) for t in (0.3, 0.9)]
+        np.testing.assert_allclose(gains, [schedule.sigma(t) / schedule.alpha(t) for t in (0.3, 0.9)], rtol=1e-5)
+    assert parameterizations.gain(parameterizations.eps(cosine, INDEX), cosine, 1.0) > 1e4
+    np.testing.assert_allclose(1000 * latent.training_grid(top=49)[[0, -2, -1]], [980, 20, 1])
+    np.testing.assert_allclose(1000 * latent.grid(2, top=49), [980, 500, 0])
+    with pytest.raises(InputError, match=r"must lie in 1, \.\.\., 49, not 50"):
+        latent.grid(50, top=49)
+    silent = schedules.Schedule(lambda t: 1e-9 + 0 * t, lambda t: 1 + 0 * t)
+    with pytest.raises(InputError, match="no x0 within 200 times its errors, at any entry"):
+        latent.entries(parameterizations.eps(silent, INDEX), silent)
 
 
 def test_the_boundary_is_a_switch():
