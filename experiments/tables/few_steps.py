@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, ScalarFormatter
 
 from diffusion_jax.app import cli, cpu, resolve
 from diffusion_jax.core import files
@@ -99,11 +100,13 @@ def picture(
         axes.plot([int(steps) for steps in row], list(row.values()), marker="o", label=name)
     for name, level in (levels or {}).items():
         axes.axhline(level, color="grey", linestyle="--", linewidth=1)
-        axes.annotate(name, (1, level), (0, 3), "axes fraction", textcoords="offset points", ha="right", color="grey")
+        axes.text(0.99, level, name, transform=axes.get_yaxis_transform(), ha="right", va="bottom", color="grey")
     axes.set(xscale="log", yscale="log", xlabel="steps", ylabel=metric)
     ticks = sorted({int(steps) for row in table.values() for steps in row})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure
