@@ -16,6 +16,7 @@ SIGMA_DATA = 1.0  # of the points' coordinates
 
 def get_config():
     config = points.small_config()
+    config.train.decay_steps = config.train.steps  # to 0: targets are noisy to the end
     config.log.preview_steps = 0
     return config
 

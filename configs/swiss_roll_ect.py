@@ -16,6 +16,7 @@ SIGMA_DATA = 1.0  # the teacher's
 
 def get_config():
     config = teachers.with_teacher(points.small_config())
+    config.train.decay_steps = config.train.steps  # to 0: targets are noisy to the end
     config.log.preview_steps = 0
     return config
 
