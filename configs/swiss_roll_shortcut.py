@@ -12,6 +12,8 @@ from diffusion_jax.models import two_times
 
 def get_config():
     config = shortcut.with_shortcuts(points.small_config())
+    config.train.steps = 8000
+    config.train.learning_rate = 3e-3
     config.train.decay_steps = config.train.steps  # to 0: targets are noisy to the end
     config.shortcut.smallest = 16
     config.shortcut.bootstrapped = 0.5
@@ -20,4 +22,4 @@ def get_config():
 
 def build(config):
     data, model = points.data(toys.swiss_rolls), two_times.listening(points.network(config))
-    return shortcut.build(config, data, model, time=lambda t: 10 * t)
+    return shortcut.build(config, data, model)

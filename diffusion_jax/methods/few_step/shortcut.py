@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.protocols import Network, OfTime
+from diffusion_jax.core.protocols import Network
 from diffusion_jax.diffusion import parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.diffusion.few_step import shortcut
 from diffusion_jax.methods.compose import Chain, Method, composed
@@ -23,14 +23,13 @@ def with_shortcuts(config: Config) -> Config:
     return config
 
 
-def method(config: ConfigDict, data: Data, model: Network, time: OfTime = parameterizations.thousandths) -> Method:
+def method(config: ConfigDict, data: Data, model: Network) -> Method:
     """A shortcut model as an experiment; its samples take 1, 2, 4, ... steps, a power of two.
 
     Args:
       config: values, as `with_shortcuts` names them.
       data: any.
       model: a network of two times (`models.two_times.listening`).
-      time: what the network is told of t.
     """
     schedule, num = schedules.flow(), config.shortcut.smallest
     level = shortcut.level(num)
@@ -43,7 +42,7 @@ def method(config: ConfigDict, data: Data, model: Network, time: OfTime = parame
         shortcut.check_steps(steps, num)
         return Chain(samplers.jump(schedule), timesteps.linear(steps))
 
-    velocity = parameterizations.velocity(schedule, time)
+    velocity = parameterizations.velocity(schedule, parameterizations.thousandths)
     return Method(
         data,
         model=model,
