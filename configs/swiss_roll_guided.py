@@ -4,6 +4,10 @@
   python -m diffusion_jax.sample --workdir runs/swiss_roll_guided --num 5000 --guidance 1 --film
 
 `configs/swiss_roll_guided_distillation.py` distils it.
+
+6000 steps, a minute of processor time. In 50 steps (`python -m experiments.tables.points --guidance G`, 5000 points,
+one run) 98.6 % of the points lie on the half turn that they were told at guidance 1, and all at guidance 3. Without
+`--label` each half turn is drawn in turn, so that a film shows them all.
 """
 
 from diffusion_jax.data import toys

@@ -1,7 +1,20 @@
 """A shortcut model of the swiss roll: it is told how long a step is asked for.
 
-python -m diffusion_jax.train --config configs/swiss_roll_shortcut.py --workdir runs/swiss_roll_shortcut
-python -m diffusion_jax.sample --workdir runs/swiss_roll_shortcut --num 5000 --steps 4
+  python -m diffusion_jax.train --config configs/swiss_roll_shortcut.py --workdir runs/swiss_roll_shortcut
+  python -m diffusion_jax.sample --workdir runs/swiss_roll_shortcut --num 5000 --steps 4
+
+8000 steps, a minute and a half of processor time.
+
+Sliced Wasserstein distances to the test points, and mean distances from the curve, beside 0.021 and 0.039 for
+training points and 0.152 and 0.349 for a Gaussian fit (`python -m experiments.tables.points`, 5000 points, one run;
+the gallery has two):
+
+  steps                  1      2      4      8
+  sliced W1        0.081  0.070  0.047  0.043
+  off the curve    0.233  0.191  0.108  0.072
+
+Four steps draw a roll; one or two do not yet, for the longest step is learned last, through every shorter one. With a
+constant rate of 1e-3, 6000 steps and smallest steps of 1/32, four steps were 0.266 off the curve.
 """
 
 from diffusion_jax.data import toys
