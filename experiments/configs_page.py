@@ -36,7 +36,17 @@ def tables() -> str:
 def _fewest(names: list[str], everyone: list[str]) -> str:
     """These names, or all but the others, whichever is shorter."""
     others = [name for name in everyone if name not in names]
-    return f"all but {', '.join(others)}" if len(others) < len(names) else ", ".join(names)
+    return f"all but {_listed(others, everyone)}" if len(others) < len(names) else _listed(names, everyone)
+
+
+def _listed(names: list[str], everyone: list[str]) -> str:
+    """These names, those of a whole family (three or more that begin alike) as one: "swiss_roll*"."""
+    for stem in everyone:
+        family = [name for name in everyone if name.startswith(stem)]
+        if len(family) > 2 and set(family) <= set(names):
+            names = [name for name in names if name not in family[1:]]
+            names[names.index(stem)] = f"{stem}*"
+    return ", ".join(names)
 
 
 def page() -> str:

@@ -11,6 +11,7 @@ from diffusion_jax.config.values import Config
 from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import views
 from diffusion_jax.diffusion import (
+    guidance,
     losses,
     parameterizations,
     processes,
@@ -20,6 +21,9 @@ from diffusion_jax.diffusion import (
 from diffusion_jax.methods.compose import Data, Method, base_config, composed
 from diffusion_jax.methods.continuous import chains
 from diffusion_jax.models.mlp import MLP
+
+LIMIT = 2.5  # of a coordinate, either way
+BOUNDS = (guidance.clip(-LIMIT, LIMIT),)
 
 
 def default_config() -> Config:
@@ -42,14 +46,23 @@ def default_config() -> Config:
     return config
 
 
+def small_config() -> Config:
+    """Values for teachers and students of few steps: a smaller network, and a third of the examples."""
+    config = default_config()
+    config.model.features = 64
+    config.train.batch_size = 128
+    config.train.steps = 6000
+    return config
+
+
 def data(source: Source) -> Data:
-    """Points of about unit variance, `split -> source` of {"point": float32 [2], ...}, shown within 2.5."""
+    """Points [2] of about unit variance, within `LIMIT`: `split -> source` of {"point": float32 [2], ...}."""
     return Data(
         source,
         example={"point": jax.ShapeDtypeStruct((2,), jnp.float32)},
         clean=lambda batch: batch["point"],
         shape=(2,),
-        view=views.points(limit=2.5),
+        view=views.points(LIMIT),
     )
 
 

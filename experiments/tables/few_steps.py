@@ -10,11 +10,13 @@ few_steps.json into the folder `--out`.
 """
 
 import argparse
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from diffusion_jax.app import cli, cpu, resolve
 from diffusion_jax.core import files
@@ -22,9 +24,7 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 from diffusion_jax.training.experiment import SampleRequest
 from experiments.tables import shared
-from experiments.tables.shared import Cell
-
-FLOOR = "training images"
+from experiments.tables.shared import Cell, Run
 
 
 class Curve(NamedTuple):
@@ -46,16 +46,15 @@ class Curve(NamedTuple):
 def main(arguments: list[str]):
     """The command `python -m experiments.tables.few_steps`."""
     options = _parser().parse_args(arguments)
-    curves = [_curve(text) for text in options.curve]
+    curves = curves_of(options)
     table, protocol = {}, {}
     for curve in curves:
         row, protocol = distances(curve, options)
         table[curve.name] = row
     print(f"{shared.METRIC} of {options.num} images, by steps\n")
-    columns = sorted({steps for row in table.values() for steps in row}, key=int)
-    print(shared.markdown("", table, columns=columns))
+    print(shared.markdown("", table, columns=columns_of(table)))
     options.out.mkdir(parents=True, exist_ok=True)
-    picture(curves, table, options.out / "few_steps.png")
+    save(picture(table, shared.METRIC), options.out / "few_steps.png")
     files.write_json(
         options.out / "few_steps.json",
         {"protocol": protocol, "seed": options.seed, "curves": [c._asdict() for c in curves], "metrics": table},
@@ -65,35 +64,63 @@ def main(arguments: list[str]):
 
 def distances(curve: Curve, options) -> tuple[dict[str, float], dict]:
     """(steps -> distance, the protocol) of a curve."""
-    found, protocol, quality, run, weights = {}, {}, None, None, None
-    for steps in curve.steps:
-        folder = Path(curve.folder.format(steps))
-        if quality is None or "{}" in curve.folder:
-            its = argparse.Namespace(**vars(options) | {"workdir": folder, "config": None})
-            run = shared.opened_run(its)
-            quality, weights = shared.Quality(its, run.experiment), run.averaged()
-            protocol = quality.protocol()
-        make = run.experiment.sampling.samplers[resolve.sampler(run.experiment.sampling, curve.sampler)]
-        cell = Cell(curve.name, str(steps), make, SampleRequest(1, steps), weights)
-        found |= quality.table("few_steps", [cell])[curve.name]
+    found, protocol = {}, {}
+    for its, run, cells in runs(curve, options):
+        quality = shared.Quality(its, run.experiment)
+        protocol = quality.protocol()
+        found |= quality.table("few_steps", cells)[curve.name]
     return found, protocol
 
 
-def picture(curves: list[Curve], table, path: Path):
-    """Distance against steps, both on logarithmic axes."""
+def runs(curve: Curve, options) -> Iterator[tuple[argparse.Namespace, Run, list[Cell]]]:
+    """The runs of a curve: `options` with its folder, itself, and what it draws, a cell for each number of steps."""
+    folders: dict[Path, list[int]] = {}
+    for steps in curve.steps:
+        folders.setdefault(Path(curve.folder.format(steps)), []).append(steps)
+    for folder, numbers in folders.items():
+        its = argparse.Namespace(**vars(options) | {"workdir": folder, "config": None})
+        run = shared.opened_run(its)
+        weights, sampling = run.averaged(), run.experiment.sampling
+        make = sampling.samplers[resolve.sampler(sampling, curve.sampler)]
+        yield its, run, [Cell(curve.name, str(steps), make, SampleRequest(1, steps), weights) for steps in numbers]
+
+
+def columns_of(table: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """All numbers of steps in a table, rising."""
+    return sorted({steps for row in table.values() for steps in row}, key=int)
+
+
+def picture(
+    table: Mapping[str, Mapping[str, float]], metric: str, levels: Mapping[str, float] | None = None
+) -> Figure:
+    """Distance against steps, both on logarithmic axes, and `levels` that do not depend on steps as dashed lines."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for curve in curves:
-        row = table[curve.name]
-        axes.plot([int(steps) for steps in row], list(row.values()), marker="o", label=curve.name)
-    axes.set(xscale="log", yscale="log", xlabel="steps", ylabel=shared.METRIC)
+    for name, row in table.items():
+        axes.plot([int(steps) for steps in row], list(row.values()), marker="o", label=name)
+    for name, level in (levels or {}).items():
+        axes.axhline(level, color="grey", linestyle="--", linewidth=1)
+        axes.text(0.99, level, name, transform=axes.get_yaxis_transform(), ha="right", va="bottom", color="grey")
+    axes.set(xscale="log", yscale="log", xlabel="steps", ylabel=metric)
     ticks = sorted({int(steps) for row in table.values() for steps in row})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
+    return figure
+
+
+def save(figure: Figure, path: Path, dpi: int = 150):
+    """A figure as a picture, PNG."""
     FigureCanvasAgg(figure)
-    files.write(path, lambda file: figure.savefig(file, format="png", dpi=150))
+    files.write(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
+
+
+def curves_of(options) -> list[Curve]:
+    """The curves that `add_curves`' options ask for; `InputError` for what is none."""
+    return [_curve(text) for text in options.curve]
 
 
 def _curve(text: str) -> Curve:
@@ -111,14 +138,21 @@ def _curve(text: str) -> Curve:
 
 def _parser():
     parser = cli.parser("experiments.tables.few_steps", __doc__)
+    add_curves(parser, num=1000, batch=250)
+    parser.add_argument(
+        "--extractor", default="digits", metavar="WHICH", help="as of diffusion_jax.evaluate (%(default)s)"
+    )
+    return parser
+
+
+def add_curves(parser, num: int, batch: int):
+    """The options of a picture of curves."""
     add = parser.add_argument
     add("--curve", action="append", required=True, metavar="NAME=DIR[:SAMPLER]@STEPS", help="a line of the picture")
-    add("--out", type=Path, required=True, metavar="DIR", help="where picture and numbers go")
-    add("--num", type=int, default=1000, metavar="N", help="images a set (%(default)s)")
-    add("--extractor", default="digits", metavar="WHICH", help="as of diffusion_jax.evaluate (%(default)s)")
-    add("--batch", type=int, default=250, metavar="B", help="examples at a time, over all devices (%(default)s)")
+    add("--out", type=Path, required=True, metavar="DIR", help="where pictures and numbers go")
+    add("--num", type=int, default=num, metavar="N", help="examples a set (%(default)s)")
+    add("--batch", type=int, default=batch, metavar="B", help="examples at a time, over all devices (%(default)s)")
     add("--seed", type=int, default=0, help="of the noise (%(default)s)")
-    return parser
 
 
 if __name__ == "__main__":

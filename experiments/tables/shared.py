@@ -87,6 +87,11 @@ class Cell(NamedTuple):
     weights: Weights
 
 
+def sample_keys(options) -> jax.Array:
+    """One key an example, as `diffusion_jax.sample` has them for `options.seed`: [options.num]."""
+    return rng.per_example(rng.stream(jax.random.key(options.seed), "sample"), jnp.arange(options.num))
+
+
 class Quality:
     """Draws sets of images, keeps them, and gives their Fréchet distance to the training images.
 
@@ -108,8 +113,7 @@ class Quality:
             raise InputError(f"--num {options.num} must be at least 2 and --batch {options.batch} at least 1")
         self._options, self._images = options, experiment.data.view.images
         self._cond = experiment.data.sample_condition(options.num, {})
-        root = rng.stream(jax.random.key(options.seed), "sample")
-        self._keys = rng.per_example(root, jnp.arange(options.num))
+        self._keys = sample_keys(options)
         self._extractor = extractors.named(options.extractor)
         self._reference = image_store.of_source(experiment.data.source("train"), "train images")
         self._real = self._moments(self._reference)

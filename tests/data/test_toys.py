@@ -29,6 +29,19 @@ def test_the_swiss_roll_lies_about_its_spiral():
     assert 1.5 * np.pi - 2 < radius.min() < 1.5 * np.pi < 4.5 * np.pi < radius.max() < 4.5 * np.pi + 2
 
 
+def test_labels_are_half_turns_of_the_curve():
+    """The nearest place of the curve has the label, but for noise at the borders."""
+    roll, angle = toys.swiss_roll(1000), toys.angles(3000)
+    points, label = everything(roll, "point"), everything(roll, "label")
+    apart = np.linalg.norm(points[:, None] - toys.spiral(angle), axis=-1)
+    assert apart.min(1).mean() == pytest.approx(0.05 * np.sqrt(2 / np.pi), rel=0.1)
+    agree = toys.half_turn(angle)[apart.argmin(1)] == label
+    assert agree.mean() > 0.98
+    assert (np.bincount(label) > 250).all()
+    assert label.dtype == np.int32
+    np.testing.assert_array_equal(toys.half_turn(np.pi * np.array([1.5, 2.49, 2.51, 3.51, 4.5])), [0, 0, 1, 2, 2])
+
+
 def test_the_swiss_roll_is_scikit_learns_and_depends_on_the_seed_alone():
     points = everything(toys.swiss_roll(10), "point")
     np.testing.assert_array_equal(everything(toys.swiss_roll(10), "point"), points)
@@ -71,6 +84,8 @@ def test_every_level_is_its_own(num):
 def test_numbers_out_of_range_are_named():
     with pytest.raises(InputError, match="a swiss roll of 0 points; give at least 1"):
         toys.swiss_roll(0)
+    with pytest.raises(InputError, match="no split 'all'; choose one of train, test"):
+        toys.swiss_rolls("all")
     for num in (1, 257):
         with pytest.raises(InputError, match=f"{num} levels of grey are not possible; give 2 to 256"):
             toys.levels(digits(), num)
