@@ -1,0 +1,49 @@
+"""Improved MeanFlow that is told the scale of guidance (Geng et al. 2025): one network for every scale of a range."""
+
+from functools import partial
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
+from diffusion_jax.data import conditions
+from diffusion_jax.diffusion import guidance, losses
+from diffusion_jax.diffusion.few_step import mean_flow
+from diffusion_jax.diffusion.few_step.guided import NAME
+from diffusion_jax.methods import pixels
+from diffusion_jax.methods.compose import Method
+from diffusion_jax.methods.few_step import guided
+from diffusion_jax.models.blocks.conditioning import GuidanceEmbedding, LabelEmbedding, NumberEmbedding
+from diffusion_jax.models.two_times import TwoTimes
+
+
+def with_scales(config: Config) -> Config:
+    """`config` of `mean_flow.with_pairs` with the range of scales, and how often no label is told."""
+    for name, value in guided.scales(1).items():
+        config.mean_flow[name] = value
+    config.mean_flow.withheld = values.share(0.1, "share of examples that are not told their label")
+    return config
+
+
+def method(config: ConfigDict, base: Method, classes: int) -> Method:
+    """MeanFlow of a label and a scale: samples are guided in one look a step, by what `--guidance` says.
+
+    Args:
+      config: values, as `with_scales` names them.
+      base: a method of `mean_flow.method`, whose source has labels; with `mean_flow.predicted`, du/dt is taken along
+        the guided flow of the scale that is told.
+      classes: how many labels, 0 to classes - 1; that label tells nothing.
+    """
+    null, own = guidance.replacing(label=classes), config.mean_flow
+    criterion: Any = base.loss  # `mean_flow.mean_flow`, which takes `regressed` too
+    of_example = partial(criterion, regressed=mean_flow.guided_as_told(null))
+    data = guided.told(pixels.with_labels(base.data, classes))
+    told = {"interval": NumberEmbedding(), "label": LabelEmbedding(classes + 1)}
+    network: Any = TwoTimes(pixels.unet(config, embed=told, embed_early={NAME: GuidanceEmbedding()}))
+    return base._replace(
+        data=data._replace(sample_condition=conditions.labels(classes, null=classes)),
+        model=network,
+        loss=guided.scales_told(lambda *parts: losses.withholding(of_example(*parts), null, own.withheld), own),
+        guide=guided.at_scale(own),
+    )
