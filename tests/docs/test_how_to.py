@@ -47,7 +47,10 @@ TINY = {
 }
 # What is written -> what is run, where it would take minutes or a file of others.
 SHORTER = {
-    "inpaint": {"--inpaint first.png": "--steps 2 --inpaint first.png"},
+    "inpaint": {
+        "configs/consistency_training.py": "configs/consistency_training.py --config.train.steps=5",
+        "--inpaint first.png": "--steps 2 --inpaint first.png",
+    },
     "images": {
         "folder.py --workdir runs/photos": "folder.py --workdir runs/photos --config.data.shape=(24,20,3)",
         "--sampler ddim": "--sampler ddim --steps 2",
