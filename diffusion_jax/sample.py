@@ -5,6 +5,7 @@
   python -m diffusion_jax.sample --workdir runs/guided --num 100 --label 3,8 --guidance 2
   python -m diffusion_jax.sample --workdir runs/mine --condition thickness=0.3,0.6 --condition hints.npz
   python -m diffusion_jax.sample --workdir runs/cifar --sigma-rel 0.08
+  python -m diffusion_jax.sample --workdir runs/cifar --inpaint ship.png --mask left_half.png --num 16
   python -m diffusion_jax.sample --pretrained google/ddpm-cifar10-32 --num 16
   python -m diffusion_jax.sample --pretrained 64x64_diffusion.pt --flags "--image_size 64 --class_cond True ..."
 
@@ -32,7 +33,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.app import cli, cpu, resolve, sampling
+from diffusion_jax.app import cli, cpu, known, resolve, sampling
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
@@ -50,7 +51,7 @@ def main(arguments: list[str]):
         experiment = resolve.experiment(options.workdir, options.config, options.chains)
         model = resolve.trained(options.workdir, experiment, resolve.which(options), options.step)
     name = resolve.sampler(model, options.sampler)
-    make = model.samplers[name]
+    make, told = known.entering(options, model, model.samplers[name])
     # A request the sampler cannot meet is refused here, before anything is read or compiled.
     classifier = _classifier(options.classifier)
     request = SampleRequest(
@@ -59,15 +60,15 @@ def main(arguments: list[str]):
     make(sampling.filming(request) if options.film else request)
     cond = _condition(options, model, classifier)
     params, about, folder = model.load()
-    asked = _asked(options, name, about, cond)
+    asked = _asked(options, name, about, (*told, *cond))
     out = options.out or _beside(folder(name), options)
     sampling.check_free(out, asked)
     keys = rng.per_example(rng.stream(rng.root(options.seed), "sample"), jnp.arange(options.num))
 
     parallel = sampling.spread(params, min(options.batch, options.num), options.fsdp)
-    drawn = sampling.draw(make, params, keys, cond, request, options.batch, options.quiet, parallel)
+    drawn = sampling.draw(make, params, keys, (*told, *cond), request, options.batch, options.quiet, parallel)
     few = keys[: model.view.filmed]
-    frames = sampling.film(make, params, few, cond, request, parallel) if options.film else None
+    frames = sampling.film(make, params, few, (*told, *cond), request, parallel) if options.film else None
     kept = sampling.keep(out, model.view, drawn, cond, frames, asked)
     line(f"{options.num} samples ({name}, {about}): {', '.join(map(str, kept))}")
 
@@ -77,12 +78,13 @@ NAMED = ("num", "steps", "eta", "guidance", "label", "seed", "size", "variant")
 FILES = ("condition", "classifier", "controlnet", "chains")
 
 
-def _asked(options, name: str, about: str, cond: tuple) -> dict:
+def _asked(options, name: str, about: str, told: tuple) -> dict:
     """All that the samples depend on, for the record beside them."""
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
     given["condition"] = options.condition and ", ".join(options.condition)
     asked = {option: value if isinstance(value, int | float) else str(value) for option, value in given.items()}
-    arrays = {of: np.ascontiguousarray(x) for of, x in (cond[0] if cond else {}).items()}
+    asked |= {option: ", ".join(map(str, paths)) for option, paths in known.given(options).items()}
+    arrays = {of: np.ascontiguousarray(x) for each in told for of, x in each.items()}
     digests = {of: hashlib.sha256(x.data).hexdigest() for of, x in arrays.items()}
     return asked | {"parameters": about, "sampler": name, "told": digests}
 
@@ -94,6 +96,8 @@ def _beside(usual: Path, options) -> Path:
     given["condition"] = options.condition and "_".join(t if "=" in t else Path(t).stem for t in options.condition)
     differing = {option: value for option, value in given.items() if value != usually(option)}
     files = {option: Path(value).stem for option, value in differing.items() if option in FILES[1:]}
+    for option, paths in known.given(options).items():
+        files[option] = paths[0].stem + (f"-{len(paths)}" if len(paths) > 1 else "")
     tags = [f"{option}-{value}" for option, value in (differing | files).items()]
     return usual.with_name("_".join([usual.name, *tags]))
 
@@ -152,6 +156,7 @@ def _parser():
     add("--film", action="store_true", help="also the way from noise to data, of the first few")
     add("--quiet", action="store_true", help="no progress within a batch: its program then stays in JAX's cache")
     add("--out", type=Path, metavar="DIR", help="where to write (samples/SAMPLER_STEP in the work directory)")
+    known.add_options(parser)
     resolve.add_drawing(parser)
     resolve.add_published(parser)
     return parser

@@ -134,7 +134,8 @@ def trained(folder: Path, of: Experiment, which: Which = AVERAGED, step: int | N
         kept = folder / "samples"
         return params, f"{which.kind} of step {found}", lambda name: kept / f"{name}_{found:08d}{which.tag}"
 
-    return Drawable(of.sampling.samplers, of.data.sample_condition, of.data.view, load)
+    drawn, data = of.sampling, of.data
+    return Drawable(drawn.samplers, data.sample_condition, data.view, load, data.shape, drawn.edits)
 
 
 def released(options: argparse.Namespace) -> Drawable:

@@ -94,9 +94,14 @@ def levels(source: Examples, num: int = 17):
 
     def read(record):
         others = {name: feature for name, feature in record.items() if name != "image"}
-        return {"tokens": np.round(record["image"] * ((num - 1) / 255)).astype(np.int32)} | others
+        return {"tokens": to_levels(record["image"], num)} | others
 
     return Mapped(source, read)
+
+
+def to_levels(image: np.ndarray, num: int = 17):
+    """uint8 [...] as the nearest levels in 0..num - 1, int32 [...]."""
+    return np.round(image * ((num - 1) / 255)).astype(np.int32)
 
 
 def to_uint8(tokens: ArrayLike, num: int = 17):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from diffusion_jax.core.protocols import Files, Images, Picture
+from diffusion_jax.core.protocols import Files, FromImages, Images, Picture
 from diffusion_jax.data import images, toys
 from diffusion_jax.data.text import Alphabet
 
@@ -34,6 +34,7 @@ class View(NamedTuple):
       shown: how many samples a picture holds; callers pass no more.
       filmed: how many a film holds.
       images: samples -> uint8 [N, H, W, C], for metrics of images; None where samples are none.
+      from_images: the other way, of any size: uint8 [N, h, w, c] as samples; None where images alone are none.
     """
 
     files: Files
@@ -42,6 +43,7 @@ class View(NamedTuple):
     shown: int = 100
     filmed: int = 16
     images: Images | None = None
+    from_images: FromImages | None = None
 
 
 def pictures(darkest: float = -1.0) -> View:
@@ -57,6 +59,7 @@ def pictures(darkest: float = -1.0) -> View:
         picture=lambda samples: images.grid(pixels(samples)),
         strip=lambda frames: images.strip(pixels(frames)),
         images=pixels,
+        from_images=lambda x: (images.to_float(x) - np.float32(shift)) / np.float32(scale),
     )
 
 
@@ -91,6 +94,7 @@ def levels(num: int) -> View:
         picture=lambda samples: images.grid(colours(samples)),
         strip=lambda frames: images.strip(colours(frames)),
         images=lambda samples: toys.to_uint8(samples, num),
+        from_images=lambda x: toys.to_levels(x, num),
     )
 
 

@@ -96,6 +96,16 @@ def squared_error(parameterization: Parameterization) -> Criterion:
     return criterion
 
 
+def error_in_x0(parameterization: Parameterization, weight: OfTime) -> Criterion:
+    """The criterion by mean squared error of the estimate of x0, times `weight(t)`: of networks whose outputs are
+    merged into one estimate (`parameterizations.x0_and_eps`)."""
+
+    def criterion(output, x0, noise, x_t, t):
+        return weight(t) * mean_over_entries((parameterization.read(output, x_t, t).mean - x0) ** 2)
+
+    return criterion
+
+
 def joint(**criteria: Criterion) -> Criterion:
     """The criterion of a dictionary, for `processes.product`: the sum over its parts."""
 

@@ -69,4 +69,5 @@ def _decoded(view: View) -> View:
         files=lambda state: view.files(tokens(state)),
         picture=lambda state: view.picture(tokens(state)),
         strip=lambda state: view.strip(tokens(state)),
+        from_images=None,
     )

@@ -38,6 +38,7 @@ from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.time_sampling import Times
+from diffusion_jax.methods.edits import MakeEdits, replaced
 from diffusion_jax.training.averages import WIDEST, Average, named
 from diffusion_jax.training.experiment import (
     OPTIONS,
@@ -144,6 +145,7 @@ class Method(NamedTuple):
       solved: name -> (`(apply, parameterization, tolerance) -> likelihood_fn`), see `Measures`.
       averages: further ones than the config's, for the loss: target networks.
       held: arrays that are read once and never trained (`Task.held`).
+      edits: `process -> {name: Edit}`, how samples are drawn of which something is known (`methods.edits`).
       export: `(params, folder)`, which writes them in a layout that others read; None where there is none.
     """
 
@@ -164,6 +166,7 @@ class Method(NamedTuple):
     solved: Mapping[str, SolvedOf] = MappingProxyType({})
     averages: Mapping[str, Average] = MappingProxyType({})
     held: Hold = dict
+    edits: MakeEdits = replaced
     export: Callable[[Tree, Path], None] | None = None
 
 
@@ -205,7 +208,9 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
             {**named(config.train.ema_decays, config.train.ema_profiles), **method.averages},
         ),
         Sampling(
-            made, lambda batch: made[method.preview](SampleRequest(batch, steps=config.log.preview_steps or None))
+            made,
+            lambda batch: made[method.preview](SampleRequest(batch, steps=config.log.preview_steps or None)),
+            method.edits(method.process),
         ),
         Measures(
             {name: partial(make, apply, parameterization) for name, make in method.likelihoods.items()},

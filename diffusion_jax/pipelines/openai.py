@@ -7,6 +7,7 @@ from diffusion_jax.core.protocols import Transform
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, schedules, variances
 from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.methods import edits
 from diffusion_jax.methods.compose import Chain, MoreChains, drawn_by, nothing_more
 from diffusion_jax.pretrained.families import openai_command, openai_flags
 from diffusion_jax.pretrained.formats import files
@@ -80,6 +81,8 @@ def openai(path: str, text: str, more: MoreChains = nothing_more) -> Drawable:
         sample_condition,
         views.pictures(),
         load,
+        shape,
+        edits.replaced(process),
     )
 
 

@@ -16,7 +16,7 @@ from diffusion_jax.core.protocols import Apply, Grid, Guide, SampleCondition
 from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import guidance, parameterizations, processes, samplers, timesteps, variances
 from diffusion_jax.diffusion.few_step import guided
-from diffusion_jax.methods import improved
+from diffusion_jax.methods import edits, improved
 from diffusion_jax.methods.compose import Chain, MakeChain, MakeGuide, MoreChains, drawn_by, nothing_more, unguided
 from diffusion_jax.models.unets.beside import Beside
 from diffusion_jax.models.unets.controlnet import Controlled
@@ -32,6 +32,7 @@ __all__ = ["diffusers", "openai"]
 NARROWEST = 1e-20  # of a learned variance, which these samplers do not ask for
 OFFICIAL_DIT = 4.0  # the guidance of its own script
 
+EDITS = {"CMStochasticIterativeScheduler": edits.projected}  # of others `edits.replaced`
 OFFICIAL_LATENT = 8.5  # of latent consistency models' pipeline
 # Of any scheduler's config: its table, and what else is not its solver's own.
 BETAS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
@@ -102,7 +103,8 @@ def diffusers(
     def load():
         return read(), about, lambda sampler: Path("samples") / Path(name).name / sampler
 
-    return Drawable(drawn, sample_condition, view, load)
+    known = EDITS.get(scheduler["_class_name"], edits.replaced)
+    return Drawable(drawn, sample_condition, view, load, shape, known(how.process))
 
 
 # ---- What is told, how it guides, and how it is shown, by the kind of network.

@@ -63,6 +63,20 @@ class SampleRequest(NamedTuple):
     gather: Gather = lambda params: params
 
 
+class Edit(NamedTuple):
+    """How to draw samples of which something is known: a part of each, its luminance, a smaller picture.
+
+    Attributes:
+      takes: `shape of a sample -> name -> shape` of the arrays that it is given of each, None for any length;
+        `InputError` where such samples cannot be drawn so.
+      run: `walk -> (known -> run)`, from how the chain is walked (`SampleRequest.run`) and those arrays, name ->
+        [B, ...], to a walk that keeps what is known; `InputError` for a walk that it does not have.
+    """
+
+    takes: Callable[[Any], Mapping[str, tuple[int | None, ...]]]
+    run: Callable[[Run], Callable[[Mapping[str, jax.Array]], Run]]
+
+
 class MakeSampler(Protocol):
     """`request -> sample_fn`; it raises `InputError` for an option that the sampler does not take."""
 
@@ -82,12 +96,16 @@ class Drawable(NamedTuple):
       view: how samples are saved and shown.
       load: `() -> (params, about, folder)`: reads the parameters from their files; `about` names them for a person,
         and `folder` gives the default folder of a sampler's samples, `name -> Path`.
+      shape: of one sample, as of `Data`.
+      edits: as of `Sampling`.
     """
 
     samplers: Mapping[str, MakeSampler]
     sample_condition: SampleCondition
     view: View
     load: Load
+    shape: Any
+    edits: Mapping[str, Edit] = MappingProxyType({})
 
 
 class Data(NamedTuple):
@@ -157,10 +175,12 @@ class Sampling(NamedTuple):
     Attributes:
       samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`). The first is the default.
       preview: `batch -> sample_fn(params, keys, *cond)`, which draws the previews during training.
+      edits: name -> how to draw samples of which something is known; for every sampler of images.
     """
 
     samplers: Mapping[str, MakeSampler] = MappingProxyType({})
     preview: Preview | None = None
+    edits: Mapping[str, Edit] = MappingProxyType({})
 
 
 class Measures(NamedTuple):

@@ -217,7 +217,7 @@ def test_a_guided_student_is_told_its_scale(root, capsys):
     weak, strong = (images(root, "guided", "--steps", 2, "--guidance", scale) for scale in (1, 5))
     assert weak.shape == (2, 8, 8, 1)
     assert run(sample.main, "--workdir", root / "guided", "--guidance", 7) == 2
-    assert "guidance 7: this student knows scales from 1 to 5" in capsys.readouterr().err
+    assert "guidance 7: this model knows scales from 1 to 5" in capsys.readouterr().err
     command = ("--config", root / "guided_student.py", "--teacher", root / "guided", "--workdir", root / "halves")
     assert run(distill.main, *command) == 0
     assert images(root, "halves/steps_2", "--guidance", 3).shape == strong.shape

@@ -169,3 +169,21 @@ def test_points_stand_where_they_are_up_is_up_and_the_frame_is_fixed():
 def test_many_points_show_how_dense_they_are():
     picture = views.points(2.0).picture(np.concatenate([points(4000) * 0.1, points(4000) * 0.6]))
     assert picture[230:250, 230:250].mean() < picture[230:250, 330:350].mean() - 10
+
+
+WITH_IMAGES = {  # name: (view, levels of grey above black)
+    "pictures": (views.pictures(), 255),
+    "from 0": (views.pictures(0.0), 255),
+    "levels": (views.levels(17), 16),
+}
+
+
+@pytest.mark.parametrize("name", WITH_IMAGES)
+def test_images_as_samples_are_those_images_again(name):
+    """Every level of grey that the samples have, in images of any size."""
+    view, steps = WITH_IMAGES[name]
+    grey = np.round(np.arange(steps + 1) * (255 / steps)).astype(np.uint8).reshape(1, -1, 1, 1)
+    samples = view.from_images(grey)
+    np.testing.assert_array_equal(view.images(samples), grey)
+    ends = {"pictures": (-1, 1), "from 0": (0, 1), "levels": (0, 16)}[name]
+    np.testing.assert_allclose(samples[0, [0, -1], 0, 0], ends, atol=1e-6)

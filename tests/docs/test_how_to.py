@@ -47,6 +47,10 @@ TINY = {
 }
 # What is written -> what is run, where it would take minutes or a file of others.
 SHORTER = {
+    "inpaint": {
+        "configs/consistency_training.py": "configs/consistency_training.py --config.train.steps=5",
+        "--inpaint first.png": "--steps 2 --inpaint first.png",
+    },
     "images": {
         "folder.py --workdir runs/photos": "folder.py --workdir runs/photos --config.data.shape=(24,20,3)",
         "--sampler ddim": "--sampler ddim --steps 2",
@@ -143,6 +147,14 @@ def schedule(names):
     assert samples("runs/power").shape == (8, 8, 8, 1)
 
 
+def inpaint(names):
+    (found,) = Path("runs/consistency_training/samples").glob("*inpaint-first-2*/samples.npz")
+    digits = np.stack([np.asarray(Image.open(f"{name}.png")) for name in ("first", "second")])
+    np.testing.assert_array_equal(np.load(found)["images"][:4, :4, :, 0], np.tile(digits, (2, 1, 1))[:, :4])
+    assert np.load(*Path("runs/digits/samples").glob("*inpaint-first*/samples.npz"))["images"].shape == (8, 8, 8, 1)
+    assert "enlarge" in names["method"].edits(None)
+
+
 def autoencoder(names):
     lines = [json.loads(line) for line in Path("runs/vae/metrics.jsonl").read_text().splitlines()]
     for line in lines:
@@ -170,6 +182,7 @@ CHECKS = {
     "condition": condition,
     "evaluate": measured,
     "images": images,
+    "inpaint": inpaint,
     "resume": resume,
     "sample_fn": sample_fn,
     "sampler": sampler,

@@ -1,5 +1,7 @@
 """Students of few steps in the training step: the same however a batch is split, and resumed to the bit."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from diffusion_jax.diffusion import guidance, losses, parameterizations, process
 from diffusion_jax.diffusion.few_step import (
     consistency,
     distances,
+    easy,
     guided,
     latent,
     pairs,
@@ -18,9 +21,10 @@ from diffusion_jax.diffusion.few_step import (
     teachers,
 )
 from diffusion_jax.training.averages import Average
+from diffusion_jax.training.hooks import Hook
 from diffusion_jax.training.loop import fit
 from experiments.strangers import small
-from tests import changed
+from tests import changed, compilations
 from tests.training.test_context import WAYS, D, same, trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
@@ -29,7 +33,7 @@ COSINE = schedules.bounded_cosine()
 V = parameterizations.v(COSINE, parameterizations.angle(COSINE))
 TABLE, INDEX = schedules.from_betas(schedules.linear_betas(20, 0.005, 0.3)), parameterizations.table_index(20)
 EPS = parameterizations.eps(TABLE, INDEX)
-LEVELS, RENOISING = consistency.levels(), consistency.renoising()
+LEVELS, RENOISING, EDM = consistency.levels(), consistency.renoising(), schedules.edm(consistency.HIGH)
 GROWTH = stages.Stages(np.array([0, 2]), np.array([3, 5]))  # a finer grid from the third update on
 
 
@@ -144,3 +148,42 @@ def test_a_student_resumes_to_the_bit(name, tmp_path):
     resumed = run(tmp_path / "halves", 5, held=gone)
     for a, b in zip(jax.tree.leaves(resumed), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+GROWING = {  # name: (loss, times), of a grid that doubles and of pairs that grow closer, two updates a stage
+    "doubling": (
+        STUDENTS["consistency training"][0],
+        stages.neighbours(LEVELS, consistency.training_grid, stages.doubling(2, 8, updates=6), stages.log_normal()),
+    ),
+    "easy tuning": (
+        consistency.loss(consistency.same_noise, distances.pseudo_huber(0.0), weight=consistency.inverse_width(EDM))(
+            apply, parameterizations.identity_at_zero(parameterizations.edm(EDM)), processes.gaussian(EDM)
+        ),
+        easy.times(each=2, stages=3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_run_compiles_nothing_where_its_stage_changes(name, tmp_path):
+    """Three stages in six updates, whose pairs grow closer; after the first two calls the count stands still."""
+    loss, times = GROWING[name]
+    values = small.get_config()
+    values.train.steps, values.log.checkpoint_every, values.log.snapshot_every = 6, 0, 0
+    counts = []
+
+    def of_batch(keys, params, batch, context):
+        value, _ = loss(keys, params, batch["points"], context)
+        return value, {"share": context.t.share}
+
+    made = changed.task(small.build(values), init=params_of(2), loss=of_batch, times=times)
+    made = made._replace(optimization=made.optimization._replace(averages={}))
+    with compilations.counted() as compiled:
+        hook = Hook(1, lambda step, state: counts.append(len(compiled)))
+        fit(made, values, tmp_path / "run", devices=jax.devices()[:1], hooks=[hook])
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    shares = [line["share"] for line in lines]
+    assert len(counts) == len(shares) == 6
+    assert counts[0] > 0
+    assert counts[1] == counts[-1]
+    assert max(shares[:2]) > max(shares[4:])

@@ -59,6 +59,12 @@ class Images(Protocol):
     def __call__(self, samples: Tree, /) -> np.ndarray: ...
 
 
+class FromImages(Protocol):
+    """`images uint8 [N, H, W, C] -> samples [N, H, W, C]`, the inverse of `Images`."""
+
+    def __call__(self, images: np.ndarray, /) -> np.ndarray: ...
+
+
 class Features(Protocol):
     """`images uint8 [B, H, W, C] -> {name: float [B, D]}`: what an extractor sees (`evaluation.extractors`)."""
 

@@ -31,13 +31,14 @@ class Basis(NamedTuple):
 PIXELS = Basis(lambda x: x, lambda x: x)
 
 
-def edited(known: ArrayLike, mask: ArrayLike, basis: Basis = PIXELS) -> Run:
+def edited(known: ArrayLike, mask: ArrayLike, basis: Basis = PIXELS, walk: Run = solve) -> Run:
     """A `run` that keeps the coefficients of `known` where `mask` is above 0.5.
 
     Args:
       known: images [B, H, W, C]; what is not known of them does not matter.
       mask: of coefficients, broadcasts to `basis.to(known)`.
       basis: the coordinates.
+      walk: of the chain, `samplers.solve` or another (`samplers.film`).
 
     Raises:
       InputError: in the run, for data of another shape than `known`.
@@ -56,26 +57,26 @@ def edited(known: ArrayLike, mask: ArrayLike, basis: Basis = PIXELS) -> Run:
             mixed = jnp.where(kept, coefficients.astype(x_t.dtype), basis.to(estimate.mean))
             return estimate._replace(mean=basis.back(mixed))
 
-        return solve(sampler, times, holding, start.astype(x.dtype) + x, keys)
+        return walk(sampler, times, holding, start.astype(x.dtype) + x, keys)
 
     return run
 
 
-def inpainted(known: ArrayLike, mask: ArrayLike) -> Run:
+def inpainted(known: ArrayLike, mask: ArrayLike, walk: Run = solve) -> Run:
     """The pixels of `known`, [B, H, W, C], where `mask` (broadcasts) is above 0.5; they come out to the bit."""
-    return edited(known, mask)
+    return edited(known, mask, walk=walk)
 
 
-def coloured(grey: ArrayLike) -> Run:
+def coloured(grey: ArrayLike, walk: Run = solve) -> Run:
     """The colours of images [B, H, W, 3] of which the luminance is known."""
-    return edited(grey, np.array([1.0, 0.0, 0.0]), of_channels(completed(LUMINANCE)))
+    return edited(grey, np.array([1.0, 0.0, 0.0]), of_channels(completed(LUMINANCE)), walk)
 
 
-def enlarged(small: ArrayLike, factor: int) -> Run:
+def enlarged(small: ArrayLike, factor: int, walk: Run = solve) -> Run:
     """Images [B, factor h, factor w, C] whose patches of factor x factor have the means `small`, [B, h, w, C]."""
     large = jnp.repeat(jnp.repeat(jnp.asarray(small), factor, axis=1), factor, axis=2)
     mask = np.arange(factor**2)[:, None] == 0
-    return edited(large, mask, of_patches(completed(np.ones(factor**2)), factor))
+    return edited(large, mask, of_patches(completed(np.ones(factor**2)), factor), walk)
 
 
 def completed(first: ArrayLike) -> np.ndarray:

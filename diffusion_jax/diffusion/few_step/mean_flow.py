@@ -106,6 +106,23 @@ def guided(null: Null, omega: float = 1.0, kappa: float = 0.0) -> Along:
     return regressed
 
 
+def guided_as_told(null: Null, name: str = "guidance_scale") -> Along:
+    """Guidance inside of the scale that each example is told, g = `cond[name]` >= 1, [B] (improved MeanFlow).
+
+        v + (1 - 1 / g) (u(z, t, t | cond, g) - u(z, t, t | nothing, g))
+
+    Its fixed point is guidance of the scale g: `guided` with omega 1 and kappa 1 - 1 / g, the example's own. So one
+    network is the flow of every scale that it was told (`few_step.guided.told`), and the variance of what is
+    regressed on grows with none. `null` as of `guided`; it leaves the scale alone.
+    """
+
+    def regressed(velocity, z, t, v, cond):
+        untold, told = (velocity(z, Span(t, t), each) for each in (null(cond), cond))
+        return v + expand(1 - 1 / cond[name], z) * (told - untold)
+
+    return regressed
+
+
 # ---- The velocity that du/dt is taken along: `(velocity, z, t, regressed, *cond) -> [B, ...]`.
 
 

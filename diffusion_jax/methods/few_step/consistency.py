@@ -16,6 +16,7 @@ from diffusion_jax.diffusion import guidance, parameterizations, samplers, sched
 from diffusion_jax.diffusion.few_step import consistency, distances, easy, pairs, stages, teachers
 from diffusion_jax.diffusion.few_step.stages import Stages
 from diffusion_jax.diffusion.time_sampling import Times
+from diffusion_jax.methods import edits
 from diffusion_jax.methods.compose import Chain, Method
 from diffusion_jax.methods.few_step import teachers as runs
 from diffusion_jax.training.averages import Average
@@ -193,4 +194,5 @@ def model_of(
         chains={"multistep": multistep},
         preview="multistep",
         optimizer=radam,
+        edits=edits.projected,
     )

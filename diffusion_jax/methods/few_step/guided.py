@@ -10,7 +10,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
-from diffusion_jax.config.values import Config
+from diffusion_jax.config.values import Config, Value
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Guide, MakeLoss, Null, Source, Transform
 from diffusion_jax.data import conditions
@@ -31,12 +31,18 @@ def with_scales(config: Config) -> Config:
 
     It has a section `distill` already (`teachers.with_teacher` or `progressive.with_steps`).
     """
-    config.distill.least_scale = values.number(
-        1.0, "smallest scale of guidance that the student is told", -1000, 1000
-    )
-    config.distill.most_scale = values.number(5.0, "largest of them", -1000, 1000)
-    config.distill.guidance = values.number(2.0, "scale of guidance where none is asked for", -1000, 1000)
+    for name, value in scales(-1000).items():
+        config.distill[name] = value
     return config
+
+
+def scales(least: float) -> dict[str, Value]:
+    """The values of a section whose network is told a scale of at least `least`."""
+    return {
+        "least_scale": values.number(1.0, "smallest scale of guidance that the network is told", least, 1000),
+        "most_scale": values.number(5.0, "largest of them", least, 1000),
+        "guidance": values.number(2.0, "scale of guidance where none is asked for", least, 1000),
+    }
 
 
 def method(
@@ -66,9 +72,9 @@ def method(
         return Chain(samplers.ancestral(process), halving.grid(steps), transforms)
 
     return plain._replace(
-        loss=scales_told(guided.distillation(held, TRUNCATED_SNR), config),
+        loss=scales_told(guided.distillation(held, TRUNCATED_SNR), config.distill),
         chains={"ddim": ddim},
-        guide=at_scale(config),
+        guide=at_scale(config.distill),
         likelihoods={},
         start=lambda params: params | dict(read()),
         held=lambda: {runs.NAME: read()},
@@ -81,7 +87,7 @@ def halved(config: ConfigDict, data: Data, model: nn.Module, transforms: Sequenc
     Arguments as of `method`, with `progressive.with_steps` in the config.
     """
     student = progressive.method(config, told(data), model, transforms)
-    return student._replace(loss=scales_told(student.loss, config), guide=at_scale(config))
+    return student._replace(loss=scales_told(student.loss, config.distill), guide=at_scale(config.distill))
 
 
 def labelled(config: ConfigDict, source: Source, classes: int) -> Data:
@@ -116,21 +122,21 @@ def told(data: Data) -> Data:
     return data._replace(condition=condition)
 
 
-def scales_told(loss: MakeLoss, config: ConfigDict) -> MakeLoss:
-    """`loss`, as `Method.loss`, of scales drawn from the config's range."""
-    low, high = config.distill.least_scale, config.distill.most_scale
+def scales_told(loss: MakeLoss, section: ConfigDict) -> MakeLoss:
+    """`loss`, as `Method.loss`, of scales drawn from the range of a config's section (`scales`)."""
+    low, high = section.least_scale, section.most_scale
     return lambda *parts: guided.told(loss(*parts), low, high)
 
 
-def at_scale(config: ConfigDict) -> MakeGuide:
-    """The guide of a student: one look, at a scale of the config's range; `InputError` for another."""
-    low, high, usual = config.distill.least_scale, config.distill.most_scale, config.distill.guidance
+def at_scale(section: ConfigDict) -> MakeGuide:
+    """The guide of such a network: one look, at a scale of the section's range; `InputError` for another."""
+    low, high, usual = section.least_scale, section.most_scale, section.guidance
     if not low <= usual <= high:
-        raise InputError(f"distill.guidance={usual:g}: this student is told scales from {low:g} to {high:g}")
+        raise InputError(f"guidance = {usual:g} of the config: this model is told scales from {low:g} to {high:g}")
 
     def guide(guidance_scale: float = usual) -> Guide:
         if not low <= guidance_scale <= high:
-            raise InputError(f"guidance {guidance_scale:g}: this student knows scales from {low:g} to {high:g}")
+            raise InputError(f"guidance {guidance_scale:g}: this model knows scales from {low:g} to {high:g}")
         return guided.at_scale(guidance_scale)
 
     return guide

@@ -111,7 +111,7 @@ def guided(
     return student._replace(
         data=scales.told(teacher.data),
         model=scales.student_of(network),
-        loss=scales.scales_told(student.loss, config),
-        guide=scales.at_scale(config),
+        loss=scales.scales_told(student.loss, config.distill),
+        guide=scales.at_scale(config.distill),
         start=lambda params: params | dict(read()),
     )

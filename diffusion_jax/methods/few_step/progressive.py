@@ -1,4 +1,4 @@
-"""Progressive distillation (Salimans & Ho 2022): a teacher that says v, and students of half its steps."""
+"""Progressive distillation (Salimans & Ho 2022): a teacher, of v by default, and students of half its steps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.protocols import Guide, OfTime, Transform
+from diffusion_jax.core.protocols import Apply, Guide, Loss, MakeLoss, OfTime, Transform
 from diffusion_jax.diffusion import (
     guidance,
     losses,
@@ -21,6 +21,8 @@ from diffusion_jax.diffusion import (
 )
 from diffusion_jax.diffusion.few_step import progressive, teachers
 from diffusion_jax.diffusion.likelihood import HEUN
+from diffusion_jax.diffusion.parameterizations import Parameterization
+from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.methods import likelihoods, pixels
 from diffusion_jax.methods.compose import Chain, Method, composed
 from diffusion_jax.methods.few_step import teachers as runs
@@ -30,7 +32,8 @@ from diffusion_jax.training.experiment import Data
 from diffusion_jax.training.optimizers import falling
 
 SCHEDULE = schedules.bounded_cosine()
-V = parameterizations.v(SCHEDULE, parameterizations.angle(SCHEDULE))
+TIME = parameterizations.angle(SCHEDULE)
+V, X0_AND_EPS = parameterizations.v(SCHEDULE, TIME), parameterizations.x0_and_eps(SCHEDULE, TIME)
 TRUNCATED_SNR = losses.truncated_snr(SCHEDULE)
 BOUNDS = (guidance.clip(),)
 
@@ -67,14 +70,30 @@ def network(config: ConfigDict, **fields: Any) -> Skeleton:
     return pixels.unet(config, **{"kind": ADMUNet, "heads": heads_always(1), **fields})
 
 
-def teacher(config: ConfigDict, data: Data, model: nn.Module, transforms: Sequence[Transform] = BOUNDS) -> Method:
-    """A diffusion model that says v on the cosine schedule, at continuous times: what is distilled.
+def merged(apply: Apply, parameterization: Parameterization, process: Process) -> Loss:
+    """A teacher's loss in x0, weighted by SNR + 1, where its outputs are merged: `losses.simple` of v, of one that
+    says v."""
+    criterion = losses.error_in_x0(parameterization, losses.of_v(SCHEDULE))
+    return losses.of_criterion(criterion, apply, parameterization, process)
+
+
+def teacher(
+    config: ConfigDict,
+    data: Data,
+    model: nn.Module,
+    transforms: Sequence[Transform] = BOUNDS,
+    parameterization: Parameterization = V,
+    loss: MakeLoss = losses.simple,
+) -> Method:
+    """A diffusion model on the cosine schedule, at continuous times: what is distilled.
 
     Args:
       config: values, as `compose.base_config` names them.
       data: any; `transforms` bounds it in sampling.
       model: its network.
       transforms: of the denoiser, in sampling.
+      parameterization: what the network says, `V`, or `X0_AND_EPS` in twice the channels.
+      loss: `losses.simple`, which in v has the weight SNR + 1, or `merged`, which has it for both.
     """
     grid = likelihoods.level_grid(SCHEDULE)
 
@@ -90,8 +109,8 @@ def teacher(config: ConfigDict, data: Data, model: nn.Module, transforms: Sequen
         model=model,
         schedule=SCHEDULE,
         process=processes.gaussian(SCHEDULE),
-        parameterization=V,
-        loss=losses.simple,  # in v: a weight of SNR + 1
+        parameterization=parameterization,
+        loss=loss,
         times=time_sampling.stratified(time_sampling.uniform(first=1e-4)),
         chains={"ddim": ddim, "ancestral": ancestral},
         preview="ddim",
@@ -106,6 +125,7 @@ def method(
     transforms: Sequence[Transform] = BOUNDS,
     weight: OfTime = TRUNCATED_SNR,
     guide: Guide = guidance.conditioned,
+    parameterization: Parameterization = V,
 ) -> Method:
     """A student of `config.distill.steps`, which starts as its teacher: a run of twice the steps, or of `teacher`.
 
@@ -114,18 +134,20 @@ def method(
       data, model, transforms: as of the teacher.
       weight: of the squared error in x0, `losses.truncated_snr` or `losses.of_v` of the schedule.
       guide: what the teacher makes of its condition (`few_step.guided.by_told_scale` for stage 1's students).
+      parameterization: what teacher and student say.
     """
     steps = config.distill.steps
     grid = progressive.grid(2 * steps)
-    read = runs.reader(config.distill.teacher, data, model, SCHEDULE, V)
+    read = runs.reader(config.distill.teacher, data, model, SCHEDULE, parameterization)
 
     def ddim(steps: int | None = None) -> Chain:
         known = progressive.check_steps(steps, {config.distill.steps})
         process = processes.gaussian(SCHEDULE, processes.ddim(0.0))
         return Chain(samplers.ancestral(process), progressive.grid(known), transforms)
 
-    return teacher(config, data, model, transforms)._replace(
-        loss=progressive.distillation(SCHEDULE, grid, teachers.held(runs.apply_of(model), V, guide), weight),
+    held = teachers.held(runs.apply_of(model), parameterization, guide)
+    return teacher(config, data, model, transforms, parameterization)._replace(
+        loss=progressive.distillation(SCHEDULE, grid, held, weight),
         times=progressive.steps(SCHEDULE, grid),
         chains={"ddim": ddim},
         likelihoods={},

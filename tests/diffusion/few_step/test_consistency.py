@@ -265,6 +265,29 @@ def test_gradients_reach_the_student_alone():
     assert not any(np.any(leaf) for leaf in jax.tree.leaves((averages, held)))
     assert (jax.grad(partial(total, TRAINING))(INIT, {}, {})["c"][4:] == 0).all()
     assert jax.grad(partial(total, differentiated))(INIT, {}, {})["c"][4] != 0  # control
+    # Control: with an average in the student's place, and the student as its target, no gradient is left for it.
+    params, averages, _ = jax.grad(partial(total, swapped(loss)), (0, 1, 2))(INIT, {"target": INIT}, HELD)
+    assert not params["c"].any()
+    assert averages["target"]["c"][:4].all()
+
+
+def swapped(loss):
+    def of(keys, params, x0, context):
+        return loss(keys, context.averages["target"], x0, context._replace(averages={"target": params}))
+
+    return of
+
+
+def test_an_average_in_the_students_place_moves_nothing():
+    """In the training step, where averages are constant: the control of every fixed point above."""
+    loss, average = distilled(pairs.heun, consistency.averaged()), {"target": Average(lambda step: 0.5)}
+
+    def moved(loss):
+        state, _ = linear.trained(loss, NEIGHBOURS, INIT, 2, averages=average, held=HELD)
+        return np.abs(state.params["c"] - INIT["c"]).max()
+
+    assert moved(loss) > 1e-3
+    assert moved(swapped(loss)) == 0
 
 
 def test_without_the_boundary_nothing_is_learned():

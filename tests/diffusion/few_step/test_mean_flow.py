@@ -215,3 +215,71 @@ def test_derivatives_of_a_unet_forwards_and_the_same_dropout_at_every_look():
 
 def both(loss):
     return loss[0].sum(), loss[1]
+
+
+# ---- Guidance that is told, on labels with data N(+-0.8, S^2).
+
+CENTRES = np.array([-0.8, 0.8])
+
+
+def guided_velocity(z, t, label, scale):
+    """scale v(z | label) + (1 - scale) v(z | nothing), of the flow's exact posteriors; label 2 is nothing."""
+    variance = std(t) ** 2
+    of_label = [z - (1 - t) * c for c in CENTRES]
+    each = [(t - (1 - t) * S**2) / variance * off - c for off, c in zip(of_label, CENTRES, strict=True)]
+    share = jax.nn.sigmoid(z * (1 - t) * (CENTRES[1] - CENTRES[0]) / variance)  # of the second label, given z
+    nothing = (1 - share) * each[0] + share * each[1]
+    told = jnp.where(label == 2, nothing, jnp.where(label == 1, each[1], each[0]))
+    return jnp.where(label == 2, nothing, scale * told + (1 - scale) * nothing)
+
+
+def averaged_velocity(z, t, s, label, scale, steps=40):
+    """(z_t - z_s) / (t - s) along the guided flow, by Runge and Kutta's method; where t = s it is the velocity."""
+
+    def body(number, state):
+        at, h = t + (s - t) * number / steps, (s - t) / steps
+        k1 = guided_velocity(state, at, label, scale)
+        k2 = guided_velocity(state + h / 2 * k1, at + h / 2, label, scale)
+        k3 = guided_velocity(state + h / 2 * k2, at + h / 2, label, scale)
+        k4 = guided_velocity(state + h * k3, at + h, label, scale)
+        return state + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+    end = jax.lax.fori_loop(0, steps, body, z)
+    apart = t > s
+    return jnp.where(apart, (z - end) / jnp.where(apart, t - s, 1.0), guided_velocity(z, t, label, scale))
+
+
+def test_at_every_scale_that_is_told_the_fixed_point_is_the_average_of_its_guided_flow(x64):
+    """The gradient of the expected loss, by quadrature of data and noise; three scales and three labels at once.
+
+    Controls: the average of another scale's flow, and what is regressed on without guidance, are no fixed points.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(24)
+    grids = np.meshgrid(nodes, nodes, [0, 1], [0, 1, 2], [1.0, 2.0, 3.0], indexing="ij")
+    x, e, half, label, scale = (jnp.asarray(grid.ravel()) for grid in grids)
+    # An example that is told nothing is of either half; one that is told a label is of that one.
+    chance = jnp.where(label == 2, 0.5, half == label)
+    weight = chance.reshape(grids[0].shape) * np.outer(weights, weights)[:, :, None, None, None] / weights.sum() ** 2
+    data = jnp.stack([jnp.asarray(CENTRES)[half] + S * x, e], 1)
+    keys, span = rng.per_example(rng.root(0), jnp.arange(len(x))), Span(*(jnp.full(len(x), t) for t in (0.8, 0.3)))
+    cond = {"label": label, "guidance_scale": scale}
+
+    def slope(regressed=mean_flow.guided_as_told(guidance.replacing(label=2)), other=0.0):  # noqa: B008
+        def shown(change, z, times, cond, dropout_keys):
+            t, length = (each[:, None] for each in times)
+            told = jnp.broadcast_to(jnp.asarray(cond["label"]), len(z))[:, None]
+            u = averaged_velocity(z, t, t - length, told, cond["guidance_scale"][:, None] + other)
+            return u + change[told] * jnp.cos(z)
+
+        def expected(change):
+            loss = mean_flow.mean_flow(shown, LINE, SHOWN, regressed, mean_flow.predicted, plain)
+            error, _ = loss(keys, change, data, Context(span), cond)
+            return (weight * error.reshape(weight.shape)).sum((0, 1, 2, 3))
+
+        return jax.jacobian(expected)(jnp.zeros(3))  # of each scale, by a change of the network at each label
+
+    right, other, unguided = jax.jit(lambda: (slope(), slope(other=0.5), slope(mean_flow.of_example)))()
+    assert np.abs(right).max() < 1e-6
+    assert np.abs(other)[:, :2].min() > 1e-2
+    assert np.abs(unguided)[1:, :2].min() > 1e-2
+    np.testing.assert_allclose(unguided[0], right[0], atol=1e-6)  # at scale 1 there is none

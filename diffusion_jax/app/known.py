@@ -1,0 +1,98 @@
+"""What is known of samples before they are drawn: pictures that the command line names, checked."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import SampleFn
+from diffusion_jax.data import pictures
+from diffusion_jax.diffusion import samplers
+from diffusion_jax.training.experiment import Drawable, Edit, MakeSampler
+
+EDITS = {
+    "inpaint": "pictures of which a part is kept, where --mask says; each in turn",
+    "colour": "grey pictures, for a model of colours",
+    "enlarge": "small pictures, whose sides divide those of the samples: they are the means of its patches",
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of what is known."""
+    group = parser.add_argument_group("where something is known of each sample")
+    one = group.add_mutually_exclusive_group()
+    for name, about in EDITS.items():
+        one.add_argument(f"--{name}", type=Path, nargs="+", metavar="PICTURE", help=about)
+    group.add_argument(
+        "--mask", type=Path, nargs="+", metavar="PICTURE", help="white where the picture is kept, black where not"
+    )
+
+
+def given(options: argparse.Namespace) -> dict[str, list[Path]]:
+    """Option -> the pictures that it names."""
+    return {name: paths for name in (*EDITS, "mask") if (paths := getattr(options, name))}
+
+
+def entering(options: argparse.Namespace, model: Drawable, make: MakeSampler) -> tuple[MakeSampler, tuple]:
+    """(`drawing` of a model's sampler `make`, (arrays,)) of what `options` say; (`make`, ()) where they say nothing.
+
+    The arrays, by name, are NumPy's [num, ...]: pictures and masks are taken in turn.
+
+    Raises:
+      InputError: the model does not draw so, an option is missing or too much, or a picture cannot be read, or has
+        another size or channels than are needed.
+    """
+    paths = given(options)
+    if not paths:
+        return make, ()
+    name = next((name for name in EDITS if name in paths), None)
+    if name is None:
+        raise InputError("--mask says which part of a picture is kept; give the picture: --inpaint PICTURE")
+    if model.view.from_images is None or name not in model.edits:
+        able = [f"--{other}" for other in model.edits] if model.view.from_images else []
+        remedy = f"it takes {' and '.join(able)}" if able else "leave it out"
+        raise InputError(f"this model takes no --{name}; {remedy}")
+    edit = model.edits[name]
+    files = {"image" if option == name else option: found for option, found in paths.items()}
+    shapes = edit.takes(model.shape)
+    if shapes.keys() != files.keys():
+        raise InputError(f"--{name} {'needs' if 'mask' in shapes else 'takes no'} --mask PICTURE")
+    read = {of: np.stack([_picture(path, shapes[of], model.shape) for path in files[of]]) for of in shapes}
+    arrays = {"image": model.view.from_images(read["image"])}
+    arrays |= {of: images.astype(np.float32) / 255 for of, images in read.items() if of != "image"}
+    return drawing(make, edit), ({of: x[np.arange(options.num) % len(x)] for of, x in arrays.items()},)
+
+
+def drawing(make: MakeSampler, edit: Edit) -> MakeSampler:
+    """`make` with something known: `SampleRequest -> sample_fn(params, keys, arrays, *cond)`."""
+
+    def made(request) -> SampleFn:
+        make(request)  # it may refuse
+        of_known = edit.run(request.run or samplers.solve)
+
+        def sample(params, keys, arrays: Mapping[str, jax.Array], *cond):
+            return make(request._replace(run=of_known(arrays)))(params, keys, *cond)
+
+        return sample
+
+    return made
+
+
+def _picture(path: Path, shape: Sequence[int | None], whole: Sequence[int]) -> np.ndarray:
+    """The pixels of a picture of `shape`, uint8; None stands for a side of `whole` over a factor that both share."""
+    colours = pictures.pixels(pictures.decode(pictures.opened_file(path), 3))
+    height, width, _ = colours.shape
+    wanted = f"{shape[0] or whole[0]} x {shape[1] or whole[1]}"
+    if None in shape:
+        factor = max(1, whole[0] // height)
+        if (factor * height, factor * width) != tuple(whole[:2]):
+            raise InputError(f"image {path} is {height} x {width}: no whole factor makes {wanted} of it; resize it")
+    elif (height, width) != tuple(shape[:2]):
+        raise InputError(f"image {path} is {height} x {width}, and {wanted} is needed; cut or resize it")
+    grey = (colours == colours[..., :1]).all()
+    if shape[-1] == 1 and not grey:
+        raise InputError(f"image {path} has colours, and a grey one is needed; convert it")
+    return colours[..., : shape[-1]]
