@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import sys
 from collections.abc import MutableMapping
 
@@ -23,14 +24,18 @@ def prefer_eigen(environment: MutableMapping[str, str] = os.environ, version: st
     of the CIFAR-10 network takes 1.4 to 1.6 times as long (docs/measured/performance.md). Products and sums stay with
     YNNPACK.
 
-    Nothing changes where XLA_FLAGS has the flag already, nor for a jaxlib that was not tried: XLA ends the process at
-    an unknown flag. GPUs and TPUs are not affected.
+    Nothing changes where a CPU is several devices: a program over them computes wrong numbers with Eigen's
+    convolutions in a loop, the first examples of each device's share (jaxlib 0.10.2; docs/measured/performance.md).
+    Nor does it where XLA_FLAGS has the flag already, nor for a jaxlib that was not tried: XLA ends the process at an
+    unknown flag. GPUs and TPUs are not affected.
 
     Args:
-      environment: where XLA_FLAGS is, a mapping of strings.
+      environment: where XLA_FLAGS and JAX_NUM_CPU_DEVICES are, a mapping of strings.
       version: jaxlib's.
     """
     given = environment.get("XLA_FLAGS", "")
+    if _several(environment):
+        return
     major, minor, *_ = version.split(".")
     if major == "0" and minor.isdigit() and int(minor) in MEASURED and FLAG not in given:
         environment["XLA_FLAGS"] = f"{given} {FLAG}=-individual_convolution".strip()
@@ -72,6 +77,12 @@ def keep_memory():
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, -1)  # never
         jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def _several(environment: MutableMapping[str, str]) -> bool:
+    """Whether a CPU is several devices, as far as the environment says."""
+    found = re.findall(rf"{DEVICES}=(\d+)", environment.get("XLA_FLAGS", ""))
+    return any(int(count) > 1 for count in [*found, environment.get("JAX_NUM_CPU_DEVICES") or "1"])
 
 
 def _cores() -> int:

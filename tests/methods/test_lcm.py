@@ -72,7 +72,7 @@ def test_a_latent_consistency_student_keeps_to_what_it_has_learned():
         assert len(method.chains["multistep"](steps).times) == steps + 1
     with pytest.raises(InputError, match=r"must lie in 1, \.\.\., 49, not 50"):
         method.chains["multistep"](50)
-    with pytest.raises(InputError, match=r"guidance 5\.5: this student knows scales from 1 to 5"):
+    with pytest.raises(InputError, match=r"guidance 5\.5: this model knows scales from 1 to 5"):
         method.guide(5.5)
     with pytest.raises(InputError, match="there is no teacher"):
         method.held()
