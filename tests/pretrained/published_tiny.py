@@ -52,12 +52,31 @@ CONFIGS = {
         "num_embeds_ada_norm": 5,
     },
 }
-CONFIGS["unlabelled"] = {name: value for name, value in CONFIGS["consistency"].items() if name != "num_class_embeds"}
+# Of one level without a middle, for what compiles a network several times.
+FLAT = {"block_out_channels": [16], "mid_block_type": None}
+CONFIGS["flat"] = (
+    CONFIGS["ddpm"]
+    | FLAT
+    | {
+        "down_block_types": ["DownBlock2D"],
+        "up_block_types": ["UpBlock2D"],
+    }
+)
+CONFIGS["unlabelled"] = (
+    CONFIGS["consistency"]
+    | FLAT
+    | {
+        "down_block_types": ["ResnetDownsampleBlock2D"],
+        "up_block_types": ["ResnetUpsampleBlock2D"],
+        "num_class_embeds": None,
+    }
+)
 DDPM = {"_class_name": "DDPMScheduler", "variance_type": "fixed_large"}
 DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False}
 SCHEDULERS = {
     "ddpm": DDPM,
     "consistency": {"_class_name": "CMStochasticIterativeScheduler"},
+    "flat": DDPM,
     "unlabelled": {"_class_name": "CMStochasticIterativeScheduler"},
     "ncsnpp": {"_class_name": "ScoreSdeVeScheduler", "sigma_max": 50.0},
     "text": DDIM | {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1},

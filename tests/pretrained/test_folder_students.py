@@ -28,7 +28,7 @@ SHORT = ["data.shape=(8,8,3)", "train.batch_size=8", "train.steps=2", "train.war
 KEYS, STEPS = jax.random.split(jax.random.key(0), 2), 3
 # A config, the folder of its teacher, and the chain and the scheduler of its export.
 STUDENTS = {
-    "lcm_folder": ("ddpm", "multistep", "LCMScheduler"),
+    "lcm_folder": ("flat", "multistep", "LCMScheduler"),
     "consistency_folder": ("unlabelled", "published", "CMStochasticIterativeScheduler"),
 }
 
@@ -41,7 +41,7 @@ def root(tmp_path_factory):
     for i in range(8):
         pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / "images" / f"{i}.png")
-    for name in ("ddpm", "unlabelled", "consistency"):
+    for name in ("flat", "unlabelled", "consistency"):
         make(root, name)
     for name, (teacher, *_) in STUDENTS.items():
         values = [*SHORT, f"data.dir={root / 'images'}", f"distill.teacher={root / teacher}"]
@@ -187,7 +187,7 @@ def test_what_a_teacher_says_and_bounds_is_exported(tmp_path):
         np.testing.assert_array_equal(how.grid(steps), method.chains["multistep"](steps).times)
 
 
-def test_what_a_run_cannot_do_is_one_line(root, tmp_path):
+def test_what_a_run_cannot_do_is_one_line(tmp_path):
     config = small("lcm_folder")
     config.distill.teacher = str(tmp_path / "moved")
     with pytest.raises(
