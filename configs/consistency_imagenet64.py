@@ -18,6 +18,7 @@ from diffusion_jax.methods.compose import compose
 from diffusion_jax.methods.few_step import consistency, perceptual
 from diffusion_jax.models import ADMUNet
 from diffusion_jax.models.blocks.conditioning import LabelEmbedding
+from diffusion_jax.models.judges import lpips
 
 CLASSES = 1000
 
@@ -37,7 +38,7 @@ def get_config():
 def build(config):
     data = pixels.with_labels(pixels.data(config, sources.imagenet64(config.data.dir)), CLASSES)
     model = pixels.unet(config, kind=ADMUNet, embed={"label": LabelEmbedding(CLASSES)})
-    distance, held = perceptual.either(config, data)
+    distance, held = perceptual.either(config, data, trunk=lpips.vgg16(lpips.average))
     return compose(
         config,
         consistency.distilled(config, data, model, distance=distance, held=held, time=parameterizations.log_250),

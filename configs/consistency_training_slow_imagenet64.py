@@ -16,6 +16,7 @@ from diffusion_jax.methods.compose import compose
 from diffusion_jax.methods.few_step import consistency, perceptual
 from diffusion_jax.models import ADMUNet
 from diffusion_jax.models.blocks.conditioning import LabelEmbedding
+from diffusion_jax.models.judges import lpips
 
 CLASSES = 1000
 
@@ -35,7 +36,7 @@ def get_config():
 def build(config):
     data = pixels.with_labels(pixels.data(config, sources.imagenet64(config.data.dir)), CLASSES)
     model = pixels.unet(config, kind=ADMUNet, embed={"label": LabelEmbedding(CLASSES)})
-    distance, held = perceptual.either(config, data)
+    distance, held = perceptual.either(config, data, trunk=lpips.vgg16(lpips.average))
     growth = stages.growing(2, 200, config.train.steps)
     method = consistency.trained(
         data, model, growth, start=0.95, distance=distance, held=held, time=parameterizations.log_250

@@ -22,5 +22,5 @@ def build(config):
         pixels.data(config, sources.digits),
         pixels.unet(config, outputs=2),
         parameterization=progressive.X0_AND_EPS,
-        loss=progressive.merged,
+        loss=progressive.merged(),
     )

@@ -80,13 +80,13 @@ def test_merged_outputs_have_the_loss_of_v():
         return jnp.sin(3 * x) + 0.2
 
     np.testing.assert_allclose(
-        of(progressive.merged, saying, progressive.V), of(losses.simple, saying, progressive.V), rtol=1e-3
+        of(progressive.merged(), saying, progressive.V), of(losses.simple, saying, progressive.V), rtol=1e-3
     )
 
     def right(params, x, time, dropout_keys, off=0.0):
         alpha, sigma = (expand(part(t), x) for part in progressive.SCHEDULE[:2])
         return jnp.concatenate([x0 + off, (x - alpha * x0) / sigma], -1)
 
-    assert of(progressive.merged, right, progressive.X0_AND_EPS).max() < 1e-5
-    off = of(progressive.merged, partial(right, off=1.0), progressive.X0_AND_EPS)
+    assert of(progressive.merged(), right, progressive.X0_AND_EPS).max() < 1e-5
+    off = of(progressive.merged(), partial(right, off=1.0), progressive.X0_AND_EPS)
     np.testing.assert_allclose(off, progressive.SCHEDULE.sigma(t) ** 2, rtol=1e-3)

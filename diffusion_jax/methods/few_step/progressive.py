@@ -34,7 +34,7 @@ from diffusion_jax.training.optimizers import falling
 SCHEDULE = schedules.bounded_cosine()
 TIME = parameterizations.angle(SCHEDULE)
 V, X0_AND_EPS = parameterizations.v(SCHEDULE, TIME), parameterizations.x0_and_eps(SCHEDULE, TIME)
-TRUNCATED_SNR = losses.truncated_snr(SCHEDULE)
+TRUNCATED_SNR, OF_V = losses.truncated_snr(SCHEDULE), losses.of_v(SCHEDULE)
 BOUNDS = (guidance.clip(),)
 
 
@@ -70,11 +70,13 @@ def network(config: ConfigDict, **fields: Any) -> Skeleton:
     return pixels.unet(config, **{"kind": ADMUNet, "heads": heads_always(1), **fields})
 
 
-def merged(apply: Apply, parameterization: Parameterization, process: Process) -> Loss:
-    """A teacher's loss in x0, weighted by SNR + 1, where its outputs are merged: `losses.simple` of v, of one that
-    says v."""
-    criterion = losses.error_in_x0(parameterization, losses.of_v(SCHEDULE))
-    return losses.of_criterion(criterion, apply, parameterization, process)
+def merged(weight: OfTime = OF_V) -> MakeLoss:
+    """A teacher's loss in x0 where its outputs are merged, as `Method.loss`; by default that of one that says v."""
+
+    def make(apply: Apply, parameterization: Parameterization, process: Process) -> Loss:
+        return losses.of_criterion(losses.error_in_x0(parameterization, weight), apply, parameterization, process)
+
+    return make
 
 
 def teacher(
@@ -93,7 +95,7 @@ def teacher(
       model: its network.
       transforms: of the denoiser, in sampling.
       parameterization: what the network says, `V`, or `X0_AND_EPS` in twice the channels.
-      loss: `losses.simple`, which in v has the weight SNR + 1, or `merged`, which has it for both.
+      loss: `losses.simple`, which in v has the weight SNR + 1, or `merged()`, which has it for both.
     """
     grid = likelihoods.level_grid(SCHEDULE)
 
