@@ -3,8 +3,8 @@
   python -m diffusion_jax.train --config configs/x0_and_eps_imagenet64.py --workdir runs/x0_and_eps_imagenet64
 
 295.9 million parameters, the official values (Salimans & Ho 2022): batch 2048, learning rate 3e-4, dropout 0.1, and
-errors in x0 weighted by the truncated SNR. Its number of updates was not found in what was read; this is ADM's. Not yet
-trained to its end with this code. The images are those of `configs/imagenet64.py`.
+errors in x0 weighted by the truncated SNR. Its number of updates was not found in what was read; this is ADM's. Not
+yet trained to its end with this code. The images are those of `configs/imagenet64.py`.
 """
 
 from diffusion_jax.data import sources

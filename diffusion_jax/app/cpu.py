@@ -10,6 +10,7 @@ import jax
 import jaxlib
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+EIGEN = f"{FLAG}=-individual_convolution"
 DEVICES = "--xla_force_host_platform_device_count"
 MOST = 8  # devices: each holds the parameters
 MEASURED = range(10, 13)  # jaxlib 0.10 to 0.12
@@ -38,7 +39,7 @@ def prefer_eigen(environment: MutableMapping[str, str] = os.environ, version: st
         return
     major, minor, *_ = version.split(".")
     if major == "0" and minor.isdigit() and int(minor) in MEASURED and FLAG not in given:
-        environment["XLA_FLAGS"] = f"{given} {FLAG}=-individual_convolution".strip()
+        environment["XLA_FLAGS"] = f"{given} {EIGEN}".strip()
 
 
 def one_device_a_core(environment: MutableMapping[str, str] = os.environ, cores: int | None = None):
@@ -48,8 +49,8 @@ def one_device_a_core(environment: MutableMapping[str, str] = os.environ, cores:
     other. On two cores that took 0.6 of the time with the digits' network, and 0.92 to 0.96 with that of CIFAR-10.
     Training does not, for its devices add up gradients and update all parameters each, which took longer.
 
-    Nothing changes where XLA_FLAGS has the flag already; a count of 1 there turns this off. GPUs and TPUs are not
-    affected.
+    What `prefer_eigen` asked for is taken back, for it goes wrong on several devices. Nothing changes where XLA_FLAGS
+    has the flag already; a count of 1 there turns this off. GPUs and TPUs are not affected.
 
     Args:
       environment: where XLA_FLAGS is, a mapping of strings.
@@ -57,7 +58,9 @@ def one_device_a_core(environment: MutableMapping[str, str] = os.environ, cores:
     """
     given = environment.get("XLA_FLAGS", "")
     if DEVICES not in given:
-        environment["XLA_FLAGS"] = f"{given} {DEVICES}={min(cores or _cores(), MOST)}".strip()
+        count = min(cores or _cores(), MOST)
+        rest = given.replace(EIGEN, "").strip() if count > 1 else given
+        environment["XLA_FLAGS"] = f"{rest} {DEVICES}={count}".strip()
 
 
 def keep_memory():

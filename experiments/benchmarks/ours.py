@@ -26,10 +26,15 @@ COMPILER = "/jax/core/compile/backend_compile_duration"  # what JAX calls the ti
 
 
 def make(options, _):
-    """`Ours` in a process of its own, where no program is taken from a cache of earlier runs."""
-    cpu.prefer_eigen()
-    cpu.one_device_a_core()
-    cpu.keep_memory()
+    """`Ours` in a process of its own, where no program is taken from a cache of earlier runs.
+
+    Set as `train` does where training is among the tasks, else as `sample` does, with a device for each core.
+    """
+    if "training" in options.tasks:
+        cpu.prefer_eigen()
+        cpu.keep_memory()
+    else:
+        cpu.one_device_a_core()
     jax.config.update("jax_enable_compilation_cache", False)
     return Ours(options, SIZES[options.size](options.dtype == "bfloat16"))
 

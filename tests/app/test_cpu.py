@@ -145,6 +145,14 @@ def test_a_core_is_a_device_up_to_eight(cores, devices):
     assert environment["XLA_FLAGS"] == f"{cpu.FLAG}= --xla_force_host_platform_device_count={devices}"
 
 
+@pytest.mark.parametrize(("cores", "left"), [(1, f" {cpu.EIGEN}"), (2, "")])
+def test_several_devices_take_back_what_was_asked_of_eigen(cores, left):
+    environment = {"XLA_FLAGS": "--own=1"}
+    cpu.prefer_eigen(environment, "0.10.2")
+    cpu.one_device_a_core(environment, cores)
+    assert environment["XLA_FLAGS"] == f"--own=1{left} --xla_force_host_platform_device_count={cores}"
+
+
 def test_as_many_devices_as_the_user_asks_for():
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     cpu.one_device_a_core(environment, 4)
