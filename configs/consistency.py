@@ -9,7 +9,7 @@
 
   steps               1      2      4      8     18
   student          1.60   1.60   1.89   1.71
-  teacher, Heun     148    201   14.8   1.17   0.96
+  teacher, Heun     148    201   14.8   1.17   0.95
 
 The distance of two estimates is their mean squared difference, or LPIPS, for which larger images are the place:
 --config.lpips.network=vgg16-397923af.pth --config.lpips.heads=vgg.pth (docs/how_to/few_steps.md).

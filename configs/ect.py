@@ -8,7 +8,7 @@
 
   steps               1      2      4      8     18
   tuned            2.82   2.45   1.81   2.49
-  EDM, Heun         148    201   14.8   1.17   0.96
+  EDM, Heun         148    201   14.8   1.17   0.95
 """
 
 from diffusion_jax.data import sources

@@ -3,7 +3,7 @@
   python -m diffusion_jax.train --config configs/x0_and_eps.py --workdir runs/x0_and_eps
 
 3000 steps. Its estimate of x0 is of both, and the loss is that of v (a weight of SNR + 1). Fréchet distances to the
-training digits from DDIM are 146, 18.0, 3.71, 1.57 and 0.82 in 1, 2, 4, 8 and 50 steps, about those of
+training digits from DDIM are 146, 18.0, 3.71, 1.57 and 0.79 in 1, 2, 4, 8 and 50 steps, about those of
 `configs/v_prediction.py` (`python -m experiments.tables.few_steps`, 1000 images, one run).
 """
 

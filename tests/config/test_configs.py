@@ -64,10 +64,10 @@ READ_BY_THE_LOOP = {
 
 
 def cases() -> list:
-    """All configs; those of the papers' few-step methods take seconds each to trace, networks within networks."""
+    """All configs; many of the papers' take seconds each to trace, and some have one network."""
 
     def marks(path):
-        long = path.stem.endswith(("_cifar", "_ncsnpp", "_imagenet64"))
+        long = path.stem.endswith(("_cifar", "_ncsnpp", "imagenet64", "_dit", "_church", "_cat"))
         return [pytest.mark.exhaustive] if long else []
 
     return [pytest.param(path, id=path.stem, marks=marks(path)) for path in sorted(FOLDER.glob("*.py"))]

@@ -77,7 +77,7 @@ def test_a_latent_consistency_student_keeps_to_what_it_has_learned():
     with pytest.raises(InputError, match="there is no teacher"):
         method.held()
     for name, value, said in (
-        ("guidance", 7.0, "distill.guidance=7: this student is told scales from 1 to 5"),
+        ("guidance", 7.0, "guidance = 7 of the config: this model is told scales from 1 to 5"),
         ("original", 1001, "of a table of 1000 entries between 1 and 1000 are distilled"),
         ("original", 600, "take a number that divides 1000"),
     ):
