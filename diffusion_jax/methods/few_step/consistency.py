@@ -4,17 +4,18 @@ All draw alike: one look at the noise, or a few, with fresh noise between (Song 
 is read by a function, `read`, from the run `config.distill.teacher` by default.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.protocols import Distance, Hold, MakeLoss, OfLevel, Transform
+from diffusion_jax.core.protocols import Across, Distance, Hold, MakeLoss, OfLevel, Transform
 from diffusion_jax.diffusion import guidance, parameterizations, samplers, schedules
 from diffusion_jax.diffusion.few_step import consistency, distances, easy, pairs, stages, teachers
 from diffusion_jax.diffusion.few_step.stages import Stages
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.methods import edits
 from diffusion_jax.methods.compose import Chain, Method
@@ -47,8 +48,9 @@ def distilled(
     transforms: Sequence[Transform] = BOUNDS,
     time: OfLevel = quarter_log,
     read: Hold | None = None,
+    solver: Callable[[Schedule], Across] = pairs.heun,
 ) -> Method:
-    """Consistency distillation of an EDM model, by Heun's method (Song et al. 2023, algorithm 2).
+    """Consistency distillation of an EDM model (Song et al. 2023, algorithm 2).
 
     Args:
       config: values, as `with_target` names them.
@@ -60,10 +62,11 @@ def distilled(
       transforms: of the denoiser, in sampling.
       time: how the network is told a level: `parameterizations.quarter_log` or `log_250`.
       read: `() -> params` of the teacher; by default of the run `config.distill.teacher` (`methods.edm`).
+      solver: of the teacher's ODE between two levels, `pairs.heun` or `pairs.euler`, which looks once.
     """
     teacher = teachers.held(runs.apply_of(model), parameterizations.edm(LEVELS, sigma_data, time))
     target, averages = runs.target(config)
-    loss = consistency.loss(consistency.solved(teacher, pairs.heun(LEVELS)), distance, target)
+    loss = consistency.loss(consistency.solved(teacher, solver(LEVELS)), distance, target)
     times = stages.neighbours(LEVELS, consistency.training_grid, stages.constant(config.distill.points))
     read = read or edm_run(config, data, model, sigma_data, time)
     return model_of(data, model, sigma_data, loss, times, transforms, time=time)._replace(
