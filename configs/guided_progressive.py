@@ -10,7 +10,7 @@ The teacher is a run of `configs/guided_distillation.py`.
 1000 images, one run), and a classifier agrees with all labels in 1, 2 and 4 steps:
 
   steps               1      2      4      8     16
-  students         3.58   3.04   2.90   2.87   2.89
+  students         3.58   3.04   2.90   2.87   2.91
   guided_v, DDIM   19.3   7.32   4.50   3.54   2.63
 """
 

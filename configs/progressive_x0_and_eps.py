@@ -9,7 +9,7 @@
 one run), beside those of networks that predict v:
 
   steps               1      2      4      8     16
-  x0 and eps       1.26   0.97   0.86   0.84   0.83
+  x0 and eps       1.26   0.97   0.86   0.84   0.82
   v                1.31   1.01   0.84   0.77   0.74
 """
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
@@ -94,8 +95,9 @@ def picture(
     table: Mapping[str, Mapping[str, float]], metric: str, levels: Mapping[str, float] | None = None
 ) -> Figure:
     """Distance against steps, both on logarithmic axes, and `levels` that do not depend on steps as dashed lines."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8.5, 4.5), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(color=colormaps["tab20"].colors)  # pairs of dark and light: a teacher, then its student
     for name, row in table.items():
         axes.plot([int(steps) for steps in row], list(row.values()), marker="o", label=name)
     for name, level in (levels or {}).items():
@@ -108,7 +110,7 @@ def picture(
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, fontsize="small", loc="outside right upper")
     return figure
 
 
