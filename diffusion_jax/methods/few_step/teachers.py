@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
@@ -24,6 +25,7 @@ from diffusion_jax.training.experiment import Data
 from diffusion_jax.training.trained import parameters
 
 NAME = "teacher"  # of its parameters among those that are held
+COMPUTING = ("dropout", "wrap", "dtype", "attend")  # fields of networks
 TIMES = np.linspace(0.05, 0.95, 7)  # at which two parameterisations are compared
 
 
@@ -98,9 +100,10 @@ def _check(folder: str, teacher: Method, data: Data, model, schedule: Schedule, 
             f"the teacher in {folder} learned {_described(teacher.data)}, the student learns {_described(data)}; "
             "give both the same data"
         )
-    if teacher.model != model:
+    network = _computed_alike(teacher.model, model)
+    if network != model:
         raise InputError(
-            f"the network of the teacher in {folder} is another ({_difference(teacher.model, model)}); "
+            f"the network of the teacher in {folder} is another ({_difference(network, model)}); "
             "give the student the values of --config.model that the teacher has"
         )
     if teacher.schedule is None or not _same_noise(teacher.schedule, schedule):
@@ -115,6 +118,13 @@ def _check(folder: str, teacher: Method, data: Data, model, schedule: Schedule, 
 def _described(data: Data) -> str:
     entries = [f"{name} {x.dtype}[{','.join(map(str, x.shape))}]" for name, x in data.example.items()]
     return " and ".join(entries)
+
+
+def _computed_alike(one, other):
+    """`one` with those fields of `other` that its parameters do not depend on: a teacher is held without dropout."""
+    if type(one) is not type(other) or not isinstance(one, nn.Module):
+        return one
+    return one.clone(**{name: getattr(other, name) for name in COMPUTING if hasattr(other, name)})
 
 
 def _difference(one, other) -> str:
