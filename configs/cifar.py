@@ -16,4 +16,4 @@ def get_config():
 
 
 def build(config):
-    return ddpm.build(config, source=lambda split: sources.tfds_images("cifar10", split, config.data.dir or None))
+    return ddpm.build(config, source=sources.cifar10(config.data.dir))

@@ -30,9 +30,6 @@ def get_config():
 
 
 def build(config):
-    def source(split):
-        return sources.tfds_images("cifar10", split, config.data.dir or None)
-
-    data = pixels.with_labels(pixels.data(config, source), CLASSES)
+    data = pixels.with_labels(pixels.data(config, sources.cifar10(config.data.dir)), CLASSES)
     embed = {"label": LabelEmbedding(CLASSES + 1)}
     return guided.build(config, data, CLASSES, pixels.unet(config, outputs=2, kind=ImprovedUNet, embed=embed))
