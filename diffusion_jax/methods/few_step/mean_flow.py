@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Network
+from diffusion_jax.core.protocols import Network, Null
 from diffusion_jax.diffusion import guidance, losses, parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.diffusion.few_step import mean_flow
 from diffusion_jax.diffusion.time_sampling import Times
@@ -101,9 +101,21 @@ def guided(config: ConfigDict, method: Method, classes: int) -> Method:
       classes: how many; that label tells nothing.
     """
     null, own = guidance.replacing(label=classes), config.mean_flow
+    return regressing(method, mean_flow.guided(null, own.omega, own.kappa), null, own.withheld)
+
+
+def regressing(method: Method, regressed: mean_flow.Along, null: Null, withheld: float) -> Method:
+    """`method` of this page, which regresses on another velocity than an example's own.
+
+    Args:
+      method: whose condition `null` leaves nothing of.
+      regressed: `few_step.mean_flow.guided` or `guided_as_told`.
+      null: `cond -> cond`, the condition that tells nothing.
+      withheld: share of examples that are told it.
+    """
     criterion: Any = method.loss  # of this page: `mean_flow.mean_flow` takes `regressed` too
-    of_example = partial(criterion, regressed=mean_flow.guided(null, own.omega, own.kappa))
-    return method._replace(loss=lambda *parts: losses.withholding(of_example(*parts), null, own.withheld))
+    of_example = partial(criterion, regressed=regressed)
+    return method._replace(loss=lambda *parts: losses.withholding(of_example(*parts), null, withheld))
 
 
 build = composed(method)

@@ -1,16 +1,13 @@
 """Improved MeanFlow that is told the scale of guidance (Geng et al. 2025): one network for every scale of a range."""
 
-from functools import partial
-from typing import Any
-
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.diffusion import guidance, losses
-from diffusion_jax.diffusion.few_step import mean_flow
+from diffusion_jax.diffusion import guidance
+from diffusion_jax.diffusion.few_step.mean_flow import guided_as_told
 from diffusion_jax.methods.compose import Method
-from diffusion_jax.methods.few_step import guided
+from diffusion_jax.methods.few_step import guided, mean_flow
 
 
 def with_scales(config: Config) -> Config:
@@ -27,13 +24,10 @@ def method(config: ConfigDict, base: Method, classes: int) -> Method:
     Args:
       config: values, as `with_scales` names them.
       base: of `mean_flow.method`, of data with labels and a scale (`guided.told`) and a network that is told both
-        (`guided.student_of`); with `mean_flow.predicted`, du/dt is taken along the guided flow of the scale told.
+        (`guided.student_of`); with `predicted` velocities, du/dt is taken along
+        the guided flow of the scale told.
       classes: how many labels, 0 to classes - 1; that label tells nothing.
     """
     null, own = guidance.replacing(label=classes), config.mean_flow
-    criterion: Any = base.loss  # `mean_flow.mean_flow`, which takes `regressed` too
-    of_example = partial(criterion, regressed=mean_flow.guided_as_told(null))
-    return base._replace(
-        loss=guided.scales_told(lambda *parts: losses.withholding(of_example(*parts), null, own.withheld), own),
-        guide=guided.at_scale(own),
-    )
+    inside = mean_flow.regressing(base, guided_as_told(null), null, own.withheld)
+    return inside._replace(loss=guided.scales_told(inside.loss, own), guide=guided.at_scale(own))
