@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
@@ -80,6 +81,71 @@ class Interpolated(NamedTuple):
     def guided(self, other: "Interpolated", scale: Any) -> "Interpolated":
         """As `Gaussian.guided`: the learned variance is this one's, not guided (Dhariwal & Nichol's code; DiT's)."""
         return self._replace(mean=_extrapolate(self.mean, other.mean, scale))
+
+
+class Bernoulli(NamedTuple):
+    """Independent entries that are 1 with probability sigmoid(logits), else 0.
+
+    Attributes:
+      logits: float array, any shape.
+    """
+
+    logits: jax.Array
+
+    @property
+    def mean(self) -> jax.Array:
+        return jax.nn.sigmoid(self.logits)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """One draw, 0 and 1 in the dtype of `logits`."""
+        u = rng.flat(jax.random.uniform, key, self.logits.shape, self.logits.dtype)
+        return (u < self.mean).astype(self.logits.dtype)
+
+    def log_prob(self, x: jax.Array) -> jax.Array:
+        """Log probability of each entry of `x`, 0 or 1, in nats."""
+        return x * jax.nn.log_sigmoid(self.logits) + (1 - x) * jax.nn.log_sigmoid(-self.logits)
+
+
+class ContinuousBernoulli(NamedTuple):
+    """Independent entries in [0, 1], of density C l^x (1 - l)^(1 - x), l = sigmoid(logits): for levels of grey.
+
+    Without C = 2 artanh(1 - 2 l) / (1 - 2 l) = logits / tanh(logits / 2) it is no density (Loaiza-Ganem & Cunningham
+    2019, equation 7).
+
+    Attributes:
+      logits: float array, any shape.
+    """
+
+    logits: jax.Array
+
+    @property
+    def mean(self) -> jax.Array:
+        """1 / (1 - exp(-logits)) - 1 / logits, by its series where logits are small."""
+        small = jnp.abs(self.logits) < 0.1
+        away = jnp.where(small, 1.0, self.logits)
+        series = 0.5 + self.logits / 12 - self.logits**3 / 720
+        return jnp.where(small, series, -1 / jnp.expm1(-away) - 1 / away)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """One draw, by the inverse of the distribution function log(1 + u (exp(logits) - 1)) / logits."""
+        u = rng.flat(jax.random.uniform, key, self.logits.shape, self.logits.dtype)
+        small = jnp.abs(self.logits) < 1e-3
+        # Of -|logits|, whose exponential cannot overflow; the draw of +|logits| is 1 less it.
+        falling = -jnp.where(small, 1.0, jnp.abs(self.logits))
+        x = jnp.log1p(u * jnp.expm1(falling)) / falling
+        x = jnp.where(small, u, jnp.where(self.logits > 0, 1 - x, x))
+        return jnp.clip(x, 0.0, 1.0)
+
+    def log_prob(self, x: jax.Array) -> jax.Array:
+        """Log density of each entry of `x`, in [0, 1], in nats."""
+        size = jnp.abs(self.logits)
+        small = size < 0.1
+        away = jnp.where(small, 1.0, size)
+        # log(2 artanh(t) / t) with t = tanh(size / 2), hence log(size / t).
+        log_constant = jnp.where(
+            small, np.log(2) + size**2 / 12 - 7 * size**4 / 1440, jnp.log(away) - jnp.log(jnp.tanh(away / 2))
+        )
+        return Bernoulli(self.logits).log_prob(x) + log_constant
 
 
 class Categorical(NamedTuple):

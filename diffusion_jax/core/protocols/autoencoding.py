@@ -1,0 +1,62 @@
+"""What autoencoders are made of (`diffusion_jax.autoencoding`)."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+
+from diffusion_jax.core.protocols.values import Tree
+
+
+class Encode(Protocol):
+    """`(params, x [B, ...]) -> q(z | x)`, a distribution whose arrays lead with B (`core.distributions`)."""
+
+    def __call__(self, params: Tree, x: Tree, /) -> Any: ...
+
+
+class Decode(Protocol):
+    """`(params, z [B, ...]) -> p(x | z)`, a distribution whose arrays lead with B."""
+
+    def __call__(self, params: Tree, z: Tree, /) -> Any: ...
+
+
+class Bottleneck(Protocol):
+    """`(params, keys [B], q) -> code`: what passes of q(z | x), and what it costs (`autoencoding.codes.Code`)."""
+
+    def __call__(self, params: Tree, keys: jax.Array, q: Any, /) -> Any: ...
+
+
+class Coder(Protocol):
+    """`(params, keys [B], x [B, ...]) -> code`: an encoder and its bottleneck, or several on several levels."""
+
+    def __call__(self, params: Tree, keys: jax.Array, x: Tree, /) -> Any: ...
+
+
+class OfParams(Protocol):
+    """`params -> [...]`: a part of the parameters, or what is computed of one: a codebook, a statistic, a kernel."""
+
+    def __call__(self, params: Tree, /) -> jax.Array: ...
+
+
+class Weigh(Protocol):
+    """`(rate [B], params, context) -> [B]`: what a rate costs in training."""
+
+    def __call__(self, rate: jax.Array, params: Tree, context: Any, /) -> jax.Array: ...
+
+
+class Penalty(Protocol):
+    """`(params, keys [B], x [B, ...], code, context) -> [B]`: what else training asks for."""
+
+    def __call__(self, params: Tree, keys: jax.Array, x: Tree, code: Any, context: Any, /) -> jax.Array: ...
+
+
+class Spoil(Protocol):
+    """`(key, x [...]) -> [...]`: one example, as the encoder sees it in training."""
+
+    def __call__(self, key: jax.Array, x: Tree, /) -> Tree: ...
+
+
+class Summary(Protocol):
+    """`arrays [N, ...] by name -> name -> number`, of a whole set (`training.experiment.Survey`); NumPy's."""
+
+    def __call__(self, found: Mapping[str, Any], /) -> dict[str, float]: ...
