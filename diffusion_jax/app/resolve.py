@@ -135,7 +135,7 @@ def trained(folder: Path, of: Experiment, which: Which = AVERAGED, step: int | N
         return params, f"{which.kind} of step {found}", lambda name: kept / f"{name}_{found:08d}{which.tag}"
 
     drawn, data = of.sampling, of.data
-    return Drawable(drawn.samplers, data.sample_condition, data.view, load, data.shape, drawn.edits)
+    return Drawable(drawn.samplers, data.sample_condition, data.view, load, data.shape, drawn.edits, drawn.looks)
 
 
 def released(options: argparse.Namespace) -> Drawable:

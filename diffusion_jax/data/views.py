@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Files, FromImages, Images, Picture
 from diffusion_jax.data import images, toys
 from diffusion_jax.data.text import Alphabet
@@ -61,6 +62,27 @@ def pictures(darkest: float = -1.0) -> View:
         images=pixels,
         from_images=lambda x: (images.to_float(x) - np.float32(shift)) / np.float32(scale),
     )
+
+
+def rows(view: View, groups: int) -> View:
+    """Rows of samples, [N, P, ...], such as pairs; kept as "images", uint8 [N, P, H, W, C].
+
+    Args:
+      view: of the samples; one that keeps images.
+      groups: rows of P that stand beside each other in a picture.
+    """
+    images_of = view.images
+    if images_of is None:
+        raise InputError("rows of samples are shown of images; give a view of such")
+
+    def pixels(samples):
+        return images_of(samples.reshape(-1, *samples.shape[2:])).reshape(*samples.shape[:2], *samples.shape[2:])
+
+    def picture(samples):
+        found = pixels(samples)
+        return images.grid(found.reshape(-1, *found.shape[2:]), columns=groups * found.shape[1])
+
+    return View(files=lambda samples: _npz(images=pixels(samples)), picture=picture, strip=picture)
 
 
 def latents() -> View:

@@ -83,6 +83,12 @@ class SolveLikelihood(Protocol):
     def __call__(self, tolerance: float, /) -> LikelihoodFn: ...
 
 
+class AverageLikelihood(Protocol):
+    """`draws -> likelihood_fn`, draws of the code for each example."""
+
+    def __call__(self, draws: int, /) -> LikelihoodFn: ...
+
+
 class LikelihoodOf(Protocol):
     """`(apply, parameterization, steps) -> likelihood_fn` of any network; None for the usual number of steps."""
 
