@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.core.protocols import Coder, Decode, OfParams
+from diffusion_jax.core.protocols import Coder, Decode, OfParams, Tree
 from diffusion_jax.data import views
 from diffusion_jax.data.views import View
 from diffusion_jax.training.experiment import Look
@@ -43,6 +44,11 @@ def traversal(mean_code: Callable, decode: Decode, view: View, reach: float = RE
         return pictures.reshape(batch * codes, PLACES, *x.shape[1:])
 
     return Look(draw, views.rows(view, groups=1))
+
+
+def first_layer(params: Tree) -> jax.Array:
+    """The kernel [D, units] of the first layer of `models.autoencoders.mlp`'s encoder, for `filters`."""
+    return params["encoder"]["layer_0"]["kernel"]
 
 
 def filters(kernel: OfParams, shape: tuple[int, ...], view: View) -> Look:
