@@ -103,7 +103,7 @@ def uncut(path: str | Path) -> np.ndarray:
 
 
 def of_channels(colours: np.ndarray, channels: int, name: Any) -> np.ndarray:
-    """`colours` [H, W, 3] as [H, W, channels], 1 or 3; `InputError` where 1 is asked of the picture `name` in colours."""
+    """`colours` [H, W, 3] as [H, W, channels]; `InputError` where 1 is asked of the picture `name` in colours."""
     if channels == 1 and not (colours == colours[..., :1]).all():
         raise InputError(f"image {name} has colours, and a grey one is needed; convert it")
     return colours[..., :channels]
