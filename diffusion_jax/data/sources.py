@@ -17,7 +17,7 @@ import numpy as np
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 from diffusion_jax.core.protocols import Examples, Source
-from diffusion_jax.data import numpy_files, pictures
+from diffusion_jax.data import numpy_files, pictures, pipeline
 
 
 class Arrays:
@@ -52,6 +52,15 @@ class Mapped:
 
     def __getitem__(self, index):
         return self._read(self._records[index])
+
+
+def binarized(source: Examples) -> Mapped:
+    """`source`, of whose images each entry is 255 with probability image / 255, else 0: one draw of each example."""
+
+    def read(index):
+        return pipeline.random_binarize(source[index], np.random.default_rng(index))
+
+    return Mapped(range(len(source)), read)
 
 
 def with_labels(source: Examples, classes: int) -> Mapped:
@@ -200,6 +209,11 @@ def _say(message):
 def cifar10(data_dir: str = "") -> Source:
     """CIFAR-10 of TFDS (162 MB), `split -> source` (`tfds_images`); it has labels, 0 to 9."""
     return lambda split: tfds_images("cifar10", split, data_dir or None)
+
+
+def mnist(data_dir: str = "") -> Source:
+    """MNIST of TFDS (12 MB), `split -> source` (`tfds_images`); it has labels, 0 to 9."""
+    return lambda split: tfds_images("mnist", split, data_dir or None)
 
 
 def imagenet64(data_dir: str = "") -> Source:
