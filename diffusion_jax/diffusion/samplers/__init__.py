@@ -5,7 +5,7 @@ from diffusion_jax.diffusion.samplers.adaptive import PID, dpm_adaptive
 from diffusion_jax.diffusion.samplers.ancestral import ancestral, each_its_own, on_mean
 from diffusion_jax.diffusion.samplers.breaking import Break, breaking
 from diffusion_jax.diffusion.samplers.churn import churned, edm
-from diffusion_jax.diffusion.samplers.core import Sampler, film, make_sample_fn, reporting, solve
+from diffusion_jax.diffusion.samplers.core import Film, Sampler, film, make_sample_fn, reporting, solve
 from diffusion_jax.diffusion.samplers.ddim import ddim
 from diffusion_jax.diffusion.samplers.dpm import dpm_multistep, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde
 from diffusion_jax.diffusion.samplers.dpmpp_sde import dpmpp_sde
@@ -24,6 +24,7 @@ from diffusion_jax.diffusion.samplers.unipc import bh1, bh2, unipc
 __all__ = [
     "PID",
     "Break",
+    "Film",
     "Sampler",
     "ancestral",
     "annealed_langevin",
