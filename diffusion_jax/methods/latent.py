@@ -1,7 +1,7 @@
 """Models of what another model makes of data: priors over codes, diffusion of latents.
 
-The other model, a first stage, is held: it encodes what is trained on, and decodes what is drawn. So data, samples and
-measures are those of the data itself, and no view and no metric knows about codes.
+The other model, a first stage, is held: it encodes what is trained on, and decodes what is drawn. So data, samples
+and measures are those of the data itself, and no view and no metric knows about codes.
 """
 
 from collections.abc import Callable, Mapping
