@@ -181,7 +181,7 @@ def level_grid(schedule: Schedule, first: float = 1.0, level: float = 1e-3) -> G
 
 
 def exact(apply: Apply, parameterization: Parameterization, steps: int | None) -> LikelihoodFn:
-    """-log p(x0) of a network of tokens in raster order (`likelihood.make_exact_fn`); no steps are chosen."""
+    """-log p(x0) of a network of tokens in raster order (`likelihood.make_exact_fn`); it has no steps."""
     if steps is not None:
         raise InputError(f"--steps {steps}: this likelihood is exact after one look; leave it out")
     return likelihood.make_exact_fn(apply, parameterization)
