@@ -16,6 +16,7 @@ from diffusion_jax.diffusion.samplers.langevin import annealed_langevin
 from diffusion_jax.diffusion.samplers.multistep import at_most
 from diffusion_jax.diffusion.samplers.ode import euler, heun
 from diffusion_jax.diffusion.samplers.pndm import plms, pndm
+from diffusion_jax.diffusion.samplers.positions import positions
 from diffusion_jax.diffusion.samplers.sde import corrector_predictor, euler_maruyama, predictor_corrector
 from diffusion_jax.diffusion.samplers.singlestep import cycles, dpm_singlestep
 from diffusion_jax.diffusion.samplers.two_looks import dpm_2, dpmpp_2s
@@ -60,6 +61,7 @@ __all__ = [
     "on_mean",
     "plms",
     "pndm",
+    "positions",
     "predictor_corrector",
     "reporting",
     "solve",

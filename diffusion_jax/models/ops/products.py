@@ -4,6 +4,8 @@ As `lax.conv_general_dilated` both are slow on CPUs inside a loop, such as that 
 library for their gradients there (docs/measured/performance.md).
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -26,3 +28,17 @@ def of_neighbours(x: jax.Array, kernel: jax.Array) -> jax.Array:
     seen = jnp.concatenate([padded[:, offset : offset + length] for offset in range(len(kernel))], axis=-1)
     product = seen.reshape(batch * length, -1) @ kernel.reshape(-1, kernel.shape[-1])
     return product.reshape(batch, length, -1)
+
+
+def of_places(x: jax.Array, kernel: jax.Array, places: Sequence[tuple[int, int]]) -> jax.Array:
+    """The convolution of some neighbours, inside a border of zeros: [N, H, W, C] with [P, C, K] -> [N, H, W, K].
+
+    `places` are P pairs (rows, columns), counted from the pixel itself: (-1, 0) is the one above it.
+    """
+    batch, height, width, channels = x.shape
+    border = max(abs(step) for place in places for step in place)
+    padded = jnp.pad(x, ((0, 0), (border, border), (border, border), (0, 0)))
+    corners = [(border + row, border + column) for row, column in places]
+    seen = jnp.concatenate([padded[:, top : top + height, left : left + width] for top, left in corners], axis=-1)
+    product = seen.reshape(-1, len(places) * channels) @ kernel.reshape(-1, kernel.shape[-1])
+    return product.reshape(batch, height, width, -1)
