@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.autoencoding.codes import Code, total
-from diffusion_jax.core.arrays import namespace
+from diffusion_jax.core.arrays import namespace, on_channels
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Bottleneck, Decoded, OfParams, Pass, Teach, Tree
 
@@ -125,8 +125,8 @@ def nearest(z: jax.Array, codes: jax.Array) -> jax.Array:
         )
     kind = jnp.promote_types(z.dtype, jnp.float32)
     z, codes = sg(z).astype(kind), sg(codes).astype(kind)
-    # |z|^2 is the same for all codes.
-    squared = (codes**2).sum(axis=1) - 2 * jnp.matmul(z, codes.T, precision=HIGHEST)
+    products = jnp.matmul(z, codes.T, precision=HIGHEST)
+    squared = on_channels((codes**2).sum(axis=1), products) - 2 * products  # less |z|^2, which all codes have
     return jnp.argmin(squared, axis=-1).astype(jnp.int32)
 
 
@@ -150,7 +150,7 @@ def finite_scalar(levels: Sequence[int]) -> Bottleneck:
       InputError: a number has less than two levels, or there are 2^31 codes or more; or, in the call, the vectors are
         of another length.
     """
-    levels = _checked(levels)
+    levels, basis, middle = _checked(levels)
     half = np.subtract(levels, 1) * (1 + 1e-3) / 2
     offset = np.where(np.mod(levels, 2), 0.0, 0.5)
     shift = np.arctanh(offset / half)
@@ -160,41 +160,40 @@ def finite_scalar(levels: Sequence[int]) -> Bottleneck:
             raise InputError(f"{len(levels)} levels for vectors of {q.mean.shape[-1]} numbers; give one for each")
         # In float32: halves lose codes.
         z = q.mean.astype(jnp.promote_types(q.mean.dtype, jnp.float32))
-        bounded = jnp.tanh(z + shift.astype(z.dtype)) * half.astype(z.dtype) - offset.astype(z.dtype)
+
+        def axes(numbers):
+            return on_channels(jnp.asarray(numbers, z.dtype), z)
+
+        bounded = jnp.tanh(z + axes(shift)) * axes(half) - axes(offset)
         steps = sg(jnp.round(bounded)) + (bounded - sg(bounded))
-        indices = _numbered(sg(steps), levels)
-        nothing = jnp.zeros(len(z), jnp.float32)
-        return Code(steps / np.floor_divide(levels, 2), _uniform(indices, np.prod(levels)), nothing, indices)
+        places = sg(steps).astype(jnp.int32) + on_channels(middle, z)
+        indices = (places * on_channels(basis, z)).sum(axis=-1, dtype=jnp.int32)
+        return Code(steps / axes(middle), _uniform(indices, np.prod(levels)), jnp.zeros(len(z)), indices)
 
     return bottleneck
 
 
 def on_grid(levels: Sequence[int]) -> Decoded:
     """`(params, indices [B, ...]) -> z [B, ..., d]`, float32: what `finite_scalar` let through for these indices."""
-    levels = _checked(levels)
-    basis, middle = _basis(levels), np.floor_divide(levels, 2)
+    levels, basis, middle = _checked(levels)
 
     def decoded(params, indices):
-        return ((indices[..., None] // basis % levels - middle) / middle).astype(jnp.float32)
+        step = indices[..., None]
+        size, count, origin = (on_channels(x, step) for x in (basis, levels, middle))
+        return ((step // size % count - origin) / origin).astype(jnp.float32)
 
     return decoded
 
 
-def _checked(levels: Sequence[int]) -> np.ndarray:
+def _checked(levels: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The levels, what a step of each number counts in an index (the first the least), and the steps below 0."""
     if not len(levels) or min(levels) < 2:
         raise InputError(f"levels {list(levels)} of scalars; give at least one number, and none below 2")
     if (size := np.prod([float(level) for level in levels])) >= 2**31:
         raise InputError(f"levels {list(levels)} make {size:.3g} codes; take less than 2^31 in all")
-    return np.asarray(levels, np.int32)
-
-
-def _basis(levels):
-    return np.concatenate([[1], np.cumprod(levels)[:-1]]).astype(np.int32)
-
-
-def _numbered(steps, levels):
-    """Steps from the middle [..., d] as one index, int32 [...]: the first number counts least."""
-    return ((steps.astype(jnp.int32) + np.floor_divide(levels, 2)) * _basis(levels)).sum(axis=-1, dtype=jnp.int32)
+    whole = np.asarray(levels, np.int32)
+    basis = np.concatenate([[1], np.cumprod(whole)[:-1]]).astype(np.int32)
+    return whole, basis, whole // 2
 
 
 def _uniform(indices, size):
