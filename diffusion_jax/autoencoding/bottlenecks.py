@@ -17,7 +17,7 @@ def mean(params: Tree, keys: jax.Array, q: Any) -> Code:
 
 
 def sampled(params: Tree, keys: jax.Array, q: Gaussian) -> Code:
-    """A draw of q at the rate KL(q || N(0, I)), nats: a variational autoencoder's (Kingma & Welling 2014, equation 10).
+    """A draw of q at the rate KL(q || N(0, I)), nats (variational autoencoders, Kingma & Welling 2014, equation 10).
 
     The draw is the mean plus the deviation times noise, so the gradient reaches both.
     """

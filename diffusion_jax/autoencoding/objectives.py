@@ -1,8 +1,8 @@
 """What trains an autoencoder: distortion, rate and penalties, all sums over the entries of an example, in nats.
 
 One loss makes the family. A variational autoencoder weighs its rate by 1, beta-VAE by beta; a sparse one has a
-penalty, a denoising one spoils what its encoder sees. Sums, not means: with D entries and k codes a mean of both is beta =
-D / (2 sigma^2 k) in disguise.
+penalty, a denoising one spoils what its encoder sees. Sums, not means: with D entries and k codes a mean of
+both is beta = D / (2 sigma^2 k) in disguise.
 """
 
 from collections.abc import Mapping

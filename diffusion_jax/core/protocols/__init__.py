@@ -8,10 +8,13 @@ from diffusion_jax.core.protocols.autoencoding import (
     Coder,
     Decode,
     Decoded,
+    DrawCode,
     Encode,
     OfParams,
     Pass,
     Penalty,
+    ReadCode,
+    ReadData,
     Spoil,
     Summary,
     Teach,
@@ -72,6 +75,7 @@ from diffusion_jax.core.protocols.likelihoods import (
 )
 from diffusion_jax.core.protocols.losses import Criterion, DrawTimes, InitMemory, Integrand, Law, Loss, UpdateMemory
 from diffusion_jax.core.protocols.methods import (
+    AverageLikelihood,
     ClassifierFn,
     ClassLogProb,
     Clean,
@@ -86,6 +90,7 @@ from diffusion_jax.core.protocols.methods import (
     SolvedOf,
     SolveLikelihood,
     Start,
+    Whole,
 )
 from diffusion_jax.core.protocols.networks import (
     Activation,
@@ -134,6 +139,7 @@ __all__ = [
     "Activation",
     "Apply",
     "Attend",
+    "AverageLikelihood",
     "Body",
     "Bottleneck",
     "Bridge",
@@ -161,6 +167,7 @@ __all__ = [
     "Derive",
     "Distance",
     "Done",
+    "DrawCode",
     "DrawTimes",
     "EditFn",
     "Encode",
@@ -216,6 +223,8 @@ __all__ = [
     "Prior",
     "PriorTerm",
     "Read",
+    "ReadCode",
+    "ReadData",
     "Refresh",
     "Report",
     "Rescale",
@@ -251,5 +260,6 @@ __all__ = [
     "Tree",
     "UpdateMemory",
     "Weigh",
+    "Whole",
     "Wrap",
 ]

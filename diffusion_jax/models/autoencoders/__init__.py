@@ -1,1 +1,1 @@
-"""Networks of autoencoders: each has the methods `encode` and `decode`, and runs both when it is called."""
+"""Networks of autoencoders: encoders and decoders, each module with both."""
