@@ -1,8 +1,8 @@
 """Handwritten digits, pixel by pixel: a Gated PixelCNN on 17 levels of grey, told the label.
 
-  python -m diffusion_jax.train --config configs/pixelcnn_pixels.py --workdir runs/pixelcnn
-  python -m diffusion_jax.evaluate --workdir runs/pixelcnn --num 0 --likelihood exact
-  python -m diffusion_jax.sample --workdir runs/pixelcnn --num 100 --label 3,8 --film
+python -m diffusion_jax.train --config configs/pixelcnn_pixels.py --workdir runs/pixelcnn
+python -m diffusion_jax.evaluate --workdir runs/pixelcnn --num 0 --likelihood exact
+python -m diffusion_jax.sample --workdir runs/pixelcnn --num 100 --label 3,8 --film
 """
 
 from diffusion_jax.data import sources
