@@ -192,12 +192,12 @@ def test_a_weighed_rate_is_reverse_water_filling():
 
 def test_a_capacity_is_the_rate_and_leaves_the_error_of_water_filling():
     """Plain gradient descent with a falling rate; the statistic's optimiser keeps the last batch's mean."""
-    capacity, steps = 1.0, 3000
-    weigh = objectives.capacity(capacity, 1000, 100.0, lambda params: params["statistics"])
+    capacity, steps = 1.0, 5000
+    weigh = objectives.capacity(capacity, 1, 100.0, lambda params: params["statistics"])
     loss = mean_loss(noisy, weigh, laws.gaussian(0.05), cubature)
 
     def falling(train):
-        return optimizers.Optimizer(optax.adam(optax.cosine_decay_schedule(0.005, steps)))
+        return optimizers.Optimizer(optax.adam(optax.cosine_decay_schedule(0.01, steps)))
 
     made = optimizers.by_part(falling, statistics=optimizers.moving(0.0))(ConfigDict()).transformation
 
@@ -213,7 +213,6 @@ def test_a_capacity_is_the_rate_and_leaves_the_error_of_water_filling():
     )
     np.testing.assert_allclose(rates[-1], capacity, atol=0.01)
     np.testing.assert_allclose(params["statistics"], rates[-1], atol=1e-6)
-    np.testing.assert_allclose(rates[450:550].mean(), capacity / 2, atol=0.1)  # it rises in the first 1000
     level = np.sqrt(VARIANCES[0] * VARIANCES[1]) * np.exp(-capacity)  # below both variances
     info = loss(params, CLEAN)[1]
     error = 0.1 * (info["distortion"] - D / 2 * np.log(0.1 * np.pi))
