@@ -292,7 +292,7 @@ def _survey(options, experiment: Experiment) -> Callable[[], tuple[dict, dict]]:
     split, source, count = _examples(options, experiment)
 
     def measured():
-        step, params = resolve.which(options).read(options.workdir, experiment, options.step)
+        _, params = resolve.read(options.workdir, experiment, resolve.which(options), options.step)
         parallel = sampling.spread(params, min(options.batch, count), options.fsdp)
         found = quality.survey(asked, params, experiment.data, source, count, options.batch, options.seed, parallel)
         sha256 = quality.digest(source, experiment.data.example, count)
@@ -303,7 +303,7 @@ def _survey(options, experiment: Experiment) -> Callable[[], tuple[dict, dict]]:
 
 def _measured(options, experiment: Experiment, function: LikelihoodFn, split: str, source, count: int):
     name, which = options.likelihood, resolve.which(options)
-    step, params = which.read(options.workdir, experiment, options.step)
+    step, params = resolve.read(options.workdir, experiment, which, options.step)
     parallel = sampling.spread(params, min(options.batch, count), options.fsdp)
     found = quality.likelihood(
         function, params, experiment.data, source, count, options.batch, options.seed, parallel

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Files, FromImages, Images, Picture
 from diffusion_jax.data import images, toys
 from diffusion_jax.data.text import Alphabet
@@ -68,21 +67,27 @@ def rows(view: View, groups: int) -> View:
     """Rows of samples, [N, P, ...], such as pairs; kept as "images", uint8 [N, P, H, W, C].
 
     Args:
-      view: of the samples; one that keeps images.
+      view: of the samples; of others than images [N * P, ...] are kept and shown as it does.
       groups: rows of P that stand beside each other in a picture.
     """
     images_of = view.images
-    if images_of is None:
-        raise InputError("rows of samples are shown of images; give a view of such")
+    if images_of is None:  # they stand one after another
+        return view._replace(
+            files=lambda samples: view.files(_flat(samples)), picture=lambda samples: view.picture(_flat(samples))
+        )
 
     def pixels(samples):
-        return images_of(samples.reshape(-1, *samples.shape[2:])).reshape(*samples.shape[:2], *samples.shape[2:])
+        return images_of(_flat(samples)).reshape(samples.shape)
 
     def picture(samples):
-        found = pixels(samples)
-        return images.grid(found.reshape(-1, *found.shape[2:]), columns=groups * found.shape[1])
+        return images.grid(_flat(pixels(samples)), columns=groups * samples.shape[1])
 
     return View(files=lambda samples: _npz(images=pixels(samples)), picture=picture, strip=picture)
+
+
+def _flat(samples):
+    """[N, P, ...] -> [N * P, ...]."""
+    return samples.reshape(-1, *samples.shape[2:])
 
 
 def latents() -> View:

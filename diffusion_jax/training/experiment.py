@@ -29,6 +29,7 @@ from diffusion_jax.core.protocols import (
     Start,
     Summary,
     Tree,
+    Whole,
 )
 from diffusion_jax.data import conditions
 from diffusion_jax.data.views import View
@@ -204,12 +205,15 @@ class Sampling(NamedTuple):
       preview: `batch -> sample_fn(params, keys, *cond)`, which draws the previews during training.
       edits: name -> how to draw samples of which something is known; for every sampler of images.
       looks: name -> a way to see what the model makes of examples.
+      whole: `(params, hold) -> params` that samplers, looks and measures take: those that are trained, and what they
+        need of `hold()`, the arrays that the run holds (`Task.held`), such as the decoder of a prior's codes.
     """
 
     samplers: Mapping[str, MakeSampler] = MappingProxyType({})
     preview: Preview | None = None
     edits: Mapping[str, Edit] = MappingProxyType({})
     looks: Mapping[str, Look] = MappingProxyType({})
+    whole: Whole = lambda params, hold: params
 
 
 class Measures(NamedTuple):

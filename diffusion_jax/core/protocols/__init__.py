@@ -87,6 +87,7 @@ from diffusion_jax.core.protocols.methods import (
     SolvedOf,
     SolveLikelihood,
     Start,
+    Whole,
 )
 from diffusion_jax.core.protocols.networks import (
     Activation,
@@ -253,5 +254,6 @@ __all__ = [
     "Tree",
     "UpdateMemory",
     "Weigh",
+    "Whole",
     "Wrap",
 ]

@@ -47,6 +47,12 @@ class Hold(Protocol):
     def __call__(self) -> Mapping[str, Any]: ...
 
 
+class Whole(Protocol):
+    """`(params, hold) -> params` of a sampler: those trained, and what it needs of the arrays that `hold()` gives."""
+
+    def __call__(self, params: Tree, hold: Hold, /) -> Tree: ...
+
+
 class OfStep(Protocol):
     """`step -> number`, of the updates made so far, from 0: a rate, the weight of an average; traceable."""
 

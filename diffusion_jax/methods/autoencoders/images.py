@@ -9,13 +9,13 @@ from diffusion_jax.config.values import Config
 from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import views
 from diffusion_jax.methods import pixels
-from diffusion_jax.methods.compose import base_config
+from diffusion_jax.methods.compose import base_config, without_chain
 from diffusion_jax.training.experiment import Data
 
 
 def config_digits() -> Config:
     """Values for scikit-learn's 8x8 digits."""
-    config = pixels.with_shape(base_config(), (8, 8, 1))
+    config = pixels.with_shape(without_chain(base_config()), (8, 8, 1))
     config.data.threads = 1
     config.train.batch_size = 128
     config.train.steps = 4000

@@ -1,11 +1,10 @@
 """Ways to see an autoencoder: pairs, walks along its codes, its first filters."""
 
-from collections.abc import Callable
-
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.core.protocols import Coder, Decode, OfParams
+from diffusion_jax.core.protocols import Coder, Decode, Encode, OfParams, Tree
 from diffusion_jax.data import views
 from diffusion_jax.data.views import View
 from diffusion_jax.training.experiment import Look
@@ -23,11 +22,11 @@ def pairs(code: Coder, decode: Decode, view: View) -> Look:
     return Look(draw, views.rows(view, groups=4))
 
 
-def traversal(mean_code: Callable, decode: Decode, view: View, reach: float = REACH) -> Look:
+def traversal(encode: Encode, decode: Decode, view: View, reach: float = REACH) -> Look:
     """Walks along each number of each example's code, the others as they are: [N k, `PLACES`, ...].
 
     Args:
-      mean_code: `(params, x) -> z [B, k]`.
+      encode: `(params, x) -> q(z | x)`, z [k]; a walk begins at its mean.
       decode: `(params, z) -> p(x | z)`.
       view: of x.
       reach: from -reach to reach.
@@ -35,7 +34,7 @@ def traversal(mean_code: Callable, decode: Decode, view: View, reach: float = RE
     values = np.linspace(-reach, reach, PLACES)
 
     def draw(params, keys, x):
-        z = mean_code(params, x)
+        z = encode(params, x).mean
         batch, codes = z.shape
         moved = jnp.eye(codes, dtype=bool)[:, None]
         walks = jnp.where(moved, jnp.asarray(values, z.dtype)[:, None], z[:, None, None])
@@ -43,6 +42,11 @@ def traversal(mean_code: Callable, decode: Decode, view: View, reach: float = RE
         return pictures.reshape(batch * codes, PLACES, *x.shape[1:])
 
     return Look(draw, views.rows(view, groups=1))
+
+
+def first_layer(params: Tree) -> jax.Array:
+    """The kernel [D, units] of the first layer of `models.autoencoders.mlp`'s encoder, for `filters`."""
+    return params["encoder"]["layer_0"]["kernel"]
 
 
 def filters(kernel: OfParams, shape: tuple[int, ...], view: View) -> Look:

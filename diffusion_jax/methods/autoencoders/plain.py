@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.autoencoding import bottlenecks, laws, objectives
 from diffusion_jax.autoencoding.codes import coder
 from diffusion_jax.config.values import Config
-from diffusion_jax.methods.autoencoders import images, surveys
+from diffusion_jax.methods.autoencoders import images, looks, surveys
 from diffusion_jax.methods.autoencoders.compose import Autoencoding, composed, decode_with, encode_with, init_of
 from diffusion_jax.models.autoencoders.mlp import MLPAutoencoder
 from diffusion_jax.training.experiment import Data
@@ -34,6 +34,7 @@ def method(config: ConfigDict, data: Data) -> Autoencoding:
         code,
         decode,
         objectives.loss(code, decode),
+        looks={"filters": looks.filters(looks.first_layer, data.shape, data.view)},
         surveys=(surveys.active_units(encode),),
     )
 

@@ -1,6 +1,6 @@
 """What is measured of a whole set of examples: errors, rates, how many numbers of a code are used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -66,6 +66,6 @@ def penalty(name: str, of: Callable[[object, jax.Array, jax.Array], jax.Array]) 
     return Survey(lambda params, keys, x: {name: of(params, keys, x)}, means)
 
 
-def means(found) -> dict[str, float]:
+def means(found: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The mean of each array, in float64."""
     return {name: float(np.asarray(array, np.float64).mean()) for name, array in found.items()}

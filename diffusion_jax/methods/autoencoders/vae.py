@@ -46,7 +46,10 @@ def method(
         decode,
         objectives.loss(code, decode, weigh),
         prior=partial(jax.random.normal, shape=(config.model.codes,)),
-        looks={"traverse": looks.traversal(lambda params, x: encode(params, x).mean, decode, data.view)},
+        looks={
+            "traverse": looks.traversal(encode, decode, data.view),
+            "filters": looks.filters(looks.first_layer, data.shape, data.view),
+        },
         surveys=(surveys.active_units(encode),),
         averaged={"iwae": partial(bounds.iwae, encode, decode)},
     )
