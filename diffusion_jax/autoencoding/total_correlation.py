@@ -21,7 +21,7 @@ from diffusion_jax.core.distributions import Gaussian
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Encode, Penalty
 
-REFERENCES = "references"  # their name in `context.held`
+REFERENCES, EXAMPLES = "references", "examples"  # names in `context.held`
 
 
 class Decomposition(NamedTuple):
@@ -38,7 +38,22 @@ class Decomposition(NamedTuple):
     dimensions: jax.Array
 
 
-def decompose(z: jax.Array, own: Gaussian, others: Gaussian, same: jax.Array, examples: int) -> Decomposition:
+def hold(references: np.ndarray, examples: int) -> dict[str, np.ndarray]:
+    """What a run holds for `weighted`: M of its N = `examples` training examples, [M, ...].
+
+    Raises:
+      InputError: there are fewer than two examples, or no references.
+    """
+    if examples < 2 or not len(references):
+        raise InputError(
+            f"{len(references)} of {examples} examples stand for the law of the codes; give 1 of 2 or more"
+        )
+    return {REFERENCES: np.asarray(references), EXAMPLES: np.asarray(examples, np.int32)}
+
+
+def decompose(
+    z: jax.Array, own: Gaussian, others: Gaussian, same: jax.Array, examples: jax.Array | int
+) -> Decomposition:
     """The parts of the rate at codes z, for p(z) = N(0, I).
 
     The logarithm of an estimate is too small on average, by half of its relative variance: of few references the
@@ -50,15 +65,10 @@ def decompose(z: jax.Array, own: Gaussian, others: Gaussian, same: jax.Array, ex
       others: q(z | x_m) of the references, arrays [M, k].
       same: bool [B, M], whether the reference is the example itself, which then counts once, as its own.
       examples: N, the number of training examples, at least 2.
-
-    Raises:
-      InputError: there are fewer than two examples.
     """
-    if examples < 2:
-        raise InputError(f"the law of the codes of {examples} examples; give at least 2")
     counted = jnp.maximum(jnp.sum(~same, axis=1, keepdims=True), 1)
-    log_share = jnp.where(same, -jnp.inf, np.log1p(-1 / examples) - jnp.log(counted))
-    log_share = jnp.pad(log_share, ((0, 0), (1, 0)), constant_values=-np.log(examples))
+    log_share = jnp.where(same, -jnp.inf, jnp.log1p(-1 / examples) - jnp.log(counted))
+    log_share = jnp.pad(log_share, ((0, 0), (1, 0)), constant_values=-jnp.log(examples))
     own_log_q = own.log_prob(z)
     log_q = jnp.concatenate([own_log_q[:, None], others.log_prob(z[:, None])], axis=1)  # [B, 1 + M, k]
     joint = jax.nn.logsumexp(log_q.sum(axis=2) + log_share, axis=1)
@@ -67,17 +77,16 @@ def decompose(z: jax.Array, own: Gaussian, others: Gaussian, same: jax.Array, ex
     return Decomposition(total(own_log_q) - joint, joint - each, each - prior)
 
 
-def weighted(beta: float, encode: Encode, examples: int, references: int) -> Penalty:
+def weighted(beta: float, encode: Encode, references: int) -> Penalty:
     """(beta - 1) times the total correlation: with the rate, whose weight stays 1, the loss of beta-TCVAE.
 
     (Chen et al. 2018, equation 4, with alpha = gamma = 1.) The rate itself is exact; only this part is estimated.
-    Codes are [B, k]. Of the held training examples, `context.held["references"]` [M, ...], each update encodes the
-    next few with the present parameters.
+    Codes are [B, k]. Of the training examples that `context.held` has (`hold`) each update encodes the next few, with
+    the present parameters.
 
     Args:
       beta: at least 0; 1 is the evidence lower bound.
       encode: `(params, x) -> q(z | x)`, normal.
-      examples: N, the number of training examples.
       references: of an update, at least 1; all that are held, where they are fewer.
 
     Raises:
@@ -95,7 +104,7 @@ def weighted(beta: float, encode: Encode, examples: int, references: int) -> Pen
         # In turn: over the updates all count alike.
         shown = held[((context.step % size) * few + jnp.arange(few)) % size]
         same = jnp.all((x[:, None] == shown).reshape(len(x), few, -1), axis=2)
-        parts = decompose(code.z, encode(params, x), encode(params, shown), same, examples)
+        parts = decompose(code.z, encode(params, x), encode(params, shown), same, context.held[EXAMPLES])
         return (beta - 1) * parts.correlation
 
     return penalty

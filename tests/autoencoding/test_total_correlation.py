@@ -96,8 +96,14 @@ def test_a_penalty_does_not_depend_on_how_the_batch_is_split_and_takes_reference
     held = X[100:121]
 
     def of_batch(references, z, x, step):
-        penalty = total_correlation.weighted(4.0, encode, N, references)
-        return penalty(A, None, x, Code(z, 0, 0, 0), Context((), step, {}, {"references": jnp.asarray(held)}))
+        penalty = total_correlation.weighted(4.0, encode, references)
+        return penalty(
+            A,
+            None,
+            x,
+            Code(z, 0, 0, 0),
+            Context((), step, {}, jax.tree.map(jnp.asarray, total_correlation.hold(held, N))),
+        )
 
     of_batch = jax.jit(of_batch, static_argnums=0)
 
@@ -126,8 +132,9 @@ def test_a_lone_example_among_the_references_leaves_numbers_finite():
 
 def test_weights_and_counts_without_sense_are_refused():
     with pytest.raises(InputError, match="a total correlation weighed by -1"):
-        total_correlation.weighted(-1, encode, N, 7)
+        total_correlation.weighted(-1, encode, 7)
     with pytest.raises(InputError, match="0 references for the law of the codes; give at least 1"):
-        total_correlation.weighted(2.0, encode, N, 0)
-    with pytest.raises(InputError, match="the law of the codes of 1 examples; give at least 2"):
-        parts(Z[:2], X[:2], X[:2], 1)
+        total_correlation.weighted(2.0, encode, 0)
+    for references, examples in ((X[:1], 1), (X[:0], N)):
+        with pytest.raises(InputError, match="examples stand for the law of the codes; give 1 of 2 or more"):
+            total_correlation.hold(references, examples)
