@@ -124,6 +124,15 @@ from diffusion_jax.core.protocols.samplers import (
     Step,
     Stuck,
 )
+from diffusion_jax.core.protocols.sequences import (
+    Believe,
+    DecodeState,
+    Gap,
+    Layered,
+    Move,
+    Smooth,
+    Summarize,
+)
 from diffusion_jax.core.protocols.values import Estimate, Kernel, Time, Tree
 
 __all__ = [
@@ -131,6 +140,7 @@ __all__ = [
     "Activation",
     "Apply",
     "Attend",
+    "Believe",
     "Body",
     "Bottleneck",
     "Bridge",
@@ -148,6 +158,7 @@ __all__ = [
     "Cost",
     "Criterion",
     "Decode",
+    "DecodeState",
     "Decoder",
     "DefaultCondition",
     "Degrade",
@@ -167,6 +178,7 @@ __all__ = [
     "Features",
     "Files",
     "FromImages",
+    "Gap",
     "Gather",
     "Gradient",
     "Grid",
@@ -185,6 +197,7 @@ __all__ = [
     "Law",
     "LawOfUpdate",
     "Layer",
+    "Layered",
     "Lift",
     "LikelihoodFn",
     "LikelihoodOf",
@@ -194,6 +207,7 @@ __all__ = [
     "MakeLayer",
     "MakeLikelihood",
     "MakeLoss",
+    "Move",
     "Network",
     "Null",
     "OfImages",
@@ -223,6 +237,7 @@ __all__ = [
     "ShareSlope",
     "Slope",
     "Slopes",
+    "Smooth",
     "SolveLikelihood",
     "SolvedOf",
     "Source",
@@ -231,6 +246,7 @@ __all__ = [
     "Step",
     "StepsInTurn",
     "Stuck",
+    "Summarize",
     "Summary",
     "Target",
     "TargetParams",
