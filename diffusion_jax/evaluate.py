@@ -3,6 +3,7 @@
   python -m diffusion_jax.evaluate --workdir runs/digits --num 1000 --extractor digits
   python -m diffusion_jax.evaluate --workdir runs/cifar --num 50000 --extractor pt_inception-2015-12-05-6726825d.pth
   python -m diffusion_jax.evaluate --workdir runs/digits --num 0 --likelihood bound
+  python -m diffusion_jax.evaluate --workdir runs/vae --num 0 --codes --likelihood iwae --draws 500
   python -m diffusion_jax.evaluate --workdir runs/edm --num 0 --likelihood ode --tolerance 1e-4
   python -m diffusion_jax.evaluate --images mine/ --reference theirs/ --extractor pt_inception-2015-12-05-6726825d.pth
   python -m diffusion_jax.evaluate --compare a/evaluation.json b/evaluation.json
@@ -54,6 +55,7 @@ from diffusion_jax.evaluation.references import Reference
 from diffusion_jax.training.experiment import Experiment, SampleRequest
 
 SHOWN = 100  # samples in the report
+DRAWS = 500  # of a code, for each example
 CLOSEST = 20  # of them with their nearest training images
 # Options of how images are drawn, which have no effect on those that are there.
 DRAWING = (
@@ -71,6 +73,7 @@ def main(arguments: list[str]):
     experiment = resolve.experiment(options.workdir, options.config, options.chains) if options.workdir else None
     # All that can be known is refused before anything is drawn, and the least that takes time comes first.
     likelihood = _likelihood(options, experiment) if options.likelihood and experiment else None
+    survey = _survey(options, experiment) if options.codes and experiment else None
     out, result, figures = _quality(options, experiment) if options.num else _nothing(options)
     if likelihood is not None:
         found, picture = likelihood()
@@ -80,8 +83,12 @@ def main(arguments: list[str]):
         result["likelihood"] = found
         result["subject"] |= {"likelihood_step": found["step"], "weights": found.pop("weights")}
         figures += picture
+    if survey is not None:
+        found, how = survey()
+        result["metrics"] |= found
+        result["protocol"]["codes"] = how
     if not result["metrics"]:
-        raise InputError("nothing to measure; give --num above 0 or --likelihood")
+        raise InputError("nothing to measure; give --num above 0, --likelihood or --codes")
     protocol.write(out / "evaluation.json", result)
     report.write(out / "report.html", result["subject"].get("model", "images"), result, figures)
     for name, value in result["metrics"].items():
@@ -92,8 +99,12 @@ def main(arguments: list[str]):
 
 def _check(options) -> None:
     """What options say by themselves."""
-    if options.examples is not None and not options.likelihood:
-        raise InputError(f"--examples {options.examples} is of --likelihood, which is not given; leave it out")
+    if options.examples is not None and not (options.likelihood or options.codes):
+        raise InputError(f"--examples {options.examples} is of --likelihood and --codes; give one, or leave it out")
+    if options.draws is not None and not options.likelihood:
+        raise InputError(f"--draws {options.draws} is of --likelihood, which is not given; leave it out")
+    if options.codes and not options.workdir:
+        raise InputError("--codes needs --workdir, for the examples that it is measured on")
     if options.tolerance is not None and not options.likelihood:
         raise InputError(f"--tolerance {options.tolerance:g} is of --likelihood, which is not given; leave it out")
     if options.tolerance is not None and options.steps and not options.num:
@@ -243,13 +254,18 @@ def _memorisation(experiment, drawn: Images):
 def _likelihood(options, experiment: Experiment) -> Callable[[], tuple[dict, list]]:
     """`() -> (what the likelihood found, the figure of its terms)`; what cannot be measured is refused here."""
     name = options.likelihood
-    if name not in experiment.measures.likelihoods:
-        known = ", ".join(experiment.measures.likelihoods) or "none"
+    measures = experiment.measures
+    if name not in {**measures.likelihoods, **measures.averaged}:
+        known = ", ".join([*measures.likelihoods, *measures.averaged]) or "none"
         raise InputError(f"no likelihood {name} for this model; it has {known}")
-    split = options.reference if options.reference in ("train", "test") else "test"
-    source = experiment.data.source(split)
-    count = min(len(source), options.examples or len(source))
-    if options.tolerance is None:
+    split, source, count = _examples(options, experiment)
+    if name in measures.averaged:
+        if options.steps or options.tolerance is not None:
+            raise InputError(f"{name} averages over draws and has no chain; give --draws, not --steps or --tolerance")
+        function = measures.averaged[name](options.draws or DRAWS)
+    elif options.draws is not None:
+        raise InputError(f"{name} averages over no draws of a code; leave --draws {options.draws} out")
+    elif options.tolerance is None:
         function = experiment.measures.likelihoods[name](options.steps)
     elif name in experiment.measures.solved:
         function = experiment.measures.solved[name](options.tolerance)
@@ -261,9 +277,33 @@ def _likelihood(options, experiment: Experiment) -> Callable[[], tuple[dict, lis
     return lambda: _measured(options, experiment, function, split, source, count)
 
 
+def _examples(options, experiment: Experiment):
+    """(split, source, how many) of the examples that likelihoods and codes are measured on."""
+    split = options.reference if options.reference in ("train", "test") else "test"
+    source = experiment.data.source(split)
+    return split, source, min(len(source), options.examples or len(source))
+
+
+def _survey(options, experiment: Experiment) -> Callable[[], tuple[dict, dict]]:
+    """`() -> (metrics, how they were measured)` of `--codes`."""
+    asked = experiment.measures.survey
+    if asked is None:
+        raise InputError("this model has no codes to measure; leave --codes out")
+    split, source, count = _examples(options, experiment)
+
+    def measured():
+        _, params = resolve.read(options.workdir, experiment, resolve.which(options), options.step)
+        parallel = sampling.spread(params, min(options.batch, count), options.fsdp)
+        found = quality.survey(asked, params, experiment.data, source, count, options.batch, options.seed, parallel)
+        sha256 = quality.digest(source, experiment.data.example, count)
+        return found, {"split": split, "examples": count, "sha256": sha256, "seed": options.seed}
+
+    return measured
+
+
 def _measured(options, experiment: Experiment, function: LikelihoodFn, split: str, source, count: int):
     name, which = options.likelihood, resolve.which(options)
-    step, params = which.read(options.workdir, experiment, options.step)
+    step, params = resolve.read(options.workdir, experiment, which, options.step)
     parallel = sampling.spread(params, min(options.batch, count), options.fsdp)
     found = quality.likelihood(
         function, params, experiment.data, source, count, options.batch, options.seed, parallel
@@ -287,7 +327,7 @@ def _measured(options, experiment: Experiment, function: LikelihoodFn, split: st
                 "examples": count,
                 "sha256": quality.digest(source, experiment.data.example, count),
             },
-            **_steps(options),
+            **_steps(options, experiment),
             "seed": options.seed,
         },
         "step": step,
@@ -302,8 +342,10 @@ def _measured(options, experiment: Experiment, function: LikelihoodFn, split: st
     return about | {"terms": terms}, [("The terms of the bound, bits an entry, from data to noise", curve)]
 
 
-def _steps(options) -> dict:
-    """How far apart the likelihood's steps are, for its protocol."""
+def _steps(options, experiment: Experiment) -> dict:
+    """How far apart the likelihood's steps are, or over how many draws it averages, for its protocol."""
+    if options.likelihood in experiment.measures.averaged:
+        return {"draws": options.draws or DRAWS}
     if options.tolerance is None:
         return {"steps": options.steps or "the model's own"}
     return {"steps": "the tolerance's", "tolerance": options.tolerance}
@@ -311,7 +353,7 @@ def _steps(options) -> dict:
 
 def _nothing(options):
     if not options.workdir:
-        raise InputError("--num 0 leaves only the likelihood, which needs --workdir")
+        raise InputError("--num 0 leaves only the likelihood and the codes, which need --workdir")
     out = options.out or options.workdir / "evaluations" / f"likelihood{resolve.which(options).tag}"
     files.check_folder(out)
     subject = {"model": str(options.workdir)}
@@ -329,8 +371,10 @@ def _parser():
     add("--num", type=cli.whole(0), default=1000, metavar="N", help="images to draw; 0 for none (%(default)s)")
     add("--extractor", metavar="WHICH", help="digits, a file of Inception weights, or a Python file")
     add("--reference", metavar="WHICH", help="train, test, images, or an .npz of mu and sigma (train)")
-    add("--likelihood", metavar="NAME", help="also a likelihood of held-out data: bound or ode, as the model has it")
-    add("--examples", type=cli.whole(1), metavar="N", help="examples for the likelihood (all)")
+    add("--likelihood", metavar="NAME", help="also a likelihood of held-out data: bound, ode, elbo, iwae, as it has")
+    add("--examples", type=cli.whole(1), metavar="N", help="examples for the likelihood and the codes (all)")
+    add("--draws", type=cli.whole(1, 1_000_000), metavar="K", help=f"of iwae: draws of each example's code ({DRAWS})")
+    add("--codes", action="store_true", help="also errors of reconstruction, rates and the use of codes")
     add("--tolerance", type=cli.real(0), metavar="T", help="of ode: nats an entry, instead of steps, such as 1e-4")
     add("--out", type=Path, metavar="DIR", help="where to write (evaluations/... in the work directory)")
     resolve.add_drawing(parser)

@@ -6,6 +6,7 @@
   python -m diffusion_jax.sample --workdir runs/mine --condition thickness=0.3,0.6 --condition hints.npz
   python -m diffusion_jax.sample --workdir runs/cifar --sigma-rel 0.08
   python -m diffusion_jax.sample --workdir runs/cifar --inpaint ship.png --mask left_half.png --num 16
+  python -m diffusion_jax.sample --workdir runs/vae --reconstruct
   python -m diffusion_jax.sample --pretrained google/ddpm-cifar10-32 --num 16
   python -m diffusion_jax.sample --pretrained 64x64_diffusion.pt --flags "--image_size 64 --class_cond True ..."
 
@@ -33,7 +34,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.app import cli, cpu, known, resolve, sampling
+from diffusion_jax.app import cli, cpu, known, looks, resolve, sampling
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
@@ -46,10 +47,12 @@ def main(arguments: list[str]):
     """The command `python -m diffusion_jax.sample`."""
     options = _parser().parse_args(arguments)
     if options.pretrained:
-        model = resolve.released(options)
+        model, experiment = resolve.released(options), None
     else:
         experiment = resolve.experiment(options.workdir, options.config, options.chains)
         model = resolve.trained(options.workdir, experiment, resolve.which(options), options.step)
+    if seen := looks.asked(options):
+        return looks.show(seen, options, _parser().get_default, model, experiment)
     name = resolve.sampler(model, options.sampler)
     make, told = known.entering(options, model, model.samplers[name])
     # A request the sampler cannot meet is refused here, before anything is read or compiled.
@@ -71,6 +74,7 @@ def main(arguments: list[str]):
     frames = sampling.film(make, params, few, (*told, *cond), request, parallel) if options.film else None
     kept = sampling.keep(out, model.view, drawn, cond, frames, asked)
     line(f"{options.num} samples ({name}, {about}): {', '.join(map(str, kept))}")
+    return None
 
 
 # What samples depend on and is not in their folder's usual name; it is added to the name where it is not the default.
@@ -157,6 +161,7 @@ def _parser():
     add("--quiet", action="store_true", help="no progress within a batch: its program then stays in JAX's cache")
     add("--out", type=Path, metavar="DIR", help="where to write (samples/SAMPLER_STEP in the work directory)")
     known.add_options(parser)
+    looks.add_options(parser)
     resolve.add_drawing(parser)
     resolve.add_published(parser)
     return parser

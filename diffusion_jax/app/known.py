@@ -83,16 +83,13 @@ def drawing(make: MakeSampler, edit: Edit) -> MakeSampler:
 
 def _picture(path: Path, shape: Sequence[int | None], whole: Sequence[int]) -> np.ndarray:
     """The pixels of a picture of `shape`, uint8; None stands for a side of `whole` over a factor that both share."""
-    colours = pictures.pixels(pictures.decode(pictures.opened_file(path), 3))
-    height, width, _ = colours.shape
-    wanted = f"{shape[0] or whole[0]} x {shape[1] or whole[1]}"
-    if None in shape:
-        factor = max(1, whole[0] // height)
-        if (factor * height, factor * width) != tuple(whole[:2]):
-            raise InputError(f"image {path} is {height} x {width}: no whole factor makes {wanted} of it; resize it")
-    elif (height, width) != tuple(shape[:2]):
-        raise InputError(f"image {path} is {height} x {width}, and {wanted} is needed; cut or resize it")
-    grey = (colours == colours[..., :1]).all()
-    if shape[-1] == 1 and not grey:
-        raise InputError(f"image {path} has colours, and a grey one is needed; convert it")
-    return colours[..., : shape[-1]]
+    high, wide, channels = shape[0], shape[1], shape[-1] or whole[-1]
+    if high and wide:
+        return pictures.exactly(path, (high, wide), channels)
+    found = pictures.uncut(path, channels)
+    height, width, _ = found.shape
+    factor = max(1, whole[0] // height)
+    if (factor * height, factor * width) != tuple(whole[:2]):
+        wanted = f"{whole[0]} x {whole[1]}"
+        raise InputError(f"image {path} is {height} x {width}: no whole factor makes {wanted} of it; resize it")
+    return found

@@ -16,7 +16,7 @@ from diffusion_jax.core.protocols import Tree
 from diffusion_jax.methods.compose import MakeChain, MoreChains, compose, nothing_more
 from diffusion_jax.pipelines import published
 from diffusion_jax.pretrained.formats import files
-from diffusion_jax.training import snapshots, workdir
+from diffusion_jax.training import held, snapshots, workdir
 from diffusion_jax.training.checkpoint import AVERAGE
 from diffusion_jax.training.experiment import Drawable, Experiment, Sampling
 from diffusion_jax.training.trained import parameters
@@ -120,6 +120,12 @@ def which(options: argparse.Namespace) -> Which:
     return next(iter(given.values()), AVERAGED)
 
 
+def read(folder: Path, of: Experiment, which: Which, step: int | None = None) -> tuple[int, Tree]:
+    """(step, the parameters as samplers and measures take them) of the run in `folder` (`Sampling.whole`)."""
+    found, params = which.read(folder, of, step)
+    return found, of.sampling.whole(params, lambda: held.load(folder, of.task.held))
+
+
 def trained(folder: Path, of: Experiment, which: Which = AVERAGED, step: int | None = None) -> Drawable:
     """The run in `folder`, to draw from.
 
@@ -130,12 +136,12 @@ def trained(folder: Path, of: Experiment, which: Which = AVERAGED, step: int | N
         raise InputError(f"{folder} holds a classifier, which draws nothing; give it as --classifier")
 
     def load():
-        found, params = which.read(folder, of, step)
+        found, params = read(folder, of, which, step)
         kept = folder / "samples"
         return params, f"{which.kind} of step {found}", lambda name: kept / f"{name}_{found:08d}{which.tag}"
 
     drawn, data = of.sampling, of.data
-    return Drawable(drawn.samplers, data.sample_condition, data.view, load, data.shape, drawn.edits)
+    return Drawable(drawn.samplers, data.sample_condition, data.view, load, data.shape, drawn.edits, drawn.looks)
 
 
 def released(options: argparse.Namespace) -> Drawable:

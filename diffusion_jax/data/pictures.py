@@ -97,6 +97,27 @@ def check_size(found: Sequence[int], size: Sequence[int], name: Any) -> None:
         raise InputError(f"image {name} is {has}, smaller than {least}; remove it or lower the size")
 
 
+def uncut(path: str | Path, channels: int) -> np.ndarray:
+    """The pixels of a picture as it is, uint8 [H, W, channels].
+
+    Raises:
+      InputError: it cannot be read, or has colours where 1 channel is asked for.
+    """
+    colours = pixels(decode(opened_file(path), 3))
+    if channels == 1 and not (colours == colours[..., :1]).all():
+        raise InputError(f"image {path} has colours, and a grey one is needed; convert it")
+    return colours[..., :channels]
+
+
+def exactly(path: str | Path, size: Sequence[int], channels: int) -> np.ndarray:
+    """`uncut`, of a picture that has `size` = (height, width); `InputError` for one of another size."""
+    found = uncut(path, channels)
+    if found.shape[:2] != tuple(size):
+        has, wanted = "{} x {}".format(*found.shape), "{} x {}".format(*size)
+        raise InputError(f"image {path} is {has}, and {wanted} is needed; cut or resize it")
+    return found
+
+
 def pixels(picture: Image.Image):
     """A Pillow image in RGB or grey as uint8 [H, W, 3] or [H, W, 1]."""
     array = np.asarray(picture)

@@ -63,6 +63,33 @@ def pictures(darkest: float = -1.0) -> View:
     )
 
 
+def rows(view: View, groups: int) -> View:
+    """Rows of samples, [N, P, ...], such as pairs; kept as "images", uint8 [N, P, H, W, C].
+
+    Args:
+      view: of the samples; of others than images [N * P, ...] are kept and shown as it does.
+      groups: rows of P that stand beside each other in a picture.
+    """
+    images_of = view.images
+    if images_of is None:  # they stand one after another
+        return view._replace(
+            files=lambda samples: view.files(_flat(samples)), picture=lambda samples: view.picture(_flat(samples))
+        )
+
+    def pixels(samples):
+        return images_of(_flat(samples)).reshape(samples.shape)
+
+    def picture(samples):
+        return images.grid(_flat(pixels(samples)), columns=groups * samples.shape[1])
+
+    return View(files=lambda samples: _npz(images=pixels(samples)), picture=picture, strip=picture)
+
+
+def _flat(samples):
+    """[N, P, ...] -> [N * P, ...]."""
+    return samples.reshape(-1, *samples.shape[2:])
+
+
 def latents() -> View:
     """What a decoder is to make images of, float [N, H, W, C]; kept as "latents", float32 [N, H, W, C].
 

@@ -104,13 +104,38 @@ def likelihood(
     Raises:
       NotFiniteError: of an example something is not finite: which, of which example, and why, where that is known.
     """
+
+    def parts_of(params, keys, x0, *cond):
+        found = function(params, keys, x0, *cond)
+        return {name: getattr(found, name) for name in (*PARTS, ENDING) if hasattr(found, name)}
+
+    whole = _of_each(parts_of, params, data, source, count, batch, seed, parallel)
+    means = {name: x.mean(0) if x.ndim > 1 else float(x.mean()) for name, x in whole.items()}
+    return means | {"standard_error": float(whole["total"].std() / math.sqrt(count))}
+
+
+def survey(
+    asked: Any,
+    params: Tree,
+    data: Any,
+    source: Examples,
+    count: int,
+    batch: int,
+    seed: int,
+    parallel: Parallel | None = None,
+) -> dict[str, float]:
+    """What `asked`, an `experiment.Survey`, finds in the first `count` examples; the rest as of `likelihood`."""
+    return asked.summary(_of_each(asked.each, params, data, source, count, batch, seed, parallel))
+
+
+def _of_each(function, params, data, source, count, batch, seed, parallel) -> dict[str, np.ndarray]:
+    """`function(params, keys, x0, *cond)`, a dictionary of [B, ...], of the first `count` examples: [count, ...]."""
     parallel = parallel or DataParallel()
     devices = len(parallel.devices)
     size = math.ceil(min(batch, count) / devices) * devices
 
     def one(params, keys, examples):
-        found = function(params, keys, data.clean(examples), *data.condition(examples))
-        return {name: getattr(found, name) for name in (*PARTS, ENDING) if hasattr(found, name)}
+        return function(params, keys, data.clean(examples), *data.condition(examples))
 
     compute = parallel.sample(one)
     params = parallel.place(params)
@@ -125,9 +150,8 @@ def likelihood(
         endings = part.pop(ENDING, None)
         _check_finite(part, start, endings)
         parts.append(part)
-    whole = {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
-    means = {name: x.mean(0) if x.ndim > 1 else float(x.mean()) for name, x in whole.items()}
-    return means | {"standard_error": float(whole["total"].std() / math.sqrt(count))}
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: x.astype(np.float64) if x.dtype.kind == "f" else x for name, x in whole.items()}
 
 
 def _check_finite(part: Mapping[str, np.ndarray], start: int, endings: np.ndarray | None) -> None:

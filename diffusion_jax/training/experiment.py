@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.core.protocols import (
+    AverageLikelihood,
     ClassifierFn,
     ClassLogProb,
     Clean,
@@ -26,7 +27,9 @@ from diffusion_jax.core.protocols import (
     SolveLikelihood,
     Source,
     Start,
+    Summary,
     Tree,
+    Whole,
 )
 from diffusion_jax.data import conditions
 from diffusion_jax.data.views import View
@@ -77,6 +80,30 @@ class Edit(NamedTuple):
     run: Callable[[Run], Callable[[Mapping[str, jax.Array]], Run]]
 
 
+class Look(NamedTuple):
+    """A way to see what a model makes of examples: reconstructions, walks along its codes, its first filters.
+
+    Attributes:
+      draw: `(params, keys [N], x0 [N, ...]) -> pictures`, a tree of arrays, traceable.
+      view: how they are saved and shown.
+    """
+
+    draw: Callable[[Tree, jax.Array, Tree], Tree]
+    view: View
+
+
+class Survey(NamedTuple):
+    """What is measured of a whole set of examples at once, such as how many codes it uses.
+
+    Attributes:
+      each: `(params, keys [B], x0 [B, ...]) -> name -> array [B, ...]`, of each example, traceable.
+      summary: `name -> array [N, ...]` of all of them, NumPy's `-> name -> number`.
+    """
+
+    each: Callable[[Tree, jax.Array, Tree], Mapping[str, jax.Array]]
+    summary: Summary
+
+
 class MakeSampler(Protocol):
     """`request -> sample_fn`; it raises `InputError` for an option that the sampler does not take."""
 
@@ -97,7 +124,7 @@ class Drawable(NamedTuple):
       load: `() -> (params, about, folder)`: reads the parameters from their files; `about` names them for a person,
         and `folder` gives the default folder of a sampler's samples, `name -> Path`.
       shape: of one sample, as of `Data`.
-      edits: as of `Sampling`.
+      edits, looks: as of `Sampling`.
     """
 
     samplers: Mapping[str, MakeSampler]
@@ -106,6 +133,7 @@ class Drawable(NamedTuple):
     load: Load
     shape: Any
     edits: Mapping[str, Edit] = MappingProxyType({})
+    looks: Mapping[str, Look] = MappingProxyType({})
 
 
 class Data(NamedTuple):
@@ -176,11 +204,16 @@ class Sampling(NamedTuple):
       samplers: name -> (`SampleRequest -> sample_fn(params, keys, *cond)`). The first is the default.
       preview: `batch -> sample_fn(params, keys, *cond)`, which draws the previews during training.
       edits: name -> how to draw samples of which something is known; for every sampler of images.
+      looks: name -> a way to see what the model makes of examples.
+      whole: `(params, hold) -> params` that samplers, looks and measures take: those that are trained, and what they
+        need of `hold()`, the arrays that the run holds (`Task.held`), such as the decoder of a prior's codes.
     """
 
     samplers: Mapping[str, MakeSampler] = MappingProxyType({})
     preview: Preview | None = None
     edits: Mapping[str, Edit] = MappingProxyType({})
+    looks: Mapping[str, Look] = MappingProxyType({})
+    whole: Whole = lambda params, hold: params
 
 
 class Measures(NamedTuple):
@@ -190,11 +223,15 @@ class Measures(NamedTuple):
       likelihoods: name -> (`steps or None -> likelihood_fn(params, keys [B], x0, *cond)`), which returns a NamedTuple
         with `total` [B], bits an entry, and more (`likelihood.Bound`).
       solved: those of them that solve an equation to a tolerance: name -> (`tolerance -> likelihood_fn`).
+      averaged: those of them that average over draws of a code: name -> (`draws -> likelihood_fn`).
+      survey: what is measured of a whole set, of models that have codes; None otherwise.
       log_prob: of a classifier, `(params, x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`; None otherwise.
     """
 
     likelihoods: Mapping[str, MakeLikelihood] = MappingProxyType({})
     solved: Mapping[str, SolveLikelihood] = MappingProxyType({})
+    averaged: Mapping[str, AverageLikelihood] = MappingProxyType({})
+    survey: Survey | None = None
     log_prob: ClassifierFn | None = None
 
 

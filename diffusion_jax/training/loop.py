@@ -193,6 +193,10 @@ def _run(
         ),
         most=config.train.steps_per_call,
     )
+
+    def whole(params):
+        return experiment.sampling.whole(params, lambda: kept)
+
     events = [*(config.log[name] for name in DUE), *(hook.every for hook in hooks)]
     plan = calls.plan(start, total, config.train.steps_per_call, events)
     batches = prefetch(stream, lambda batch: parallel.shard({name: batch[name] for name in experiment.data.example}))
@@ -203,7 +207,7 @@ def _run(
             size, rates = config.train.batch_size, optimization.optimizer.rates
             with Log(opened, start, total, config.log.every, size, rates, shown=lead) as log:
                 if periodic.missing(start):  # the run was ended after its checkpoint and before they were there
-                    periodic.take(log, start, state.ema)
+                    periodic.take(log, start, whole(state.ema))
                 for call, steps in enumerate(plan, 1):
                     taken, damage = _taken(batches, len(steps))
                     if taken:
@@ -229,7 +233,7 @@ def _run(
                         checkpoints.save(state, position)
                     if stopping:
                         break
-                    periodic.take(log, step, state.ema)
+                    periodic.take(log, step, whole(state.ema))
             checkpoints.wait()
         except (RunError, jax.errors.JaxRuntimeError) as error:
             if isinstance(error, jax.errors.JaxRuntimeError):

@@ -7,9 +7,12 @@ from diffusion_jax.core.protocols.autoencoding import (
     Bottleneck,
     Coder,
     Decode,
+    DrawCode,
     Encode,
     OfParams,
     Penalty,
+    ReadCode,
+    ReadData,
     Spoil,
     Summary,
     Weigh,
@@ -69,6 +72,7 @@ from diffusion_jax.core.protocols.likelihoods import (
 )
 from diffusion_jax.core.protocols.losses import Criterion, DrawTimes, InitMemory, Integrand, Law, Loss, UpdateMemory
 from diffusion_jax.core.protocols.methods import (
+    AverageLikelihood,
     ClassifierFn,
     ClassLogProb,
     Clean,
@@ -83,6 +87,7 @@ from diffusion_jax.core.protocols.methods import (
     SolvedOf,
     SolveLikelihood,
     Start,
+    Whole,
 )
 from diffusion_jax.core.protocols.networks import (
     Activation,
@@ -140,6 +145,7 @@ __all__ = [
     "Activation",
     "Apply",
     "Attend",
+    "AverageLikelihood",
     "Believe",
     "Body",
     "Bottleneck",
@@ -168,6 +174,7 @@ __all__ = [
     "Derive",
     "Distance",
     "Done",
+    "DrawCode",
     "DrawTimes",
     "EditFn",
     "Encode",
@@ -225,6 +232,8 @@ __all__ = [
     "Prior",
     "PriorTerm",
     "Read",
+    "ReadCode",
+    "ReadData",
     "Refresh",
     "Report",
     "Rescale",
@@ -261,5 +270,6 @@ __all__ = [
     "Tree",
     "UpdateMemory",
     "Weigh",
+    "Whole",
     "Wrap",
 ]

@@ -20,6 +20,24 @@ class Decode(Protocol):
     def __call__(self, params: Tree, z: Tree, /) -> Any: ...
 
 
+class ReadCode(Protocol):
+    """`numbers of an encoder [B, ...] -> q(z | x)`."""
+
+    def __call__(self, numbers: jax.Array, /) -> Any: ...
+
+
+class ReadData(Protocol):
+    """`(params, numbers of a decoder [B, ...]) -> p(x | z)`."""
+
+    def __call__(self, params: Tree, numbers: jax.Array, /) -> Any: ...
+
+
+class DrawCode(Protocol):
+    """`key -> z`, the code of one example, from its prior."""
+
+    def __call__(self, key: jax.Array, /) -> Tree: ...
+
+
 class Bottleneck(Protocol):
     """`(params, keys [B], q) -> code`: what passes of q(z | x), and what it costs (`autoencoding.codes.Code`)."""
 

@@ -47,6 +47,12 @@ class Hold(Protocol):
     def __call__(self) -> Mapping[str, Any]: ...
 
 
+class Whole(Protocol):
+    """`(params, hold) -> params` of a sampler: those trained, and what it needs of the arrays that `hold()` gives."""
+
+    def __call__(self, params: Tree, hold: Hold, /) -> Tree: ...
+
+
 class OfStep(Protocol):
     """`step -> number`, of the updates made so far, from 0: a rate, the weight of an average; traceable."""
 
@@ -81,6 +87,12 @@ class SolveLikelihood(Protocol):
     """`tolerance -> likelihood_fn`, the tolerance of its solver in nats an entry."""
 
     def __call__(self, tolerance: float, /) -> LikelihoodFn: ...
+
+
+class AverageLikelihood(Protocol):
+    """`draws -> likelihood_fn`, draws of the code for each example."""
+
+    def __call__(self, draws: int, /) -> LikelihoodFn: ...
 
 
 class LikelihoodOf(Protocol):

@@ -113,7 +113,7 @@ class Recurrent(nn.Module):
         self.transitions = [DBlock(self.hidden, size) for size in self.layers]
 
     def summary(self, x: jax.Array) -> jax.Array:
-        """Beliefs of a sequence: float32 [B, T, ...] -> [B, T + 1, features]; entry t sees the first t, and 0 none."""
+        """Beliefs of a sequence: float32 [B, T, ...] -> [B, T + 1, features]; entry t sees the first t entries."""
         b = self.memory(self.see(x.reshape(*x.shape[:2], -1)))
         return jnp.pad(b, ((0, 0), (1, 0), (0, 0)))  # the cells start from zeros, too
 

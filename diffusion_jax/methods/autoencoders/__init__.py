@@ -1,0 +1,1 @@
+"""Autoencoders, a page each; `compose` makes experiments of them."""

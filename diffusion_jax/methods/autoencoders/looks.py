@@ -1,0 +1,66 @@
+"""Ways to see an autoencoder: pairs, walks along its codes, its first filters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.core.protocols import Coder, Decode, Encode, OfParams, Tree
+from diffusion_jax.data import views
+from diffusion_jax.data.views import View
+from diffusion_jax.training.experiment import Look
+
+REACH = 3.0  # standard deviations of the prior that a walk goes either way
+PLACES = 7  # pictures of a walk
+
+
+def pairs(code: Coder, decode: Decode, view: View) -> Look:
+    """Each example, and what is made of its code: [N, 2, ...]."""
+
+    def draw(params, keys, x):
+        return jnp.stack([x, decode(params, code(params, keys, x).z).mean.astype(x.dtype)], axis=1)
+
+    return Look(draw, views.rows(view, groups=4))
+
+
+def traversal(encode: Encode, decode: Decode, view: View, reach: float = REACH) -> Look:
+    """Walks along each number of each example's code, the others as they are: [N k, `PLACES`, ...].
+
+    Args:
+      encode: `(params, x) -> q(z | x)`, z [k]; a walk begins at its mean.
+      decode: `(params, z) -> p(x | z)`.
+      view: of x.
+      reach: from -reach to reach.
+    """
+    values = np.linspace(-reach, reach, PLACES)
+
+    def draw(params, keys, x):
+        z = encode(params, x).mean
+        batch, codes = z.shape
+        moved = jnp.eye(codes, dtype=bool)[:, None]
+        walks = jnp.where(moved, jnp.asarray(values, z.dtype)[:, None], z[:, None, None])
+        pictures = decode(params, walks.reshape(-1, codes)).mean
+        return pictures.reshape(batch * codes, PLACES, *x.shape[1:])
+
+    return Look(draw, views.rows(view, groups=1))
+
+
+def first_layer(params: Tree) -> jax.Array:
+    """The kernel [D, units] of the first layer of `models.autoencoders.mlp`'s encoder, for `filters`."""
+    return params["encoder"]["layer_0"]["kernel"]
+
+
+def filters(kernel: OfParams, shape: tuple[int, ...], view: View) -> Look:
+    """The weights of each first unit as an image, [units, *shape]: 0 is grey, the largest black or white.
+
+    Args:
+      kernel: `params -> [D, units]`.
+      shape: of an example, D entries.
+      view: of images in [0, 1].
+    """
+
+    def draw(params, keys, x):
+        weights = kernel(params).T
+        largest = jnp.abs(weights).max(axis=1, keepdims=True)
+        return (0.5 + 0.5 * weights / jnp.maximum(largest, jnp.finfo(weights.dtype).tiny)).reshape(-1, *shape)
+
+    return Look(draw, view)

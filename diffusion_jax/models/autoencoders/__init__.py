@@ -1,0 +1,1 @@
+"""Networks of autoencoders: encoders and decoders, each module with both."""
