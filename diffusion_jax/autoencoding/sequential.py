@@ -167,13 +167,11 @@ class StepByStep(NamedTuple):
       total: [B], bits a number of x: at least -log2 p(x) / D on average.
       rate: [B], the share of `Terms.surprise` and `Terms.smoothing` in it.
       distortion: [B], the share of `Terms.distortion`.
-      nats_a_frame: [B], `total` as nats an entry of the sequence.
     """
 
     total: jax.Array
     rate: jax.Array
     distortion: jax.Array
-    nats_a_frame: jax.Array
 
 
 def step_by_step(parts: StateSpace) -> LikelihoodFn:
@@ -194,7 +192,7 @@ def step_by_step(parts: StateSpace) -> LikelihoodFn:
         found = jax.tree.map(lambda term: term.mean(axis=1), jax.vmap(at, 1, 1)(every, x, b1, b2))
         number = 1 / (math.log(2) * math.prod(x.shape[2:]))  # nats an entry of the sequence as bits a number of it
         rate, distortion = (found.surprise + found.smoothing) * number, found.distortion * number
-        return StepByStep(rate + distortion, rate, distortion, found.bound)
+        return StepByStep(rate + distortion, rate, distortion)
 
     return bound
 
