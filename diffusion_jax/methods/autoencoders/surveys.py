@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
+from diffusion_jax.autoencoding import quantizers
 from diffusion_jax.autoencoding.codes import total
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import mean_over_entries
@@ -79,6 +80,31 @@ def units_in_use(code: Coder) -> Survey:
         return {"units in use": float((found["z"] != 0).any(axis=0).sum())}
 
     return Survey(lambda params, keys, x: {"z": code(params, keys, x).z}, summary)
+
+
+def usage(code: Coder, vocab: int) -> Survey:
+    """How many codes are used, and as how many if equally: exp of the entropy of their frequencies in the whole set.
+
+    Args:
+      code: keeps indices [B, ...] below `vocab`, or a dictionary of such, each of which is measured.
+      vocab: of each.
+    """
+
+    def each(params, keys, x):
+        kept = code(params, keys, x).kept
+        return kept if isinstance(kept, Mapping) else {"": kept}
+
+    def summary(found):
+        numbers = {}
+        for name, indices in found.items():
+            counts = quantizers.counted(np.asarray(indices), vocab)
+            numbers |= {
+                f"{name} perplexity".strip(): float(quantizers.perplexity(counts)),
+                f"{name} codes used".strip(): float((counts > 0).sum()),
+            }
+        return numbers
+
+    return Survey(each, summary)
 
 
 def mean_activation(encode: Encode) -> Survey:
