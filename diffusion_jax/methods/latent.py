@@ -5,9 +5,11 @@ and measures are those of the data itself, and no view and no metric knows about
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion_jax.core.protocols import Hold, LikelihoodFn, SampleFn, Tree
@@ -30,12 +32,14 @@ class FirstStage(NamedTuple):
         beside its condition, such as codes of another level.
       decode: `(held, z, told) -> x0`.
       tell: `(held, keys [B]) -> told`, in place of what `encode` tells, when samples are drawn.
+      told: name -> shape and dtype of what is told of one example.
     """
 
     hold: Hold
     encode: Callable[[Tree, Tree], tuple[Tree, Mapping[str, Any]]]
     decode: Callable[[Tree, Tree, Mapping[str, Any]], Tree]
     tell: Callable[[Tree, jax.Array], Mapping[str, Any]] = nothing
+    told: Mapping[str, jax.ShapeDtypeStruct] = MappingProxyType({})
 
 
 def compose_within(config: ConfigDict, stage: FirstStage, method: Method) -> Experiment:
@@ -56,7 +60,14 @@ def compose_within(config: ConfigDict, stage: FirstStage, method: Method) -> Exp
 
         return of_data
 
-    known = compose(config, method._replace(loss=loss, held=stage.hold))
+    def condition(batch):
+        """What is told is made of what is held. Here stand zeros, for the network's shapes."""
+        size = len(jax.tree.leaves(batch)[0])
+        zeros = {name: jnp.zeros((size, *x.shape), x.dtype) for name, x in stage.told.items()}
+        return _joined(method.data.condition(batch), zeros)
+
+    data = method.data._replace(condition=condition)
+    known = compose(config, method._replace(data=data, loss=loss, held=stage.hold))
     preview = known.sampling.preview
     return known._replace(
         sampling=Sampling(

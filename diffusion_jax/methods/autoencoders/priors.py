@@ -52,7 +52,7 @@ def with_codes(config: Config, stage: Config) -> Config:
 
 def with_above(config: Config) -> Config:
     """`config` of a prior over lower codes, with the run of the prior over the upper ones and its values."""
-    config.above = pixelcnn.default_config((1, 1, 1)).model
+    config.above = config_digits().model
     config.above.run = values.text("", "work directory of the prior over the upper codes")
     return config
 
@@ -144,7 +144,12 @@ def lower(config: ConfigDict, stage: Autoencoding, method: Method, above: Method
     def tell(holding, keys):
         return mapped(holding[STAGE], draw(SampleRequest(len(keys)))(holding[ABOVE], rng.each(keys, 1)))
 
-    return latent.compose_within(config, FirstStage(hold, encode, decode, tell), method)
+    params = jax.eval_shape(stage.init, rng.root(0))
+    top = jax.ShapeDtypeStruct((1, *shapes["top"]), jnp.int32)
+    told = {
+        name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in jax.eval_shape(mapped, params, top).items()
+    }
+    return latent.compose_within(config, FirstStage(hold, encode, decode, tell, told), method)
 
 
 def held_of(folder: str, stage: Autoencoding) -> Hold:
@@ -184,7 +189,7 @@ def _prior_above(folder: str, first_stage: Tree, above: Method) -> Tree:
 
 def _opened(folder: str, key: str, what: str) -> Experiment:
     if not folder:
-        raise InputError(f"there is no {what}; give its work directory: --config.{key}=runs/NAME")
+        raise InputError(f"{what} is missing; give its work directory: --config.{key}=runs/NAME")
     if not (Path(folder) / "checkpoints").is_dir():
         raise InputError(f"there is no trained run in {folder} (--config.{key}); train it first, or say where it is")
     module, config = workdir.open_existing(Path(folder))
