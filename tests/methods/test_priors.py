@@ -17,7 +17,7 @@ from diffusion_jax.methods.autoencoders.compose import some
 from diffusion_jax.training import held
 from diffusion_jax.training.experiment import SampleRequest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 LOOP = "train.batch_size=8 train.steps=2 train.steps_per_call=1 log.sample_every=0 data.threads=0"
