@@ -16,7 +16,7 @@ CLASSES, LEVELS = 10, 17
 
 def get_config():
     config = pixelcnn.default_config((8, 8, 1))
-    config.model.update(features=32, layers=5, side=3, first_side=5, token_features=8, head_features=64, dropout=0.5)
+    config.model.update(features=32, layers=5, side=3, first_side=5, token_features=8, head_features=64, dropout=0.2)
     config.data.threads = 1
     config.train.update(batch_size=32, steps=3000, steps_per_call=10, learning_rate=1e-3, warmup_steps=100)
     config.train.weight_decay = 1.0

@@ -33,7 +33,7 @@ def default_config(shape: tuple[int, int, int]) -> Config:
         side=values.count(5, SIDE.format("layers"), 63, least=3),
         first_side=values.count(7, SIDE.format("the first layer"), 63, least=3),
         token_features=values.count(16, "features of a token's vector", 16_384, least=1),
-        head_features=values.count(1024, "features before the logits, a multiple of the channels", 65_536, least=1),
+        head_features=values.count(1152, "features before the logits, a multiple of the channels", 65_536, least=1),
         dropout=values.share(0.0, "share of features that are dropped in training", below=True),
         bfloat16=values.flag(False, "whether products are in bfloat16"),
     )
