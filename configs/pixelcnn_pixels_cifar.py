@@ -7,8 +7,7 @@ Published: 3.03 bits a dimension on the test images. 20 layers of 384 features, 
 200,000 updates are recalled from the paper's ImageNet experiment; its sizes for CIFAR-10 were not found. Not found
 either, and chosen here: a first window of 7x7 (as PixelCNN's), 1152 features before the logits, a vector of 16
 features for each level in place of its brightness, and Adam with 2e-4. Not yet trained with this code. Drawing takes
-3072 calls of the network, however many images are drawn together. The data (162 MB) is downloaded by TFDS on the first
-run.
+3072 calls of the network, however many images are drawn together. TFDS downloads the data (162 MB) on the first run.
 """
 
 from diffusion_jax.data import sources
