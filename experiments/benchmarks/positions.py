@@ -7,10 +7,10 @@
   codes    16x16 codes of 512, 8 layers of 64 features
   tiny     to see that all of it runs
 
-Both sides have the same weights, random ones, and say the same logits of the same tokens: that is measured first, and a
-difference above rounding makes the ratio doubtful. Each calls the whole network for each position, and draws a token
-there. Ours is `samplers.positions` in `samplers.solve`, one compiled program. The peer has no more to do than it
-must: its windows are cut to what is not masked, its memory is channels-last, in inference mode, with a thread a core.
+Both sides have the same weights, random ones, and say the same logits of the same tokens: that is measured first,
+and a difference above rounding makes the ratio doubtful. Each calls the whole network for each position, and draws a
+token there. Ours is `samplers.positions` in `samplers.solve`, one compiled program. The peer has no more to do than
+it must: windows cut to what is not masked, channels-last memory, inference mode, a thread for each core.
 
 Each side has a process of its own; repetitions take turns. Devices are chosen by JAX_PLATFORMS and
 CUDA_VISIBLE_DEVICES. Without torch (the extra "parity") ours is timed alone. Times on a CPU are worth something only
@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None):
         f"{options.size}, batch {options.batch}, on {ours['device']}; {processor()}, {cores()} cores\n"
         f"Python {platform.python_version()}; {'; '.join(about['versions'] for about in abouts)}\n"
         f"{ours['parameters']:,} parameters; logits differ by {difference:.1e} of the largest\n"
-        f"positions a second, of all the batch; median (least to most) of {options.repetitions}; above 1 ours is faster\n"
+        f"positions a second of a batch, median (least to most) of {options.repetitions}; above 1 ours is faster\n"
     )
     print(report(options, abouts, results))
     for doubt in doubts(abouts, results, difference):
