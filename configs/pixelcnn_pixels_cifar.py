@@ -12,13 +12,13 @@ features for each level in place of its brightness, and Adam with 2e-4. Not yet 
 
 from diffusion_jax.data import sources
 from diffusion_jax.methods import pixelcnn, pixels
-from diffusion_jax.methods.compose import with_dir
+from diffusion_jax.methods.compose import base_config, with_dir
 
 LEVELS = 256
 
 
 def get_config():
-    return with_dir(pixelcnn.default_config((32, 32, 3)))
+    return pixelcnn.with_network(with_dir(pixels.with_shape(base_config(), (32, 32, 3))))
 
 
 def build(config):

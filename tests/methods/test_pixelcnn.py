@@ -13,7 +13,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.data import sources, views
 from diffusion_jax.diffusion import losses, time_sampling
 from diffusion_jax.methods import pixelcnn
-from diffusion_jax.methods.compose import Data
+from diffusion_jax.methods.compose import Data, base_config
 from diffusion_jax.training.experiment import SampleRequest
 from tests.commands.test_cli import run
 from tests.models.raster_tiny import made, redrawn
@@ -32,7 +32,7 @@ def test_any_tokens_are_data_and_the_loss_is_their_likelihood():
         view=views.levels(5),
     )
     model = made("GatedPixelCNN", 5, layers=2)
-    experiment = pixelcnn.build(pixelcnn.default_config((3, 4, 1)), data, model, 5)
+    experiment = pixelcnn.build(pixelcnn.with_small_network(base_config()), data, model, 5)
     params = redrawn(model, codes)
     keys, times = rng.per_example(rng.root(0), jnp.arange(6)), time_sampling.none()
     t, _ = times.draw(times.init(), rng.root(0), jnp.arange(6), 6)
