@@ -8,21 +8,14 @@ python -m diffusion_jax.sample --workdir runs/pixelcnn --num 100 --label 3,8 --f
 from diffusion_jax.data import sources
 from diffusion_jax.diffusion import guidance
 from diffusion_jax.methods import guided, pixelcnn, pixels
-from diffusion_jax.methods.compose import compose
+from diffusion_jax.methods.compose import base_config, compose
 from diffusion_jax.models.blocks.conditioning import LabelEmbedding
 
 CLASSES, LEVELS = 10, 17
 
 
 def get_config():
-    config = pixelcnn.default_config((8, 8, 1))
-    config.model.update(features=32, layers=5, side=3, first_side=5, token_features=8, head_features=64, dropout=0.5)
-    config.data.threads = 1
-    config.train.update(batch_size=32, steps=3000, steps_per_call=10, learning_rate=1e-3, warmup_steps=100)
-    config.train.weight_decay = 1.0
-    config.train.ema_decay = 0.997
-    config.log.update(every=50, checkpoint_every=1000, sample_every=1000, samples=36)
-    return config
+    return pixelcnn.with_small_network(pixels.with_shape(base_config(), (8, 8, 1)))
 
 
 def build(config):

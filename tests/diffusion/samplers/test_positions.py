@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from scipy.stats import chi2
 
 from diffusion_jax.core import rng
@@ -137,6 +138,15 @@ def test_guidance_changes_every_token_s_law():
     np.testing.assert_allclose(likely(guide).sum(), 1, rtol=1e-5)
     assert misfit(drawn, likely(guide)) < 1
     assert misfit(drawn, likely(guidance.conditioned)) > 2
+
+
+def test_eight_devices_draw_the_same():
+    """Keys spread over a mesh of explicit axes."""
+    keys = rng.per_example(rng.root(5), jnp.arange(8))
+    drawn = jax.jit(sample_fn(8))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    spread = drawn(1.0, jax.device_put(keys, NamedSharding(mesh, PartitionSpec("data"))))
+    np.testing.assert_array_equal(spread, drawn(1.0, keys))
 
 
 def test_the_program_does_not_grow_with_the_number_of_positions():
