@@ -20,9 +20,9 @@ from diffusion_jax.config.values import Config
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Hold, Tree
-from diffusion_jax.methods import latent, pixelcnn
+from diffusion_jax.methods import latent, pixelcnn, pixels
 from diffusion_jax.methods.autoencoders.compose import Autoencoding, Tokens
-from diffusion_jax.methods.compose import Data, Method, compose
+from diffusion_jax.methods.compose import Data, Method, base_config, compose
 from diffusion_jax.methods.latent import FirstStage
 from diffusion_jax.training import held, workdir
 from diffusion_jax.training.experiment import Experiment, SampleRequest
@@ -33,13 +33,9 @@ STAGE, ABOVE = "first_stage", "above"  # names of what is held
 
 def config_digits() -> Config:
     """Values of a prior over codes of the digits."""
-    config = pixelcnn.default_config((8, 8, 1))
-    config.model.update(features=32, layers=3, side=3, first_side=3, token_features=16, head_features=64)
-    config.data.threads = 1
-    config.train.update(batch_size=64, steps=1500, steps_per_call=10, learning_rate=1e-3, warmup_steps=100)
-    config.train.weight_decay = 1.0  # 0.01 overfits within a few hundred updates
-    config.train.ema_decay = 0.99
-    config.log.update(every=100, checkpoint_every=500, sample_every=500, samples=36)
+    config = pixelcnn.with_small_network(pixels.with_shape(base_config(), (8, 8, 1)))
+    config.model.update(features=64, head_features=128, layers=3, first_side=3, token_features=16, dropout=0.4)
+    config.train.batch_size = 64
     return config
 
 
