@@ -51,10 +51,10 @@ class _Layer(nn.Module):
         self.kernel = self.param("kernel", default_init, (self.inputs, self.units), jnp.float32)
         self.bias = self.param("bias", nn.initializers.zeros_init(), (self.units,), jnp.float32)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         return x @ self.kernel + self.bias
 
-    def back(self, z):
+    def back(self, z: jax.Array) -> jax.Array:
         return z @ self.kernel.T
 
 
