@@ -1,4 +1,4 @@
-"""A prior over the lower codes of `vqvae2`, told the upper ones: with `pixelcnn_top` it draws digits.
+r"""A prior over the lower codes of `vqvae2`, told the upper ones: with `pixelcnn_top` it draws digits.
 
   python -m diffusion_jax.train --config configs/vqvae2.py --workdir runs/vqvae2
   python -m diffusion_jax.train --config configs/pixelcnn_top.py --workdir runs/top --config.codes.run=runs/vqvae2

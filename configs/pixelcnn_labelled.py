@@ -1,7 +1,8 @@
-"""A prior over the codes of `vqvae` that is told the digit: as `pixelcnn`, with guidance if wanted.
+r"""A prior over the codes of `vqvae` that is told the digit: as `pixelcnn`, with guidance if wanted.
 
 python -m diffusion_jax.train --config configs/vqvae.py --workdir runs/vqvae
-python -m diffusion_jax.train --config configs/pixelcnn_labelled.py --workdir runs/told --config.codes.run=runs/vqvae
+python -m diffusion_jax.train --config configs/pixelcnn_labelled.py --workdir runs/told \
+    --config.codes.run=runs/vqvae
 python -m diffusion_jax.sample --workdir runs/told --label 3,8 --guidance 1.5
 """
 
