@@ -7,7 +7,7 @@ import pytest
 
 from diffusion_jax.autoencoding import quantizers
 from diffusion_jax.autoencoding.codes import Code
-from diffusion_jax.data import sources
+from diffusion_jax.data import sources, views
 from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.methods.autoencoders import fsq, images, looks, surveys, vq_vae, vq_vae_2
 from diffusion_jax.methods.autoencoders.compose import compose
@@ -82,8 +82,7 @@ def constant_code(params, keys, x):
 
 
 def test_codes_are_shown_as_levels_of_grey():
-    _, experiment = tiny(vq_vae)
-    shown = looks.codes(constant_code, 5, experiment.data.view).draw({}, KEYS, X)
+    shown = looks.codes(constant_code, 5, views.pictures(0.0)).draw({}, KEYS, X)
     np.testing.assert_array_equal(shown[:, 0], X)
     np.testing.assert_allclose(shown[:, 1, ::4, ::4, 0], np.broadcast_to([[0, 0.25], [0.5, 0.75]], (3, 2, 2)))
     np.testing.assert_allclose(shown[:, 2], np.broadcast_to(np.arange(3).reshape(3, 1, 1, 1) / 4, X.shape))
@@ -99,18 +98,18 @@ def test_codes_are_counted_over_the_whole_set():
 
 # ---- Learning.
 
-STEPS = 400
+STEPS = 300  # a fifth of what the config has
 
 
 def learned(folder, change=lambda method: method, **values):
-    """(test MSE, perplexity of the test digits' codes) after some updates, from the average of the parameters."""
+    """(test MSE, perplexity of the test digits' codes) after some updates."""
     config = vq_vae.default_config()
     config.model.update(values)
     config.train.steps = STEPS
     config.log.update(every=0, sample_every=0, checkpoint_every=0)
     method = change(vq_vae.method(config, images.data(config, sources.digits)))
     experiment = compose(config, method)
-    params = jax.device_get(fit(experiment, config, folder, devices=jax.devices()[:1]).ema)
+    params = jax.device_get(fit(experiment, config, folder, devices=jax.devices()[:1]).params)
     digits = sources.digits("test")
     x = np.stack([digits[i]["image"] for i in range(len(digits))]) / np.float32(255)
     keys = jax.random.split(jax.random.key(0), len(x))
@@ -127,9 +126,9 @@ def learned(folder, change=lambda method: method, **values):
 @pytest.mark.exhaustive
 def test_digits_are_kept_by_all_codes(tmp_path):
     error, perplexity = learned(tmp_path / "run")
-    assert error < 0.013
-    assert perplexity > 20
+    assert error < 0.025
+    assert perplexity > 18
     # Control: a codebook that stays where it is.
     error, perplexity = learned(tmp_path / "frozen", decay=0.999999, revived_below=0.0)
-    assert error > 0.013
+    assert error > 0.025
     assert perplexity < 10
