@@ -33,6 +33,7 @@ pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).parent.parent.parent / "configs"
 GALLERY = (FOLDER.parent / "docs" / "measured" / "gallery.md").read_text()
 PUBLISHED = {
+    "vqvae_cifar": 662_723 + 2 * (512 + 512 * 64),  # beside the network counts and sums, and as much to revive codes
     "cifar": 35_746_307,
     "celeba_hq": 113_673_219,
     "lsun_bedroom": 113_673_219,

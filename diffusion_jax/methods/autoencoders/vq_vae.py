@@ -8,6 +8,7 @@ from diffusion_jax.autoencoding.codes import coder
 from diffusion_jax.autoencoding.moving import OfCodebook
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Bottleneck, Pass
 from diffusion_jax.methods.autoencoders import images, looks, surveys
 from diffusion_jax.methods.autoencoders.compose import (
@@ -118,7 +119,13 @@ def following(
     The commitment is weighed as in a loss of two means, of the squared errors of pixels and of vectors.
     """
     height, width, channels = data.shape
-    entries = (height // 2**halvings) * (width // 2**halvings) * config.model.dim
+    side = 2**halvings
+    if height % side or width % side:
+        raise InputError(
+            f"{height}x{width} cannot be halved {halvings} times; take less --config.model.halvings, or sides that "
+            f"{side} divides"
+        )
+    entries = (height // side) * (width // side) * config.model.dim
     means = height * width * channels / (2 * config.model.noise)  # what a mean squared error is times, in nats
     return quantizers.vector_quantized(
         lambda params: moving.codes(codebook(params)),
