@@ -54,6 +54,7 @@ def default_config() -> Config:
         decoder=values.listed((200, 200), "features of the decoder's hidden layers", WIDTH, most=16),
         longest_jump=values.count(4, "longest jump of training, in entries of a sequence", 4096, least=1),
     )
+    config.train.jumps = values.count(1, "jumps in each sequence of a batch", 4096, least=1)
     config.train.batch_size = 512
     config.train.steps = 100_000
     config.train.learning_rate = 5e-4
@@ -71,8 +72,9 @@ def config_digits() -> Config:
     config.model.seen = (128,)
     config.model.layers = (8, 8)
     config.model.decoder = (128,)
-    config.train.batch_size = 128
-    config.train.steps = 10_000
+    config.train.jumps = 4
+    config.train.batch_size = 64
+    config.train.steps = 6000
     config.train.steps_per_call = 10
     config.train.learning_rate = 1e-3
     config.train.clip_norm = 10.0
@@ -194,7 +196,7 @@ def build(
     rollout = direct(lambda params, keys, cond: follow(params, keys, cond["known"]))
     train = config.train
     optimizer = adam(train)
-    loss = sequential.loss(parts, 1, config.model.longest_jump)
+    loss = sequential.loss(parts, 1, config.model.longest_jump, train.jumps)
     return Experiment(
         data,
         Task(
