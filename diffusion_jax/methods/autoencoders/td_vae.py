@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -109,7 +110,8 @@ def frames(config: ConfigDict, source: Source, shape: tuple[int, int, int]) -> D
     def clean(batch):
         return (batch["frames"] > 127).astype(jnp.float32)
 
-    return _sequences(config, source, "frames", jnp.uint8, shape, clean, views.sequences())
+    data = _sequences(config, source, "frames", jnp.uint8, shape, clean, views.sequences())
+    return data._replace(sample_condition=_of_pixels(data.sample_condition))
 
 
 def series(config: ConfigDict, source: Source, numbers: int) -> Data:
@@ -134,6 +136,19 @@ def _checked(told: SampleCondition, length: int) -> SampleCondition:
         (cond,) = told(num, given)
         if cond["known"].shape[1] >= length:
             raise InputError(f"known has {cond['known'].shape[1]} entries; give fewer than {length}, what is drawn")
+        return (cond,)
+
+    return sample_condition
+
+
+def _of_pixels(told: SampleCondition) -> SampleCondition:
+    """`told`, of pixels in [0, 1]."""
+
+    def sample_condition(num, given):
+        (cond,) = told(num, given)
+        low, high = (of(cond["known"], initial=0.0) for of in (np.min, np.max))
+        if low < 0 or high > 1:
+            raise InputError(f"known runs from {low:g} to {high:g}; give pixels in 0 to 1")
         return (cond,)
 
     return sample_condition
