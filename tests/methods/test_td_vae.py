@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_jax import config as configs
 from diffusion_jax import evaluate, sample, train
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sequences, sources
@@ -26,7 +25,7 @@ def get_config():
     config.model.belief = config.model.hidden = 8
     config.model.layers = (3, 2)
     config.train.steps, config.train.batch_size, config.log.every = 20, 8, 10
-    config.log.samples = 4
+    config.log.samples = 0
     return config
 
 def build(config):
@@ -55,6 +54,7 @@ def samples(run, *options):
     return drawn, told, frames
 
 
+@pytest.mark.exhaustive
 def test_rollouts_begin_as_told_and_are_films(run):
     test = sequences.moving(sources.digits("test"), 6)
     truth = np.stack([test[i]["frames"] > 127 for i in range(3)])
@@ -67,11 +67,14 @@ def test_rollouts_begin_as_told_and_are_films(run):
     np.savez(run / "known.npz", known=truth[1:2, :4].astype(np.float32))
     longer, *_ = samples(run, "--film", "--condition", str(run / "known.npz"))
     np.testing.assert_array_equal(longer[:, :4], 255 * np.repeat(truth[1:2, :4], 3, axis=0))
+    with pytest.raises(InputError, match="takes no condition, but known was given"):
+        samples(run, "--film", "--sampler", "prior", "--condition", str(run / "known.npz"))
     first, told, _ = samples(run, "--film", "--sampler", "prior")
     assert not told
     assert (np.ptp(first[:, 0].astype(int), axis=0) > 0).any()  # drawn, each by its own key
 
 
+@pytest.mark.exhaustive
 def test_the_bound_is_measured_in_bits_and_in_nats(run):
     evaluate.main(["--workdir", str(run), "--num", "0", "--likelihood", "jump1", "--codes", "--examples", "40"])
     (found,) = (run / "evaluations").rglob("evaluation.json")
@@ -94,7 +97,7 @@ def built(config):
     return td_vae.build_series(config, td_vae.series(config, source, 1))
 
 
-def test_what_does_not_fit_is_refused_in_one_line(run):
+def test_what_does_not_fit_is_refused_in_one_line():
     for key, wrong, message in (
         ("data.known", 20, "20 known entries of 20 leave none to draw; make data.known less"),
         ("model.longest_jump", 21, "no jump of 21 fits into a sequence of 20; make model.longest_jump less"),
@@ -108,10 +111,6 @@ def test_what_does_not_fit_is_refused_in_one_line(run):
         experiment.data.sample_condition(2, {"known": np.zeros((1, 20, 1))})
     with pytest.raises(InputError, match="takes no --film"):  # series are no films
         experiment.sampling.samplers["rollout"](SampleRequest(1, run=lambda *inputs: None))
-    np.savez(run / "known.npz", known=np.zeros((1, 2, 8, 8, 1)))
-    with pytest.raises(InputError, match="takes no condition, but known was given"):
-        sample.main(["--workdir", str(run), "--sampler", "prior", "--condition", str(run / "known.npz")])
-    wrong = np.full((1, 2, 8, 8, 1), 255.0)
-    frames = configs.load(run.parent / "small.py")
+    frames = td_vae.frames(small(), lambda split: sequences.moving(sources.digits(split)), (8, 8, 1))
     with pytest.raises(InputError, match="known runs from 0 to 255; give pixels in 0 to 1"):
-        frames.build(frames.get_config()).data.sample_condition(1, {"known": wrong})
+        frames.sample_condition(1, {"known": np.full((1, 2, 8, 8, 1), 255.0)})

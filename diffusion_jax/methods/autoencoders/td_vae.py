@@ -92,8 +92,12 @@ def config_series() -> Config:
     config.model.layers = (4,)
     config.model.hidden = 32
     config.model.decoder = ()
+    config.model.longest_jump = 2
+    config.train.jumps = 8
+    config.train.batch_size = 128
     config.train.steps = 4000
-    config.train.learning_rate = 2e-3
+    config.train.learning_rate = 5e-3
+    config.train.decay_steps = 4000
     config.log.sample_every = 2000
     return config
 
