@@ -120,17 +120,25 @@ def jump_terms(
     )
 
 
-def loss(parts: StateSpace, shortest: int, longest: int, gap: Gap = in_closed_form) -> Loss:
-    """-J of one jump in each sequence: `(keys [B], params, x [B, T, ...], context) -> (loss [B], terms by name)`.
+def loss(parts: StateSpace, shortest: int, longest: int, jumps: int = 1, gap: Gap = in_closed_form) -> Loss:
+    """-J, the mean of some jumps in each sequence: `(keys [B], params, x [B, T, ...], context) -> (loss [B], terms)`.
 
-    The jump is uniform in `shortest`, ..., `longest`, and t1 is uniform among those from which it stays inside. Both
-    depend on the example's key alone.
+    The length of a jump is uniform in `shortest`, ..., `longest`, and t1 is uniform among those from which it stays
+    inside. Both depend on the example's key alone.
+
+    Args:
+      parts: the model.
+      shortest, longest: lengths of jumps.
+      jumps: how many in a sequence; more take little time where the summary takes most of it, and vary less.
+      gap: `by_sample` or `in_closed_form`.
 
     Raises:
-      InputError: the jumps are none, or (when called) sequences are shorter than the longest.
+      InputError: a number is out of range, or (when called) sequences are shorter than the longest jump.
     """
     if not 1 <= shortest <= longest:
         raise InputError(f"jumps of {shortest} to {longest} entries; give 1 <= shortest <= longest")
+    if jumps < 1:
+        raise InputError(f"{jumps} jumps in a sequence; give at least 1")
 
     def of_batch(keys, params, x, context):
         if x.shape[1] < longest:
@@ -138,11 +146,15 @@ def loss(parts: StateSpace, shortest: int, longest: int, gap: Gap = in_closed_fo
                 f"no jump of {longest} fits into a sequence of {x.shape[1]}; "
                 f"give sequences of at least {longest} entries, or shorter jumps"
             )
-        time_keys, state_keys = rng.split(keys, 2)
-        t1, jump = jax.vmap(lambda key: _times(key, x.shape[1], shortest, longest))(time_keys)
         b = parts.summary(params, x)
-        b1, b2 = _at(b, t1), _at(b, t1 + jump)
-        found = jump_terms(parts, params, state_keys, _at(x, t1 + jump - 1), b1, b2, jump, gap)
+
+        def one(number):
+            time_keys, state_keys = rng.split(rng.each(keys, number), 2)
+            t1, jump = jax.vmap(lambda key: _times(key, x.shape[1], shortest, longest))(time_keys)
+            b1, b2 = _at(b, t1), _at(b, t1 + jump)
+            return jump_terms(parts, params, state_keys, _at(x, t1 + jump - 1), b1, b2, jump, gap)
+
+        found = jax.tree.map(lambda term: term.mean(axis=0), jax.vmap(one)(jnp.arange(jumps)))
         return found.bound, found._asdict()
 
     return of_batch

@@ -85,7 +85,7 @@ def turning() -> LinearGaussian:
     """
     angle = np.pi / 6
     turn = 0.95 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return stationary(turn, 0.1 * np.eye(2), np.array([[1.0, 0.0]]), np.array([[0.2]]))
+    return stationary(turn, 0.1 * np.eye(2), np.array([[1.0, 0.0]]), np.array([[0.05]]))
 
 
 def series(model: LinearGaussian, num: int = 10_000, length: int = 20, seed: int = 0):

@@ -213,14 +213,14 @@ def sequences() -> View:
     def pixels(x):
         return images.to_uint8(2 * np.asarray(x, np.float32) - 1)
 
-    def picture(samples):
-        side = images.grid(pixels(samples[:1, 0]), columns=1, padding=2).shape[1]
-        return images.strip(pixels(samples).swapaxes(0, 1), columns=max(2, _WIDTH // side))
+    def picture(samples, width=_WIDTH):
+        each = images.grid(pixels(samples[:1, 0])).shape[1]
+        return images.strip(pixels(samples).swapaxes(0, 1), columns=max(2, width // each))
 
     return View(
         files=lambda samples: _npz(frames=pixels(samples)),
         picture=picture,
-        strip=lambda frames: picture(frames[-1]),
+        strip=partial(_side_by_side, partial(picture, width=_WIDTH // 2 - _GAP)),
         shown=16,
         film=lambda samples: [images.grid(pixels(samples[:, t])) for t in range(samples.shape[1])],
     )
@@ -249,7 +249,7 @@ def series() -> View:
     return View(
         files=lambda samples: _npz(series=np.asarray(samples, np.float32)),
         picture=picture,
-        strip=lambda frames: picture(frames[-1]),
+        strip=partial(_side_by_side, picture),
         shown=36,
     )
 
@@ -299,7 +299,7 @@ def _side_by_side(picture, frames):
     last = picture(frames[-1])
     fitting = (_WIDTH + _GAP) // (last.shape[1] + _GAP)
     few = _moments(frames, max(2, min(_MOMENTS, fitting)))
-    gap = np.full((last.shape[0], _GAP, 3), 255, np.uint8)
+    gap = np.full((last.shape[0], _GAP, last.shape[-1]), 255, np.uint8)
     row = [part for f in few for part in (gap, picture(frames[f]))]
     return np.concatenate(row[1:], axis=1)
 

@@ -103,7 +103,7 @@ def test_jumps_are_drawn_evenly_from_each_key_alone():
         transition=lambda params, z1, jump: told(jump),
         decoder=lambda params, z: Told(z[0]),
     )
-    loss = jax.jit(sequential.loss(parts, shortest, longest, sequential.by_sample))
+    loss = jax.jit(sequential.loss(parts, shortest, longest, gap=sequential.by_sample))
     x = np.zeros((20_000, length, 1), np.float32)
     _, info = loss(keys(len(x)), None, x, Context(()))
     t2 = -np.asarray(info["distortion"])  # as the decoder was told

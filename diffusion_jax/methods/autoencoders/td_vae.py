@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -54,6 +55,7 @@ def default_config() -> Config:
         decoder=values.listed((200, 200), "features of the decoder's hidden layers", WIDTH, most=16),
         longest_jump=values.count(4, "longest jump of training, in entries of a sequence", 4096, least=1),
     )
+    config.train.jumps = values.count(1, "jumps in each sequence of a batch", 4096, least=1)
     config.train.batch_size = 512
     config.train.steps = 100_000
     config.train.learning_rate = 5e-4
@@ -71,8 +73,9 @@ def config_digits() -> Config:
     config.model.seen = (128,)
     config.model.layers = (8, 8)
     config.model.decoder = (128,)
-    config.train.batch_size = 128
-    config.train.steps = 10_000
+    config.train.jumps = 4
+    config.train.batch_size = 64
+    config.train.steps = 6000
     config.train.steps_per_call = 10
     config.train.learning_rate = 1e-3
     config.train.clip_norm = 10.0
@@ -89,8 +92,12 @@ def config_series() -> Config:
     config.model.layers = (4,)
     config.model.hidden = 32
     config.model.decoder = ()
+    config.model.longest_jump = 2
+    config.train.jumps = 8
+    config.train.batch_size = 128
     config.train.steps = 4000
-    config.train.learning_rate = 2e-3
+    config.train.learning_rate = 5e-3
+    config.train.decay_steps = 4000
     config.log.sample_every = 2000
     return config
 
@@ -107,7 +114,8 @@ def frames(config: ConfigDict, source: Source, shape: tuple[int, int, int]) -> D
     def clean(batch):
         return (batch["frames"] > 127).astype(jnp.float32)
 
-    return _sequences(config, source, "frames", jnp.uint8, shape, clean, views.sequences())
+    data = _sequences(config, source, "frames", jnp.uint8, shape, clean, views.sequences())
+    return data._replace(sample_condition=_of_pixels(data.sample_condition))
 
 
 def series(config: ConfigDict, source: Source, numbers: int) -> Data:
@@ -132,6 +140,19 @@ def _checked(told: SampleCondition, length: int) -> SampleCondition:
         (cond,) = told(num, given)
         if cond["known"].shape[1] >= length:
             raise InputError(f"known has {cond['known'].shape[1]} entries; give fewer than {length}, what is drawn")
+        return (cond,)
+
+    return sample_condition
+
+
+def _of_pixels(told: SampleCondition) -> SampleCondition:
+    """`told`, of pixels in [0, 1]."""
+
+    def sample_condition(num, given):
+        (cond,) = told(num, given)
+        low, high = (of(cond["known"], initial=0.0) for of in (np.min, np.max))
+        if low < 0 or high > 1:
+            raise InputError(f"known runs from {low:g} to {high:g}; give pixels in 0 to 1")
         return (cond,)
 
     return sample_condition
@@ -196,7 +217,7 @@ def build(
     rollout = direct(lambda params, keys, cond: follow(params, keys, cond["known"]))
     train = config.train
     optimizer = adam(train)
-    loss = sequential.loss(parts, 1, config.model.longest_jump)
+    loss = sequential.loss(parts, 1, config.model.longest_jump, train.jumps)
     return Experiment(
         data,
         Task(

@@ -4,6 +4,7 @@ A state is a tuple of arrays [B, size], its layers, the highest first. The metho
 are given the layers above, and return the distribution of the next: the same order in all laws.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,7 +115,7 @@ class Recurrent(nn.Module):
 
     def summary(self, x: jax.Array) -> jax.Array:
         """Beliefs of a sequence: float32 [B, T, ...] -> [B, T + 1, features]; entry t sees the first t entries."""
-        b = self.memory(self.see(x.reshape(*x.shape[:2], -1)))
+        b = self.memory(self.see(x.reshape(*x.shape[:2], math.prod(x.shape[2:]))))
         return jnp.pad(b, ((0, 0), (1, 0), (0, 0)))  # the cells start from zeros, too
 
     def belief(self, above: tuple[jax.Array, ...], b: jax.Array) -> Gaussian:
