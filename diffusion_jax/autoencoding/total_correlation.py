@@ -66,6 +66,7 @@ def decompose(
       same: bool [B, M], whether the reference is the example itself, which then counts once, as its own.
       examples: N, the number of training examples, at least 2.
     """
+    examples = jnp.asarray(examples, z.dtype)
     counted = jnp.maximum(jnp.sum(~same, axis=1, keepdims=True), 1)
     log_share = jnp.where(same, -jnp.inf, jnp.log1p(-1 / examples) - jnp.log(counted))
     log_share = jnp.pad(log_share, ((0, 0), (1, 0)), constant_values=-jnp.log(examples))

@@ -20,7 +20,7 @@ def default_config() -> Config:
     config.model = Config(codes=values.count(100, "units", 16_384))
     config.contraction = Config(
         weight=values.number(
-            0.1, "of the Jacobian's squared norm, beside a summed squared error", 1e-9, 1e9, zero="none"
+            0.1, "of the Jacobian's squared norm, beside a summed squared error", 0, 1e9
         )
     )
     return config
