@@ -80,6 +80,25 @@ def with_labels(source: Examples, classes: int) -> Mapped:
     return Mapped(range(len(source)), read)
 
 
+def with_tokens(source: Examples, name: str, vocab: int) -> Mapped:
+    """`source`, whose arrays `name` are of tokens 0, ..., vocab - 1: reading another is an `InputError`."""
+
+    def read(index):
+        example = source[index]
+        tokens = np.asarray(example[name])
+        if not np.issubdtype(tokens.dtype, np.integer):
+            raise InputError(f"example {index} has {name} of {tokens.dtype}; tokens are integers, convert them")
+        beyond = tokens[(tokens < 0) | (tokens >= vocab)]
+        if beyond.size:
+            raise InputError(
+                f"example {index} has the token {beyond[0]} in {name}, and the network knows 0 to {vocab - 1}; "
+                "mend the data, or give the network a larger vocabulary"
+            )
+        return example
+
+    return Mapped(range(len(source)), read)
+
+
 def _read_only(array):
     """A view that cannot be written through: a batch may alias the source, and must not change it."""
     view = np.asarray(array).view()

@@ -79,10 +79,11 @@ def method(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Meth
 
     Args:
       config: values, with the sections of `compose.base_config` and the decay of `optimizers.with_weight_decay`.
-      data: tokens 0, ..., vocab - 1, [H, W, C] or [H, W]; pixels, or codes.
+      data: tokens 0, ..., vocab - 1, [H, W, C] or [H, W]; pixels, or codes. Others make the loss NaN:
+        `sources.with_tokens` refuses stored ones by name.
       model: gives logits [..., vocab] of each token, given those before it (`models.autoregressive`). It is shown
         `vocab` where a token is not known yet.
-      vocab: number of tokens.
+      vocab: number of tokens; `InputError` where the model answers other logits.
     """
     size = math.prod(data.shape)
 
@@ -93,7 +94,7 @@ def method(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Meth
         data,
         model=model,
         process=processes.raster(vocab),
-        parameterization=parameterizations.logits(parameterizations.thousandths),
+        parameterization=parameterizations.logits(parameterizations.thousandths, vocab),
         loss=losses_discrete.teacher_forced,
         times=time_sampling.none(),
         chains={"raster": raster},

@@ -10,6 +10,7 @@ from PIL import Image
 
 from diffusion_jax import evaluate, sample, train
 from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources, views
 from diffusion_jax.diffusion import losses, time_sampling
 from diffusion_jax.methods import pixelcnn
@@ -41,6 +42,9 @@ def test_any_tokens_are_data_and_the_loss_is_their_likelihood():
     np.testing.assert_allclose(loss, exact.total * np.log(2), rtol=1e-5)
     drawn = jax.eval_shape(experiment.sampling.samplers["raster"](SampleRequest(7)), params, rng.root(0))
     assert (drawn.shape, drawn.dtype) == ((7, 3, 4), jnp.int32)
+    other = pixelcnn.build(pixelcnn.with_small_network(base_config()), data, model, 6)
+    with pytest.raises(InputError, match=r"the network answers \(6, 3, 4, 5\) where logits \(6, 3, 4, 6\) are read"):
+        jax.eval_shape(other.task.loss, keys, params, {"codes": codes}, losses.Context(t))
     started = jax.eval_shape(experiment.task.init, rng.root(0))
     assert jax.tree.map(jnp.shape, started) == jax.tree.map(jnp.shape, params)
 

@@ -19,9 +19,7 @@ def default_config() -> Config:
     config = images.config_digits()
     config.model = Config(codes=values.count(100, "units", 16_384))
     config.contraction = Config(
-        weight=values.number(
-            0.1, "of the Jacobian's squared norm, beside a summed squared error", 0, 1e9
-        )
+        weight=values.number(0.1, "of the Jacobian's squared norm, beside a summed squared error", 0, 1e9)
     )
     return config
 
