@@ -90,6 +90,13 @@ def test_codes_and_bounds_are_measured(runs, tmp_path):
     assert bits[50] < bits[1]
 
 
+def test_more_units_than_there_are_cannot_be_kept(tmp_path):
+    wrong = ["--config.model.k=9", "--config.model.codes=8"]
+    with pytest.raises(InputError, match="9 of 8 units cannot be kept"):
+        train.main(["--config", str(CONFIGS / "ksparse.py"), "--workdir", str(tmp_path / "run"), *wrong])
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("run", "command", "message"),
     [

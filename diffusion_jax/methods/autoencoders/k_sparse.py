@@ -6,6 +6,7 @@ from diffusion_jax.autoencoding import bottlenecks, laws, objectives
 from diffusion_jax.autoencoding.codes import coder
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.methods.autoencoders import images, looks, surveys
 from diffusion_jax.methods.autoencoders.compose import Autoencoding, composed, decode_with, encode_with, init_of
 from diffusion_jax.methods.autoencoders.plain import SQUARED_ERROR
@@ -30,7 +31,12 @@ def method(config: ConfigDict, data: Data) -> Autoencoding:
     Args:
       config: values, as `default_config` names them.
       data: x0 [H, W, C] in [0, 1] (`images.data`), or vectors.
+
+    Raises:
+      InputError: more units are to be kept than there are.
     """
+    if config.model.k > config.model.codes:
+        raise InputError(f"{config.model.k} of {config.model.codes} units cannot be kept; make model.k less")
     model = TiedAutoencoder(tuple(data.shape), config.model.codes, identity)
     encode, decode = encode_with(model, laws.certain), decode_with(model, SQUARED_ERROR)
     code = coder(encode, bottlenecks.top_k(config.model.k))
