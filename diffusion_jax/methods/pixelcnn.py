@@ -46,7 +46,8 @@ def with_small_network(config: Config) -> Config:
     """`config` with those for few positions and few examples, such as digits or their codes.
 
     The decay of weights is 1, a hundred times AdamW's usual, for such a network soon recites a thousand examples:
-    with 0.1 the test digits cost 1.71 bits a pixel after 2000 updates and 1.75 after 3000 (dropout 0.5, one run).
+    with 0.01 the test digits cost 1.71 bits a pixel after 2000 updates and 1.79 after 3000, with 1 they cost 1.70 and
+    1.68 (one run each).
     """
     config = with_network(config)
     config.model.update(features=32, layers=5, side=3, first_side=5, token_features=8, head_features=64, dropout=0.2)
