@@ -1,6 +1,6 @@
 """TD-VAE on digits that move.
 
-  python -m diffusion_jax.train --config configs/tdvae.py --workdir runs/tdvae
+python -m diffusion_jax.train --config configs/tdvae.py --workdir runs/tdvae
 """
 
 from diffusion_jax.data import sequences, sources

@@ -86,10 +86,10 @@ def _picture(path: Path, shape: Sequence[int | None], whole: Sequence[int]) -> n
     high, wide, channels = shape[0], shape[1], shape[-1] or whole[-1]
     if high and wide:
         return pictures.exactly(path, (high, wide), channels)
-    found = pictures.uncut(path, channels)
-    height, width, _ = found.shape
+    colours = pictures.uncut(path)
+    height, width, _ = colours.shape
     factor = max(1, whole[0] // height)
     if (factor * height, factor * width) != tuple(whole[:2]):
         wanted = f"{whole[0]} x {whole[1]}"
         raise InputError(f"image {path} is {height} x {width}: no whole factor makes {wanted} of it; resize it")
-    return found
+    return pictures.of_channels(colours, channels, path)

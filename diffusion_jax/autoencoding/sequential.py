@@ -62,7 +62,7 @@ def sample(law: Layered, layers: int, keys: jax.Array) -> tuple[jax.Array, ...]:
 
 def log_prob(law: Layered, z: tuple[jax.Array, ...]) -> jax.Array:
     """log p(z) of each example [B], in nats."""
-    return sum(total(law(z[:n]).log_prob(z[n])) for n in range(len(z)))
+    return jnp.sum(jnp.stack([total(law(z[:n]).log_prob(z[n])) for n in range(len(z))]), axis=0)
 
 
 def by_sample(p: Layered, q: Layered, z: tuple[jax.Array, ...]) -> jax.Array:
@@ -72,7 +72,7 @@ def by_sample(p: Layered, q: Layered, z: tuple[jax.Array, ...]) -> jax.Array:
 
 def in_closed_form(p: Layered, q: Layered, z: tuple[jax.Array, ...]) -> jax.Array:
     """The KL divergences of all layers, each given the layers of z ~ p above it: varies less than `by_sample`."""
-    return sum(total(p(z[:n]).kl(q(z[:n]))) for n in range(len(z)))
+    return jnp.sum(jnp.stack([total(p(z[:n]).kl(q(z[:n]))) for n in range(len(z))]), axis=0)
 
 
 class Terms(NamedTuple):

@@ -97,25 +97,25 @@ def check_size(found: Sequence[int], size: Sequence[int], name: Any) -> None:
         raise InputError(f"image {name} is {has}, smaller than {least}; remove it or lower the size")
 
 
-def uncut(path: str | Path, channels: int) -> np.ndarray:
-    """The pixels of a picture as it is, uint8 [H, W, channels].
+def uncut(path: str | Path) -> np.ndarray:
+    """The pixels of a picture as it is, uint8 [H, W, 3]; `InputError` where it cannot be read."""
+    return pixels(decode(opened_file(path), 3))
 
-    Raises:
-      InputError: it cannot be read, or has colours where 1 channel is asked for.
-    """
-    colours = pixels(decode(opened_file(path), 3))
+
+def of_channels(colours: np.ndarray, channels: int, name: Any) -> np.ndarray:
+    """`colours` [H, W, 3] as [H, W, channels]; `InputError` where 1 is asked of the picture `name` in colours."""
     if channels == 1 and not (colours == colours[..., :1]).all():
-        raise InputError(f"image {path} has colours, and a grey one is needed; convert it")
+        raise InputError(f"image {name} has colours, and a grey one is needed; convert it")
     return colours[..., :channels]
 
 
 def exactly(path: str | Path, size: Sequence[int], channels: int) -> np.ndarray:
-    """`uncut`, of a picture that has `size` = (height, width); `InputError` for one of another size."""
-    found = uncut(path, channels)
-    if found.shape[:2] != tuple(size):
-        has, wanted = "{} x {}".format(*found.shape), "{} x {}".format(*size)
+    """The pixels of a picture, uint8 [*size, channels]; `InputError` where it is of another size or has colours."""
+    colours = uncut(path)
+    if colours.shape[:2] != tuple(size):
+        has, wanted = "{} x {}".format(*colours.shape), "{} x {}".format(*size)
         raise InputError(f"image {path} is {has}, and {wanted} is needed; cut or resize it")
-    return found
+    return of_channels(colours, channels, path)
 
 
 def pixels(picture: Image.Image):

@@ -123,6 +123,12 @@ def with_dir(config: Config) -> Config:
     return config
 
 
+def without_chain(config: Config) -> Config:
+    """`config`, of models that draw without a chain, without the steps of a preview's."""
+    del config.log.preview_steps
+    return config
+
+
 class Method(NamedTuple):
     """The parts of a method on some data; a page's `method` gives one, and `_replace` changes a part.
 
@@ -198,6 +204,12 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
     def init(key):
         return model.init(key, *jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))["params"]
 
+    def preview(batch):
+        try:
+            return made[method.preview](SampleRequest(batch, steps=config.log.preview_steps or None))
+        except InputError as error:
+            raise InputError(f"log.preview_steps={config.log.preview_steps}: {error}") from error
+
     made = drawn_by(method.chains, apply, parameterization, method.process, data.shape, method.guide)
     return Experiment(
         data,
@@ -209,7 +221,7 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
         ),
         Sampling(
             made,
-            lambda batch: made[method.preview](SampleRequest(batch, steps=config.log.preview_steps or None)),
+            preview,
             method.edits(method.process),
         ),
         Measures(

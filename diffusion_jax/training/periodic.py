@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax.core import rng
-from diffusion_jax.core.errors import InputError, NotFiniteError
+from diffusion_jax.core.errors import NotFiniteError
 from diffusion_jax.core.messages import line
 from diffusion_jax.core.protocols import Parallel, Tree
 from diffusion_jax.data import images
@@ -73,10 +73,7 @@ class Preview:
         self._keys = rng.per_example(rng.stream(rng.root(config.seed), "preview"), jnp.arange(size))
         self._num, self._view = config.log.samples, experiment.data.view
         self._cond = experiment.data.sample_condition(size, {})
-        try:
-            drawn = experiment.sampling.preview(size // parallel.programs)  # type: ignore[misc]  # only where there is one
-        except InputError as error:
-            raise InputError(f"log.preview_steps={config.log.preview_steps}: {error}") from error
+        drawn = experiment.sampling.preview(size // parallel.programs)  # type: ignore[misc]  # only where there is one
         self._sample = parallel.sample(drawn)
 
     def draw(self, params: Tree, step: int) -> np.ndarray:

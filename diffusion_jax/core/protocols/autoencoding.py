@@ -78,3 +78,26 @@ class Summary(Protocol):
     """`arrays [N, ...] by name -> name -> number`, of a whole set (`training.experiment.Survey`); NumPy's."""
 
     def __call__(self, found: Mapping[str, Any], /) -> dict[str, float]: ...
+
+
+class Teach(Protocol):
+    """`(params, keys [B], z [B, ..., d], indices [B, ...], codes [K, d]) -> [B]`: a cost, or 0.
+
+    Its gradient teaches a codebook the vectors that its codes stand for.
+    """
+
+    def __call__(
+        self, params: Tree, keys: jax.Array, z: jax.Array, indices: jax.Array, codes: jax.Array, /
+    ) -> jax.Array: ...
+
+
+class Pass(Protocol):
+    """`(z [B, ..., d], code of each position [B, ..., d]) -> [B, ..., d]`: the codes, with a gradient for z."""
+
+    def __call__(self, z: jax.Array, codes: jax.Array, /) -> jax.Array: ...
+
+
+class Decoded(Protocol):
+    """`(params, kept [B, ...]) -> z [B, ...]`: what the decoder is given, of what was kept of a code or drawn."""
+
+    def __call__(self, params: Tree, kept: Tree, /) -> Tree: ...

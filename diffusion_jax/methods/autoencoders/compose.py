@@ -16,6 +16,7 @@ from diffusion_jax.core.protocols import (
     AverageLikelihood,
     Coder,
     Decode,
+    Decoded,
     DrawCode,
     Encode,
     Hold,
@@ -45,6 +46,18 @@ from diffusion_jax.training.experiment import (
 from diffusion_jax.training.optimizers import MakeOptimizer, adam
 
 
+class Tokens(NamedTuple):
+    """What a discrete bottleneck keeps (`Code.kept`), for priors over it.
+
+    Attributes:
+      vocab: indices are from 0, below this.
+      decoded: `(params, kept) -> z`, what the decoder is given.
+    """
+
+    vocab: int
+    decoded: Decoded
+
+
 class Autoencoding(NamedTuple):
     """The parts of an autoencoder on some data; a page's `method` gives one, and `_replace` changes a part.
 
@@ -60,6 +73,7 @@ class Autoencoding(NamedTuple):
       averaged: likelihoods that average over draws of the code (`Measures.averaged`).
       optimizer: `config.train -> Optimizer` (`training.optimizers`).
       held: arrays that are read once and never trained.
+      tokens: of a bottleneck that keeps indices; None of others.
     """
 
     data: Data
@@ -73,6 +87,7 @@ class Autoencoding(NamedTuple):
     averaged: Mapping[str, AverageLikelihood] = MappingProxyType({})
     optimizer: MakeOptimizer = adam
     held: Hold = dict
+    tokens: Tokens | None = None
 
 
 def compose(config: ConfigDict, method: Autoencoding) -> Experiment:
@@ -123,9 +138,14 @@ def composed(method: Callable[..., Autoencoding]) -> Callable[..., Experiment]:
 def some(data: Data, num: int) -> np.ndarray:
     """x0 of the first examples, up to `num`: of the test split, or where there is none of those trained on."""
     try:
-        source = data.source("test")
+        return first(data, "test", num)
     except InputError:
-        source = data.source("train")
+        return first(data, "train", num)
+
+
+def first(data: Data, split: str, num: int) -> np.ndarray:
+    """x0 of the first examples of a split, up to `num`."""
+    source = data.source(split)
     rows = [source[i] for i in range(min(num, len(source)))]
     return np.asarray(data.clean({name: np.stack([row[name] for row in rows]) for name in data.example}))
 

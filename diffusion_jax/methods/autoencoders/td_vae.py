@@ -165,12 +165,14 @@ def mean(law: Any, keys: jax.Array) -> jax.Array:
     return law.mean
 
 
-def build_frames(config: ConfigDict, data: Data, cell: type[nn.RNNCellBase] = nn.OptimizedLSTMCell) -> Experiment:
+def build_frames(
+    config: ConfigDict, data: Data, cell: Callable[[int], nn.RNNCellBase] = nn.OptimizedLSTMCell
+) -> Experiment:
     """TD-VAE on `frames`, with a Bernoulli decoder; `cell` is the recurrent network's."""
     return build(config, data, cell(config.model.belief), BernoulliDecoder, mean)
 
 
-def build_series(config: ConfigDict, data: Data, cell: type[nn.RNNCellBase] = nn.GRUCell) -> Experiment:
+def build_series(config: ConfigDict, data: Data, cell: Callable[[int], nn.RNNCellBase] = nn.GRUCell) -> Experiment:
     """TD-VAE on `series`, with a Gaussian decoder; `cell` is the recurrent network's."""
     return build(config, data, cell(config.model.belief), GaussianDecoder, draw)
 
