@@ -75,7 +75,7 @@ class GatedPixelCNN(Raster):
     side: int = 3
     first_side: int = 7
 
-    def body(self, x, groups, told):
+    def body(self, x: jax.Array, groups: int, told: Told) -> jax.Array:
         check_side(self.side, "side")
         check_side(self.first_side, "first_side")
         first = GatedLayer(
@@ -102,7 +102,7 @@ class MaskedPixelCNN(Raster):
     side: int = 3
     first_side: int = 7
 
-    def body(self, x, groups, told):
+    def body(self, x: jax.Array, groups: int, told: Told) -> jax.Array:
         check_side(self.side, "side")
         check_side(self.first_side, "first_side")
 

@@ -119,7 +119,7 @@ class PixelSNAIL(Raster):
     heads: int = 4
     key_features: int = 16
 
-    def body(self, x, groups, told):
+    def body(self, x: jax.Array, groups: int, told: Told) -> jax.Array:
         if self.features % self.heads or self.heads % groups:
             raise InputError(
                 f"{self.heads} heads of attention: take a divisor of the {self.features} features that is a multiple "
