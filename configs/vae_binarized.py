@@ -5,6 +5,7 @@
 
 Half a minute on two CPU cores, 4000 updates. Expect of the 597 test digits (seeds 0 and 1) an evidence lower bound of
 -18.0 and -18.0 nats, and -16.5 and -16.6 by 500 draws (0.372 and 0.374 bits an entry).
+The frequency of each pixel alone costs 25.2.
 """
 
 from diffusion_jax.autoencoding import laws
