@@ -162,7 +162,7 @@ def _parser():
         help="what to tell the samples: NAME=0.3, NAME=1,2 (each in turn), or an .npz of arrays by name",
     )
     add("--classifier", type=Path, metavar="DIR", help="a trained classifier, to guide a model that is told no label")
-    add("--film", action="store_true", help="also the way from noise to data, of the first few")
+    add("--film", action="store_true", help="also the way from noise to data, of the first few; sequences themselves")
     add("--quiet", action="store_true", help="no progress within a batch: its program then stays in JAX's cache")
     add("--out", type=Path, metavar="DIR", help="where to write (samples/SAMPLER_STEP in the work directory)")
     known.add_options(parser)

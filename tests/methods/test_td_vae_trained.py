@@ -58,5 +58,4 @@ def test_a_learned_belief_is_near_kalmans(change, least, most):
     test = arrays(1000, 1)
     found = jax.jit(bound)(params, rng.per_example(rng.root(1), jnp.arange(len(test))), test)
     excess = float(found.total.mean()) * np.log(2) + sequences.innovations(MODEL, test).mean()
-    print(excess)
     assert least < excess < most
