@@ -114,6 +114,7 @@ def test_values_outside_their_ranges_are_named(tmp_path, name, wrong):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.exhaustive
 def test_statistics_references_and_restorations_come_from_the_command_line(tmp_path):
     """A sparse one has a moving mean, beta-TC holds examples, and of a denoising one what it restores is measured."""
     few = ["--config.references.held=20", "--config.references.each=5"]

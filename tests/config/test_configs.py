@@ -70,7 +70,7 @@ def cases() -> list:
     """All configs; many of the papers' take seconds each to trace, and some have one network."""
 
     def marks(path):
-        long = path.stem.endswith(("_cifar", "_ncsnpp", "imagenet64", "_dit", "_church", "_cat"))
+        long = path.stem.endswith(("_cifar", "_imagenet", "_mnist", "_ncsnpp", "imagenet64", "_dit", "_church", "_cat"))
         return [pytest.mark.exhaustive] if long else []
 
     return [pytest.param(path, id=path.stem, marks=marks(path)) for path in sorted(FOLDER.glob("*.py"))]
