@@ -23,7 +23,7 @@ from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import time_sampling
 from diffusion_jax.methods.autoencoders import surveys
 from diffusion_jax.methods.autoencoders.compose import some
-from diffusion_jax.methods.compose import base_config, direct, of_batch
+from diffusion_jax.methods.compose import base_config, direct, of_batch, without_chain
 from diffusion_jax.models.autoencoders.recurrent import BernoulliDecoder, GaussianDecoder, Recurrent
 from diffusion_jax.training.averages import named
 from diffusion_jax.training.experiment import (
@@ -44,7 +44,7 @@ Shown: TypeAlias = Callable[[Any, jax.Array], jax.Array]  # `(p(x | z), keys [B]
 
 def default_config() -> Config:
     """The values for MNIST, of the paper's appendix where it says them and of its reimplementations where not."""
-    config = base_config()
+    config = without_chain(base_config())
     config.data.length = values.count(20, "entries of a sequence", 4096, least=1)
     config.data.known = values.count(6, "first entries that a rollout is told", 4095, zero="a rollout from nothing")
     config.model = Config(
