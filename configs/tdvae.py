@@ -1,6 +1,14 @@
-"""TD-VAE on digits that move.
+"""TD-VAE on handwritten digits, 8x8, that move by a pixel a frame, left or right.
 
-python -m diffusion_jax.train --config configs/tdvae.py --workdir runs/tdvae
+  python -m diffusion_jax.train --config configs/tdvae.py --workdir runs/tdvae
+  python -m diffusion_jax.sample --workdir runs/tdvae --num 16 --film
+  python -m diffusion_jax.evaluate --workdir runs/tdvae --num 0 --codes --likelihood jump1
+
+8000 steps of 64 sequences of 20 frames, black and white; some 0.05 seconds of CPU time a step. Rollouts are told 6
+frames of a test sequence and show the means of the 14 that follow.
+
+Not yet trained to its end. One run had "jump 1" at 18.56 nats a frame on the first 1000 test sequences after 5010
+steps, while its loss still fell. Its digits move on by a pixel a frame, and slowly become other digits.
 """
 
 from diffusion_jax.data import sequences, sources

@@ -5,8 +5,8 @@
 
 A minute or two on two CPU cores, 4000 steps of 128 series. Expect "jump 1" at 0.805 nats a frame on the test series
 (0.799 with seed 1), where Kalman's filter, which knows the model, has 0.760 (`data.sequences.innovations`). An entry
-cannot tell which way the point turns, so a belief without memory stays 0.29 above Kalman's after 1500 steps, where
-one with memory is at 0.06 (`tests/methods/test_td_vae_trained.py`).
+cannot tell which way the point turns: with beliefs of the last entry alone, a shorter training ends 0.29 above that,
+and with beliefs that remember 0.10 (1200 steps of `tests/methods/test_td_vae_trained.py`).
 """
 
 from diffusion_jax.data import sequences
