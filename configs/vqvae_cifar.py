@@ -6,9 +6,9 @@
 32, Adam at 3e-4, 10,000 updates, moving averages of decay .99. The example divides the squared error by the variance
 of the pixels, 0.0633; here the commitment is multiplied by it.
 
-Different from it: counts start at 1 instead of 0, codes that count less than 0.1 are revived, and images lie in [0, 1]
-instead of [-.5, .5]. The paper's own CIFAR-10 experiment had ten codebooks, which this is not. Not yet trained to the
-end with this code.
+Different from it: counts start at 1 instead of 0, codes that count less than 0.1 are revived, and images lie in
+[0, 1] instead of [-.5, .5]. The paper's own CIFAR-10 experiment had ten codebooks, which this is not. Not yet trained
+to the end with this code.
 """
 
 from diffusion_jax.data import sources

@@ -107,7 +107,8 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     told = "reconstruct" in experiment.sampling.samplers
     given = {"x": np.zeros((2, *experiment.data.shape), np.float32)} if told else {}
     for make in experiment.sampling.samplers.values():
-        drawn = jax.eval_shape(make(SampleRequest(batch=2)), params, keys, *experiment.data.sample_condition(2, given))
+        cond = experiment.data.sample_condition(2, given)
+        drawn = jax.eval_shape(make(SampleRequest(batch=2)), params, keys, *cond)
         assert {leaf.shape[0] for leaf in jax.tree.leaves(drawn)} == {2}
     # What a work directory stores gives the same values back.
     assert config.from_json(module.get_config(), config.to_json(chosen)).to_dict() == chosen.to_dict()
