@@ -7,8 +7,8 @@
 of the pixels, 0.0633; here the commitment is multiplied by it.
 
 Different from it: counts start at 1 instead of 0, codes that count less than 0.1 are revived, and images lie in
-[0, 1] instead of [-.5, .5]. The paper's own CIFAR-10 experiment had ten codebooks, which this is not. Not yet trained
-to the end with this code.
+[0, 1] instead of [-.5, .5]. The paper's own CIFAR-10 experiment had ten codebooks, which this is not. Not yet
+trained to the end with this code.
 """
 
 from diffusion_jax.data import sources

@@ -60,7 +60,9 @@ def main(arguments: list[str]):
     request = SampleRequest(
         1, options.steps, options.eta, options.guidance, classifier=classifier and classifier.log_prob
     )
-    make(sampling.filming(request) if options.film else request)
+    own = model.view.film  # of samples that are films
+    make(sampling.filming(request) if options.film and own is None else request)
+    model = model._replace(sample_condition=model.told.get(name, model.sample_condition))
     cond = _condition(options, model, classifier)
     params, about, folder = model.load()
     asked = _asked(options, name, about, (*told, *cond))
@@ -71,8 +73,11 @@ def main(arguments: list[str]):
     parallel = sampling.spread(params, min(options.batch, options.num), options.fsdp)
     drawn = sampling.draw(make, params, keys, (*told, *cond), request, options.batch, options.quiet, parallel)
     few = keys[: model.view.filmed]
-    frames = sampling.film(make, params, few, (*told, *cond), request, parallel) if options.film else None
+    walked = options.film and own is None
+    frames = sampling.film(make, params, few, (*told, *cond), request, parallel) if walked else None
     kept = sampling.keep(out, model.view, drawn, cond, frames, asked)
+    if options.film and own is not None:
+        kept.append(sampling.keep_film(out, model.view, drawn))
     line(f"{options.num} samples ({name}, {about}): {', '.join(map(str, kept))}")
     return None
 
@@ -157,7 +162,7 @@ def _parser():
         help="what to tell the samples: NAME=0.3, NAME=1,2 (each in turn), or an .npz of arrays by name",
     )
     add("--classifier", type=Path, metavar="DIR", help="a trained classifier, to guide a model that is told no label")
-    add("--film", action="store_true", help="also the way from noise to data, of the first few")
+    add("--film", action="store_true", help="also the way from noise to data, of the first few; sequences themselves")
     add("--quiet", action="store_true", help="no progress within a batch: its program then stays in JAX's cache")
     add("--out", type=Path, metavar="DIR", help="where to write (samples/SAMPLER_STEP in the work directory)")
     known.add_options(parser)

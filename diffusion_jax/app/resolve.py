@@ -141,7 +141,9 @@ def trained(folder: Path, of: Experiment, which: Which = AVERAGED, step: int | N
         return params, f"{which.kind} of step {found}", lambda name: kept / f"{name}_{found:08d}{which.tag}"
 
     drawn, data = of.sampling, of.data
-    return Drawable(drawn.samplers, data.sample_condition, data.view, load, data.shape, drawn.edits, drawn.looks)
+    return Drawable(
+        drawn.samplers, data.sample_condition, data.view, load, data.shape, drawn.edits, drawn.looks, drawn.told
+    )
 
 
 def released(options: argparse.Namespace) -> Drawable:

@@ -223,5 +223,12 @@ def keep(
     return [folder / name for name in names]
 
 
+def keep_film(folder: Path, view: View, drawn: Tree) -> Path:
+    """Write the film that samples are (`View.film`), of the first few; returns the file."""
+    path = folder / "film.gif"
+    images.save_film(path, view.film(_rows(drawn, np.s_[: view.filmed])))  # type: ignore[misc]  # only where there is one
+    return path
+
+
 def _rows(tree, some):
     return jax.tree.map(lambda x: x[some], tree)

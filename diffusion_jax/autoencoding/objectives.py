@@ -33,7 +33,12 @@ def capacity(most: float, steps: int, gamma: float, moving: OfParams) -> Weigh:
 
     C rises linearly from 0 to `most` nats in `steps` updates. The sign of R - C is that of a moving average of the
     rate, `moving(params)`, a scalar statistic (`statistics`): a share of the batch has a sign of its own.
+
+    Raises:
+      InputError: `most` or `gamma` is negative, or there are no steps.
     """
+    if not (most >= 0 and gamma >= 0 and steps >= 1):
+        raise InputError(f"a capacity of {most} nats in {steps} steps, weighed by {gamma}; give >= 0, >= 1 and >= 0")
 
     def weigh(rate, params, context):
         statistic = moving(params)

@@ -150,9 +150,9 @@ def finite_scalar(levels: Sequence[int]) -> Bottleneck:
       InputError: a number has less than two levels, or there are 2^31 codes or more; or, in the call, the vectors are
         of another length.
     """
-    levels, basis, middle = _checked(levels)
-    half = np.subtract(levels, 1) * (1 + 1e-3) / 2
-    offset = np.where(np.mod(levels, 2), 0.0, 0.5)
+    sizes, basis, middle = _checked(levels)
+    half = np.subtract(sizes, 1) * (1 + 1e-3) / 2
+    offset = np.where(np.mod(sizes, 2), 0.0, 0.5)
     shift = np.arctanh(offset / half)
 
     def bottleneck(params: Tree, keys: jax.Array, q: Any) -> Code:
@@ -166,20 +166,20 @@ def finite_scalar(levels: Sequence[int]) -> Bottleneck:
 
         bounded = jnp.tanh(z + axes(shift)) * axes(half) - axes(offset)
         steps = sg(jnp.round(bounded)) + (bounded - sg(bounded))
-        places = sg(steps).astype(jnp.int32) + on_channels(middle, z)
-        indices = (places * on_channels(basis, z)).sum(axis=-1, dtype=jnp.int32)
-        return Code(steps / axes(middle), _uniform(indices, np.prod(levels)), jnp.zeros(len(z)), indices, {})
+        places = sg(steps).astype(jnp.int32) + on_channels(jnp.asarray(middle), z)
+        indices = (places * on_channels(jnp.asarray(basis), z)).sum(axis=-1, dtype=jnp.int32)
+        return Code(steps / axes(middle), _uniform(indices, np.prod(sizes)), jnp.zeros(len(z)), indices, {})
 
     return bottleneck
 
 
 def on_grid(levels: Sequence[int]) -> Decoded:
     """`(params, indices [B, ...]) -> z [B, ..., d]`, float32: what `finite_scalar` let through for these indices."""
-    levels, basis, middle = _checked(levels)
+    sizes, basis, middle = _checked(levels)
 
     def decoded(params, indices):
         step = indices[..., None]
-        size, count, origin = (on_channels(x, step) for x in (basis, levels, middle))
+        size, count, origin = (on_channels(jnp.asarray(x), step) for x in (basis, sizes, middle))
         return ((step // size % count - origin) / origin).astype(jnp.float32)
 
     return decoded

@@ -121,10 +121,13 @@ class ContinuousBernoulli(NamedTuple):
     @property
     def mean(self) -> jax.Array:
         """1 / (1 - exp(-logits)) - 1 / logits, by its series where logits are small."""
-        small = jnp.abs(self.logits) < 0.1
-        away = jnp.where(small, 1.0, self.logits)
+        size = jnp.abs(self.logits)
+        small = size < 0.1
+        away = jnp.where(small, 1.0, size)
         series = 0.5 + self.logits / 12 - self.logits**3 / 720
-        return jnp.where(small, series, -1 / jnp.expm1(-away) - 1 / away)
+        # Of -|logits|, whose exponential cannot overflow, not even in a gradient; the mean of +|logits| is 1 less it.
+        low = 1 / away + jnp.exp(-away) / jnp.expm1(-away)
+        return jnp.where(small, series, jnp.where(self.logits < 0, low, 1 - low))
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One draw, by the inverse of the distribution function log(1 + u (exp(logits) - 1)) / logits."""

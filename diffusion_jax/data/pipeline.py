@@ -90,6 +90,12 @@ def random_flip(features: dict[str, Any], rng: np.random.Generator):
     return features | {"image": image[:, ::-1] if mirrored else image}
 
 
+def random_binarize(features: dict[str, Any], rng: np.random.Generator):
+    """A transform: each entry of "image" becomes 255 with probability image / 255, else 0."""
+    image = features["image"]
+    return features | {"image": np.where(255 * rng.random(image.shape) < image, 255, 0).astype(np.uint8)}
+
+
 def _check(source, batch_size):
     if len(source) < 1:
         raise InputError("the data source is empty; give one with at least 1 image")

@@ -17,7 +17,7 @@ import numpy as np
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 from diffusion_jax.core.protocols import Examples, Source
-from diffusion_jax.data import numpy_files, pictures
+from diffusion_jax.data import numpy_files, pictures, pipeline
 
 
 class Arrays:
@@ -54,6 +54,15 @@ class Mapped:
         return self._read(self._records[index])
 
 
+def binarized(source: Examples) -> Mapped:
+    """`source`, of whose images each entry is 255 with probability image / 255, else 0: one draw of each example."""
+
+    def read(index):
+        return pipeline.random_binarize(source[index], np.random.default_rng(index))
+
+    return Mapped(range(len(source)), read)
+
+
 def with_labels(source: Examples, classes: int) -> Mapped:
     """`source`, of whose examples each has a "label" of 0, ..., classes - 1: reading another is an `InputError`."""
 
@@ -65,6 +74,25 @@ def with_labels(source: Examples, classes: int) -> Mapped:
             raise InputError(
                 f"example {index} has the label {example['label']}, and the network knows 0 to {classes - 1}; "
                 "mend the data, or give the network more classes"
+            )
+        return example
+
+    return Mapped(range(len(source)), read)
+
+
+def with_tokens(source: Examples, name: str, vocab: int) -> Mapped:
+    """`source`, whose arrays `name` are of tokens 0, ..., vocab - 1: reading another is an `InputError`."""
+
+    def read(index):
+        example = source[index]
+        tokens = np.asarray(example[name])
+        if not np.issubdtype(tokens.dtype, np.integer):
+            raise InputError(f"example {index} has {name} of {tokens.dtype}; tokens are integers, convert them")
+        beyond = tokens[(tokens < 0) | (tokens >= vocab)]
+        if beyond.size:
+            raise InputError(
+                f"example {index} has the token {beyond[0]} in {name}, and the network knows 0 to {vocab - 1}; "
+                "mend the data, or give the network a larger vocabulary"
             )
         return example
 
@@ -200,6 +228,11 @@ def _say(message):
 def cifar10(data_dir: str = "") -> Source:
     """CIFAR-10 of TFDS (162 MB), `split -> source` (`tfds_images`); it has labels, 0 to 9."""
     return lambda split: tfds_images("cifar10", split, data_dir or None)
+
+
+def mnist(data_dir: str = "") -> Source:
+    """MNIST of TFDS (12 MB), `split -> source` (`tfds_images`); it has labels, 0 to 9."""
+    return lambda split: tfds_images("mnist", split, data_dir or None)
 
 
 def imagenet64(data_dir: str = "") -> Source:

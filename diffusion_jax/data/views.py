@@ -5,6 +5,7 @@ have the time along one more before it. Pictures are uint8 [H, W, C] with C = 1 
 of as many samples are of one size, for `images.save_film`.
 """
 
+import math
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from diffusion_jax.core.protocols import Files, FromImages, Images, Picture
+from diffusion_jax.core.protocols import Files, Film, FromImages, Images, Picture
 from diffusion_jax.data import images, toys
 from diffusion_jax.data.text import Alphabet
 
@@ -35,6 +36,8 @@ class View(NamedTuple):
       filmed: how many a film holds.
       images: samples -> uint8 [N, H, W, C], for metrics of images; None where samples are none.
       from_images: the other way, of any size: uint8 [N, h, w, c] as samples; None where images alone are none.
+      film: samples -> [F] pictures, uint8 [H, W, C], of samples that are films themselves; None where they are not,
+        and a film is the way of a chain.
     """
 
     files: Files
@@ -44,6 +47,7 @@ class View(NamedTuple):
     filmed: int = 16
     images: Images | None = None
     from_images: FromImages | None = None
+    film: Film | None = None
 
 
 def pictures(darkest: float = -1.0) -> View:
@@ -200,6 +204,56 @@ def text(alphabet: Alphabet, mask: int) -> View:
     )
 
 
+def sequences() -> View:
+    """Sequences of images, float [N, T, H, W, C] in [0, 1]; kept as "frames", uint8 [N, T, H, W, C].
+
+    Shown as a row each, time running from left to right: as many moments as fit on a screen. Their film is their own.
+    """
+
+    def pixels(x):
+        return images.to_uint8(2 * np.asarray(x, np.float32) - 1)
+
+    def picture(samples, width=_WIDTH):
+        each = images.grid(pixels(samples[:1, 0])).shape[1]
+        return images.strip(pixels(samples).swapaxes(0, 1), columns=max(2, width // each))
+
+    return View(
+        files=lambda samples: _npz(frames=pixels(samples)),
+        picture=picture,
+        strip=partial(_side_by_side, partial(picture, width=_WIDTH // 2 - _GAP)),
+        shown=16,
+        film=lambda samples: [images.grid(pixels(samples[:, t])) for t in range(samples.shape[1])],
+    )
+
+
+def series() -> View:
+    """Series of numbers, float [N, T, d]; kept as "series", float32 [N, T, d]. Shown as curves, a panel for each."""
+
+    def picture(samples, side=240):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        samples = np.asarray(samples)
+        columns = math.ceil(math.sqrt(len(samples)))
+        rows = math.ceil(len(samples) / columns)
+        figure = Figure(figsize=(columns * side / 100, rows * side / 200), dpi=100)
+        canvas = FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).reshape(-1)
+        for panel in axes:
+            panel.set_xticks(())
+        for panel, one in zip(axes, samples, strict=False):
+            panel.plot(one, linewidth=1)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+    return View(
+        files=lambda samples: _npz(series=np.asarray(samples, np.float32)),
+        picture=picture,
+        strip=partial(_side_by_side, picture),
+        shown=36,
+    )
+
+
 def points(limit: float) -> View:
     """Points of the plane, float [N, 2]; kept as "points", float32 [N, 2].
 
@@ -245,7 +299,7 @@ def _side_by_side(picture, frames):
     last = picture(frames[-1])
     fitting = (_WIDTH + _GAP) // (last.shape[1] + _GAP)
     few = _moments(frames, max(2, min(_MOMENTS, fitting)))
-    gap = np.full((last.shape[0], _GAP, 3), 255, np.uint8)
+    gap = np.full((last.shape[0], _GAP, last.shape[-1]), 255, np.uint8)
     row = [part for f in few for part in (gap, picture(frames[f]))]
     return np.concatenate(row[1:], axis=1)
 

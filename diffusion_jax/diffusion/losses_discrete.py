@@ -95,6 +95,23 @@ def cross_entropy(apply: Apply, parameterization: Parameterization, process: Pro
     return losses.of_criterion(surprise(parameterization), apply, parameterization, process)
 
 
+def teacher_forced(apply: Apply, parameterization: Parameterization, process: Process) -> Loss:
+    """-log p(x0) of a network that says of each token what it reads off those before it, all in one call.
+
+    Exact, in nats a token. Nothing is hidden and `Context.t` is not looked at (`time_sampling.none`): the order of
+    the network hides the rest. For `parameterizations.logits` and `processes.raster`.
+    """
+    del process
+    criterion = surprise(parameterization)
+
+    def loss(keys, params, x0, context, *cond):
+        t = jnp.zeros(len(x0))
+        output = apply(params, *parameterization.scale(x0, t), *cond, dropout_keys=keys)
+        return criterion(output, x0, None, x0, t), {}
+
+    return loss
+
+
 def mdlm(apply: Apply, parameterization: Parameterization, process: Process, alpha: OfTime) -> Loss:
     """The continuous-time bound of masked diffusion (Sahoo et al. 2024, equation 10).
 

@@ -273,11 +273,20 @@ def identity_at_zero(base: Parameterization) -> Parameterization:
     return base._replace(scale=lambda x_t, t: base.scale(x_t, positive(t)), read=read)
 
 
-def logits(time: OfTime) -> Parameterization:
-    """The network gives the logits of x0, [B, ..., K] (D3PM, Austin et al. 2021, section 3.3)."""
+def logits(time: OfTime, vocab: int | None = None) -> Parameterization:
+    """The network gives the logits of x0, [B, ..., K] (D3PM, Austin et al. 2021, section 3.3).
+
+    Where K is given as `vocab`, a network that answers something else is an `InputError`.
+    """
+
+    def read(output, x_t, t):
+        if vocab is not None and jnp.shape(output) != (*x_t.shape, vocab):
+            raise InputError(f"the network answers {jnp.shape(output)} where logits {(*x_t.shape, vocab)} are read")
+        return Categorical(output)
+
     return Parameterization(
         scale=lambda x_t, t: (x_t, time(t)),
-        read=lambda output, x_t, t: Categorical(output),
+        read=read,
         target=lambda x0, noise, t: x0,
     )
 

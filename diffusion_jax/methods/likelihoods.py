@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core import rng
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import (
     Apply,
     Denoiser,
@@ -177,6 +178,13 @@ def table_grid(schedule: Schedule, num: int) -> Grid:
 def level_grid(schedule: Schedule, first: float = 1.0, level: float = 1e-3) -> Grid:
     """`steps -> times` of a continuous schedule (`likelihood.flow_times`)."""
     return lambda steps: np.asarray(likelihood.flow_times(schedule, steps, level, first))
+
+
+def exact(apply: Apply, parameterization: Parameterization, steps: int | None) -> LikelihoodFn:
+    """-log p(x0) of a network of tokens in raster order (`likelihood.make_exact_fn`); it has no steps."""
+    if steps is not None:
+        raise InputError(f"--steps {steps}: this likelihood is exact after one look; leave it out")
+    return likelihood.make_exact_fn(apply, parameterization)
 
 
 def masked(process: Process, alpha: OfTime, draws: int = 64) -> LikelihoodOf:

@@ -3,6 +3,8 @@
 All are called with (x, time, cond=None, dropout_keys=None); `models.blocks.conditioning` says what may be in `cond`.
 """
 
+from diffusion_jax.models.autoregressive.pixelcnn import GatedPixelCNN, MaskedPixelCNN
+from diffusion_jax.models.autoregressive.pixelsnail import PixelSNAIL
 from diffusion_jax.models.judges.classifier import Classifier
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.models.transformers.dit import DiT
@@ -25,8 +27,11 @@ __all__ = [
     "Controlled",
     "DDPMpp",
     "DiT",
+    "GatedPixelCNN",
     "ImprovedUNet",
+    "MaskedPixelCNN",
     "NCSNpp",
+    "PixelSNAIL",
     "ResidualNCSNpp",
     "SuperResolution",
     "TextUNet",

@@ -124,7 +124,7 @@ class Drawable(NamedTuple):
       load: `() -> (params, about, folder)`: reads the parameters from their files; `about` names them for a person,
         and `folder` gives the default folder of a sampler's samples, `name -> Path`.
       shape: of one sample, as of `Data`.
-      edits, looks: as of `Sampling`.
+      edits, looks, told: as of `Sampling`.
     """
 
     samplers: Mapping[str, MakeSampler]
@@ -134,6 +134,7 @@ class Drawable(NamedTuple):
     shape: Any
     edits: Mapping[str, Edit] = MappingProxyType({})
     looks: Mapping[str, Look] = MappingProxyType({})
+    told: Mapping[str, SampleCondition] = MappingProxyType({})
 
 
 class Data(NamedTuple):
@@ -205,6 +206,7 @@ class Sampling(NamedTuple):
       preview: `batch -> sample_fn(params, keys, *cond)`, which draws the previews during training.
       edits: name -> how to draw samples of which something is known; for every sampler of images.
       looks: name -> a way to see what the model makes of examples.
+      told: a sampler's name -> what makes its condition, where that is not `Data.sample_condition`.
       whole: `(params, hold) -> params` that samplers, looks and measures take: those that are trained, and what they
         need of `hold()`, the arrays that the run holds (`Task.held`), such as the decoder of a prior's codes.
     """
@@ -213,6 +215,7 @@ class Sampling(NamedTuple):
     preview: Preview | None = None
     edits: Mapping[str, Edit] = MappingProxyType({})
     looks: Mapping[str, Look] = MappingProxyType({})
+    told: Mapping[str, SampleCondition] = MappingProxyType({})
     whole: Whole = lambda params, hold: params
 
 

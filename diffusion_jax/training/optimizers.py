@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import OfStep
 
 
@@ -114,3 +115,24 @@ def rate(train: ConfigDict) -> optax.Schedule:
 def clipping(train: ConfigDict) -> optax.GradientTransformation:
     """By the global norm `clip_norm`; zero is none."""
     return optax.clip_by_global_norm(train.clip_norm) if train.clip_norm else optax.identity()
+
+
+def moving(decay: float) -> MakeOptimizer:
+    """The moving average p <- decay p + (1 - decay) g of a part's gradients g: statistics of the batch (`by_part`).
+
+    The gradients are means over the batch of what was observed (`autoencoding.statistics`). They are not clipped, and
+    nothing of `config.train` matters to them.
+
+    Args:
+      decay: in [0, 1); 0 is the last batch's mean.
+
+    Raises:
+      InputError: for another decay.
+    """
+    if not 0 <= decay < 1:
+        raise InputError(f"a moving average of decay {decay}; give a number from 0 to less than 1")
+
+    def toward(observed, statistics):
+        return jax.tree.map(lambda g, p: (1 - decay) * (g - p), observed, statistics)
+
+    return lambda train: Optimizer(optax.stateless(toward))

@@ -90,6 +90,49 @@ def test_codes_and_bounds_are_measured(runs, tmp_path):
     assert bits[50] < bits[1]
 
 
+def test_more_units_than_there_are_cannot_be_kept(tmp_path):
+    wrong = ["--config.model.k=9", "--config.model.codes=8"]
+    with pytest.raises(InputError, match="9 of 8 units cannot be kept"):
+        train.main(["--config", str(CONFIGS / "ksparse.py"), "--workdir", str(tmp_path / "run"), *wrong])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("sparse", "sparsity.rho=1"),
+        ("denoising_masking", "masks.rate=1"),
+        ("denoising", "noise.sigma=-1"),
+        ("beta_vae_capacity", "rate.steps=0"),
+        ("beta_tc", "references.each=0"),
+    ],
+)
+def test_values_outside_their_ranges_are_named(tmp_path, name, wrong):
+    given = ["--config", str(CONFIGS / f"{name}.py"), "--workdir", str(tmp_path / "run")]
+    with pytest.raises(InputError, match=wrong.partition("=")[0]):
+        train.main([*given, f"--config.{wrong}"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_statistics_references_and_restorations_come_from_the_command_line(tmp_path):
+    """A sparse one has a moving mean, beta-TC holds examples, and of a denoising one what it restores is measured."""
+    few = ["--config.references.held=20", "--config.references.each=5"]
+    measured = {}
+    for name, more in {"beta_tc": few, "sparse": [], "denoising": []}.items():
+        workdir = ["--workdir", str(tmp_path / name)]
+        train.main(["--config", str(CONFIGS / f"{name}.py"), *workdir, *TINY, "--config.log.sample_every=0", *more])
+        if not more:
+            out = tmp_path / f"{name}_out"
+            evaluate.main([*workdir, "--num", "0", "--codes", "--examples", "20", "--out", str(out)])
+            measured[name] = json.loads((out / "evaluation.json").read_text())["metrics"]
+    assert (tmp_path / "beta_tc" / "held.safetensors").is_file()
+    assert 0.3 < measured["sparse"]["mean activation"] < 0.7
+    assert measured["denoising"]["error of the spoilt"] == pytest.approx(0.3**2, rel=0.15)  # 1280 numbers, seed 0
+    sample.main(["--workdir", str(tmp_path / "denoising"), "--num", "5", "--reconstruct"])
+    folder = tmp_path / "denoising" / "samples" / "reconstruct_5_00000004"
+    assert np.load(folder / "samples.npz")["images"].shape == (5, 3, 8, 8, 1)
+
+
 @pytest.mark.parametrize(
     ("run", "command", "message"),
     [

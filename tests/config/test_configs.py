@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import re
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,6 +22,7 @@ from diffusion_jax.data import sources
 from diffusion_jax.diffusion import samplers, timesteps
 from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.methods import ddpm
+from diffusion_jax.methods.autoencoders import priors
 from diffusion_jax.methods.compose import Chain, compose
 from diffusion_jax.training import loop, optimizers, workdir
 from diffusion_jax.training.experiment import SampleRequest
@@ -74,6 +76,17 @@ def cases() -> list:
     return [pytest.param(path, id=path.stem, marks=marks(path)) for path in sorted(FOLDER.glob("*.py"))]
 
 
+def first_stage(stage):
+    """In place of a run of codes, the shapes of its parameters."""
+    return {priors.STAGE: jax.eval_shape(stage.init, jax.random.key(0))}
+
+
+def upper_prior(above):
+    """In place of a prior's run, the shapes of its parameters."""
+    shown = jnp.zeros((1, *above.data.shape), jnp.int32)
+    return jax.eval_shape(lambda key: above.model.init(key, shown, jnp.zeros(1))["params"], jax.random.key(0))
+
+
 @pytest.mark.parametrize("path", cases())
 def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     module = config.load(path)
@@ -84,6 +97,9 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
 
         name, key = TAUGHT_BY[path.stem]
         chosen.update_from_flattened_dict({key: str(make(tmp_path, name))})
+    if "codes" in chosen:
+        monkeypatch.setattr(priors, "held_of", lambda folder, stage: partial(first_stage, stage))
+        monkeypatch.setattr(priors, "_prior_above", lambda folder, first, above: upper_prior(above))
     watched, read = values.watched(chosen)
     experiment = module.build(watched)
     assert re.search(rf"python -m diffusion_jax\.(train|distill) --config configs/{path.name} --", module.__doc__)
@@ -99,16 +115,16 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
         {"ema": params, **dict.fromkeys(experiment.optimization.averages, params)},
     )
     t, _ = jax.eval_shape(lambda: times.draw(times.init(), jax.random.key(0), jnp.arange(2), 2))
-    held = {"teacher": params} if "distill" in chosen else jax.eval_shape(experiment.task.held)
+    held = {"teacher": params} if "distill" in chosen else experiment.task.held()
+    whole = experiment.sampling.whole(params, lambda: held)
     context = Context(t, averages=averages, held=held)
     losses, info = jax.eval_shape(experiment.task.loss, keys, params, batch, context)
     assert {leaf.shape for leaf in (losses, *info.values())} == {(2,)}
-    # What is reconstructed are test images by default, and not all of them are here.
-    told = "reconstruct" in experiment.sampling.samplers
-    given = {"x": np.zeros((2, *experiment.data.shape), np.float32)} if told else {}
-    for make in experiment.sampling.samplers.values():
-        cond = experiment.data.sample_condition(2, given)
-        drawn = jax.eval_shape(make(SampleRequest(batch=2)), params, keys, *cond)
+    for name, make in experiment.sampling.samplers.items():
+        # What is reconstructed are test images by default, and not all of them are here.
+        given = {"x": np.zeros((2, *experiment.data.shape), np.float32)} if name == "reconstruct" else {}
+        told = experiment.sampling.told.get(name, experiment.data.sample_condition)(2, given)
+        drawn = jax.eval_shape(make(SampleRequest(batch=2)), whole, keys, *told)
         assert {leaf.shape[0] for leaf in jax.tree.leaves(drawn)} == {2}
     # What a work directory stores gives the same values back.
     assert config.from_json(module.get_config(), config.to_json(chosen)).to_dict() == chosen.to_dict()

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data.pipeline import batches
-from diffusion_jax.data.sources import Arrays, digits, folder, with_labels
+from diffusion_jax.data.sources import Arrays, digits, folder, with_labels, with_tokens
 
 
 def everything(source):
@@ -289,3 +289,15 @@ def test_labels_beyond_the_table_are_named():
             bad[1]
     with pytest.raises(InputError, match="no label, only image"):
         with_labels(Arrays(images), 10)[0]
+
+
+def test_tokens_are_those_that_the_network_knows():
+    codes = np.array([[0, 4], [1, 5], [2, -1]])
+    checked = with_tokens(Arrays(codes, label=np.arange(3)), "image", 5)
+    np.testing.assert_array_equal(checked[0]["image"], [0, 4])
+    assert checked[0]["label"] == 0
+    for index, token in ((1, 5), (2, -1)):
+        with pytest.raises(InputError, match=rf"example {index} has the token {token} in image, and the network"):
+            checked[index]
+    with pytest.raises(InputError, match="example 0 has image of float64; tokens are integers"):
+        with_tokens(Arrays(codes / 2), "image", 5)[0]

@@ -28,6 +28,8 @@ CASES = {
     "text": (views.text(ASCII, 96), tokens(64)),
     "long text": (views.text(ASCII, 96), tokens(300)),
     "points": (views.points(2.5), points(5)),
+    "sequences": (views.sequences(), np.stack([np.roll(GREY, s, 2) for s in range(30)], 1) / np.float32(255)),
+    "series": (views.series(), points(100).reshape(5, 20, 2)),
 }
 
 
@@ -187,3 +189,13 @@ def test_images_as_samples_are_those_images_again(name):
     np.testing.assert_array_equal(view.images(samples), grey)
     ends = {"pictures": (-1, 1), "from 0": (0, 1), "levels": (0, 16)}[name]
     np.testing.assert_allclose(samples[0, [0, -1], 0, 0], ends, atol=1e-6)
+
+
+def test_sequences_are_kept_to_the_level_and_are_their_own_film():
+    view, samples = CASES["sequences"]
+    frames = saved(view, samples)["samples.npz"]["frames"]
+    np.testing.assert_array_equal(frames, np.round(samples * 255))
+    film = view.film(samples)
+    assert len(film) == 30
+    np.testing.assert_array_equal(film[7], images.grid(frames[:, 7]))
+    assert all(view.film is None for name, (view, _) in CASES.items() if name != "sequences")

@@ -166,6 +166,15 @@ def autoencoder(names):
     assert json.loads(Path("runs/vae/metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
 
 
+def codes(names):
+    assert samples("runs/pixelcnn").shape == (8, 8, 8, 1)
+    looks = {path.name.split("_")[0] for path in Path("runs/vae/samples").iterdir() if path.is_dir()}
+    assert looks == {"prior", "reconstruct", "traverse", "filters"}
+    lines = [json.loads(line) for line in Path("runs/free_bits/metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert line["loss"] >= line["distortion"] + 2
+
+
 def sample_fn(names):
     assert names["means"].shape == (16,)
     assert names["batches"].shape == (2, 16, 8, 8, 1)
@@ -180,6 +189,7 @@ def measured(names):
 
 CHECKS = {
     "autoencoder": autoencoder,
+    "codes": codes,
     "condition": condition,
     "evaluate": measured,
     "images": images,

@@ -16,7 +16,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import inpainting, parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.diffusion.samplers import dpm
-from diffusion_jax.models import ADMUNet, DiT, TextUNet, UNet
+from diffusion_jax.models import ADMUNet, DiT, GatedPixelCNN, PixelSNAIL, TextUNet, UNet
 from diffusion_jax.models.blocks.conditioning import LabelEmbedding
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.models.transformers.sequence import SequenceTransformer
@@ -58,10 +58,10 @@ SAMPLERS = {
     "pndm": samplers.pndm(SCHEDULE),
     "predictor_corrector": samplers.predictor_corrector(SCHEDULE, samplers.ancestral(PROCESS)),
 }
-# Every other function of the package that is exported is no sampler.
+# Every other function of the package that is exported is no sampler of numbers.
 OTHERS = {
     *("at_most", "bh1", "bh2", "breaking", "cycles", "each_its_own", "film", "invert", "make_sample_fn", "on_mean"),
-    *("reporting", "solve"),
+    *("reporting", "solve", "positions"),  # of tokens: tests/diffusion/samplers/test_positions.py
 }
 TIME = parameterizations.thousandths
 
@@ -193,6 +193,7 @@ def test_inpainting_in_every_type(x64):
 
 
 SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention_levels": (1,), "groups": 4, "dropout": 0.5}
+TOKENS = jax.ShapeDtypeStruct((2, 4, 4, 2), jnp.int32)
 IMAGE, TOLD = jax.ShapeDtypeStruct((2, 8, 8, 2), jnp.float32), {"label": np.zeros(2, np.int32)}
 LABELS = {"label": LabelEmbedding(4)}
 MODELS = {
@@ -211,6 +212,8 @@ MODELS = {
         jax.ShapeDtypeStruct((2, 6), jnp.int32),
         None,
     ),
+    "GatedPixelCNN": (GatedPixelCNN(5, 8, layers=2, embed=LABELS), TOKENS, TOLD),
+    "PixelSNAIL": (PixelSNAIL(5, 8, blocks=1, repeats=1, embed=LABELS), TOKENS, TOLD),
 }
 
 

@@ -1,6 +1,7 @@
 """3x3 convolutions and their derivatives against XLA's own, in double precision; and what is compiled for whom."""
 
 import re
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from diffusion_jax.models.blocks.layers import Convolution, Dense, strided
 from diffusion_jax.models.ops import winograd
 from diffusion_jax.models.ops.convolution import LAYOUT, SAME, conv3x3, enlarged, enlarged_conv3x3
-from diffusion_jax.models.ops.products import of_neighbours, of_patches
+from diffusion_jax.models.ops.products import of_neighbours, of_patches, of_places, of_shifts, of_window
 
 pytestmark = pytest.mark.slow
 
@@ -242,3 +243,27 @@ def test_layers_are_those_of_flax(dtype):
         got, expected = ours.apply(variables, x), flax.apply(variables, x)
         assert got.dtype == expected.dtype == dtype
         np.testing.assert_allclose(got.astype(np.float32), expected.astype(np.float32), rtol=1e-6, atol=1e-6)
+
+
+def test_convolutions_of_some_neighbours():
+    """As shifts and one product, which CPUs take, and as XLA's, with gradients; windows may lie beside the pixel."""
+    rng = np.random.default_rng(0)
+    for places in (((-1, -1), (-1, 0), (-1, 1), (0, -1)), ((0, -2), (0, -1)), ((-2, 1), (1, 0))):
+        x, kernel = rng.normal(size=(2, 4, 5, 3)), rng.normal(size=(len(places), 3, 2))
+        expected = np.zeros((2, 4, 5, 2))
+        for weights, (row, column) in zip(kernel, places, strict=True):
+            padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+            expected += padded[:, 2 + row : 6 + row, 2 + column : 7 + column] @ weights
+
+        @jax.jit
+        def found(x, kernel, places=places):
+            def seen(convolve):
+                value, pull = jax.vjp(partial(convolve, places=places), x, kernel)
+                return value, pull(jnp.cos(value))
+
+            return [seen(convolve) for convolve in (of_places, of_shifts, of_window)]
+
+        ours, *others = found(jnp.float32(x), jnp.float32(kernel))
+        np.testing.assert_allclose(ours[0], expected, atol=1e-5)
+        for other in others:
+            jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), ours, other)

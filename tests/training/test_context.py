@@ -9,7 +9,9 @@ import numpy as np
 import optax
 import pytest
 
+from diffusion_jax.autoencoding import sequential
 from diffusion_jax.core import rng
+from diffusion_jax.core.distributions import Gaussian
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import processes, schedules, time_sampling
 from diffusion_jax.diffusion.few_step import mean_flow, shortcut
@@ -98,6 +100,39 @@ def test_a_name_that_the_log_has_is_refused():
 
     with pytest.raises(InputError, match="the loss logs 'loss', which the log has already"):
         trained(loss, lambda key: {"a": jnp.ones(())}, optax.sgd(0.1))
+
+
+# ---- A model of sequences: each example's key draws its jump.
+
+
+def gaussian(mean):
+    return lambda above: Gaussian(mean, jnp.ones_like(mean))
+
+
+SEQUENCES = sequential.StateSpace(
+    layers=1,
+    summary=lambda params, x: jnp.pad(jnp.cumsum(x, 1), ((0, 0), (1, 0), (0, 0))) * params["remember"],
+    belief=lambda params, b: gaussian(b * params["believe"]),
+    smoothing=lambda params, z2, b1, b2, jump: gaussian(b1 + z2[0] * params["smooth"] * jump[:, None]),
+    transition=lambda params, z1, jump: gaussian(z1[0] * params["move"] * jump[:, None]),
+    decoder=lambda params, z: gaussian(z[0] * params["decode"])(()),
+)
+
+
+def sequences(keys, params, batch, context):
+    return sequential.loss(SEQUENCES, 1, 2, jumps=2)(keys, params, batch["x"][..., None], context)
+
+
+@pytest.mark.parametrize("way", ["eight devices", "accumulated"])
+def test_jumps_do_not_depend_on_how_the_batch_is_split(way):
+    def init(key):
+        return {name: jnp.full((), 0.5) for name in ("remember", "believe", "smooth", "move", "decode")}
+
+    together, told = trained(sequences, init, optax.sgd(0.01), way, times=time_sampling.none(), steps=2)
+    one, alone = trained(sequences, init, optax.sgd(0.01), times=time_sampling.none(), steps=2)
+    same(together.params, one.params)
+    assert {"distortion", "surprise", "smoothing"} < told[0].keys()
+    np.testing.assert_allclose([*told[1].values()], [*alone[1].values()], rtol=1e-5)
 
 
 # ---- A codebook that is an average: statistics of the batch come out as gradients.

@@ -1,6 +1,6 @@
 """Data: where it comes from, what samples are told, how they are kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any, Protocol
 
 import jax
@@ -51,6 +51,12 @@ class Picture(Protocol):
     """`samples [N, ...] -> uint8 [H, W, C]`, C = 1 or 3; of a film, frames [F, N, ...] are given."""
 
     def __call__(self, samples: Tree, /) -> np.ndarray: ...
+
+
+class Film(Protocol):
+    """`samples [N, ...] -> pictures`, uint8 [H, W, C] each and all of one size: samples that are films, as such."""
+
+    def __call__(self, samples: Tree, /) -> Sequence[np.ndarray]: ...
 
 
 class Images(Protocol):

@@ -19,6 +19,7 @@ from diffusion_jax.diffusion.likelihood.dequantization import (
     logit_normal_dequantizer,
     uniform_dequantizer,
 )
+from diffusion_jax.diffusion.likelihood.exact import Exact, make_exact_fn
 from diffusion_jax.diffusion.likelihood.flow import (
     Density,
     Directions,
@@ -57,6 +58,7 @@ __all__ = [
     "Density",
     "Dequantized",
     "Directions",
+    "Exact",
     "Pair",
     "RungeKutta",
     "Solution",
@@ -87,6 +89,7 @@ __all__ = [
     "make_bound_fn",
     "make_density_fn",
     "make_discrete_bound_fn",
+    "make_exact_fn",
     "matrix_prior",
     "mixture_prior",
     "ode_likelihood",

@@ -18,6 +18,7 @@ from diffusion_jax.diffusion.processes.heat import heat_dissipation
 from diffusion_jax.diffusion.processes.joint import product
 from diffusion_jax.diffusion.processes.memory import self_conditioned
 from diffusion_jax.diffusion.processes.pushed import pushed
+from diffusion_jax.diffusion.processes.raster import raster
 
 __all__ = [
     "Process",
@@ -39,6 +40,7 @@ __all__ = [
     "noisy",
     "product",
     "pushed",
+    "raster",
     "renoise",
     "self_conditioned",
     "sin_squared",

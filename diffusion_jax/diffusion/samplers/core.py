@@ -100,10 +100,20 @@ def solve(sampler: Sampler, times: ArrayLike, denoise: Denoiser, x: Tree, keys: 
     return like(sampler.done(state), x)
 
 
-def film(
-    sampler: Sampler, times: np.ndarray, denoise: Denoiser, x: Tree, keys: jax.Array, frames: int
-) -> tuple[Tree, Tree]:
-    """`solve`, and F = min(frames, N) pictures of it: (data [B, ...], pictures [F + 1, B, ...]).
+class Film(NamedTuple):
+    """A chain's end, and the way there.
+
+    Attributes:
+      x: data [B, ...].
+      pictures: data [F + 1, B, ...], along the chain.
+    """
+
+    x: Tree
+    pictures: Tree
+
+
+def film(sampler: Sampler, times: np.ndarray, denoise: Denoiser, x: Tree, keys: jax.Array, frames: int) -> Film:
+    """`solve`, and F = min(frames, N) pictures of it.
 
     The first picture is `x`; the others are evenly spaced along the N steps, and the last is the result. Only
     they are held in memory, not the steps between.
@@ -126,7 +136,7 @@ def film(
 
     pictures = jax.tree.map(lambda x: jnp.zeros((frames + 1, *x.shape), x.dtype).at[0].set(x), start)
     (state, pictures), _ = jax.lax.scan(body, (sampler.init(start), pictures), (slot, steps))
-    return like(sampler.done(state), x), like(pictures, x)
+    return Film(like(sampler.done(state), x), like(pictures, x))
 
 
 def steps_of(sampler: Sampler, times: ArrayLike, x: Tree) -> tuple[np.ndarray, Tree]:

@@ -138,9 +138,14 @@ def composed(method: Callable[..., Autoencoding]) -> Callable[..., Experiment]:
 def some(data: Data, num: int) -> np.ndarray:
     """x0 of the first examples, up to `num`: of the test split, or where there is none of those trained on."""
     try:
-        source = data.source("test")
+        return first(data, "test", num)
     except InputError:
-        source = data.source("train")
+        return first(data, "train", num)
+
+
+def first(data: Data, split: str, num: int) -> np.ndarray:
+    """x0 of the first examples of a split, up to `num`."""
+    source = data.source(split)
     rows = [source[i] for i in range(min(num, len(source)))]
     return np.asarray(data.clean({name: np.stack([row[name] for row in rows]) for name in data.example}))
 

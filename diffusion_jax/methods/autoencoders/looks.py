@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.core.protocols import Coder, Decode, Encode, OfParams, Tree
+from diffusion_jax.core import rng
+from diffusion_jax.core.protocols import Coder, Decode, Encode, OfParams, Spoil, Tree
 from diffusion_jax.data import views
 from diffusion_jax.data.views import View
 from diffusion_jax.training.experiment import Look
@@ -20,6 +21,17 @@ def pairs(code: Coder, decode: Decode, view: View) -> Look:
         return jnp.stack([x, decode(params, code(params, keys, x).z).mean.astype(x.dtype)], axis=1)
 
     return Look(draw, views.rows(view, groups=4))
+
+
+def restored(spoil: Spoil, code: Coder, decode: Decode, view: View) -> Look:
+    """Each example, what a denoising autoencoder is shown of it, and what it makes of that: [N, 3, ...]."""
+
+    def draw(params, keys, x):
+        spoil_keys, keys = rng.split(keys, 2)
+        shown = jax.vmap(spoil)(spoil_keys, x)
+        return jnp.stack([x, shown, decode(params, code(params, keys, shown).z).mean.astype(x.dtype)], axis=1)
+
+    return Look(draw, views.rows(view, groups=3))
 
 
 def traversal(encode: Encode, decode: Decode, view: View, reach: float = REACH) -> Look:
@@ -67,6 +79,11 @@ def codes(code: Coder, vocab: int, view: View) -> Look:
 def first_layer(params: Tree) -> jax.Array:
     """The kernel [D, units] of the first layer of `models.autoencoders.mlp`'s encoder, for `filters`."""
     return params["encoder"]["layer_0"]["kernel"]
+
+
+def only_layer(params: Tree) -> jax.Array:
+    """The kernel [D, units] of `models.autoencoders.tied`."""
+    return params["encoder"]["kernel"]
 
 
 def filters(kernel: OfParams, shape: tuple[int, ...], view: View) -> Look:

@@ -7,8 +7,9 @@ import numpy as np
 
 from diffusion_jax.autoencoding import quantizers
 from diffusion_jax.autoencoding.codes import total
+from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import mean_over_entries
-from diffusion_jax.core.protocols import Coder, Decode, Encode
+from diffusion_jax.core.protocols import Coder, Decode, Encode, Spoil
 from diffusion_jax.training.experiment import Survey
 
 ACTIVE = 0.01  # variance of a code's mean over the data from which on it counts as used (Burda et al. 2016)
@@ -48,6 +49,21 @@ def errors(code: Coder, decode: Decode) -> Survey:
     return Survey(each, means)
 
 
+def restored(spoil: Spoil, code: Coder, decode: Decode) -> Survey:
+    """Mean squared errors, of an entry, of spoilt examples and of what is made of them, against the clean ones."""
+
+    def each(params, keys, x):
+        spoil_keys, keys = rng.split(keys, 2)
+        shown = jax.vmap(spoil)(spoil_keys, x)
+        made = decode(params, code(params, keys, shown).z).mean
+        return {
+            "error of the spoilt": mean_over_entries((shown - x) ** 2),
+            "error of the restored": mean_over_entries((made - x) ** 2),
+        }
+
+    return Survey(each, means)
+
+
 def active_units(encode: Encode) -> Survey:
     """How many numbers of a code have a mean that varies with x by more than `ACTIVE` (Burda et al. 2016, 5)."""
 
@@ -55,6 +71,15 @@ def active_units(encode: Encode) -> Survey:
         return {"active units": float((found["mean"].var(axis=0) > ACTIVE).sum())}
 
     return Survey(lambda params, keys, x: {"mean": encode(params, x).mean}, summary)
+
+
+def units_in_use(code: Coder) -> Survey:
+    """How many units are other than 0 for one example at least, of k-sparse codes."""
+
+    def summary(found):
+        return {"units in use": float((found["z"] != 0).any(axis=0).sum())}
+
+    return Survey(lambda params, keys, x: {"z": code(params, keys, x).z}, summary)
 
 
 def usage(code: Coder, vocab: int) -> Survey:

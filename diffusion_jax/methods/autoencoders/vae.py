@@ -23,6 +23,11 @@ def default_config() -> Config:
     return images.with_perceptron(images.config_digits(), codes=16)
 
 
+def network(config: ConfigDict, data: Data) -> MLPAutoencoder:
+    """The network of `method`, which says means and logarithms of variances of a code."""
+    return MLPAutoencoder(tuple(data.shape), config.model.codes, tuple(config.model.hidden), says=2)
+
+
 def method(
     config: ConfigDict, data: Data, read: ReadData | None = None, weigh: Weigh = objectives.ELBO
 ) -> Autoencoding:
@@ -34,7 +39,7 @@ def method(
       read: what the decoder's numbers say (`autoencoding.laws`); None for a normal law of one learned variance.
       weigh: what the rate costs (`objectives.beta`); the loss is the evidence lower bound by default.
     """
-    model = MLPAutoencoder(tuple(data.shape), config.model.codes, tuple(config.model.hidden), says=2)
+    model = network(config, data)
     beside = (lambda key: {"noise": {"log_var": jnp.full((), START)}}) if read is None else None
     encode = encode_with(model, laws.normal)
     decode = decode_with(model, read or laws.learned_gaussian(lambda params: params["noise"]["log_var"]))

@@ -1,0 +1,21 @@
+"""A prior over the codes of `vqvae`: a Gated PixelCNN of 4x4 indices, whose draws are decoded to digits.
+
+python -m diffusion_jax.train --config configs/vqvae.py --workdir runs/vqvae
+python -m diffusion_jax.train --config configs/pixelcnn.py --workdir runs/pixelcnn --config.codes.run=runs/vqvae
+"""
+
+from diffusion_jax.data import sources
+from diffusion_jax.methods import pixelcnn
+from diffusion_jax.methods.autoencoders import images, priors, vq_vae
+
+
+def get_config():
+    return priors.with_codes(priors.config_digits(), vq_vae.default_config())
+
+
+def build(config):
+    data = images.data(config, sources.digits)
+    stage = vq_vae.method(priors.of_section(config, "codes"), data)
+    vocab = priors.vocab(stage)
+    method = pixelcnn.method(config, priors.of_codes(stage, data), pixelcnn.network(config, vocab), vocab)
+    return priors.flat(config, stage, method)
