@@ -121,7 +121,9 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     losses, info = jax.eval_shape(experiment.task.loss, keys, params, batch, context)
     assert {leaf.shape for leaf in (losses, *info.values())} == {(2,)}
     for name, make in experiment.sampling.samplers.items():
-        told = experiment.sampling.told.get(name, experiment.data.sample_condition)(2, {})
+        # What is reconstructed are test images by default, and not all of them are here.
+        given = {"x": np.zeros((2, *experiment.data.shape), np.float32)} if name == "reconstruct" else {}
+        told = experiment.sampling.told.get(name, experiment.data.sample_condition)(2, given)
         drawn = jax.eval_shape(make(SampleRequest(batch=2)), whole, keys, *told)
         assert {leaf.shape[0] for leaf in jax.tree.leaves(drawn)} == {2}
     # What a work directory stores gives the same values back.
