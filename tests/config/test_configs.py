@@ -70,7 +70,8 @@ def cases() -> list:
     """All configs; many of the papers' take seconds each to trace, and some have one network."""
 
     def marks(path):
-        long = path.stem.endswith(("_cifar", "_imagenet", "_mnist", "_ncsnpp", "imagenet64", "_dit", "_church", "_cat"))
+        ends = ("_cifar", "_imagenet", "_mnist", "_ncsnpp", "imagenet64", "_dit", "_church", "_cat")
+        long = path.stem.endswith(ends)
         return [pytest.mark.exhaustive] if long else []
 
     return [pytest.param(path, id=path.stem, marks=marks(path)) for path in sorted(FOLDER.glob("*.py"))]
@@ -133,6 +134,8 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
         experiment.sampling.preview(2)
     data = {"data.dir"} if "config.data.dir" in path.read_text() else set()
     by_commands = {"distill.stages", "distill.updates"}
+    if experiment.sampling.preview is None:  # of a model that draws nothing
+        by_commands.add("log.preview_steps")
     assert not {key for key, *_ in values.walk(chosen)} - read - READ_BY_THE_LOOP - data - by_commands
 
 
