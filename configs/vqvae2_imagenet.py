@@ -2,7 +2,8 @@
 
   python -m diffusion_jax.train --config configs/vqvae2_imagenet.py --workdir runs/vqvae2_imagenet
 
-64x64 indices, and 32x32 above them, each of 512 vectors of 64 numbers. The paper's values: 128 features, 64 in the
+64x64 indices, and 32x32 above them, each of 512 vectors of 64 numbers. The paper's values, as
+recalled: 128 features, 64 in the
 residual blocks, commitment .25, moving averages of decay .99, batches of 128, 2.2 million updates; it reports a mean
 squared error of 0.0050. Priors over the codes are trained apart.
 

@@ -1,7 +1,6 @@
 """What a bottleneck lets through."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +23,7 @@ class Code(NamedTuple):
     rate: jax.Array
     cost: jax.Array
     kept: Any
-    info: Mapping[str, jax.Array] = MappingProxyType({})
+    info: Mapping[str, jax.Array] = {}  # a pytree takes no other mapping; never changed
 
 
 def coder(encode: Encode, bottleneck: Bottleneck) -> Coder:

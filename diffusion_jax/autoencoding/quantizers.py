@@ -168,7 +168,7 @@ def finite_scalar(levels: Sequence[int]) -> Bottleneck:
         steps = sg(jnp.round(bounded)) + (bounded - sg(bounded))
         places = sg(steps).astype(jnp.int32) + on_channels(jnp.asarray(middle), z)
         indices = (places * on_channels(jnp.asarray(basis), z)).sum(axis=-1, dtype=jnp.int32)
-        return Code(steps / axes(middle), _uniform(indices, np.prod(sizes)), jnp.zeros(len(z)), indices, {})
+        return Code(steps / axes(middle), _uniform(indices, np.prod(sizes)), jnp.zeros(len(z)), indices)
 
     return bottleneck
 

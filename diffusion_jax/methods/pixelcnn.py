@@ -61,18 +61,20 @@ def with_small_network(config: Config) -> Config:
 def network(config: ConfigDict, vocab: int, **fields: Any) -> GatedPixelCNN:
     """The Gated PixelCNN of the values of `config.model`; `fields` are more of its fields (`embed`, `maps`)."""
     model = config.model
-    return GatedPixelCNN(
-        vocab,
-        features=model.features,
-        token_features=model.token_features,
-        head_features=model.head_features,
-        dropout=model.dropout,
-        dtype=jnp.bfloat16 if model.bfloat16 else jnp.float32,
-        layers=model.layers,
-        side=model.side,
-        first_side=model.first_side,
-        **fields,
-    )
+    own = {"layers": model.layers, "side": model.side, "first_side": model.first_side}
+    return GatedPixelCNN(vocab, **raster_fields(config), **own, **fields)
+
+
+def raster_fields(config: ConfigDict) -> dict[str, Any]:
+    """The fields that all networks of tokens in raster order have, with the values of `config.model`."""
+    model = config.model
+    return {
+        "features": model.features,
+        "token_features": model.token_features,
+        "head_features": model.head_features,
+        "dropout": model.dropout,
+        "dtype": jnp.bfloat16 if model.bfloat16 else jnp.float32,
+    }
 
 
 def method(config: ConfigDict, data: Data, model: nn.Module, vocab: int) -> Method:

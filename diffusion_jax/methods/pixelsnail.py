@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
+from diffusion_jax.methods.pixelcnn import raster_fields
 from diffusion_jax.models.autoregressive.pixelsnail import PixelSNAIL
 
 
@@ -28,17 +28,5 @@ def with_network(config: Config) -> Config:
 
 def network(config: ConfigDict, vocab: int, **fields: Any) -> PixelSNAIL:
     """The PixelSNAIL of the values of `config.model`; `fields` are more of its fields (`embed`, `maps`)."""
-    model = config.model
-    return PixelSNAIL(
-        vocab,
-        features=model.features,
-        token_features=model.token_features,
-        head_features=model.head_features,
-        dropout=model.dropout,
-        dtype=jnp.bfloat16 if model.bfloat16 else jnp.float32,
-        blocks=model.blocks,
-        repeats=model.repeats,
-        heads=model.heads,
-        key_features=model.key_features,
-        **fields,
-    )
+    own = {name: config.model[name] for name in ("blocks", "repeats", "heads", "key_features")}
+    return PixelSNAIL(vocab, **raster_fields(config), **own, **fields)

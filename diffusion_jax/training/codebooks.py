@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.autoencoding import moving
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.training.optimizers import MakeOptimizer, Optimizer
+from diffusion_jax.training.optimizers import ALL, MakeOptimizer, Optimizer
 
 
 def followed(decay: float = 0.99, least: float = 0.5) -> MakeOptimizer:
@@ -35,7 +35,7 @@ def followed(decay: float = 0.99, least: float = 0.5) -> MakeOptimizer:
 
             return jax.tree.map(step, gradients, params, is_leaf=_is_codebook), state
 
-        return Optimizer(optax.GradientTransformation(lambda params: optax.EmptyState(), update))
+        return Optimizer(optax.GradientTransformation(lambda params: optax.EmptyState(), update), observed=(ALL,))
 
     return make
 

@@ -190,6 +190,7 @@ def _run(
             config.train.accumulate,
             shares=parallel.shares,
             averages=optimization.averages,
+            observed=optimization.optimizer.observed,
         ),
         most=config.train.steps_per_call,
     )

@@ -3,7 +3,7 @@
 A method has one as a part (`methods.compose.Method.optimizer`); any other function of the kind will do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
@@ -23,12 +23,16 @@ class Optimizer(NamedTuple):
     Attributes:
       transformation: of optax.
       rates: name -> (`number of the update, from 0 -> rate`), for the log.
+      observed: parts of the parameters, by their names in the tree's first level, that are statistics of the batch
+        (`autoencoding.statistics`): what comes out as their gradient is none, and is left out of the logged norm.
     """
 
     transformation: optax.GradientTransformation
     rates: Mapping[str, OfStep] = MappingProxyType({})
+    observed: Collection[str] = ()
 
 
+ALL = ""  # in `observed`: everything that the optimiser moves, of one that moves a part
 MakeOptimizer: TypeAlias = Callable[[ConfigDict], Optimizer]  # of `config.train`
 
 
@@ -96,7 +100,8 @@ def by_part(rest: MakeOptimizer = adam, **parts: MakeOptimizer) -> MakeOptimizer
         def groups(params):
             return {name: name if name in parts else "" for name in params}
 
-        return Optimizer(optax.partition(transformations, groups), {**known.rates, **rates})
+        observed = (*known.observed, *(name for name, part in made.items() if ALL in part.observed))
+        return Optimizer(optax.partition(transformations, groups), {**known.rates, **rates}, observed)
 
     return make
 
@@ -135,4 +140,4 @@ def moving(decay: float) -> MakeOptimizer:
     def toward(observed, statistics):
         return jax.tree.map(lambda g, p: (1 - decay) * (g - p), observed, statistics)
 
-    return lambda train: Optimizer(optax.stateless(toward))
+    return lambda train: Optimizer(optax.stateless(toward), observed=(ALL,))

@@ -1,6 +1,6 @@
 """One update of the parameters, as a pure function."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 import jax
@@ -9,7 +9,7 @@ import optax
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Loss, ShareSlope, TrainStep
+from diffusion_jax.core.protocols import Loss, ShareSlope, TrainStep, Tree
 from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.parallel.replicated import MAPPED, Shares
@@ -28,6 +28,7 @@ def make_train_step(
     accumulate: int = 1,
     shares: Shares = MAPPED,
     averages: Mapping[str, Average] = MappingProxyType({}),
+    observed: Collection[str] = (),
 ) -> TrainStep:
     """`train_step(state, batch, held) -> (state, metrics)`, for the part of the batch that `shares` names.
 
@@ -45,6 +46,7 @@ def make_train_step(
         are the same up to rounding.
       shares: of the object that compiles the step (`Parallel.shares`).
       averages: further moving averages; the state's `averages` have the same names.
+      observed: parts of the parameters that are statistics (`optimizers.Optimizer`).
 
     Returns:
       The step. Metrics are float32 scalars: "loss", weighted as `times` weighs it, "grad_norm" before clipping, and
@@ -79,11 +81,17 @@ def make_train_step(
             name: update(state.averages[name], params, average.weight(state.step))
             for name, average in averages.items()
         }
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(gradients)} | _means(shares, info)
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(_descended(gradients, observed))}
+        metrics |= _means(shares, info)
         memory = times.update(state.memory, *shares.batch((t, losses)))
         return TrainState(state.step + 1, params, ema, optimizer_state, memory, further), metrics
 
     return train_step
+
+
+def _descended(gradients: Tree, observed: Collection[str]) -> Tree:
+    """`gradients` without the parts that are statistics."""
+    return {name: part for name, part in gradients.items() if name not in observed} if observed else gradients
 
 
 def _means(shares: Shares, info: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

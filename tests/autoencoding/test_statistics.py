@@ -90,6 +90,24 @@ def test_statistics_are_the_same_however_a_batch_is_split(name, x64):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), found, whole)
 
 
+def test_what_is_observed_is_left_out_of_the_logged_norm(x64):
+    assert OPTIMIZER.observed == ("statistics",)
+    of_batch, times = LOSSES["capacity"], time_sampling.none()
+
+    def of_examples(keys, params, batch, context):
+        return of_batch(keys, params, batch["x"], context)
+
+    logged = {}
+    for observed in ((), OPTIMIZER.observed):
+        made = make_train_step(of_examples, times, OPTIMIZER.transformation, 0.9, 3, observed=observed)
+        parallel = DataParallel(jax.devices()[:1])
+        state = parallel.hold(init_state(init, OPTIMIZER.transformation, times, jax.random.key(0)))
+        after, metrics = parallel.train_step(made)(state, parallel.shard({"x": X[0]}))
+        logged[observed] = float(metrics["grad_norm"])
+        seen = 2 * jax.device_get(after.params["statistics"]["rate"]) - 3.0  # the mean of 3 and what was observed
+    np.testing.assert_allclose(logged[()] ** 2 - logged["statistics",] ** 2, seen**2, rtol=1e-9)
+
+
 def test_that_comparison_can_fail(x64):
     """A sign, and a slope, of a share's own mean: what each device would take without the statistic."""
 
