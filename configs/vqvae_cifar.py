@@ -2,9 +2,9 @@
 
   python -m diffusion_jax.train --config configs/vqvae_cifar.py --workdir runs/vqvae_cifar
 
-64 indices (8x8) of 512 vectors of 64 numbers stand for 32x32 pixels; the network has 662,723 parameters. Batches of
-32, Adam at 3e-4, 10,000 updates, moving averages of decay .99. These are recalled. The example divides the squared error by the variance
-of the pixels, 0.0633; here the commitment is multiplied by it.
+64 indices (8x8) of 512 vectors of 64 numbers stand for 32x32 pixels; the network has 662,723 parameters. As recalled,
+the example has batches of 32, Adam at 3e-4, 10,000 updates and moving averages of decay .99, and divides the squared
+error by the variance of the pixels, 0.0633; here the commitment is multiplied by it.
 
 Different from it: counts start at 1 instead of 0, codes that count less than 0.1 are revived, and images lie in
 [0, 1] instead of [-.5, .5]. The paper's own CIFAR-10 experiment had ten codebooks, which this is not. Not yet
