@@ -168,7 +168,7 @@ def autoencoder(names):
 
 def codes(names):
     assert samples("runs/pixelcnn").shape == (8, 8, 8, 1)
-    looks = {path.name.split("_")[0] for path in Path("runs/vae/samples").iterdir() if path.is_dir()}
+    looks = {path.name.split("_")[0] for path in Path("runs/codes/samples").iterdir() if path.is_dir()}
     assert looks == {"prior", "reconstruct", "traverse", "filters"}
     lines = [json.loads(line) for line in Path("runs/free_bits/metrics.jsonl").read_text().splitlines()]
     for line in lines:

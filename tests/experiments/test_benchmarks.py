@@ -218,6 +218,7 @@ def tiny():
     return sizes.unet(types.SimpleNamespace(get_config=smallest, build=tiny_config.build), "fixed_large")(False)
 
 
+@pytest.mark.exhaustive
 def test_ours_trains_draws_and_counts(options, tiny, monkeypatch):
     options.batch, options.repeats, options.tasks = 2, 1, ["training", "ddim"]
     side = ours.Ours(options, tiny)
