@@ -84,8 +84,9 @@ def main(arguments: list[str]):
         result["subject"] |= {"likelihood_step": found["step"], "weights": found.pop("weights")}
         figures += picture
     if survey is not None:
-        found, how = survey()
+        found, how, step = survey()
         result["metrics"] |= found
+        result["subject"] |= {"codes_step": step}
         result["protocol"]["codes"] = how
     if not result["metrics"]:
         raise InputError("nothing to measure; give --num above 0, --likelihood or --codes")
@@ -284,19 +285,19 @@ def _examples(options, experiment: Experiment):
     return split, source, min(len(source), options.examples or len(source))
 
 
-def _survey(options, experiment: Experiment) -> Callable[[], tuple[dict, dict]]:
-    """`() -> (metrics, how they were measured)` of `--codes`."""
+def _survey(options, experiment: Experiment) -> Callable[[], tuple[dict, dict, int]]:
+    """`() -> (metrics, how they were measured, of which step)` of `--codes`."""
     asked = experiment.measures.survey
     if asked is None:
         raise InputError("this model has no codes to measure; leave --codes out")
     split, source, count = _examples(options, experiment)
 
     def measured():
-        _, params = resolve.read(options.workdir, experiment, resolve.which(options), options.step)
+        step, params = resolve.read(options.workdir, experiment, resolve.which(options), options.step)
         parallel = sampling.spread(params, min(options.batch, count), options.fsdp)
         found = quality.survey(asked, params, experiment.data, source, count, options.batch, options.seed, parallel)
         sha256 = quality.digest(source, experiment.data.example, count)
-        return found, {"split": split, "examples": count, "sha256": sha256, "seed": options.seed}
+        return found, {"split": split, "examples": count, "sha256": sha256, "seed": options.seed}, step
 
     return measured
 

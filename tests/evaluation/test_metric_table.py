@@ -77,6 +77,7 @@ def test_all_sets_are_of_one_size(given):
     assert {len(pictures) for pictures in sets(train, test, given).values()} == {597}
 
 
+@pytest.mark.exhaustive
 def test_the_command(given, tmp_path, capsys):
     options = []
     for name, pictures in given.items():

@@ -168,6 +168,7 @@ def test_a_low_resolution_image_is_laid_beside():
 
 
 @pytest.mark.parametrize("name", ["DDPM's", "of texts"])
+@pytest.mark.exhaustive
 def test_a_controlnet_starts_as_its_base_and_hears_its_hint(name):
     model, cond = NETWORKS[name]
     both = Controlled(model, HintEncoder((4, 6)))

@@ -75,6 +75,7 @@ def of_enlarged(x, kernel):
 
 
 @pytest.mark.parametrize(("size", "channels"), [((2, 6, 7), NARROW), ((2, 9, 4), WIDENING), ((1, 3, 4), NARROW)])
+@pytest.mark.exhaustive
 def test_of_an_enlarged_image_too(x64, size, channels):
     """By the 9 products of Winograd's that are left, but for the last case, which has too few pixels."""
     check_derivatives(enlarged_conv3x3, of_enlarged, *drawn((*size, channels[0]), (3, 3, *channels)))

@@ -47,6 +47,7 @@ def exact(x, t):
     return {"image": Gaussian(mean, 1 - mean**2), "label": Categorical(logits)}
 
 
+@pytest.mark.exhaustive
 def test_an_image_and_its_label_are_drawn_together():
     """400 steps, 4000 pairs, seed 0: the shares within 5 standard errors (6e-7), and the pairs agree.
 
