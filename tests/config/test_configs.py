@@ -121,10 +121,14 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     context = Context(t, averages=averages, held=held)
     losses, info = jax.eval_shape(experiment.task.loss, keys, params, batch, context)
     assert {leaf.shape for leaf in (losses, *info.values())} == {(2,)}
+    # By default these two are told test examples, and not all of them are here.
+    shape = experiment.data.shape
+    given = {
+        "reconstruct": lambda: {"x": np.zeros((2, *shape))},
+        "rollout": lambda: {"known": np.zeros((2, 3, *shape[1:]))},
+    }
     for name, make in experiment.sampling.samplers.items():
-        # What is reconstructed are test images by default, and not all of them are here.
-        given = {"x": np.zeros((2, *experiment.data.shape), np.float32)} if name == "reconstruct" else {}
-        told = experiment.sampling.told.get(name, experiment.data.sample_condition)(2, given)
+        told = experiment.sampling.told.get(name, experiment.data.sample_condition)(2, given.get(name, dict)())
         drawn = jax.eval_shape(make(SampleRequest(batch=2)), whole, keys, *told)
         assert {leaf.shape[0] for leaf in jax.tree.leaves(drawn)} == {2}
     # What a work directory stores gives the same values back.
