@@ -106,7 +106,6 @@ def test_a_file_of_chains_adds_samplers_to_a_run(trained, tmp_path, capsys):
     assert not (tmp_path / "c").exists()
 
 
-@pytest.mark.exhaustive
 def test_samples_are_never_written_over_by_others(trained, tmp_path, capsys):
     """What differs is in the folder's name, and a folder of other samples is refused before anything is drawn."""
     options = ("--workdir", trained, "--num", 2, "--sampler", "ddim", "--steps", 2, "--quiet")
