@@ -10,6 +10,10 @@ A minute on two CPU cores, 3000 updates. Expect, of two seeds of both runs:
   Frechet distance of 1000 samples          8.0, 4.3 (codes drawn by position 25.8, 23.5, any codes 33.4, 34.0;
                                             test digits after the VQ-VAE 1.6, 1.7)
 
+A weaker commitment makes coarser codes, which are easier to foresee: of a VQ-VAE with --config.model.beta=0.0355
+(mean squared error 0.0078, perplexity 30.2) this prior has 3.45 bits a code, told the label 3.16 (one seed; give it
+--config.codes.beta=0.0355).
+
 Width and dropout were chosen by the bits of the test digits, of two settings.
 """
 
