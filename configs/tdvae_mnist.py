@@ -21,7 +21,6 @@ def get_config():
 
 def build(config):
     def source(split):
-        images = sources.tfds_images("mnist", split, config.data.dir or None)
-        return sequences.moving(images, config.data.length)
+        return sequences.moving(sources.mnist(config.data.dir)(split), config.data.length)
 
     return td_vae.build_frames(config, td_vae.frames(config, source, (28, 28, 1)))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.app import sampling
+from diffusion_jax.app import known, sampling
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError, NotFiniteError
 from diffusion_jax.core.messages import line
@@ -25,7 +25,10 @@ LOOKS = {
     "filters": "the weights of the first layer, as images",
 }
 
-OF_CHAINS = ("sampler", "chains", "steps", "eta", "label", "guidance", "condition", "classifier", "film", "inpaint")
+OF_CHAINS = (
+    *("sampler", "chains", "steps", "eta", "label", "guidance", "condition", "classifier"),
+    *("film", "batch", "fsdp", *known.EDITS, "mask"),
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

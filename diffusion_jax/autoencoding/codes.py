@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from diffusion_jax.core.protocols import Bottleneck, Coder, Encode
+from diffusion_jax.core.protocols import Bottleneck, Coder, Decode, Encode, Rebuild
 
 
 class Code(NamedTuple):
@@ -29,6 +29,11 @@ class Code(NamedTuple):
 def coder(encode: Encode, bottleneck: Bottleneck) -> Coder:
     """`(params, keys [B], x) -> Code`: what `bottleneck` lets through of what `encode` says."""
     return lambda params, keys, x: bottleneck(params, keys, encode(params, x))
+
+
+def reconstructed(code: Coder, decode: Decode) -> Rebuild:
+    """`(params, keys [B], x) -> [B, ...]`: the mean of what `decode` says of the code of x."""
+    return lambda params, keys, x: decode(params, code(params, keys, x).z).mean
 
 
 def total(x: jax.Array) -> jax.Array:

@@ -139,6 +139,8 @@ def test_statistics_references_and_restorations_come_from_the_command_line(tmp_p
     [
         ("autoencoder", "sample --traverse", "no --traverse; it takes --reconstruct and --filters"),
         ("vae", "sample --reconstruct --steps 5", "--steps: of how samples are drawn"),
+        ("vae", "sample --reconstruct --mask {root}/large.png", "--mask: of how samples are drawn"),
+        ("vae", "evaluate --num 0 --likelihood elbo --steps 5", "elbo is one look at a code"),
         ("vae", "sample --steps 5", "draws without a chain and takes no --steps"),
         ("vae", "sample --reconstruct {root}/large.png", "large.png is 9 x 9, and 8 x 8 is needed"),
         ("vae", "evaluate --num 0 --likelihood elbo --draws 5", "elbo averages over no draws"),

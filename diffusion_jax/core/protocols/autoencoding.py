@@ -50,6 +50,12 @@ class Coder(Protocol):
     def __call__(self, params: Tree, keys: jax.Array, x: Tree, /) -> Any: ...
 
 
+class Rebuild(Protocol):
+    """`(params, keys [B], x [B, ...]) -> [B, ...]`: what a model makes of its own code of x."""
+
+    def __call__(self, params: Tree, keys: jax.Array, x: Tree, /) -> Tree: ...
+
+
 class OfParams(Protocol):
     """`params -> [...]`: a part of the parameters, or what is computed of one: a codebook, a statistic, a kernel."""
 

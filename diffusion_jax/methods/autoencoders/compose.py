@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax.autoencoding import bounds
+from diffusion_jax.autoencoding.codes import reconstructed
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import (
@@ -101,8 +102,15 @@ def compose(config: ConfigDict, method: Autoencoding) -> Experiment:
     def from_prior(params, keys):
         return method.decode(params, jax.vmap(method.prior)(rng.each(keys, 0))).mean  # type: ignore[misc]
 
+    rebuild = reconstructed(method.code, method.decode)
+
     def told(params, keys, cond):
-        return method.decode(params, method.code(params, keys, cond["x"]).z).mean
+        return rebuild(params, keys, cond["x"])
+
+    def elbo(steps):
+        if steps is not None:
+            raise InputError(f"--steps {steps}: elbo is one look at a code; leave it out")
+        return bounds.elbo(method.code, method.decode)
 
     if method.prior is None:
         data = data._replace(sample_condition=conditions.arrays(lambda num: {"x": some(data, num)}, x=data.shape))
@@ -118,7 +126,7 @@ def compose(config: ConfigDict, method: Autoencoding) -> Experiment:
             looks={"reconstruct": looks.pairs(method.code, method.decode, data.view), **method.looks},
         ),
         Measures(
-            {"elbo": lambda steps: bounds.elbo(method.code, method.decode)},
+            {"elbo": elbo},
             averaged=method.averaged,
             survey=surveys.joined(surveys.errors(method.code, method.decode), *method.surveys),
         ),

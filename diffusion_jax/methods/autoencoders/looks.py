@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.autoencoding.codes import reconstructed
 from diffusion_jax.core import rng
 from diffusion_jax.core.protocols import Coder, Decode, Encode, OfParams, Spoil, Tree
 from diffusion_jax.data import views
@@ -17,8 +18,10 @@ PLACES = 7  # pictures of a walk
 def pairs(code: Coder, decode: Decode, view: View) -> Look:
     """Each example, and what is made of its code: [N, 2, ...]."""
 
+    rebuild = reconstructed(code, decode)
+
     def draw(params, keys, x):
-        return jnp.stack([x, decode(params, code(params, keys, x).z).mean.astype(x.dtype)], axis=1)
+        return jnp.stack([x, rebuild(params, keys, x).astype(x.dtype)], axis=1)
 
     return Look(draw, views.rows(view, groups=4))
 
@@ -26,10 +29,12 @@ def pairs(code: Coder, decode: Decode, view: View) -> Look:
 def restored(spoil: Spoil, code: Coder, decode: Decode, view: View) -> Look:
     """Each example, what a denoising autoencoder is shown of it, and what it makes of that: [N, 3, ...]."""
 
+    rebuild = reconstructed(code, decode)
+
     def draw(params, keys, x):
         spoil_keys, keys = rng.split(keys, 2)
         shown = jax.vmap(spoil)(spoil_keys, x)
-        return jnp.stack([x, shown, decode(params, code(params, keys, shown).z).mean.astype(x.dtype)], axis=1)
+        return jnp.stack([x, shown, rebuild(params, keys, shown).astype(x.dtype)], axis=1)
 
     return Look(draw, views.rows(view, groups=3))
 

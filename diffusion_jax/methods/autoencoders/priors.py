@@ -73,7 +73,7 @@ def flat(config: ConfigDict, stage: Autoencoding, method: Method) -> Experiment:
     """A prior over the only codes of a run.
 
     Args:
-      config: values, as `pixelcnn.default_config` and `with_codes` name them.
+      config: values, as `pixelcnn.with_network` and `with_codes` name them.
       stage: the run's method.
       method: the prior's, of tokens (`pixelcnn.method`), on data of `of_codes`.
     """

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.autoencoding import quantizers
-from diffusion_jax.autoencoding.codes import total
+from diffusion_jax.autoencoding.codes import reconstructed, total
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import mean_over_entries
 from diffusion_jax.core.protocols import Coder, Decode, Encode, Spoil
@@ -51,11 +51,12 @@ def errors(code: Coder, decode: Decode) -> Survey:
 
 def restored(spoil: Spoil, code: Coder, decode: Decode) -> Survey:
     """Mean squared errors, of an entry, of spoilt examples and of what is made of them, against the clean ones."""
+    rebuild = reconstructed(code, decode)
 
     def each(params, keys, x):
         spoil_keys, keys = rng.split(keys, 2)
         shown = jax.vmap(spoil)(spoil_keys, x)
-        made = decode(params, code(params, keys, shown).z).mean
+        made = rebuild(params, keys, shown)
         return {
             "error of the spoilt": mean_over_entries((shown - x) ** 2),
             "error of the restored": mean_over_entries((made - x) ** 2),
