@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion_jax.core.distributions import Bernoulli, ContinuousBernoulli, Gaussian
-from diffusion_jax.core.protocols import OfParams, ReadData, Tree
+from diffusion_jax.core.protocols import OfParams, ReadCode, ReadData, Tree
 
 # ---- Of codes, `numbers [B, ...] -> q(z | x)`.
 
@@ -18,6 +18,16 @@ def normal(numbers: jax.Array) -> Gaussian:
     """Means in the first half of the last axis, and logarithms of variances in the second."""
     mean, log_var = jnp.split(numbers, 2, axis=-1)
     return Gaussian(mean, jnp.exp(log_var))
+
+
+def normal_within(least: float = -30.0, most: float = 20.0) -> ReadCode:
+    """`normal`, whose logarithms of variances are cut to [`least`, `most`]: by default as in latent diffusion."""
+
+    def read(numbers):
+        mean, log_var = jnp.split(numbers, 2, axis=-1)
+        return Gaussian(mean, jnp.exp(jnp.clip(log_var, least, most)))
+
+    return read
 
 
 # ---- Of data, `(params, numbers [B, ...]) -> p(x | z)`.

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from diffusion_jax.core import rng
 from diffusion_jax.core.protocols import Hold, LikelihoodFn, SampleFn, Tree
 from diffusion_jax.diffusion import samplers
 from diffusion_jax.methods.compose import Method, compose
@@ -28,15 +29,15 @@ class FirstStage(NamedTuple):
 
     Attributes:
       hold: `() -> held`, its parameters.
-      encode: `(held, x0 [B, ...]) -> (z [B, ...], told)`; `told`, name -> [B, ...], is what the trained model is told
-        beside its condition, such as codes of another level.
+      encode: `(held, keys [B], x0 [B, ...]) -> (z [B, ...], told)`, z a draw where the code is a law; `told`, name ->
+        [B, ...], is what the trained model is told beside its condition, such as codes of another level.
       decode: `(held, z, told) -> x0`.
       tell: `(held, keys [B]) -> told`, in place of what `encode` tells, when samples are drawn.
       told: name -> shape and dtype of what is told of one example.
     """
 
     hold: Hold
-    encode: Callable[[Tree, Tree], tuple[Tree, Mapping[str, Any]]]
+    encode: Callable[[Tree, jax.Array, Tree], tuple[Tree, Mapping[str, Any]]]
     decode: Callable[[Tree, Tree, Mapping[str, Any]], Tree]
     tell: Callable[[Tree, jax.Array], Mapping[str, Any]] = nothing
     told: Mapping[str, jax.ShapeDtypeStruct] = MappingProxyType({})
@@ -55,7 +56,7 @@ def compose_within(config: ConfigDict, stage: FirstStage, method: Method) -> Exp
         of_codes = method.loss(apply, parameterization, process)
 
         def of_data(keys, params, x0, context, *cond):
-            z, told = jax.lax.stop_gradient(stage.encode(context.held, x0))
+            z, told = jax.lax.stop_gradient(stage.encode(context.held, _own(keys), x0))
             return of_codes(keys, params, z, context, *_joined(cond, told))
 
         return of_data
@@ -111,10 +112,15 @@ def _encoded(stage: FirstStage, likelihood: LikelihoodFn) -> LikelihoodFn:
     """A likelihood of z as one of x0."""
 
     def of_data(params, keys, x0, *cond):
-        z, told = stage.encode(params["held"], x0)
+        z, told = stage.encode(params["held"], _own(keys), x0)
         return likelihood(params["trained"], keys, z, *_joined(cond, told))
 
     return of_data
+
+
+def _own(keys: jax.Array) -> jax.Array:
+    """Keys of the first stage's own, beside those of the trained model."""
+    return jax.vmap(lambda key: rng.stream(key, "encode"))(keys)
 
 
 def _joined(cond: tuple, told: Mapping[str, Any]) -> tuple:

@@ -8,6 +8,7 @@ from diffusion_jax.core.protocols.autoencoding import (
     Coder,
     Decode,
     Decoded,
+    DecodeLatents,
     DrawCode,
     Encode,
     OfParams,
@@ -106,6 +107,7 @@ from diffusion_jax.core.protocols.networks import (
     MakeLayer,
     Network,
     OfImages,
+    TellBlock,
     Wrap,
 )
 from diffusion_jax.core.protocols.parallel import (
@@ -169,6 +171,7 @@ __all__ = [
     "Cost",
     "Criterion",
     "Decode",
+    "DecodeLatents",
     "DecodeState",
     "Decoded",
     "Decoder",
@@ -271,6 +274,7 @@ __all__ = [
     "Taught",
     "Teach",
     "Teacher",
+    "TellBlock",
     "Time",
     "TimesOf",
     "Trace",

@@ -20,6 +20,12 @@ class Decode(Protocol):
     def __call__(self, params: Tree, z: Tree, /) -> Any: ...
 
 
+class DecodeLatents(Protocol):
+    """`(params, z [B, ...]) -> x [B, ...]`."""
+
+    def __call__(self, params: Tree, z: Tree, /) -> Tree: ...
+
+
 class ReadCode(Protocol):
     """`numbers of an encoder [B, ...] -> q(z | x)`."""
 

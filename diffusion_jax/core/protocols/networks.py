@@ -35,6 +35,12 @@ class MakeLayer(Protocol):
     def __call__(self, features: int, name: str, /) -> Layer: ...
 
 
+class TellBlock(Protocol):
+    """`(h [B, H, W, C], context, activation, dtype) -> [B, H, W, C]`: what a residual block is told, put into h."""
+
+    def __call__(self, h: jax.Array, context: Any, activation: "Activation", dtype: Any, /) -> jax.Array: ...
+
+
 class OfImages(Protocol):
     """`[B, H, W, C] -> [B, H', W', C']`, without parameters: halving, enlarging, pooling."""
 

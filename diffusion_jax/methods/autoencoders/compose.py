@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.autoencoding import bounds
 from diffusion_jax.autoencoding.codes import reconstructed
+from diffusion_jax.autoencoding.latents import Halves
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import (
@@ -75,6 +76,7 @@ class Autoencoding(NamedTuple):
       optimizer: `config.train -> Optimizer` (`training.optimizers`).
       held: arrays that are read once and never trained.
       tokens: of a bottleneck that keeps indices; None of others.
+      halves: encoder and decoder as a first stage of latent diffusion; None where it cannot be one.
     """
 
     data: Data
@@ -89,6 +91,7 @@ class Autoencoding(NamedTuple):
     optimizer: MakeOptimizer = adam
     held: Hold = dict
     tokens: Tokens | None = None
+    halves: Halves | None = None
 
 
 def compose(config: ConfigDict, method: Autoencoding) -> Experiment:

@@ -78,7 +78,7 @@ def flat(config: ConfigDict, stage: Autoencoding, method: Method) -> Experiment:
       method: the prior's, of tokens (`pixelcnn.method`), on data of `of_codes`.
     """
 
-    def encode(holding, x0):
+    def encode(holding, keys, x0):
         return _kept(stage, holding[STAGE], x0), {}
 
     def decode(holding, indices, told):
@@ -94,7 +94,7 @@ def upper(config: ConfigDict, stage: Autoencoding, method: Method) -> Experiment
     Arguments as of `flat`, of the level "top".
     """
 
-    def encode(holding, x0):
+    def encode(holding, keys, x0):
         return _kept(stage, holding[STAGE], x0)["top"], {}
 
     def decode(holding, indices, told):
@@ -126,7 +126,7 @@ def lower(config: ConfigDict, stage: Autoencoding, method: Method, above: Method
     def mapped(params, top):
         return {"top": vectors(params, "top", top).repeat(rows, axis=1).repeat(columns, axis=2)}
 
-    def encode(holding, x0):
+    def encode(holding, keys, x0):
         kept = _kept(stage, holding[STAGE], x0)
         return kept["bottom"], mapped(holding[STAGE], kept["top"])
 

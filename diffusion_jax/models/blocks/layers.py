@@ -17,7 +17,7 @@ from flax import linen as nn
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import on_channels
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Activation, Attend, Convolve, EncodeTime, OfImages
+from diffusion_jax.core.protocols import Activation, Attend, Convolve, EncodeTime, OfImages, TellBlock
 from diffusion_jax.models.ops import convolution
 from diffusion_jax.models.ops.attention import by_xla, multi_head
 from diffusion_jax.models.ops.convolution import SAME, Padding
@@ -257,13 +257,24 @@ HALVED = Resampling(halved, lambda x, kernel: convolution.conv3x3(halved(x), ker
 ENLARGED = Resampling(convolution.enlarged, convolution.enlarged_conv3x3)
 
 
-class ResBlock(nn.Module):
-    """Residual block with a time embedding: [B, H, W, C] -> [B, H', W', features] of `dtype`.
+def by_time(h: jax.Array, context: LayerContext | None, activation: Activation, dtype: Any) -> jax.Array:
+    """h [B, H, W, C] plus dense(activation(embedding)): how blocks of a diffusion network are told the time."""
+    assert context is not None
+    return h + dense(h.shape[-1], dtype, "time")(activation(context.embedding))[:, None, None, :]
 
-    GroupNorm, swish, resampling, 3x3; plus dense(swish(embedding)); GroupNorm, swish, dropout, 3x3 (starts at zero);
-    plus the input, resampled, through a 1x1 where the number of channels changes. C and `features` are multiples of
-    `groups`. `resampling` is `HALVED` or `ENLARGED` between levels, `activation` may stand for swish, and what is
-    `projected` has the 1x1 in any case.
+
+def untold(h: jax.Array, context: LayerContext | None, activation: Activation, dtype: Any) -> jax.Array:
+    """h: the residual blocks of an autoencoder are told nothing."""
+    return h
+
+
+class ResBlock(nn.Module):
+    """Residual block: [B, H, W, C] -> [B, H', W', features] of `dtype`.
+
+    GroupNorm, swish, resampling, 3x3; what it is told; GroupNorm, swish, dropout, 3x3 (starts at zero); plus the
+    input, resampled, through a 1x1 where the number of channels changes. C and `features` are multiples of `groups`.
+    `resampling` is `HALVED` or `ENLARGED` between levels, `activation` may stand for swish, `tell` is `by_time` or
+    `untold`, and what is `projected` has the 1x1 in any case.
     """
 
     features: int
@@ -274,14 +285,15 @@ class ResBlock(nn.Module):
     resampling: Resampling = KEPT
     activation: Activation = nn.swish
     projected: bool = False
+    tell: TellBlock = by_time
 
     @nn.compact
-    def __call__(self, x: jax.Array, context: LayerContext) -> jax.Array:
+    def __call__(self, x: jax.Array, context: LayerContext | None = None) -> jax.Array:
         h = self.activation(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
         h = conv3x3(self.features, self.dtype, "conv_0", self.resampling.convolve)(h)
-        h = h + dense(self.features, self.dtype, "time")(self.activation(context.embedding))[:, None, None, :]
+        h = self.tell(h, context, self.activation, self.dtype)
         h = self.activation(group_norm(self.groups, self.dtype, "norm_1", self.epsilon)(h))
-        h = Dropout(self.dropout, name="dropout")(h, context.dropout_keys)
+        h = Dropout(self.dropout, name="dropout")(h, context and context.dropout_keys)
         h = conv3x3(self.features, self.dtype, "conv_1", kernel_init=zero_init)(h)
         x = self.resampling.resample(x)
         if self.projected or x.shape[-1] != self.features:

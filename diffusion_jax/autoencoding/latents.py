@@ -1,0 +1,70 @@
+"""Latents of a first stage: what a diffusion model is trained on in place of images (Rombach et al. 2022)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.autoencoding import laws, quantizers
+from diffusion_jax.core import rng
+from diffusion_jax.core.protocols import DecodeLatents, Encode, Network, OfParams
+
+
+class Halves(NamedTuple):
+    """The two halves of an autoencoder, as a first stage.
+
+    Attributes:
+      encode: `(params, x [B, ...]) -> q(z | x)`, with `mean`, `std` and `sample` (`core.distributions.Gaussian`).
+      decode: `(params, z [B, ...]) -> x [B, ...]`.
+    """
+
+    encode: Encode
+    decode: DecodeLatents
+
+
+def drawn(network: Network) -> Halves:
+    """The halves of a network that says means and logarithms of variances, which are cut as Stable Diffusion's.
+
+    Its methods `encode` and `decode` take and give arrays.
+    """
+    read = laws.normal_within()
+    return Halves(lambda params, x: read(_said(network, params, x, "encode")), _decoder(network))
+
+
+def quantised(network: Network, codebook: OfParams) -> Halves:
+    """The halves of a network with a codebook [K, d]: latents are what comes before it; decoding begins with it."""
+    decode, nearest = _decoder(network), quantizers.vector_quantized(codebook)
+
+    def decode_nearest(params, z):
+        keys = rng.per_example(rng.root(0), jnp.arange(len(z)))  # to take the nearest code draws nothing
+        return decode(params, nearest(params, keys, laws.certain(z)).z)
+
+    return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), decode_nearest)
+
+
+def _decoder(network: Network) -> DecodeLatents:
+    return lambda params, z: _said(network, params, z, "decode")
+
+
+def _said(network, params, x, method: str):
+    return network.apply({"params": params}, x, method=method)
+
+
+class Scaling(NamedTuple):
+    """Latents as a diffusion model takes them, (z - shift) scale, of about unit variance.
+
+    Attributes:
+      scale: a number, or one of each channel, [C]; > 0.
+      shift: likewise.
+    """
+
+    scale: Any = 1.0
+    shift: Any = 0.0
+
+    def scaled(self, z: jax.Array) -> jax.Array:
+        """Of z [..., C], as the encoder has it."""
+        return (z - self.shift) * self.scale
+
+    def unscaled(self, z: jax.Array) -> jax.Array:
+        """The inverse: as the decoder takes it."""
+        return z / self.scale + self.shift

@@ -1,0 +1,73 @@
+"""The networks of first stages, by the values of configs."""
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from diffusion_jax.autoencoding.latents import Halves
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
+from diffusion_jax.methods.pixels import FACTOR, computing
+from diffusion_jax.models.autoencoders.convolutional import ConvolutionalAutoencoder
+from diffusion_jax.models.ops import attention
+from diffusion_jax.training.experiment import Data
+
+
+def sizes(channels: int = 128, multipliers: tuple[int, ...] = (1, 2, 4, 4), latent: int = 4) -> Config:
+    """Values of `kl`; by default those of Stable Diffusion's first stage, KL-f8."""
+    return Config(
+        channels=values.count(channels, "features of the first level, where its multiplier is 1", 16_384),
+        multipliers=values.listed(multipliers, "features of each level, as multiples of channels", FACTOR, 1, 12),
+        blocks=values.count(2, "residual blocks of a level of the encoder", 64),
+        attention_levels=values.listed((), "levels with attention, from 0", values.Whole(0, 11), most=12),
+        middle_attention=values.flag(True, "whether the middle has attention"),
+        groups=values.count(32, "groups of every group normalisation", 16_384),
+        latent=values.count(latent, "channels of the latents", 16_384),
+        **computing(),  # type: ignore[arg-type]  # ConfigDict's own keywords come first
+    )
+
+
+def sizes_vq(
+    channels: int = 128, multipliers: tuple[int, ...] = (1, 2, 4), latent: int = 3, codes: int = 8192
+) -> Config:
+    """Values of `vq`; by default those of latent diffusion's VQ-f4."""
+    config = sizes(channels, multipliers, latent)
+    config.dim = values.count(latent, "numbers of a code's vector", 16_384)
+    config.codes = values.count(codes, "vectors of the codebook", 2**24)
+    return config
+
+
+def kl(model: ConfigDict, data: Data) -> ConvolutionalAutoencoder:
+    """The network whose latents are drawn; `model` has the values of `sizes`, and `data` images in [-1, 1]."""
+    return _network(model, data, says=2, dim=model.latent)
+
+
+def vq(model: ConfigDict, data: Data) -> ConvolutionalAutoencoder:
+    """The network whose latents are quantised; `model` has the values of `sizes_vq`, and `data` images in [-1, 1]."""
+    return _network(model, data, says=1, dim=model.dim)
+
+
+def _network(model: ConfigDict, data: Data, says: int, dim: int) -> ConvolutionalAutoencoder:
+    return ConvolutionalAutoencoder(
+        channels=data.shape[-1],
+        latent=model.latent,
+        says=says,
+        dim=dim,
+        widths=tuple(model.channels * multiplier for multiplier in model.multipliers),
+        blocks=model.blocks,
+        attention_levels=tuple(model.attention_levels),
+        middle_attention=model.middle_attention,
+        groups=model.groups,
+        dtype=jnp.bfloat16 if model.bfloat16 else jnp.float32,
+        attend=attention.flash if model.flash else attention.by_xla,
+    )
+
+
+def latent_shape(halves: Halves, params: dict, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The shape of the latents [h, w, c] of images of `shape`; `params` may be shapes alone.
+
+    Raises:
+      InputError: images of that size the encoder cannot take.
+    """
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return jax.eval_shape(lambda params, x: halves.encode(params, x).mean, params, x).shape[1:]
