@@ -24,7 +24,7 @@ from pathlib import Path
 import jax
 
 from diffusion_jax import config
-from diffusion_jax.app import cli, cpu
+from diffusion_jax.app import cli, cpu, hosts
 from diffusion_jax.app.observers import observers
 from diffusion_jax.config import values
 from diffusion_jax.core.errors import InputError
@@ -42,7 +42,7 @@ def main(arguments: list[str]):
         raise InputError("--fresh-optimizer is of a fork; give it with --from DIR")
     module = config.load(options.config)
     chosen = config.override(config.defaults(module), overrides)
-    _start_hosts(options)
+    hosts.join(options)
     parent = fork.named(options.parent, options.fresh_optimizer, options.workdir) if options.parent else None
     watched, read = values.watched(chosen)
     experiment = module.build(watched)
@@ -80,33 +80,8 @@ def _parser():
     add = parser.add_argument_group("going on with other values").add_argument
     add("--from", dest="parent", metavar="DIR[@STEP]", help="begin where another run stood, at its newest checkpoint")
     add("--fresh-optimizer", action="store_true", help="but with a new state of the optimiser, and a new warm-up")
-    hosts = parser.add_argument_group(
-        "several hosts", "Give the same command on every host; on TPU pods and under Slurm --distributed is enough."
-    )
-    hosts.add_argument("--distributed", action="store_true", help="join the other hosts through jax.distributed")
-    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of host 0 (implies --distributed)")
-    hosts.add_argument("--hosts", type=int, metavar="N", help="number of hosts, with --coordinator")
-    hosts.add_argument("--host", type=int, metavar="I", help="this host, 0 to N - 1, with --coordinator")
+    hosts.add_options(parser)
     return parser
-
-
-def _start_hosts(options):
-    given = [options.coordinator, options.hosts, options.host]
-    if any(x is not None for x in given) and any(x is None for x in given):
-        raise InputError("--coordinator, --hosts and --host go together; give all three, or only --distributed")
-    if options.coordinator and not options.coordinator.rpartition(":")[2].isdigit():
-        raise InputError(f"--coordinator {options.coordinator} has no port; give HOST:PORT")
-    if options.coordinator and not 0 <= options.host < options.hosts:
-        raise InputError(f"--host {options.host} of --hosts {options.hosts}: give 0 to {options.hosts - 1}")
-    if options.distributed or options.coordinator:
-        try:
-            jax.distributed.initialize(options.coordinator, options.hosts, options.host)
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"cannot join the other hosts ({reason}); without a cluster that JAX knows, give --coordinator, "
-                "--hosts and --host, or train on this host alone, without --distributed"
-            ) from error
 
 
 if __name__ == "__main__":

@@ -237,7 +237,7 @@ def claim(path: Path, cache: Cache) -> None:
 def missing(path: Path, cache: Cache, host: int = 0, hosts: int = 1) -> list[int]:
     """The parts that are not there, of those that are `host`'s; a damaged one, of which it is said, counts as such.
 
-    Each part is read.
+    Each part is read; what a killed process left of one is removed.
     """
     absent = []
     for number in range(host, cache.parts, hosts):
@@ -248,6 +248,7 @@ def missing(path: Path, cache: Cache, host: int = 0, hosts: int = 1) -> list[int
                 continue
         except InputError as error:
             line(f"{error}: it is made again")
+        files.remove_unfinished(path, file.name)
         absent.append(number)
     return absent
 

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from diffusion_jax.config import values
 from diffusion_jax.core import files, rng
 from diffusion_jax.core.errors import InputError, RunError
 from diffusion_jax.core.messages import line
+from diffusion_jax.core.protocols import Examples
 from diffusion_jax.data import pipeline
 from diffusion_jax.data.device import prefetch
 from diffusion_jax.parallel import calls
@@ -79,7 +80,7 @@ def fit(
     parallel.check_batch_size(config.train.batch_size)
     check_parts(config.train.batch_size // parallel.total, config.train.accumulate)
     source = experiment.data.source("train")
-    _check_example(source, experiment.data.example)
+    check_example(source, experiment.data.example)
     stream = pipeline.batches(
         source,
         batch_size=config.train.batch_size,
@@ -322,7 +323,8 @@ def _memory(device) -> int:
     return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _check_example(source, wanted):
+def check_example(source: Examples, wanted: Mapping[str, jax.ShapeDtypeStruct]):
+    """`InputError` unless the first example of `source` has the arrays `wanted` (`Data.example`)."""
     found = source[0]
     for name, array in wanted.items():
         if name not in found:

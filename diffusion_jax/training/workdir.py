@@ -144,12 +144,12 @@ def locked(workdir: Path, host: int = 0):
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / f".lock{host}", "a")  # noqa: SIM115 (closed just below)
     except OSError as error:
-        raise InputError(f"cannot write to {workdir} ({error.strerror}); choose another --workdir") from error
+        raise InputError(f"cannot write to {workdir} ({error.strerror}); choose another folder") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"another run is using {workdir}; wait for it, or choose another --workdir") from error
+            raise InputError(f"another run is using {workdir}; wait for it, or choose another folder") from error
         except OSError as error:  # some network file systems have no locks
             line(f"{workdir} cannot be locked ({error.strerror}); take care that no other run uses it")
         yield

@@ -10,7 +10,7 @@ import numpy as np
 
 from diffusion_jax.autoencoding.latents import Halves, Scaling
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Clean, Tree
+from diffusion_jax.core.protocols import Clean, SampleFn, Tree
 from diffusion_jax.methods import runs
 from diffusion_jax.methods.autoencoders.compose import Autoencoding
 from diffusion_jax.training import held
@@ -88,6 +88,25 @@ def latent_shape(stage: Opened, params: Tree, shape: tuple[int, int, int]) -> tu
             "give images of the shape that it was made for"
         )
     return z.shape[1:]
+
+
+def moments(stage: Opened, clean: Clean, mirrored: bool) -> SampleFn:
+    """`(params, batch) -> float32 [B, 1 or 2, 2, h, w, c]`: mean and std of q(z | x) of images, and of their mirrors.
+
+    Args:
+      stage: the first stage.
+      clean: makes x [B, H, W, C] of a batch.
+      mirrored: whether mirror images are encoded too.
+    """
+
+    def encode(params, batch):
+        x = clean(batch)
+        views = jnp.stack([x, x[:, :, ::-1]], 1) if mirrored else x[:, None]
+        q = stage.halves.encode(params, views.reshape(-1, *x.shape[1:]))
+        found = jnp.stack([q.mean, jnp.broadcast_to(q.std, q.mean.shape)], 1).astype(jnp.float32)
+        return found.reshape(*views.shape[:2], *found.shape[1:])
+
+    return encode
 
 
 def check_range(stage: Opened, clean: Clean, batch: dict[str, np.ndarray]):

@@ -1,0 +1,187 @@
+"""`diffusion_jax.prepare`: what it keeps, that it goes on where it was killed, and what it refuses."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny_stage
+
+from configs import imagenet256_dit, vae
+from diffusion_jax import prepare, train
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import images, latents, sources
+from diffusion_jax.methods.autoencoders import opened
+
+CONFIG = Path(tiny_stage.__file__)
+PART = 16  # images of a file, here
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two first stages, and the latents of one."""
+    root = tmp_path_factory.mktemp("prepare")
+    for name, seed in (("stage", 0), ("other", 1)):
+        train.main(["--config", str(CONFIG), "--workdir", str(root / name), f"--config.seed={seed}"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latents, "PART", PART)
+        prepared(root, root / "kept", "--split", "train,test")
+        yield root
+
+
+def prepared(root, out, *more, stage="stage", config=CONFIG):
+    prepare.main(["--config", str(config), "--first-stage", str(root / stage), "--out", str(out), *more])
+
+
+def contents(path):
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*.*") if file.is_file()}
+
+
+def test_kept_moments_are_those_of_the_encoder_and_of_mirror_images(root):
+    """So latents that are kept have the law of those encoded anew, but for the rounding of float16."""
+    stage = opened.opened(str(root / "stage"), "--first-stage")
+    params = stage.read()
+    for split, num in tiny_stage.NUM.items():
+        source, digits = sources.latents(root / "kept" / split), sources.digits(split)
+        record = source.record
+        assert (len(source), record.shape, record.image) == (num, (4, 4, 3), (8, 8, 1))
+        assert (record.mirrored, record.labelled, record.scaling) == (True, True, None)
+        assert record.first_stage == opened.digest(params)
+        assert record.about == f"the run in {root / 'stage'}"
+        x = images.to_float(np.stack([digits[i]["image"] for i in range(num)]))
+        for names, seen in ((latents.MOMENTS, x), (latents.MIRROR, x[:, :, ::-1])):
+            q = tiny_stage.encode(params, seen)
+            found = {name: np.stack([source[i][name] for i in range(num)]) for name in names}
+            for name, known in zip(names, (q.mean, q.std), strict=True):
+                np.testing.assert_allclose(found[name], known, rtol=2**-11, atol=1e-6)
+        assert abs(found["mirror_mean"] - np.asarray(q.mean)[:, :, ::-1]).max() > 0.1  # a mirrored latent is another
+        assert [source[i]["label"] for i in range(num)] == [digits[i]["label"] for i in range(num)]
+
+
+def test_killed_after_any_part_it_goes_on_to_the_same_bytes(root, tmp_path, monkeypatch):
+    whole, write, kept = contents(root / "kept" / "train"), latents.write, tmp_path / "kept" / "train"
+    assert len(whole) == 4
+
+    def killed(*arguments):
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(latents, "write", killed)
+    for parts in range(1, 4):
+        with pytest.raises(KeyboardInterrupt):
+            prepared(root, tmp_path / "kept")
+        with pytest.raises(InputError, match=f"{3 - parts} of 3 parts are missing" if parts < 3 else "statistics"):
+            latents.record(kept)
+    monkeypatch.setattr(latents, "write", write)
+    (kept / "00001-of-00003.npz").unlink()
+    (kept / ".00001-of-00003.npz.1").touch()  # as kill -9 leaves it
+    (kept / "00002-of-00003.npz").write_bytes(b"damaged")
+    prepared(root, tmp_path / "kept")
+    assert contents(kept) == whole
+    monkeypatch.setattr(latents, "write", None)
+    prepared(root, tmp_path / "kept")  # nothing is missing
+
+
+def test_one_device_keeps_what_eight_do(root, tmp_path, monkeypatch):
+    """To the bit: a device encodes the same images at a time."""
+    assert len(jax.local_devices()) == 8
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    prepared(root, tmp_path / "kept")
+    assert contents(tmp_path / "kept" / "train") == contents(root / "kept" / "train")
+    prepared(root, tmp_path / "others", "--batch", "7")
+    ours, theirs = (sources.latents(path / "train") for path in (root / "kept", tmp_path / "others"))
+    for i in range(45):
+        np.testing.assert_allclose(ours[i]["mean"], theirs[i]["mean"], rtol=2**-10, atol=1e-6)
+
+
+REFUSED = {
+    "another first stage": (CONFIG, "other", [], "other latents .parameters of the first stage: .* there"),
+    "without mirrors": (CONFIG, "stage", ["--config.data.flip=False"], "mirror images: true there, false here"),
+    "no folder": (CONFIG, "", [], "no first stage; give the work directory of one: --first-stage=runs/NAME"),
+    "a folder that is not there": (CONFIG, "nowhere", [], "nowhere"),
+    "another range": (vae.__file__, "stage", [], r"takes images in \[-1, 1\], where .* in \[0, 1\]"),
+    "sides": (CONFIG, "stage", ["--config.data.shape=(8,7,1)"], "the data's image is 8x8x1, the config's 8x7x1"),
+    "a split twice": (CONFIG, "stage", ["--split", "test,test"], "--split test,test"),
+    "no such split": (CONFIG, "stage", ["--split", "valid"], "digits has no split 'valid'"),
+    "no name of a split": (CONFIG, "stage", ["--split", "a b"], "--split a b: give names"),
+    "no images": (imagenet256_dit.__file__, "stage", [], "the config trains on latent, label, not on images"),
+    "no batch": (CONFIG, "stage", ["--batch", "0"], "give a whole number from 1"),
+    "other values": (CONFIG, "stage", ["--config.data.flop=1"], "flop"),
+}
+
+
+@pytest.mark.parametrize(("config", "stage", "more", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_does_not_fit_is_one_line_before_anything_is_written(root, config, stage, more, message):
+    before, out = contents(root / "kept"), root / ("kept" if "there" in message else "new")
+    path = stage and str(root / stage)
+    with pytest.raises(InputError, match=message) as error:
+        prepare.main(["--config", str(config), "--first-stage", path, "--out", str(out), *more])
+    assert "\n" not in str(error.value)
+    assert contents(root / "kept") == before
+    assert not (root / "new").exists()
+
+
+def test_a_run_of_something_else_is_refused(root, tmp_path):
+    (tmp_path / "plain.py").write_text(
+        "from tiny_stage import *\nimport tiny_stage\n\n"
+        "def build(config):\n    method = tiny_stage.build(config).method\n"
+        "    return compose(config, method._replace(halves=None))\n"
+    )
+    shutil.copytree(root / "stage", tmp_path / "plain")
+    stored = json.loads((tmp_path / "plain" / "config.json").read_text())
+    (tmp_path / "plain" / "config.json").write_text(json.dumps(stored | {"config_file": str(tmp_path / "plain.py")}))
+    with pytest.raises(InputError, match=r"plain \(--first-stage\) is no first stage"):
+        opened.opened(str(tmp_path / "plain"), "--first-stage")
+    (tmp_path / "empty").mkdir()
+    for path in ("empty", "plain.py"):
+        with pytest.raises(InputError, match=r"no trained run in .* \(--first-stage\)"):
+            opened.opened(str(tmp_path / path), "--first-stage")
+
+
+def test_images_that_a_first_stage_does_not_take_are_refused(root):
+    stage = opened.opened(str(root / "stage"), "--first-stage")
+    params = jax.eval_shape(stage.read)
+    assert opened.latent_shape(stage, params, (6, 10, 1)) == (3, 5, 3)
+    for shape, message in {
+        (7, 8, 1): "takes no images of 7x8x1: images of 7x8 cannot be halved once",
+        (8, 8, 3): r"takes no images of 8x8x3 \(",
+    }.items():
+        with pytest.raises(InputError, match=message) as error:
+            opened.latent_shape(stage, params, shape)
+        assert "\n" not in str(error.value)
+    halves = stage.halves._replace(decode=lambda params, z: tiny_stage.decode(params, z).repeat(3, -1))
+    with pytest.raises(InputError, match="makes 8x8x3 of images of 8x8x1 and latents of 4x4x3"):
+        opened.latent_shape(stage._replace(halves=halves), params, (8, 8, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_two_hosts_keep_what_one_does(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(latents, "PART", 512)
+    more = "--config.data.more=1155"
+    prepared(root, tmp_path / "one", more)
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = s.getsockname()[1]
+    arguments = ["--config", CONFIG, "--first-stage", root / "stage", "--out", tmp_path / "two", more]
+    command = [sys.executable, "-m", "diffusion_jax.prepare", *arguments, "--coordinator", f"localhost:{port}"]
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
+    processes = [
+        subprocess.Popen(
+            [*command, "--hosts", "2", "--host", str(i)], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for i in range(2)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "688/688" in said[0]  # the first and the last of three parts
+    assert "512/512" in said[1]
+    assert contents(tmp_path / "two" / "train") == contents(tmp_path / "one" / "train")
+    assert latents.record(tmp_path / "two" / "train").num == 1200
