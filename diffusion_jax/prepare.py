@@ -44,10 +44,9 @@ def main(arguments: list[str]):
     found = {split: encoding.images(data, split) for split in splits}
     stage = opened.opened(options.first_stage, "--first-stage")
     params = stage.read()
-    mirrored = chosen.data.get("flip", False)
     caches = {}
     for split, source in found.items():
-        caches[split] = encoding.planned(stage, params, data, source, mirrored, latents.PART)
+        caches[split] = encoding.planned(stage, params, data, source, latents.PART)
         latents.check_free(options.out / split, caches[split])
     files.check_folder(options.out)
     with locked(options.out, jax.process_index()):

@@ -1,6 +1,7 @@
 """Images through the encoder of a first stage, over all devices and hosts, into a folder of latents."""
 
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from diffusion_jax.methods.autoencoders.opened import Opened
 from diffusion_jax.training.experiment import Data
 from diffusion_jax.training.loop import check_example
 
+KEPT = {"image", "label"}
 COMPARED = 8  # images by which the ranges of two kinds of data are compared
 
 
@@ -26,34 +28,54 @@ def images(data: Data, split: str) -> Examples:
     """The images of a split of a config's data.
 
     Raises:
-      InputError: there is no such split, or the data are something else.
+      InputError: there is no such split, it is empty, or the data are no images with at most labels beside them.
     """
     if "image" not in data.example:
         raise InputError(
             f"the config trains on {', '.join(data.example)}, not on images; give one whose images are to be encoded"
         )
+    if beside := sorted(data.example.keys() - KEPT):
+        raise InputError(f"the config's images have {', '.join(beside)} beside them, and only labels are kept")
     source = data.source(split)
+    if not len(source):
+        raise InputError(f"the {split} split is empty; give one with at least 1 image")
     check_example(source, data.example)
+    label = np.asarray(source[0].get("label", 0))
+    if label.shape or label.dtype.kind not in "iu":
+        raise InputError(f"the data's label is {label.dtype} {list(label.shape)}; labels are whole numbers")
     return source
 
 
-def planned(stage: Opened, params: Tree, data: Data, source: Examples, mirrored: bool, part: int) -> Cache:
+def mirrored(data: Data) -> bool:
+    """Whether training mirrors images at random.
+
+    Raises:
+      InputError: it changes them otherwise at random, so that no latents of them can be kept.
+    """
+    others = [transform for transform in data.transforms if transform is not pipeline.random_flip]
+    if others:
+        raise InputError(
+            "the config's images are changed at random by more than mirroring, so their latents are never the same; "
+            "give a config without those transforms"
+        )
+    return bool(data.transforms)
+
+
+def planned(stage: Opened, params: Tree, data: Data, source: Examples, part: int) -> Cache:
     """What will be known of the latents of `source`, before one is computed.
 
     Args:
       stage: the first stage.
       params: its parameters.
       data: of a config whose images it encodes.
-      source: of one split.
-      mirrored: whether mirror images are encoded too.
+      source: of one split (`images`).
       part: images of a file.
 
     Raises:
-      InputError: the images are not in the first stage's range, or of a size that it does not take.
+      InputError: the images are not in its range, of a size that it does not take, or changed at random.
     """
     rows = [source[i] for i in range(min(len(source), COMPARED))]
-    few = {name: np.stack([row[name] for row in rows]) for name in data.example}
-    opened.check_range(stage, data.clean, few)
+    opened.check_range(stage, data.clean, {name: np.stack([row[name] for row in rows]) for name in data.example})
     return Cache(
         first_stage=opened.digest(params),
         images=latents.known_by(source, data.clean, data.example),
@@ -61,7 +83,7 @@ def planned(stage: Opened, params: Tree, data: Data, source: Examples, mirrored:
         part=part,
         image=tuple(data.shape),
         shape=opened.latent_shape(stage, params, data.shape),
-        mirrored=mirrored,
+        mirrored=mirrored(data),
         labelled="label" in rows[0],
         scaling=stage.scaling,
         about=stage.about,
@@ -94,11 +116,22 @@ def encode(
         latents.claim(path, cache)
     wanted = latents.missing(path, cache, host, hosts)
     if wanted:
+        _check_space(path, cache)
         compute = opened.moments(stage, data.clean, cache.mirrored)
         _fill(path, cache, wanted, compute, params, data, source, min(batch, cache.part, cache.num), threads)
     if hosts > 1:
         multihost_utils.sync_global_devices(f"latents of {cache.images}")
     return latents.finish(path, cache) if host == 0 else cache
+
+
+def _check_space(path: Path, cache: Cache):
+    """Say that the disk is full before it is."""
+    there = sum(file.stat().st_size for file in path.glob("*.npz"))
+    needed, free = cache.nbytes - there, shutil.disk_usage(path).free
+    if needed > free:
+        raise InputError(
+            f"{needed / 1e9:.3g} GB of latents go to {path}, where {free / 1e9:.3g} GB are free; give another --out"
+        )
 
 
 def _fill(path: Path, cache: Cache, wanted: Sequence[int], compute: SampleFn, params, data, source, each, threads):

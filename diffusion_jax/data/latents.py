@@ -33,7 +33,7 @@ from diffusion_jax.data import numpy_files
 RECORD = "latents.json"
 FORMAT = 1
 PART = 512  # examples of a file: what a killed process loses, at most
-OPEN = 64  # files that are open at a time
+KNOWN = 4096  # files whose labels and checksums are kept in memory
 LOOKED = 32  # images by which others are known
 AGAIN = "run prepare again, with the same values"
 HIGHEST = float(np.finfo(np.float16).max)
@@ -87,6 +87,11 @@ class Cache(NamedTuple):
         """The shape of what is kept of an image: [1 or 2, 2, h, w, c]."""
         return (1 + self.mirrored, 2, *self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        """Of all that is kept, about."""
+        return self.num * (2 * math.prod(self.moments) + 12)
+
     def indices(self, number: int) -> range:
         """The images of a part."""
         return range(number * self.part, min(self.num, (number + 1) * self.part))
@@ -119,7 +124,7 @@ class Latents:
     def __init__(self, path: str | Path):
         self.record = record(path)
         self._path = Path(path).expanduser()
-        self._part = functools.lru_cache(OPEN)(functools.partial(_Part, self._path, self.record))
+        self._part = functools.lru_cache(KNOWN)(functools.partial(_Part, self._path, self.record))
 
     def __len__(self) -> int:
         return self.record.num

@@ -122,9 +122,9 @@ def rows(path: str | Path, *names: str) -> Rows:
 class Indexed:
     """The array of an .npy file, or of an .npz file that is not packed, on disk: only rows asked for are read.
 
-    A memory map would end the process where another cuts the file off meanwhile; here that is an `InputError`, and a
-    file that is replaced is read on as it was. The checksum of an .npz file is not met; what writes it can keep one
-    of each row.
+    A memory map would end the process where another cuts the file off meanwhile; here that is an `InputError`. The
+    file is opened for each row, so there may be thousands of them. The checksum of an .npz file is not met: what
+    writes it can keep one of each row.
 
     Args:
       path: the file.
@@ -145,15 +145,14 @@ class Indexed:
             raise InputError(f"{path} has no rows one after the other; save it as numpy.ascontiguousarray(array)")
         self.dtype, self.shape = header.dtype, header.shape
         self._path, self._start, self._row = path, start + header.length, header._replace(shape=header.shape[1:])
-        self._file = open(path, "rb")  # noqa: SIM115 (as long as the array lives)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: int) -> np.ndarray:
         index = range(self.shape[0])[index]
-        content = os.pread(self._file.fileno(), self._row.size, self._start + index * self._row.size)
-        with _said(self._path):
+        with _said(self._path), files.reading(self._path) as file:
+            content = os.pread(file.fileno(), self._row.size, self._start + index * self._row.size)
             return _taken(io.BytesIO(content), self._row)
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,8 +16,10 @@ import tiny_stage
 
 from configs import imagenet256_dit, vae
 from diffusion_jax import prepare, train
+from diffusion_jax.app import encoding
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.data import images, latents, sources
+from diffusion_jax.data import images, latents, pipeline, sources
+from diffusion_jax.methods import pixels
 from diffusion_jax.methods.autoencoders import opened
 
 CONFIG = Path(tiny_stage.__file__)
@@ -158,6 +161,31 @@ def test_images_that_a_first_stage_does_not_take_are_refused(root):
     halves = stage.halves._replace(decode=lambda params, z: tiny_stage.decode(params, z).repeat(3, -1))
     with pytest.raises(InputError, match="makes 8x8x3 of images of 8x8x1 and latents of 4x4x3"):
         opened.latent_shape(stage._replace(halves=halves), params, (8, 8, 1))
+
+
+def test_data_that_cannot_be_kept_are_refused(root, tmp_path, monkeypatch):
+    data = tiny_stage.build(tiny_stage.get_config()).data
+    assert encoding.mirrored(data)
+    assert not encoding.mirrored(data._replace(transforms=()))
+    with pytest.raises(InputError, match="changed at random by more than mirroring"):
+        encoding.mirrored(data._replace(transforms=(*data.transforms, pipeline.random_binarize)))
+    number = {"width": jax.ShapeDtypeStruct((), np.float32)}
+    unlabelled = sources.Arrays(np.zeros((2, 8, 8, 1), np.uint8))
+    labelled = pixels.with_labels(data._replace(source=lambda split: unlabelled), 3)
+    halves = sources.Mapped(range(2), lambda i: sources.digits()[i] | {"label": 0.5})
+    nothing = data._replace(source=lambda split: sources.Arrays(np.zeros((0, 8, 8, 1), np.uint8)))
+    for wrong, message in (
+        (data._replace(example={**data.example, **number}), "have width beside them, and only labels are kept"),
+        (labelled, "the data has no label, only image"),
+        (nothing, "the train split is empty"),
+        (data._replace(source=lambda split: halves), "label is float64"),
+    ):
+        with pytest.raises(InputError, match=message):
+            encoding.images(wrong, "train")
+    monkeypatch.setattr(encoding.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**4))
+    with pytest.raises(InputError, match=r"1.78e-05 GB of latents go to .*, where 1e-05 GB are free"):
+        prepared(root, tmp_path / "kept")
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 @pytest.mark.slow
