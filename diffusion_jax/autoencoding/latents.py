@@ -31,6 +31,11 @@ def drawn(network: Network) -> Halves:
     return Halves(lambda params, x: read(_said(network, params, x, "encode")), _decoder(network))
 
 
+def certain(network: Network) -> Halves:
+    """The halves of a network that says codes, and no law of them."""
+    return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), _decoder(network))
+
+
 def quantised(network: Network, codebook: OfParams) -> Halves:
     """The halves of a network with a codebook [K, d]: latents are what comes before it; decoding begins with it."""
     decode, nearest = _decoder(network), quantizers.vector_quantized(codebook)
