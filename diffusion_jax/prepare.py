@@ -1,12 +1,16 @@
-"""Encode images once, for diffusion models of latents: what a first stage makes of them is kept in files.
+r"""Encode images once, for diffusion models of latents: what a first stage makes of them is kept in files.
 
   python -m diffusion_jax.prepare --config configs/first_stage_digits.py --first-stage runs/first_stage --out latents
-  python -m diffusion_jax.prepare --config configs/folder.py --config.data.dir=PHOTOS --first-stage runs/kl --out kept
   python -m diffusion_jax.prepare --config configs/mnist.py --first-stage runs/kl --out kept --split train,test
+  python -m diffusion_jax.prepare --config configs/folder.py --config.data.dir=PHOTOS --config.data.shape=256,256,3 \
+    --first-stage stabilityai/sd-vae-ft-ema --out kept
 
 The config says which images: its data, in the range that the first stage was trained on. Where it mirrors them
 (data.flip), the mirror images are encoded too. Labels are kept where the data has some. What is kept are the means
 and standard deviations of the codes, never draws, in float16: training draws anew each time.
+
+A published first stage is a folder of diffusers, a name on the Hugging Face hub, or a file of latent diffusion's. It
+takes images in [-1, 1].
 
 OUT/train holds files of 512 images each, and latents.json, which says what they are and, at last, the mean and the
 standard deviation of all latents and of each channel. Given again, the same command makes what is missing or damaged.
@@ -42,7 +46,7 @@ def main(arguments: list[str]):
     hosts.join(options)
     data = module.build(chosen).data
     found = {split: encoding.images(data, split) for split in splits}
-    stage = opened.opened(options.first_stage, "--first-stage")
+    stage = opened.opened(options.first_stage, "--first-stage", options.variant, options.scale)
     params = stage.read()
     caches = {}
     for split, source in found.items():
@@ -78,10 +82,13 @@ def _parser():
     parser = cli.parser("diffusion_jax.prepare", __doc__)
     add = parser.add_argument
     add("--config", type=Path, required=True, metavar="FILE", help="a config of the images, a Python file")
-    add("--first-stage", required=True, metavar="DIR", help="the work directory of a first stage that is trained")
+    add("--first-stage", required=True, metavar="PATH", help="a trained run, or a published folder, hub name or file")
     add("--out", type=Path, required=True, metavar="DIR", help="where to write: DIR/train and the like")
     add("--split", default="train", metavar="LIST", help="of the data: train, test or train,test (%(default)s)")
     add("--batch", type=cli.whole(1), default=16, metavar="B", help="images at a time on each device (%(default)s)")
+    published = parser.add_argument_group("published first stages").add_argument
+    published("--variant", default="", metavar="NAME", help="of the weights, such as fp16")
+    published("--scale", type=cli.real(1e-6, 1e6), metavar="S", help="of the latents, where the file does not say it")
     hosts.add_options(parser)
     return parser
 

@@ -17,10 +17,12 @@ import tiny_stage
 from configs import imagenet256_dit, vae
 from diffusion_jax import prepare, train
 from diffusion_jax.app import encoding
+from diffusion_jax.autoencoding.latents import Scaling
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import images, latents, pipeline, sources
 from diffusion_jax.methods import pixels
 from diffusion_jax.methods.autoencoders import opened
+from diffusion_jax.pretrained import entries, first_stages
 
 CONFIG = Path(tiny_stage.__file__)
 PART = 16  # images of a file, here
@@ -28,18 +30,17 @@ PART = 16  # images of a file, here
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Two first stages, and the latents of one."""
+    """A first stage and its latents."""
     root = tmp_path_factory.mktemp("prepare")
-    for name, seed in (("stage", 0), ("other", 1)):
-        train.main(["--config", str(CONFIG), "--workdir", str(root / name), f"--config.seed={seed}"])
+    train.main(["--config", str(CONFIG), "--workdir", str(root / "stage")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latents, "PART", PART)
         prepared(root, root / "kept", "--split", "train,test")
         yield root
 
 
-def prepared(root, out, *more, stage="stage", config=CONFIG):
-    prepare.main(["--config", str(config), "--first-stage", str(root / stage), "--out", str(out), *more])
+def prepared(root, out, *more, stage="stage"):
+    prepare.main(["--config", str(CONFIG), "--first-stage", str(root / stage), "--out", str(out), *more])
 
 
 def contents(path):
@@ -104,7 +105,6 @@ def test_one_device_keeps_what_eight_do(root, tmp_path, monkeypatch):
 
 
 REFUSED = {
-    "another first stage": (CONFIG, "other", [], "other latents .parameters of the first stage: .* there"),
     "without mirrors": (CONFIG, "stage", ["--config.data.flip=False"], "mirror images: true there, false here"),
     "no folder": (CONFIG, "", [], "no first stage; give the work directory of one: --first-stage=runs/NAME"),
     "a folder that is not there": (CONFIG, "nowhere", [], "nowhere"),
@@ -142,9 +142,56 @@ def test_a_run_of_something_else_is_refused(root, tmp_path):
     with pytest.raises(InputError, match=r"plain \(--first-stage\) is no first stage"):
         opened.opened(str(tmp_path / "plain"), "--first-stage")
     (tmp_path / "empty").mkdir()
-    for path in ("empty", "plain.py"):
-        with pytest.raises(InputError, match=r"no trained run in .* \(--first-stage\)"):
+    for path, message in {
+        "empty": r"no run in .*empty \(--first-stage\), and as a published first stage: .* holds no config\.json",
+        "plain.py": "and as a published first stage: .* a file named",
+    }.items():
+        with pytest.raises(InputError, match=message) as error:
             opened.opened(str(tmp_path / path), "--first-stage")
+        assert "\n" not in str(error.value)
+    shutil.rmtree(tmp_path / "plain" / "checkpoints")
+    with pytest.raises(InputError, match="there is no trained run in"):
+        opened.opened(str(tmp_path / "plain"), "--first-stage")
+    with pytest.raises(InputError, match="variant and scale are of published first stages"):
+        opened.opened(str(root / "stage"), "--first-stage", scale=0.5)
+
+
+PUBLISHED = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": [4, 4],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+    "in_channels": 1,
+    "out_channels": 1,
+    "latent_channels": 2,
+    "scaling_factor": 0.5,
+    "shift_factor": 0.25,
+}
+
+
+def test_a_published_first_stage_comes_with_its_scaling(root, tmp_path):
+    network = first_stages.described(PUBLISHED).network
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32) / 5, network.template())
+    entries.write(params, network.entries, tmp_path / "vae", PUBLISHED)
+    prepared(tmp_path, tmp_path / "kept", "--split", "test", stage="vae")
+    source = sources.latents(tmp_path / "kept" / "test")
+    assert source.record.scaling == Scaling(0.5, 0.25)
+    assert source.record.about == f"the first stage {tmp_path / 'vae'}"
+    stage = opened.opened(str(tmp_path / "vae"), "--first-stage")
+    assert opened.digest(stage.read()) == source.record.first_stage
+    x = images.to_float(np.stack([sources.digits("test")[i]["image"] for i in range(6)]))
+    q = jax.jit(stage.halves.encode)(params, x)
+    np.testing.assert_allclose([source[i]["mean"] for i in range(6)], q.mean, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose([source[i]["std"] for i in range(6)], q.std, rtol=1e-2)
+    data = tiny_stage.build(tiny_stage.get_config()).data
+    half = data._replace(clean=lambda batch: batch["image"] / np.float32(255))
+    with pytest.raises(InputError, match=r"vae takes images in \[-1, 1\], where the config's data are in \[0, 1\]"):
+        encoding.planned(stage, params, half, data.source("test"), PART)
+    with pytest.raises(InputError, match=r"other latents \(parameters of the first stage: .* there"):
+        prepared(tmp_path, root / "kept", "--split", "test", stage="vae")
 
 
 def test_images_that_a_first_stage_does_not_take_are_refused(root):

@@ -1,6 +1,7 @@
 """First stages that are trained: what encodes images, and decodes latents (Rombach et al. 2022)."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import flax
@@ -9,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.autoencoding.latents import Halves, Scaling
+from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Clean, SampleFn, Tree
+from diffusion_jax.data import images
 from diffusion_jax.methods import runs
 from diffusion_jax.methods.autoencoders.compose import Autoencoding
+from diffusion_jax.pretrained import first_stages
 from diffusion_jax.training import held
 
 
@@ -34,16 +38,39 @@ class Opened(NamedTuple):
     about: str
 
 
-def opened(path: str, flag: str) -> Opened:
-    """The first stage in `path`: the work directory of a run of which the newest averaged parameters count.
+def opened(path: str, flag: str, variant: str = "", scale: float | None = None) -> Opened:
+    """The first stage that `path` names: a trained run's, or a published one.
 
     Args:
-      path: where it is.
+      path: a work directory, of which the newest averaged parameters count; or what
+        `pretrained.first_stages.opened` takes, for images in [-1, 1].
       flag: the option that names it, such as --first-stage, for messages.
+      variant: of a published one's weights, such as "fp16".
+      scale: of a published one's latents, where its file does not say it.
 
     Raises:
-      InputError: there is none, or the run is of something else.
+      InputError: there is none, the run is of something else, or a run is given what is for published ones.
     """
+    if not path or _is_workdir(Path(path)):
+        if variant or scale is not None:
+            raise InputError(f"variant and scale are of published first stages, and {path} is a run; leave them out")
+        return _of_run(path, flag)
+    try:
+        stage = first_stages.opened(path, variant, scale=scale)
+    except InputError as error:
+        raise InputError(f"there is no run in {path} ({flag}), and as a published first stage: {error}") from error
+    about = f"the first stage {path}" + (f", {variant}" if variant else "")
+    return Opened(stage.halves, stage.read, lambda batch: images.to_float(batch["image"]), stage.scaling, about)
+
+
+def _is_workdir(path: Path) -> bool:
+    """Both kinds have a config.json."""
+    return (path / "checkpoints").is_dir() or (
+        (path / "config.json").is_file() and "config_file" in files.json_object(path / "config.json")
+    )
+
+
+def _of_run(path: str, flag: str) -> Opened:
     run = runs.opened(path, flag, "first stage")
     method = run.experiment.method
     if not isinstance(method, Autoencoding) or method.halves is None:
@@ -70,21 +97,21 @@ def latent_shape(stage: Opened, params: Tree, shape: tuple[int, int, int]) -> tu
     Raises:
       InputError: its encoder takes no such images, or its decoder makes others.
     """
-    images = _by(shape)
+    given = _by(shape)
     try:
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         z = jax.eval_shape(lambda params, x: stage.halves.encode(params, x).mean, params, x)
         back = jax.eval_shape(stage.halves.decode, params, z)
     except InputError as error:
-        raise InputError(f"{stage.about} takes no images of {images}: {error}") from error
+        raise InputError(f"{stage.about} takes no images of {given}: {error}") from error
     except (flax.errors.FlaxError, TypeError, ValueError) as error:  # shapes that do not fit its kernels
         reason = (str(error).splitlines() or ["?"])[0][:160]
         raise InputError(
-            f"{stage.about} takes no images of {images} ({reason}); give those it was made for"
+            f"{stage.about} takes no images of {given} ({reason}); give those it was made for"
         ) from error
     if back.shape[1:] != tuple(shape) or z.ndim != 4:
         raise InputError(
-            f"{stage.about} makes {_by(back.shape[1:])} of images of {images} and latents of {_by(z.shape[1:])}; "
+            f"{stage.about} makes {_by(back.shape[1:])} of images of {given} and latents of {_by(z.shape[1:])}; "
             "give images of the shape that it was made for"
         )
     return z.shape[1:]
