@@ -17,8 +17,9 @@ from flax import linen as nn
 from PIL import Image
 
 from diffusion_jax import config as configs
-from diffusion_jax import evaluate, sample, train
+from diffusion_jax import evaluate, prepare, sample, train
 from diffusion_jax.app import cli
+from diffusion_jax.data import latents as kept
 from diffusion_jax.methods import pixels
 from diffusion_jax.models.blocks.conditioning import embedded
 
@@ -38,10 +39,11 @@ PAGES = sorted({path.stem for path in FOLDER.glob("*.md")} - ELSEWHERE.keys())
 # A block, and the name of the file that the words before it save it as.
 BLOCK = re.compile(r"(?:`(\w+\.py)`:\n\n)?^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
-MAINS = {"train": train.main, "sample": sample.main, "evaluate": evaluate.main}
+MAINS = {"train": train.main, "prepare": prepare.main, "sample": sample.main, "evaluate": evaluate.main}
 TRAINING = "train.batch_size=8 train.steps_per_call=1 data.threads=1 log.sample_every=0 log.every=1"
 TINY = {
     "train": [f"--config.{value}" for value in TRAINING.split()],
+    "prepare": ["--config.data.threads=1"],
     "sample": ["--num", "8", "--quiet"],
     "evaluate": ["--extractor", "extractor.py"],
 }
@@ -175,6 +177,11 @@ def codes(names):
         assert line["loss"] >= line["distortion"] + 2
 
 
+def latents(names):
+    assert {split: kept.record(f"latents/{split}").num for split in ("train", "test")} == {"train": 1200, "test": 597}
+    assert names["z"].shape == (16, *names["record"].shape)
+
+
 def sample_fn(names):
     assert names["means"].shape == (16,)
     assert names["batches"].shape == (2, 16, 8, 8, 1)
@@ -194,6 +201,7 @@ CHECKS = {
     "evaluate": measured,
     "images": images,
     "inpaint": inpaint,
+    "latents": latents,
     "resume": resume,
     "sample_fn": sample_fn,
     "sampler": sampler,
