@@ -28,7 +28,7 @@ def drawn(network: Network) -> Halves:
     Its methods `encode` and `decode` take and give arrays.
     """
     read = laws.normal_within()
-    return Halves(lambda params, x: read(_said(network, params, x, "encode")), _decoder(network))
+    return Halves(lambda params, x: read(_said(network, params, x, "encode")), decoder(network))
 
 
 def certain(network: Network) -> Halves:
@@ -38,7 +38,7 @@ def certain(network: Network) -> Halves:
 
 def quantised(network: Network, codebook: OfParams) -> Halves:
     """The halves of a network with a codebook [K, d]: latents are what comes before it; decoding begins with it."""
-    decode, nearest = _decoder(network), quantizers.vector_quantized(codebook)
+    decode, nearest = decoder(network), quantizers.vector_quantized(codebook)
 
     def decode_nearest(params, z):
         keys = rng.per_example(rng.root(0), jnp.arange(len(z)))  # to take the nearest code draws nothing
@@ -47,7 +47,8 @@ def quantised(network: Network, codebook: OfParams) -> Halves:
     return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), decode_nearest)
 
 
-def _decoder(network: Network) -> DecodeLatents:
+def decoder(network: Network) -> DecodeLatents:
+    """`(params, z) -> x` of a network whose method `decode` takes and gives arrays."""
     return lambda params, z: _said(network, params, z, "decode")
 
 
