@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.autoencoding import laws, quantizers
 from diffusion_jax.core import rng
@@ -68,3 +69,23 @@ class Scaling(NamedTuple):
     def unscaled(self, z: jax.Array) -> jax.Array:
         """The inverse: as the decoder takes it."""
         return z / self.scale + self.shift
+
+
+class Statistics(NamedTuple):
+    """Of draws of latents, over a data set; float64.
+
+    Attributes:
+      mean, std: over all entries.
+      channel_mean, channel_std: [C], of each channel.
+    """
+
+    mean: Any
+    std: Any
+    channel_mean: Any
+    channel_std: Any
+
+
+def statistics(z: np.ndarray) -> Statistics:
+    """Of draws [N, ..., C]."""
+    rows = np.asarray(z, np.float64).reshape(-1, z.shape[-1])
+    return Statistics(rows.mean(), rows.std(), rows.mean(axis=0), rows.std(axis=0))

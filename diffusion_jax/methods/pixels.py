@@ -222,9 +222,10 @@ def computed_by(config: ConfigDict) -> dict:
 def unet(config: ConfigDict, outputs: int = 1, kind: type[Skeleton] = UNet, **fields: Any) -> Skeleton:
     """DDPM's U-Net with the values of `config.model`; it says `outputs` numbers of each of an image's entries.
 
-    `kind` is another U-Net (`models.ADMUNet`), and `fields` are more of its fields.
+    `kind` is another U-Net (`models.ADMUNet`), and `fields` are more of its fields, or stand for those of the values:
+    `out_channels` for latents.
     """
-    return kind(
+    known = dict(
         channels=config.model.channels,
         multipliers=tuple(config.model.multipliers),
         blocks=config.model.blocks,
@@ -233,5 +234,5 @@ def unet(config: ConfigDict, outputs: int = 1, kind: type[Skeleton] = UNet, **fi
         dropout=config.model.dropout,
         groups=config.model.groups,
         **computed_by(config),
-        **fields,
     )
+    return kind(**{**known, **fields})
