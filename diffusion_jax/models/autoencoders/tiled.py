@@ -18,7 +18,7 @@ from jax import lax
 from diffusion_jax.core.arrays import on_channels
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import DecodeLatents
-from diffusion_jax.models.autoencoders.convolutional import ConvolutionalAutoencoder, Decoder
+from diffusion_jax.models.autoencoders.convolutional import ConvolutionalAutoencoder, Decoder, Half
 from diffusion_jax.models.blocks.layers import GroupNorm
 
 UPPER = 2  # levels that are computed in tiles
@@ -37,7 +37,7 @@ class _Upper(Decoder):
         return self.end(h, UPPER)
 
 
-def halo(decoder: Decoder) -> int:
+def halo(decoder: Half) -> int:
     """How many pixels beyond a tile, of the map that the upper levels begin with, they look at."""
     seen = 0
     for number in range(UPPER):
