@@ -3,12 +3,12 @@
   python -m diffusion_jax.train --config configs/imagenet256_dit.py --workdir runs/dit --config.data.dir=LATENTS
   python -m diffusion_jax.sample --workdir runs/dit --num 16 --label 207 --guidance 4
 
-LATENTS is a folder with the folders train and, to evaluate, test, of two files each: latents.npy, float16
-[N, 32, 32, 4], what Stable Diffusion's autoencoder makes of the images times 0.18215, and labels.npy, integers [N]
-from 0 to 999. Samples are latents too (samples.npz), to be decoded by it.
+LATENTS is a folder that `python -m diffusion_jax.prepare` made of images of 256x256 with labels from 0 to 999 and
+Stable Diffusion's first stage, mirror images too: with the folder train and, to evaluate, test. Samples are latents
+(samples.npz) times 0.18215, to be decoded by it.
 
-674.8 million parameters, the paper's values: batch 256, learning rate 1e-4, no warm-up, no flips of latents, DDPM's
-linear table, learned variance, 7M steps for its best model: an FID of 2.27 at guidance 1.5, 9.62 without. Guidance is
+674.8 million parameters, the paper's values: batch 256, learning rate 1e-4, no warm-up, mirror images, DDPM's linear
+table, learned variance, 7M steps for its best model: an FID of 2.27 at guidance 1.5, 9.62 without. Guidance is
 on the first three of the four channels in the paper's code and on all here (`guidance.channels` has the other).
 Gradients are clipped to a norm of 1, which the paper does not do. bfloat16; every block is recomputed in the backward
 pass (nn.remat), for memory. Not trained to its end with this code.
@@ -16,6 +16,7 @@ pass (nn.remat), for memory. Not trained to its end with this code.
 
 from flax import linen as nn
 
+from diffusion_jax.autoencoding.latents import Scaling
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.data import sources
@@ -26,10 +27,11 @@ from diffusion_jax.models.blocks.conditioning import LabelEmbedding
 from diffusion_jax.models.transformers import dit
 
 CLASSES = 1000
+SCALING = Scaling(0.18215)  # of Stable Diffusion's first stage
 
 
 def get_config():
-    config = guided.with_guidance(pixels.with_shape(with_dir(base_config()), (32, 32, 4)))
+    config = guided.with_guidance(pixels.with_flip(pixels.with_shape(with_dir(base_config()), (32, 32, 4))))
     config.diffusion.guidance = 1.5
     config.model = Config(
         patch=values.count(2, "side of the squares that are a token each", 256),
@@ -48,7 +50,7 @@ def get_config():
 
 
 def build(config):
-    data = pixels.latents(config, lambda split: sources.latents(f"{config.data.dir}/{split}"))
+    data = pixels.latents(config, lambda split: sources.latents(f"{config.data.dir}/{split}"), SCALING)
     data = pixels.with_labels(data, CLASSES)
     model = dit.DiT(
         patch=config.model.patch,

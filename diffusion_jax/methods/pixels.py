@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from diffusion_jax.autoencoding.latents import Scaling
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config, Value
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import conditions, hints, images, sources, toys, views
+from diffusion_jax.data import latents as kept_latents
 from diffusion_jax.data.pipeline import random_flip
 from diffusion_jax.methods.compose import Data, base_config, with_dir
 from diffusion_jax.models.ops import attention
@@ -23,7 +25,11 @@ FACTOR = values.Whole(1, 256)
 
 def default_config() -> Config:
     """The values of DDPM's CIFAR-10 experiment (Ho et al. 2020, section 4 and appendix B); configs change some."""
-    config = with_dir(_images())
+    return with_flip(with_dir(_images()))
+
+
+def with_flip(config: Config) -> Config:
+    """`config` of images that may be mirrored."""
     config.data.flip = values.flag(True, "whether training images are mirrored at random")
     return config
 
@@ -163,15 +169,19 @@ def own_images(config: ConfigDict) -> Source:
     return source
 
 
-def latents(config: ConfigDict, source: Source) -> Data:
-    """Latents of `config.data.shape` as they are (`sources.latents`)."""
-    shape = tuple(config.data.shape)
+def latents(config: ConfigDict, source: Source, scaling: Scaling) -> Data:
+    """Latents of `config.data.shape` (`sources.latents`), scaled, and drawn anew whenever they are trained on.
+
+    Where `config.data.flip` is on they are those of the image or of its mirror image, at random.
+    """
+    shape, flip = tuple(config.data.shape), config.data.flip
     return Data(
-        source,
+        (lambda split: kept_latents.with_mirrors(source(split))) if flip else source,
         example={"latent": jax.ShapeDtypeStruct(shape, jnp.float32)},
-        clean=lambda batch: batch["latent"],
+        clean=lambda batch: scaling.scaled(batch["latent"]),
         shape=shape,
         view=views.latents(),
+        transforms=((kept_latents.random_mirror,) if flip else ()) + (kept_latents.draw,),
     )
 
 

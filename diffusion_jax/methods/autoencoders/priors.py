@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
@@ -20,13 +19,13 @@ from diffusion_jax.config.values import Config
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Hold, Tree
-from diffusion_jax.methods import latent, pixelcnn, pixels
+from diffusion_jax.methods import latent, pixelcnn, pixels, runs
+from diffusion_jax.methods.autoencoders import opened
 from diffusion_jax.methods.autoencoders.compose import Autoencoding, Tokens
 from diffusion_jax.methods.compose import Data, Method, base_config, compose
 from diffusion_jax.methods.latent import FirstStage
-from diffusion_jax.training import held, workdir
+from diffusion_jax.training import held
 from diffusion_jax.training.experiment import Experiment, SampleRequest
-from diffusion_jax.training.trained import parameters
 
 STAGE, ABOVE = "first_stage", "above"  # names of what is held
 
@@ -156,13 +155,13 @@ def held_of(folder: str, stage: Autoencoding) -> Hold:
 
     @functools.cache
     def read() -> Mapping[str, Any]:
-        experiment = _opened(folder, "codes.run", "a run of codes")
-        found = experiment.method
+        run = runs.opened(folder, "--config.codes.run", "run of codes")
+        found = run.experiment.method
         if not isinstance(found, Autoencoding) or found.tokens is None:
             raise InputError(f"the run in {folder} has no codes to learn; train one with configs/vqvae.py, say")
         if found.data.example != stage.data.example:
             raise InputError(f"the run in {folder} encodes other data; give both the same data.shape")
-        params = jax.tree.map(np.asarray, parameters(Path(folder), experiment)[1])
+        params = run.read()
         _check_alike(params, stage.init, folder, "codes")
         return {STAGE: params}
 
@@ -171,25 +170,16 @@ def held_of(folder: str, stage: Autoencoding) -> Hold:
 
 def _prior_above(folder: str, first_stage: Tree, above: Method) -> Tree:
     """The parameters of the prior over upper codes in `folder`, which must be of the codes of `first_stage`."""
-    experiment = _opened(folder, "above.run", "a prior over the upper codes")
-    holding = held.load(Path(folder), experiment.task.held)
-    if STAGE not in holding or held.digest({"": holding[STAGE]}) != held.digest({"": first_stage}):
+    run = runs.opened(folder, "--config.above.run", "prior over the upper codes")
+    holding = held.load(Path(folder), run.experiment.task.held)
+    if STAGE not in holding or opened.digest(holding[STAGE]) != opened.digest(first_stage):
         raise InputError(
             f"the prior in {folder} was not trained on the codes of codes.run as it is now; train it on them again"
         )
-    params = jax.tree.map(np.asarray, parameters(Path(folder), experiment)[1])
+    params = run.read()
     shown = jnp.zeros((1, *above.data.shape), jnp.int32)
     _check_alike(params, lambda key: above.model.init(key, shown, jnp.zeros(1))["params"], folder, "above")
     return params
-
-
-def _opened(folder: str, key: str, what: str) -> Experiment:
-    if not folder:
-        raise InputError(f"{what} is missing; give its work directory: --config.{key}=runs/NAME")
-    if not (Path(folder) / "checkpoints").is_dir():
-        raise InputError(f"there is no trained run in {folder} (--config.{key}); train it first, or say where it is")
-    module, config = workdir.open_existing(Path(folder))
-    return module.build(config)
 
 
 def _check_alike(params: Tree, init: Callable[[jax.Array], Tree], folder: str, section: str):
