@@ -21,7 +21,7 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources
 from diffusion_jax.diffusion import samplers, timesteps
 from diffusion_jax.diffusion.losses import Context
-from diffusion_jax.methods import ddpm
+from diffusion_jax.methods import ddpm, latent_diffusion
 from diffusion_jax.methods.autoencoders import priors
 from diffusion_jax.methods.compose import Chain, compose
 from diffusion_jax.training import loop, optimizers, workdir
@@ -84,6 +84,13 @@ def first_stage(stage):
     return {priors.STAGE: jax.eval_shape(stage.init, jax.random.key(0))}
 
 
+def first_stage_of_latents(config, stage, known, scale):
+    """In place of a first stage, the shapes of its parameters; its weights and latents are named by no config."""
+    assert not config.first_stage.weights
+    each = jax.ShapeDtypeStruct(stage.shape[-1:], jnp.float32)
+    return lambda: {latent_diffusion.STAGE: stage.template, latent_diffusion.SCALING: {"scale": each, "shift": each}}
+
+
 def upper_prior(above):
     """In place of a prior's run, the shapes of its parameters."""
     shown = jnp.zeros((1, *above.data.shape), jnp.int32)
@@ -103,6 +110,7 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     if "codes" in chosen:
         monkeypatch.setattr(priors, "held_of", lambda folder, stage: partial(first_stage, stage))
         monkeypatch.setattr(priors, "_prior_above", lambda folder, first, above: upper_prior(above))
+    monkeypatch.setattr(latent_diffusion, "held_of", first_stage_of_latents)
     watched, read = values.watched(chosen)
     experiment = module.build(watched)
     assert re.search(rf"python -m diffusion_jax\.(train|distill) --config configs/{path.name} --", module.__doc__)
