@@ -8,6 +8,7 @@ import numpy as np
 
 from diffusion_jax.autoencoding import laws, quantizers
 from diffusion_jax.core import rng
+from diffusion_jax.core.distributions import Gaussian, draw
 from diffusion_jax.core.protocols import DecodeLatents, Encode, Network, OfParams
 
 
@@ -46,6 +47,11 @@ def quantised(network: Network, codebook: OfParams, decode: DecodeLatents | None
         return decode_codes(params, nearest(params, keys, laws.certain(z)).z)
 
     return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), decode_nearest)
+
+
+def sampled(q: Gaussian, keys: jax.Array) -> jax.Array:
+    """A draw of each example's law, whose variance may be one number for all, with `keys` [B]."""
+    return draw(Gaussian(q.mean, jnp.broadcast_to(q.var, q.mean.shape)), keys)
 
 
 def _decoder(network: Network) -> DecodeLatents:

@@ -19,7 +19,6 @@ from diffusion_jax.autoencoding.latents import Halves, Scaling, Statistics
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core import rng
-from diffusion_jax.core.distributions import draw
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Hold, Tree
 from diffusion_jax.data import latents as kept_latents
@@ -105,7 +104,7 @@ def encoded(stage: Stage) -> Latents:
     """Of images that are encoded as training goes."""
 
     def enter(params, keys, x0):
-        return draw(stage.halves.encode(params, x0), keys)
+        return latents.sampled(stage.halves.encode(params, x0), keys)
 
     def statistics(params):
         """Of draws of the first images."""
@@ -212,9 +211,10 @@ def held_of(config: ConfigDict, stage: Stage, known: Latents, scale: Scale) -> H
     def hold():
         weights = config.first_stage.weights
         found = opened(weights, "--config.first_stage.weights")
-        params = found.read()
+        read = found.read()
+        params = {name: part for name, part in read.items() if name in stage.template}  # without its discriminator
         runs.check_alike(params, stage.template, weights, "first_stage")
-        scaling = scale(known.statistics(params), found.scaling)
+        scaling = scale(known.statistics(read), found.scaling)
         return {STAGE: params, SCALING: {name: _each(x, stage.shape[-1:]) for name, x in scaling._asdict().items()}}
 
     return hold
