@@ -7,6 +7,7 @@ gigabytes: a whole file is read only where that is not so, and long arrays are r
 import io
 import math
 import os
+import struct
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -119,25 +120,31 @@ def rows(path: str | Path, *names: str) -> Rows:
 
 
 class Indexed:
-    """The array of an .npy file, on disk: only the rows that are asked for are read.
+    """The array of an .npy file, or of an .npz file that is not packed, on disk: only rows asked for are read.
 
     A memory map would end the process where another cuts the file off meanwhile; here that is an `InputError`, and a
-    file that is replaced is read on as it was.
+    file that is replaced is read on as it was. The checksum of an .npz file is not met; what writes it can keep one
+    of each row.
+
+    Args:
+      path: the file.
+      name: of the array in an .npz file; none for an .npy file.
 
     Attributes:
       dtype, shape: of the array.
 
     Raises:
-      InputError: as of `rows`.
+      InputError: as of `rows`; or the array is not there, or packed.
     """
 
-    def __init__(self, path):
-        with _said(path), files.reading(path) as file:
-            header = _header(file, os.fstat(file.fileno()).st_size)
+    def __init__(self, path: str | Path, name: str = ""):
+        with _member(path, name) if name else _alone(path) as (file, start, size):
+            file.seek(start)
+            header = _header(file, size)
         if not header.shape or (header.order == "F" and len(header.shape) > 1):
             raise InputError(f"{path} has no rows one after the other; save it as numpy.ascontiguousarray(array)")
         self.dtype, self.shape = header.dtype, header.shape
-        self._path, self._start, self._row = path, header.length, header._replace(shape=header.shape[1:])
+        self._path, self._start, self._row = path, start + header.length, header._replace(shape=header.shape[1:])
         self._file = open(path, "rb")  # noqa: SIM115 (as long as the array lives)
 
     def __len__(self) -> int:
@@ -148,6 +155,30 @@ class Indexed:
         content = os.pread(self._file.fileno(), self._row.size, self._start + index * self._row.size)
         with _said(self._path):
             return _taken(io.BytesIO(content), self._row)
+
+
+@contextmanager
+def _alone(path) -> Iterator[tuple[IO[bytes], int, int]]:
+    """(file, where its array begins, bytes from there on) of an .npy file."""
+    with _said(path), files.reading(path) as file:
+        yield file, 0, os.fstat(file.fileno()).st_size
+
+
+@contextmanager
+def _member(path, name: str) -> Iterator[tuple[IO[bytes], int, int]]:
+    """The same of an array in an .npz file, where it lies as it is."""
+    with _archive(path) as found:
+        if name not in found:
+            raise InputError(f"{path} has no array {name}; it has {', '.join(sorted(found)[:10]) or 'nothing'}")
+        info = found[name][1]
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise InputError(f"{path} is packed; save it with numpy.savez, which does not pack")
+    with _said(path), files.reading(path) as file:
+        file.seek(info.header_offset)
+        head = file.read(30)  # which ends with the lengths of two texts that follow it
+        if len(head) < 30 or head[:4] != b"PK\3\4":
+            raise ValueError("an array does not begin where it should")
+        yield file, info.header_offset + 30 + sum(struct.unpack("<HH", head[26:])), info.file_size
 
 
 def _whole(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

@@ -17,7 +17,8 @@ import numpy as np
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 from diffusion_jax.core.protocols import Examples, Source
-from diffusion_jax.data import numpy_files, pictures, pipeline
+from diffusion_jax.data import latents as kept_latents
+from diffusion_jax.data import pictures, pipeline
 
 
 class Arrays:
@@ -241,6 +242,12 @@ def imagenet64(data_dir: str = "") -> Source:
     return lambda split: tfds_images("imagenet_resized/64x64", splits[split], data_dir or None)
 
 
+def imagenet256(data_dir: str = "") -> Source:
+    """ImageNet of TFDS, cut and shrunk to 256x256, as `cifar10`, with labels 0 to 999; it is prepared by hand."""
+    splits = {"train": "train", "test": "validation"}
+    return lambda split: tfds_images("imagenet2012", splits[split], data_dir or None, size=256)
+
+
 def tfds_images(
     name: str,
     split: str,
@@ -318,30 +325,22 @@ def lsun(category: str, data_dir: str | Path | None = None, size: int = 256) -> 
     return lambda split: tfds_images(f"lsun/{category}", splits[split], data_dir, size)
 
 
-def latents(path: str | Path):
-    """What an autoencoder made of images, as two NumPy files in a folder, read from disk as they are needed.
+def latents(path: str | Path) -> "kept_latents.Latents":
+    """What a first stage makes of images, as `python -m diffusion_jax.prepare` keeps it, read as it is needed.
 
     Args:
-      path: the folder, with latents.npy, float16 or float32 [N, H, W, C] (scaled to about unit variance), and
-        labels.npy, integer [N].
+      path: the folder of a split, OUT/train say.
 
     Returns:
-      A source of {"latent": float32 [H, W, C], "label": int}.
+      A source of {"mean", "std": float16 [h, w, c], "latent": float32 [h, w, c]}: the moments of an image's latent
+      and one draw of it, always the same; for training the transform `data.latents.draw` draws anew. Where mirror
+      images were prepared, also "mirror_mean" and "mirror_std", for `data.latents.random_mirror`, and where there are
+      labels, "label" (int64). Its `record` says what they are (`data.latents.Cache`).
 
     Raises:
-      InputError: a file is missing, holds something else, or they are not of one length.
+      InputError: there are no latents, not all of them yet, or a file is damaged; also when an example is read.
     """
-    root = Path(path).expanduser()
-    arrays = []
-    for name, kind, dims in (("latents.npy", np.floating, 4), ("labels.npy", np.integer, 1)):
-        array = numpy_files.Indexed(root / name)
-        if not np.issubdtype(array.dtype, kind) or len(array.shape) != dims:
-            raise InputError(f"{root / name} holds {array.dtype} {list(array.shape)}; see data.sources.latents")
-        arrays.append(array)
-    values, labels = arrays
-    if len(values) != len(labels):
-        raise InputError(f"{root} has {len(values)} latents and {len(labels)} labels; give one label for each")
-    return Mapped(range(len(labels)), lambda i: {"latent": values[i].astype(np.float32), "label": labels[i][()]})
+    return kept_latents.Latents(path)
 
 
 def _height_width(size: int | Sequence[int]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from diffusion_jax.config.values import Config, Value
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import conditions, hints, images, sources, toys, views
+from diffusion_jax.data import latents as kept_latents
 from diffusion_jax.data.pipeline import random_flip
 from diffusion_jax.methods.compose import Data, base_config, with_dir
 from diffusion_jax.models.ops import attention
@@ -23,7 +24,11 @@ FACTOR = values.Whole(1, 256)
 
 def default_config() -> Config:
     """The values of DDPM's CIFAR-10 experiment (Ho et al. 2020, section 4 and appendix B); configs change some."""
-    config = with_dir(_images())
+    return with_flip(with_dir(_images()))
+
+
+def with_flip(config: Config) -> Config:
+    """`config` of images that may be mirrored."""
     config.data.flip = values.flag(True, "whether training images are mirrored at random")
     return config
 
@@ -163,15 +168,22 @@ def own_images(config: ConfigDict) -> Source:
     return source
 
 
-def latents(config: ConfigDict, source: Source) -> Data:
-    """Latents of `config.data.shape` as they are (`sources.latents`)."""
-    shape = tuple(config.data.shape)
-    return Data(
-        source,
-        example={"latent": jax.ShapeDtypeStruct(shape, jnp.float32)},
+def latents(images: Data, shape: tuple[int, int, int], source: Source, flip: bool) -> Data:
+    """Latents of images that were prepared (`sources.latents`), drawn anew whenever they are trained on.
+
+    Args:
+      images: that they were made of.
+      shape: of a latent, [h, w, c].
+      source: `split -> source` of latents.
+      flip: whether mirror images are drawn as well, with probability 1/2.
+    """
+    rest = {name: x for name, x in images.example.items() if name != "image"}
+    return images._replace(
+        source=(lambda split: kept_latents.with_mirrors(source(split))) if flip else source,
+        example={"latent": jax.ShapeDtypeStruct(shape, jnp.float32), **rest},
         clean=lambda batch: batch["latent"],
         shape=shape,
-        view=views.latents(),
+        transforms=((kept_latents.random_mirror,) if flip else ()) + (kept_latents.draw,),
     )
 
 
@@ -222,9 +234,10 @@ def computed_by(config: ConfigDict) -> dict:
 def unet(config: ConfigDict, outputs: int = 1, kind: type[Skeleton] = UNet, **fields: Any) -> Skeleton:
     """DDPM's U-Net with the values of `config.model`; it says `outputs` numbers of each of an image's entries.
 
-    `kind` is another U-Net (`models.ADMUNet`), and `fields` are more of its fields.
+    `kind` is another U-Net (`models.ADMUNet`), and `fields` are more of its fields, or stand for those of the values:
+    `out_channels` for latents.
     """
-    return kind(
+    known = dict(
         channels=config.model.channels,
         multipliers=tuple(config.model.multipliers),
         blocks=config.model.blocks,
@@ -233,5 +246,5 @@ def unet(config: ConfigDict, outputs: int = 1, kind: type[Skeleton] = UNet, **fi
         dropout=config.model.dropout,
         groups=config.model.groups,
         **computed_by(config),
-        **fields,
     )
+    return kind(**{**known, **fields})

@@ -83,6 +83,25 @@ def test_one_array_is_read_by_rows_and_seen_on_disk(file):
         numpy_files.rows(file(npy(np.asfortranarray(A))))
 
 
+def test_an_array_of_an_archive_is_seen_on_disk(file):
+    np.savez(path := file(b""), first=A, a=A[::-1].astype("<f2"))
+    on_disk = numpy_files.Indexed(path, "a")
+    assert (on_disk.dtype, on_disk.shape) == (np.float16, A.shape)
+    np.testing.assert_array_equal(list(on_disk), A[::-1])
+    with pytest.raises(InputError, match="has no array b; it has a, first"):
+        numpy_files.Indexed(path, "b")
+    np.savez_compressed(path, a=A)
+    with pytest.raises(InputError, match=r"packed; save it with numpy\.savez"):
+        numpy_files.Indexed(path, "a")
+    for content in (WHOLE.replace(b"PK\3\4", b"PK\3\5"), WHOLE[100:], npy(A)):
+        with pytest.raises(InputError, match=r"a\.npz"):
+            numpy_files.Indexed(file(content), "a")
+    on_disk = numpy_files.Indexed(file(WHOLE), "a")
+    os.truncate(path, 150)
+    with pytest.raises(InputError, match="cut off"):
+        on_disk[3]
+
+
 WHOLE = npz({"a.npy": npy(A)}, zipfile.ZIP_STORED)
 HARMLESS = header("'<f4'", "(1,)")
 BAD = {

@@ -137,7 +137,7 @@ def test_two_levels_are_drawn_one_after_the_other(two):
 @pytest.mark.parametrize(
     ("config", "more", "message"),
     [
-        ("pixelcnn", [], "a run of codes is missing"),
+        ("pixelcnn", [], "there is no run of codes"),
         ("pixelcnn", ["--config.codes.run=nowhere"], "no trained run in nowhere"),
         ("pixelcnn", ["--config.codes.run={runs}/prior"], "has no codes to learn"),
         (
@@ -148,7 +148,7 @@ def test_two_levels_are_drawn_one_after_the_other(two):
         (
             "pixelcnn_bottom",
             [*values(STAGE, "codes."), "--config.codes.run={two}/vqvae2"],
-            "a prior over the upper codes is missing",
+            "there is no prior over the upper codes",
         ),
     ],
 )

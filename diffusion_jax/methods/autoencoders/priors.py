@@ -5,14 +5,13 @@ values of the section `codes`, so a prior's work directory can be moved without 
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
@@ -20,13 +19,13 @@ from diffusion_jax.config.values import Config
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Hold, Tree
-from diffusion_jax.methods import latent, pixelcnn, pixels
+from diffusion_jax.methods import latent, pixelcnn, pixels, runs
+from diffusion_jax.methods.autoencoders import opened
 from diffusion_jax.methods.autoencoders.compose import Autoencoding, Tokens
 from diffusion_jax.methods.compose import Data, Method, base_config, compose
 from diffusion_jax.methods.latent import FirstStage
-from diffusion_jax.training import held, workdir
+from diffusion_jax.training import held
 from diffusion_jax.training.experiment import Experiment, SampleRequest
-from diffusion_jax.training.trained import parameters
 
 STAGE, ABOVE = "first_stage", "above"  # names of what is held
 
@@ -156,14 +155,14 @@ def held_of(folder: str, stage: Autoencoding) -> Hold:
 
     @functools.cache
     def read() -> Mapping[str, Any]:
-        experiment = _opened(folder, "codes.run", "a run of codes")
-        found = experiment.method
+        run = runs.opened(folder, "--config.codes.run", "run of codes")
+        found = run.experiment.method
         if not isinstance(found, Autoencoding) or found.tokens is None:
             raise InputError(f"the run in {folder} has no codes to learn; train one with configs/vqvae.py, say")
         if found.data.example != stage.data.example:
             raise InputError(f"the run in {folder} encodes other data; give both the same data.shape")
-        params = jax.tree.map(np.asarray, parameters(Path(folder), experiment)[1])
-        _check_alike(params, stage.init, folder, "codes")
+        params = run.read()
+        runs.check_alike(params, jax.eval_shape(stage.init, rng.root(0)), folder, "codes")
         return {STAGE: params}
 
     return read
@@ -171,40 +170,17 @@ def held_of(folder: str, stage: Autoencoding) -> Hold:
 
 def _prior_above(folder: str, first_stage: Tree, above: Method) -> Tree:
     """The parameters of the prior over upper codes in `folder`, which must be of the codes of `first_stage`."""
-    experiment = _opened(folder, "above.run", "a prior over the upper codes")
-    holding = held.load(Path(folder), experiment.task.held)
-    if STAGE not in holding or held.digest({"": holding[STAGE]}) != held.digest({"": first_stage}):
+    run = runs.opened(folder, "--config.above.run", "prior over the upper codes")
+    holding = held.load(Path(folder), run.experiment.task.held)
+    if STAGE not in holding or opened.digest(holding[STAGE]) != opened.digest(first_stage):
         raise InputError(
             f"the prior in {folder} was not trained on the codes of codes.run as it is now; train it on them again"
         )
-    params = jax.tree.map(np.asarray, parameters(Path(folder), experiment)[1])
+    params = run.read()
     shown = jnp.zeros((1, *above.data.shape), jnp.int32)
-    _check_alike(params, lambda key: above.model.init(key, shown, jnp.zeros(1))["params"], folder, "above")
+    wanted = jax.eval_shape(lambda key: above.model.init(key, shown, jnp.zeros(1))["params"], rng.root(0))
+    runs.check_alike(params, wanted, folder, "above")
     return params
-
-
-def _opened(folder: str, key: str, what: str) -> Experiment:
-    if not folder:
-        raise InputError(f"{what} is missing; give its work directory: --config.{key}=runs/NAME")
-    if not (Path(folder) / "checkpoints").is_dir():
-        raise InputError(f"there is no trained run in {folder} (--config.{key}); train it first, or say where it is")
-    module, config = workdir.open_existing(Path(folder))
-    return module.build(config)
-
-
-def _check_alike(params: Tree, init: Callable[[jax.Array], Tree], folder: str, section: str):
-    """`InputError` unless `params` have the shapes of what `init` gives."""
-    wanted, found = (
-        {path: leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
-        for tree in (jax.eval_shape(init, rng.root(0)), params)
-    )
-    for path in [*wanted, *found]:
-        if wanted.get(path) != found.get(path):
-            where = "/".join(str(key.key) for key in path)
-            raise InputError(
-                f"the network in {folder} is another: {where} is {found.get(path, 'not there')}, here "
-                f"{wanted.get(path, 'not there')}; give the values of --config.{section} that the run has"
-            )
 
 
 def _tokens(stage: Autoencoding) -> Tokens:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +17,10 @@ from diffusion_jax.diffusion.few_step import consistency
 from diffusion_jax.diffusion.gaussian import q_sample
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.methods import runs
 from diffusion_jax.methods.compose import Method
-from diffusion_jax.training import workdir
 from diffusion_jax.training.averages import Average
 from diffusion_jax.training.experiment import Data
-from diffusion_jax.training.trained import parameters
 
 NAME = "teacher"  # of its parameters among those that are held
 COMPUTING = ("dropout", "wrap", "dtype", "attend")  # fields of networks
@@ -71,19 +69,12 @@ def reader(folder: str, data: Data, model: Network, schedule: Schedule, paramete
 
     @functools.cache  # a run holds it and may start as it: one reading
     def read():
-        if not folder:
-            raise InputError(
-                "there is no teacher; give the work directory of one: --config.distill.teacher=runs/NAME"
-            )
-        if not (Path(folder) / "checkpoints").is_dir():
-            raise InputError(f"there is no trained teacher in {folder}; train it first, or say where it has moved")
-        module, config = workdir.open_existing(Path(folder))
-        experiment = module.build(config)
-        method = experiment.method
+        run = runs.opened(folder, "--config.distill.teacher", "teacher")
+        method = run.experiment.method
         if method is None:
             raise InputError(f"the config of the teacher in {folder} composes no method; distil one that does")
         _check(folder, method, data, model, schedule, parameterization)
-        return jax.tree.map(np.asarray, parameters(Path(folder), experiment)[1])
+        return run.read()
 
     return read
 

@@ -1,0 +1,422 @@
+"""What a first stage makes of images, kept in files: a diffusion model of latents trains without its encoder.
+
+Kept are the moments of q(z | x), of each image and, where images are mirrored, of its mirror image: the mirrored
+latent is another. So every epoch draws its latents anew, as it would encode anew.
+
+DIR/latents.json             of what they are (`Cache`); last of all their statistics are added
+DIR/00000-of-00003.npz       the first `part` of them, and so on, each written whole or not at all:
+    moments   float16 [n, 1 or 2, 2, h, w, c]: of the image (and its mirror), mean and std
+    label     int64 [n], where the images have labels
+    crc       uint32 [n], of the moments and the label of each
+    sums      float64 [3, c], of mean, mean^2 and std^2
+"""
+
+import functools
+import hashlib
+import json
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffusion_jax.autoencoding.latents import Scaling
+from diffusion_jax.config.values import MOST, REFUSALS, Real, Text, Truth, Whole
+from diffusion_jax.core import files
+from diffusion_jax.core.errors import InputError, NotFiniteError
+from diffusion_jax.core.messages import line
+from diffusion_jax.core.protocols import Clean, Examples
+from diffusion_jax.data import numpy_files
+
+RECORD = "latents.json"
+FORMAT = 1
+PART = 512  # examples of a file: what a killed process loses, at most
+OPEN = 64  # files that are open at a time
+LOOKED = 32  # images by which others are known
+AGAIN = "run prepare again, with the same values"
+HIGHEST = float(np.finfo(np.float16).max)
+
+
+class Statistics(NamedTuple):
+    """Of draws of the latents, as the encoder has them: over all entries, and of each channel [c]."""
+
+    mean: float
+    std: float
+    channel_mean: tuple[float, ...]
+    channel_std: tuple[float, ...]
+
+
+class Cache(NamedTuple):
+    """What a folder of latents holds.
+
+    Attributes:
+      first_stage: SHA-256 of the parameters that encoded.
+      images: SHA-256 of some of the images, as the encoder takes them, and their labels (`known_by`).
+      num: how many images.
+      part: how many a file has; the last may have fewer.
+      image: shape of an image, [H, W, C].
+      shape: of a latent, [h, w, c].
+      mirrored: whether there are those of the mirror images.
+      labelled: whether there are labels.
+      scaling: that the first stage comes with; None where it has none.
+      about: the first stage, for a person.
+      statistics: of all of them; None until they are complete.
+    """
+
+    first_stage: str
+    images: str
+    num: int
+    part: int
+    image: tuple[int, ...]
+    shape: tuple[int, ...]
+    mirrored: bool
+    labelled: bool
+    scaling: Scaling | None
+    about: str
+    statistics: Statistics | None = None
+
+    @property
+    def parts(self) -> int:
+        """How many files there are."""
+        return math.ceil(self.num / self.part)
+
+    @property
+    def moments(self) -> tuple[int, ...]:
+        """The shape of what is kept of an image: [1 or 2, 2, h, w, c]."""
+        return (1 + self.mirrored, 2, *self.shape)
+
+    def indices(self, number: int) -> range:
+        """The images of a part."""
+        return range(number * self.part, min(self.num, (number + 1) * self.part))
+
+
+def record(path: str | Path) -> Cache:
+    """What the folder `path` holds, where it is complete; no latents are read.
+
+    Raises:
+      InputError: there are no latents, not all yet, or the record is damaged.
+    """
+    path = Path(path).expanduser()
+    found = _recorded(path)
+    if found is None:
+        raise InputError(f"there are no latents in {path}; make them with python -m diffusion_jax.prepare")
+    missing = sum(not (path / _name(found, number)).is_file() for number in range(found.parts))
+    if missing:
+        raise InputError(f"{missing} of {found.parts} parts are missing in {path}; {AGAIN}")
+    if found.statistics is None:
+        raise InputError(f"the statistics of the latents in {path} are missing; {AGAIN}")
+    return found
+
+
+# ---- Reading.
+
+
+class Latents:
+    """A source of latents from a folder: `sources.latents`."""
+
+    def __init__(self, path: str | Path):
+        self.record = record(path)
+        self._path = Path(path).expanduser()
+        self._part = functools.lru_cache(OPEN)(functools.partial(_Part, self._path, self.record))
+
+    def __len__(self) -> int:
+        return self.record.num
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]
+        number, row = divmod(index, self.record.part)
+        found = self._part(number)[row]
+        return draw(found, np.random.default_rng(index), (*MOMENTS, *MIRROR))
+
+
+MOMENTS = ("mean", "std")
+MIRROR = ("mirror_mean", "mirror_std")
+
+
+class _Part:
+    """One file, of which a row is read at a time."""
+
+    def __init__(self, folder: Path, cache: Cache, number: int):
+        self._file, count = folder / _name(cache, number), len(cache.indices(number))
+        self._rows = numpy_files.Indexed(self._file, "moments")
+        beside = numpy_files.arrays(self._file, "label", "crc", "sums")
+        _check_part(self._file, cache, count, {"moments": self._rows, **beside})
+        self._label, self._crc, self.sums = beside.get("label"), beside["crc"], beside["sums"]
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        moments = self._rows[row]
+        label = None if self._label is None else self._label[row]
+        if _crc(moments, label) != self._crc[row]:
+            raise InputError(f"{self._file} is damaged; delete it, and {AGAIN}")
+        found = dict(zip(MOMENTS + MIRROR, moments.reshape(-1, *moments.shape[2:]), strict=False))
+        return found if label is None else found | {"label": label[()]}
+
+
+def with_mirrors(source: Examples) -> Examples:
+    """`source`, whose examples `random_mirror` takes.
+
+    Raises:
+      InputError: it was prepared without mirror images.
+    """
+    if MIRROR[0] not in source[0]:
+        raise InputError(
+            "the latents are of images without their mirrors; prepare them with --config.data.flip=True, or train "
+            "with --config.data.flip=False"
+        )
+    return source
+
+
+def random_mirror(features: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """A transform: "mean" and "std" [h, w, c] become those of the mirror image with probability 1/2."""
+    rest = {name: value for name, value in features.items() if name not in MIRROR}
+    if rng.random() < 0.5:
+        return rest | {name: features[other] for name, other in zip(MOMENTS, MIRROR, strict=True)}
+    return rest
+
+
+def draw(features: dict[str, Any], rng: np.random.Generator, kept: Iterable[str] = ()) -> dict[str, Any]:
+    """A transform: "latent" becomes a draw of N(mean, std^2), float32 [h, w, c], in place of "mean" and "std".
+
+    Those in `kept` stay.
+    """
+    mean, std = (features[name].astype(np.float32) for name in MOMENTS)
+    rest = {name: value for name, value in features.items() if name not in MOMENTS or name in kept}
+    return rest | {"latent": mean + std * rng.standard_normal(mean.shape, np.float32)}
+
+
+# ---- Writing.
+
+
+def known_by(source: Examples, clean: Clean, names: Iterable[str]) -> str:
+    """SHA-256 of how many examples there are and of some of them, evenly spaced: of x0 as float16, and labels."""
+    some = sorted({int(i) for i in np.linspace(0, len(source) - 1, LOOKED)})
+    rows = [source[i] for i in some]
+    x0 = np.asarray(clean({name: np.stack([np.asarray(row[name]) for row in rows]) for name in names}), np.float16)
+    found = hashlib.sha256(f"{len(source)} {x0.shape}".encode() + x0.tobytes())
+    found.update(" ".join(str(int(row["label"])) for row in rows if "label" in row).encode())
+    return found.hexdigest()
+
+
+def check_free(path: Path, cache: Cache) -> None:
+    """`InputError` if the folder `path` has latents of other things than `cache` says."""
+    found = _recorded(path)
+    if found is None:
+        return
+    there, here = (_json(one._replace(about="", statistics=None)) for one in (found, cache))
+    differing = [name for name in here if there[name] != here[name]]
+    if differing:
+        name = differing[0]
+        shown = (json.dumps(one[name])[:24] for one in (there, here))
+        raise InputError(
+            f"{path} holds other latents ({_WORDS[name]}: {next(shown)} there, {next(shown)} here); give another "
+            "--out, or remove it"
+        )
+
+
+_WORDS = {
+    "first_stage": "parameters of the first stage",
+    "images": "images",
+    "num": "how many",
+    "part": "how many a file has",
+    "image": "shape of an image",
+    "shape": "shape of a latent",
+    "mirrored": "mirror images",
+    "labelled": "labels",
+    "scaling": "scaling of the first stage",
+}
+
+
+def claim(path: Path, cache: Cache) -> None:
+    """Record that the folder `path` is for `cache`, unless it says so already."""
+    if _recorded(path) is None:
+        files.write_json(path / RECORD, _json(cache))
+
+
+def missing(path: Path, cache: Cache, host: int = 0, hosts: int = 1) -> list[int]:
+    """The parts that are not there, of those that are `host`'s; a damaged one, of which it is said, counts as such.
+
+    Each part is read.
+    """
+    absent = []
+    for number in range(host, cache.parts, hosts):
+        file = path / _name(cache, number)
+        try:
+            if file.is_file():
+                _check_whole(file, cache, number)
+                continue
+        except InputError as error:
+            line(f"{error}: it is made again")
+        absent.append(number)
+    return absent
+
+
+def write(path: Path, cache: Cache, number: int, moments: np.ndarray, labels: np.ndarray | None) -> None:
+    """Write a part.
+
+    Args:
+      path: the folder.
+      cache: what it is for.
+      number: which part.
+      moments: float32 [n, 1 or 2, 2, h, w, c].
+      labels: integers [n], or None.
+
+    Raises:
+      NotFiniteError: a number is none.
+      InputError: one is larger than float16 holds; or it cannot be written.
+    """
+    first = cache.indices(number).start
+    for i, of in enumerate(moments):
+        if not np.isfinite(of).all():
+            raise NotFiniteError(f"the latents of image {first + i} are not finite; nothing is written of its part")
+        if abs(of).max() > HIGHEST:
+            raise InputError(
+                f"the first stage says {abs(of).max():.3g} of image {first + i}, and float16 ends at {HIGHEST:.0f}; "
+                "give one of smaller latents, trained with a heavier rate say"
+            )
+    kept = moments.astype(np.float16)
+    arrays = {"moments": kept, "sums": _sums(kept)}
+    labels = None if labels is None else labels.astype(np.int64)
+    crcs = [_crc(of, None if labels is None else labels[i]) for i, of in enumerate(kept)]
+    arrays |= {"crc": np.array(crcs, np.uint32)} | ({} if labels is None else {"label": labels})
+    files.write(path / _name(cache, number), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def finish(path: Path, cache: Cache) -> Cache:
+    """Add the statistics to the record, of all parts; from here on `record` knows the folder.
+
+    The variance of draws is that of the means and the mean of the variances.
+
+    Raises:
+      InputError: a part is missing or damaged.
+    """
+    sums = sum(_Part(path, cache, number).sums for number in range(cache.parts))
+    entries = cache.num * math.prod(cache.moments[:1]) * math.prod(cache.shape[:-1])
+
+    def of(sums, entries):
+        mean, square, var = sums / entries
+        return mean, np.sqrt(np.maximum(square - mean**2, 0) + var)
+
+    mean, std = of(np.sum(sums, -1), entries * cache.shape[-1])
+    channels = of(sums, entries)
+    found = Statistics(float(mean), float(std), *(tuple(x.tolist()) for x in channels))
+    finished = cache._replace(statistics=found)
+    files.write_json(path / RECORD, _json(finished))
+    return finished
+
+
+# ---- Both.
+
+
+def _name(cache: Cache, number: int) -> str:
+    return f"{number:05d}-of-{cache.parts:05d}.npz"
+
+
+def _crc(moments: np.ndarray, label: np.ndarray | None) -> int:
+    found = zlib.crc32(np.ascontiguousarray(moments).data)
+    return found if label is None else zlib.crc32(label.tobytes(), found)
+
+
+def _sums(moments: np.ndarray) -> np.ndarray:
+    """float64 [3, c]."""
+    channels = moments.shape[-1]
+    mean, std = (moments[:, :, i].reshape(-1, channels).astype(np.float64) for i in range(2))
+    return np.stack([x.sum(0) for x in (mean, mean**2, std**2)])
+
+
+def _check_part(file: Path, cache: Cache, count: int, arrays: Mapping[str, Any]) -> None:
+    wanted: dict[str, tuple] = {
+        "moments": (np.float16, (count, *cache.moments)),
+        "crc": (np.uint32, (count,)),
+        "sums": (np.float64, (3, cache.shape[-1])),
+    }
+    if cache.labelled:
+        wanted["label"] = (np.int64, (count,))
+    for name, (dtype, shape) in wanted.items():
+        if name not in arrays or arrays[name].dtype != dtype or arrays[name].shape != shape:
+            raise InputError(f"{file} holds no {name} of {np.dtype(dtype)} {list(shape)}; delete it, and {AGAIN}")
+
+
+def _check_whole(file: Path, cache: Cache, number: int) -> None:
+    """`InputError` for a part that is damaged."""
+    _check_part(file, cache, len(cache.indices(number)), numpy_files.arrays(file))  # each array's CRC-32 is met
+
+
+def _json(cache: Cache) -> dict[str, Any]:
+    scaling, statistics = cache.scaling, cache.statistics
+    content = cache._asdict() | {
+        "format": FORMAT,
+        "image": list(cache.image),
+        "shape": list(cache.shape),
+        "scaling": scaling and {name: _plain(x) for name, x in scaling._asdict().items()},
+        "statistics": statistics and statistics._asdict(),
+    }
+    return json.loads(json.dumps(content))
+
+
+def _plain(x: Any) -> float | list[float]:
+    return np.asarray(x, np.float32).tolist() if np.ndim(x) else float(x)
+
+
+def _recorded(path: Path) -> Cache | None:
+    """What the record of a folder says, complete or not; None where there is none."""
+    file = path / RECORD
+    if not file.is_file():
+        return None
+    found = files.json_object(file)
+    try:
+        if found.get("format") != FORMAT:
+            raise ValueError(f"it is of the format {str(found.get('format'))[:20]}, and {FORMAT} is known")
+        return Cache(
+            first_stage=Text().take(found["first_stage"]),
+            images=Text().take(found["images"]),
+            num=Whole(1, MOST).take(found["num"]),
+            part=Whole(1, 2**20).take(found["part"]),
+            image=_shape(found["image"]),
+            shape=_shape(found["shape"]),
+            mirrored=Truth().take(found["mirrored"]),
+            labelled=Truth().take(found["labelled"]),
+            scaling=_scaling(found["scaling"]),
+            about=Text().take(found["about"]),
+            statistics=_statistics(found["statistics"]),
+        )
+    except (*REFUSALS, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"[:120]
+        raise InputError(f"{file} is no record of latents ({reason}); remove the folder and {AGAIN}") from error
+
+
+NUMBER = Real(-1e30, 1e30)
+
+
+def _shape(found: Any) -> tuple[int, ...]:
+    height, width, channels = found
+    return tuple(Whole(1, 2**16).take(side) for side in (height, width, channels))
+
+
+def _numbers(found: Any, kind: Real = NUMBER) -> tuple[float, ...]:
+    if not isinstance(found, list):
+        raise TypeError("no list of numbers")
+    return tuple(kind.take(x) for x in found)
+
+
+def _scaling(found: Any) -> Scaling | None:
+    if found is None:
+        return None
+    least = {"scale": Real(1e-30, 1e30), "shift": NUMBER}
+    taken = {
+        name: np.array(_numbers(found[name], kind), np.float32)
+        if isinstance(found[name], list)
+        else kind.take(found[name])
+        for name, kind in least.items()
+    }
+    return Scaling(**taken)
+
+
+def _statistics(found: Any) -> Statistics | None:
+    if found is None:
+        return None
+    return Statistics(
+        *(NUMBER.take(found[name]) for name in ("mean", "std")),
+        *(_numbers(found[name]) for name in ("channel_mean", "channel_std")),
+    )
