@@ -35,6 +35,11 @@ def drawn(network: Network, decode: DecodeLatents | None = None) -> Halves:
     return Halves(lambda params, x: read(_said(network, params, x, "encode")), decode or _decoder(network))
 
 
+def certain(network: Network) -> Halves:
+    """The halves of a network that says codes, and no law of them."""
+    return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), _decoder(network))
+
+
 def quantised(network: Network, codebook: OfParams, decode: DecodeLatents | None = None) -> Halves:
     """The halves of a network with a codebook [K, d]: latents are what comes before it; decoding begins with it.
 

@@ -86,8 +86,9 @@ def opened(folder: str, data: Data, flag: str) -> Opened:
             f"{folder} has no scheduler_config.json, which says on what noise it was trained; put it there"
         )
     network = loading.build(component.config, component.weights)
-    channels, shown, told = data.shape[-1], network.example[0].shape[-1], set(network.example[2] or {})
-    if kind != "UNet2DModel" or told - {"label"} or component.config.get("out_channels", 3) != shown:
+    channels, shown = data.shape[-1], network.example[0].shape[-1]
+    told = set(network.example[2] or {}) if kind == "UNet2DModel" else {kind}
+    if told - {"label"} or component.config.get("out_channels", 3) != shown:
         raise InputError(
             f"{folder} is told a condition that is no label, says a variance, or is no U-Net; only UNet2DModels of "
             "labels or of nothing are trained further"

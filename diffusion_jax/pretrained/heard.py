@@ -72,6 +72,10 @@ _DIT = (
     "attention_bias sample_size patch_size activation_fn num_embeds_ada_norm upcast_attention norm_type "
     "norm_elementwise_affine norm_eps"
 )
+_AUTOENCODER = (
+    "in_channels out_channels down_block_types up_block_types block_out_channels layers_per_block act_fn "
+    "latent_channels norm_num_groups sample_size scaling_factor force_upcast mid_block_add_attention"
+)
 
 NETWORKS = {
     "UNet2DModel": _named(
@@ -94,6 +98,13 @@ NETWORKS = {
         _DIT,
         "cross_attention_dim num_vector_embeds use_linear_projection only_cross_attention double_self_attention",
         "attention_type caption_channels interpolation_scale use_additional_conditions",
+    ),
+    "AutoencoderKL": _named(_AUTOENCODER, "shift_factor latents_mean latents_std use_quant_conv use_post_quant_conv"),
+    "VQModel": _named(_AUTOENCODER, "num_vq_embeddings vq_embed_dim norm_type lookup_from_codebook"),
+    "AutoencoderTiny": _named(
+        "in_channels out_channels encoder_block_out_channels decoder_block_out_channels act_fn upsample_fn",
+        "latent_channels upsampling_scaling_factor num_encoder_blocks num_decoder_blocks latent_magnitude",
+        "latent_shift force_upcast scaling_factor shift_factor",
     ),
 }
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import write_json
 from diffusion_jax.pretrained import entries
-from diffusion_jax.pretrained.families import diffusers_configs
+from diffusion_jax.pretrained.families import diffusers_configs, first_stages
 from diffusion_jax.pretrained.families.dit_config import dit
 from diffusion_jax.pretrained.families.ncsnpp import has_skips, ncsnpp
 from diffusion_jax.pretrained.formats import files
@@ -62,7 +62,7 @@ class Pretrained(NamedTuple):
             return
         write_json(Path(path) / files.SCHEDULER, self.scheduler)
         kinds = [str(config.get("_class_name")) for config in (self.config, self.scheduler)]
-        told = self.network.example[2] is not None
+        told = any(part is not None for part in self.network.example[2:])
         pipeline = PIPELINES.get((kinds[0], kinds[1], told))
         if pipeline is not None:
             parts = {name: ["diffusers", kind] for name, kind in zip(("unet", "scheduler"), kinds, strict=True)}
@@ -73,7 +73,7 @@ def load(name: str | Path, variant: str = "", revision: str | None = None) -> Pr
     """A model in diffusers' layout: a folder, or "owner/name" on the hub (`files.component`).
 
     Known are UNet2DModel, UNet2DConditionModel, ControlNetModel and DiTTransformer2DModel, as far as they are
-    networks of `models`.
+    networks of `models`; and, in a folder of their own, autoencoders (`first_stages.opened` says how these encode).
 
     Raises:
       InputError: as of `files.component`, `entries.read` and `build`.
@@ -96,6 +96,9 @@ def build(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
         "ControlNetModel": lambda: diffusers_configs.controlnet(config),
         "DiTTransformer2DModel": lambda: dit(config),
         "Transformer2DModel": lambda: dit(config),
+        "AutoencoderKL": lambda: first_stages.kl(config, weights).network,
+        "VQModel": lambda: first_stages.vq(config, weights).network,
+        "AutoencoderTiny": lambda: first_stages.tiny(config).network,
     }
     name = str(config.get("_class_name"))
     if name not in kinds:

@@ -1,6 +1,7 @@
 """A published network: the module, what it is initialised with, and the table of its weights; values of configs."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -17,17 +18,20 @@ class Network(NamedTuple):
 
     Attributes:
       model: the module.
-      example: shapes of x, time and cond, as its call takes them (the smallest; others work as well).
+      example: shapes of x, time and cond, as its call takes them (the smallest; others work as well); of x alone
+        where it is an autoencoder.
       entries: which of the published arrays is which parameter.
+      beside: name -> shape and dtype of the parameters that are not the module's own: a codebook.
     """
 
     model: nn.Module
     example: tuple
     entries: list[Entry]
+    beside: Mapping[str, jax.ShapeDtypeStruct] = MappingProxyType({})
 
     def template(self) -> dict[str, Any]:
         """Shapes and dtypes of its parameters; nothing is computed."""
-        return jax.eval_shape(self.model.init, jax.random.key(0), *self.example)["params"]
+        return jax.eval_shape(self.model.init, jax.random.key(0), *self.example)["params"] | dict(self.beside)
 
     def read(self, weights: Mapping[str, Any]) -> dict[str, Any]:
         """Its parameters, of published weights (`entries.read`)."""
@@ -101,6 +105,14 @@ class Values:
         if type(value) not in (int, float) or not low <= value <= high:
             self.refuse(name, value, f"a number from {low:g} to {high:g} is expected")
         return value
+
+    def numbers(self, name: str, count: int, low: float, high: float) -> tuple[float, ...]:
+        """The value, a list of `count` numbers in [low, high]."""
+        value = self[name]
+        fit = type(value) in (list, tuple) and all(type(n) in (int, float) and low <= n <= high for n in value)
+        if not fit or len(value) != count:
+            self.refuse(name, value, f"a list of {count} numbers from {low:g} to {high:g} is expected")
+        return tuple(value)
 
     def refuse(self, name: str, value: Any, remedy: str = "it is not known here"):
         """Raise `InputError` for a value."""

@@ -116,7 +116,7 @@ def test_values_that_are_not_implemented_are_named(config, change, message):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", [None, "AutoencoderKL", ["UNet2DModel"]])
+@pytest.mark.parametrize("name", [None, "AsymmetricAutoencoderKL", ["UNet2DModel"]])
 def test_other_classes_are_refused(name):
     with pytest.raises(InputError, match="is not known; of use are UNet2DModel, UNet2DConditionModel"):
         loading.build({"_class_name": name})

@@ -1,5 +1,6 @@
 """Weights and configs where they are kept: files, folders as diffusers lays them out, and the Hugging Face hub."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,29 +72,42 @@ def unwrapped(weights: dict[str, Stored]) -> dict[str, Stored]:
     return found
 
 
-def component(name: str | Path, variant: str = "", revision: str | None = None) -> Component:
+def component(
+    name: str | Path, variant: str = "", revision: str | None = None, folders: Sequence[str] = MODELS
+) -> Component:
     """A model in diffusers' layout, with the config of its scheduler.
 
     Args:
-      name: a folder: of the model (config.json and weights), or of a pipeline that has it in unet/, transformer/ or
-        controlnet/. That of a model, unet_ema/ say, may lie in the pipeline's, or in a checkpoint's in it. Or, where
-        no such folder exists, its name on the hub, "owner/name", which is downloaded once.
+      name: a folder: of the model (config.json and weights), or of a pipeline that has it in one of `folders`. That
+        of a model, unet_ema/ say, may lie in the pipeline's, or in a checkpoint's in it. Or, where no such folder
+        exists, its name on the hub, "owner/name", which is downloaded once.
       variant: of the weights, such as "fp16"; ".fp16" is the same.
       revision: of the hub's repository: a branch, a tag or a commit.
+      folders: of a pipeline, "" for its own; the first that has a config.json is taken.
 
     Raises:
       InputError: no such folder or model, or files that are missing or damaged.
     """
+    found = component_if(name, variant, revision, folders)
+    if found is None:
+        listed = ", ".join(f"{folder}/" for folder in folders if folder)
+        raise InputError(f"{name} holds no config.json, nor do {listed} in it")
+    return found
+
+
+def component_if(
+    name: str | Path, variant: str = "", revision: str | None = None, folders: Sequence[str] = MODELS
+) -> Component | None:
+    """`component`, or None where none of `folders` has a config.json."""
     variant = variant.removeprefix(".")
     if "/" in variant or "\\" in variant:
         raise InputError(f"a variant is a part of the weights' name, such as fp16, not {variant[:100]!r}")
     root = Path(name)
     if not root.exists():
-        root = _download(str(name), variant, revision)
-    folders = [root / model for model in MODELS if (root / model / "config.json").is_file()]
-    if not folders:
-        raise InputError(f"{root} holds no config.json, nor do {', '.join(m + '/' for m in MODELS[1:])} in it")
-    folder = folders[0]
+        root = _download(str(name), variant, revision, folders)
+    folder = next((root / model for model in folders if (root / model / "config.json").is_file()), None)
+    if folder is None:
+        return None
     schedulers = [root / SCHEDULER, root / "scheduler" / SCHEDULER]
     if folder == root:
         schedulers += [above / "scheduler" / SCHEDULER for above in root.absolute().parents[:2]]
@@ -130,7 +144,7 @@ def _sharded(path: Path) -> dict[str, Stored]:
     return {name: parts[file][name] for name, file in shards.items()}
 
 
-def _download(name: str, variant: str, revision: str | None) -> Path:
+def _download(name: str, variant: str, revision: str | None, models: Sequence[str]) -> Path:
     owner, slash, model = name.partition("/")
     if not slash or not owner.strip(".") or not model or "/" in model or "\\" in name or model.startswith("."):
         raise InputError(f"{name} is neither a folder nor a name on the hub (owner/name)")
@@ -139,7 +153,7 @@ def _download(name: str, variant: str, revision: str | None) -> Path:
     except ImportError as error:
         raise InputError(f"no folder {name}; to download it: pip install 'diffusion_jax[hub]'") from error
     dot = f".{variant}" if variant else ""
-    folders = [f"{model}/" if model else "" for model in (*MODELS, "scheduler")]
+    folders = [f"{model}/" if model else "" for model in (*models, "scheduler")]
     parts = (f"{WEIGHTS}*.json", f"{WEIGHTS}*-of-*.safetensors")
     names = ("config.json", SCHEDULER, f"{WEIGHTS}{dot}.safetensors", *parts)
 
@@ -149,7 +163,7 @@ def _download(name: str, variant: str, revision: str | None) -> Path:
 
     try:
         root = fetch(names)
-        if not any(list((root / model).glob("*.safetensors")) for model in MODELS):
+        if not any(list((root / model).glob("*.safetensors")) for model in models):
             root = fetch((*names, f"{WEIGHTS}{dot}.bin", f"{WEIGHTS}*-of-*.bin"))
     except Exception as error:  # of the hub's many: no such model, no access, no connection, no space
         reason = (str(error).splitlines() or [""])[0][:200]

@@ -6,6 +6,7 @@ that weights need are interpreted here, and every other is refused; nothing is e
 hold and do is bounded: a few bytes can name a container that would take for ever to walk.
 """
 
+import functools
 import pickletools
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NamedTuple
@@ -29,7 +30,7 @@ LARGEST_KEY = 2**32
 
 
 class Known(NamedTuple):
-    """A name of the list, as a value: what the file's GLOBAL instruction gives."""
+    """A name, as a value: what the file's GLOBAL instruction gives. Only of names of the list something is made."""
 
     name: str
     make: Callable[..., Any]
@@ -49,7 +50,7 @@ def load(file: BinaryIO, known: Mapping[str, Any], persistent: Callable[[Any], A
       the pickle sets on an object are dropped.
 
     Raises:
-      InputError: the pickle names something else, is damaged, or is larger than `LONGEST` and `MOST` allow.
+      InputError: the pickle calls something else, is damaged, or is larger than `LONGEST` and `MOST` allow.
     """
     try:
         return _Machine(known, persistent, what).run(Bounded(file, LONGEST))
@@ -149,14 +150,16 @@ class _Machine:
         if type(target) is not dict or len(items) % 2:
             raise ValueError("pairs for what is no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
+            key = key.name if type(key) is Known else key  # training's files name classes of what they observe
             if not isinstance(key, KEYS) or (type(key) is int and abs(key) > LARGEST_KEY):
                 raise ValueError(f"a key of type {type(key).__name__}")
             target[key] = value
 
     def named(self, name: str) -> Known:
-        if name not in self.known:
-            raise InputError(f"{self.what} holds code: {name[:100]!r}; only weights are read, save a state dict")
-        return Known(name, self.known[name])
+        return Known(name, self.known.get(name) or functools.partial(self.refuse, name))
+
+    def refuse(self, name: str, *_):
+        raise InputError(f"{self.what} holds code: {name[:100]!r}; only weights are read, save a state dict")
 
     def called(self, function: Any, arguments: Any):
         if type(function) is not Known or type(arguments) is not tuple:
