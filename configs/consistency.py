@@ -16,9 +16,9 @@ The distance of two estimates is their mean squared difference, or LPIPS, for wh
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.methods import pixels
+from diffusion_jax.methods import perceptual, pixels
 from diffusion_jax.methods.compose import compose
-from diffusion_jax.methods.few_step import consistency, perceptual
+from diffusion_jax.methods.few_step import consistency
 
 SIGMA_DATA = 0.75  # the teacher's
 

@@ -11,9 +11,9 @@ with this code.
 """
 
 from diffusion_jax.data import sources
-from diffusion_jax.methods import pixels
+from diffusion_jax.methods import perceptual, pixels
 from diffusion_jax.methods.compose import compose
-from diffusion_jax.methods.few_step import consistency, perceptual
+from diffusion_jax.methods.few_step import consistency
 from diffusion_jax.models import ResidualNCSNpp
 
 

@@ -32,12 +32,12 @@ def drawn(network: Network, decode: DecodeLatents | None = None) -> Halves:
       decode: in place of its own, the same on tiles (`models.autoencoders.tiled`).
     """
     read = laws.normal_within()
-    return Halves(lambda params, x: read(_said(network, params, x, "encode")), decode or _decoder(network))
+    return Halves(lambda params, x: read(_said(network, params, x, "encode")), decode or decoder(network))
 
 
 def certain(network: Network) -> Halves:
     """The halves of a network that says codes, and no law of them."""
-    return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), _decoder(network))
+    return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), decoder(network))
 
 
 def quantised(network: Network, codebook: OfParams, decode: DecodeLatents | None = None) -> Halves:
@@ -45,7 +45,7 @@ def quantised(network: Network, codebook: OfParams, decode: DecodeLatents | None
 
     Arguments as of `drawn`.
     """
-    decode_codes, nearest = decode or _decoder(network), quantizers.vector_quantized(codebook)
+    decode_codes, nearest = decode or decoder(network), quantizers.vector_quantized(codebook)
 
     def decode_nearest(params, z):
         keys = rng.per_example(rng.root(0), jnp.arange(len(z)))  # to take the nearest code draws nothing
@@ -59,7 +59,8 @@ def sampled(q: Gaussian, keys: jax.Array) -> jax.Array:
     return draw(Gaussian(q.mean, jnp.broadcast_to(q.var, q.mean.shape)), keys)
 
 
-def _decoder(network: Network) -> DecodeLatents:
+def decoder(network: Network) -> DecodeLatents:
+    """`(params, z) -> x` of a network whose method `decode` takes and gives arrays."""
     return lambda params, z: _said(network, params, z, "decode")
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.core.distributions import Bernoulli, ContinuousBernoulli, Gaussian
+from diffusion_jax.core.distributions import Bernoulli, ContinuousBernoulli, Gaussian, Laplace
 from diffusion_jax.core.protocols import OfParams, ReadCode, ReadData, Tree
 
 # ---- Of codes, `numbers [B, ...] -> q(z | x)`.
@@ -36,6 +36,11 @@ def normal_within(least: float = -30.0, most: float = 20.0) -> ReadCode:
 def gaussian(var: float) -> ReadData:
     """Means, with the variance `var`. Of 1/2 minus the log density is the squared error and log(pi) / 2 an entry."""
     return lambda params, numbers: Gaussian(numbers, jnp.full((), var, numbers.dtype))
+
+
+def laplace(scale: float) -> ReadData:
+    """Means, with the scale `scale`. Of 1 minus the log density is the absolute error and log(2) an entry."""
+    return lambda params, numbers: Laplace(numbers, jnp.full((), scale, numbers.dtype))
 
 
 def learned_gaussian(log_var: OfParams) -> ReadData:

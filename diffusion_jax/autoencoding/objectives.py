@@ -11,11 +11,11 @@ from types import MappingProxyType
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.autoencoding.codes import total
+from diffusion_jax.autoencoding.distortions import of_law
 from diffusion_jax.autoencoding.statistics import observe
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Coder, Decode, Loss, OfParams, Penalty, Spoil, Weigh
+from diffusion_jax.core.protocols import Coder, Decode, Distort, Loss, OfParams, Penalty, Spoil, Weigh
 
 
 def beta(weight: float) -> Weigh:
@@ -58,25 +58,39 @@ def loss(
 ) -> Loss:
     """-log p(x | z) + weigh(rate) + the bottleneck's cost + penalties, of each example.
 
+    `decode` is `(params, z) -> p(x | z)`; the rest as of `costing`, which gives the loss of other distortions.
+    """
+    return costing(code, of_law(decode), weigh, penalties, spoil)
+
+
+def costing(
+    code: Coder,
+    distort: Distort,
+    weigh: Weigh = ELBO,
+    penalties: Mapping[str, Penalty] = MappingProxyType({}),
+    spoil: Spoil | None = None,
+) -> Loss:
+    """distortion + weigh(rate) + the bottleneck's cost + penalties, of each example.
+
     Args:
       code: `(params, keys, x) -> Code` (`codes.coder`).
-      decode: `(params, z) -> p(x | z)`.
+      distort: `(params, x, z, context) -> (cost [B], info)` (`distortions`).
       weigh: what the rate costs.
       penalties: name, under which it is logged -> `(params, keys, x, code, context) -> [B]`.
       spoil: `(key, x) -> x`, of one example: what is shown to the encoder, while all of x is asked of the decoder
         (denoising autoencoders). None shows it as it is.
 
     Returns:
-      `(keys [B], params, x [B, ...], context) -> (loss [B], info)`. Logged are "distortion" and "rate", nats, and
-      what the code and the penalties have.
+      `(keys [B], params, x [B, ...], context) -> (loss [B], info)`. Logged are the "rate", nats, and what the
+      distortion, the code and the penalties have.
     """
 
     def of_batch(keys, params, x, context):
         spoil_keys, code_keys, penalty_keys = rng.split(keys, 3)
         seen = x if spoil is None else jax.vmap(spoil)(spoil_keys, x)
         coded = code(params, code_keys, seen)
-        distortion = -total(decode(params, coded.z).log_prob(x))
-        info = {"distortion": distortion, "rate": coded.rate, **coded.info}
+        distortion, logged = distort(params, x, coded.z, context)
+        info = {**logged, "rate": coded.rate, **coded.info}
         value = distortion + weigh(coded.rate, params, context) + coded.cost
         for number, (name, penalty) in enumerate(penalties.items()):
             info[name] = penalty(params, rng.each(penalty_keys, number), seen, coded, context)

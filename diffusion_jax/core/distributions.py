@@ -83,6 +83,27 @@ class Interpolated(NamedTuple):
         return self._replace(mean=_extrapolate(self.mean, other.mean, scale))
 
 
+class Laplace(NamedTuple):
+    """Independent entries of density exp(-|x - mean| / scale) / (2 scale).
+
+    Attributes:
+      mean: float array, any shape.
+      scale: float array of a shape that broadcasts to that of `mean`, or a number; > 0.
+    """
+
+    mean: jax.Array
+    scale: jax.Array | float = 1.0
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """One draw, of the shape and dtype of `mean`."""
+        noise = rng.flat(jax.random.laplace, key, self.mean.shape, self.mean.dtype)
+        return (self.mean + self.scale * noise).astype(self.mean.dtype)
+
+    def log_prob(self, x: jax.Array) -> jax.Array:
+        """Log density of each entry, in nats."""
+        return -jnp.abs(x - self.mean) / self.scale - jnp.log(2 * self.scale)
+
+
 class Bernoulli(NamedTuple):
     """Independent entries that are 1 with probability sigmoid(logits), else 0.
 

@@ -46,6 +46,24 @@ def adam(train: ConfigDict) -> Optimizer:
     return _clipped(train, rates, optax.adam(rates, eps=1e-8))
 
 
+def adam_of_betas(train: ConfigDict, times: float = 1.0) -> Optimizer:
+    """`adam` whose averages of gradients and of their squares decay by `train.betas`; `times` the rate of `rate`."""
+    usual = rate(train)
+
+    def rates(step):
+        return times * usual(step)
+
+    return _clipped(train, rates, optax.adam(rates, *train.betas, eps=1e-8))
+
+
+def with_betas(config: Config, usual: tuple[float, float] = (0.9, 0.999)) -> Config:
+    """`config` with the values that `adam_of_betas` reads."""
+    config.train.betas = values.listed(
+        usual, "decays of Adam's averages of gradients and of their squares", values.Real(0, 1, below=True), 2, 2
+    )
+    return config
+
+
 def adamw(train: ConfigDict) -> Optimizer:
     """`adam`, with all parameters of two axes or more decaying by `train.weight_decay` times the rate in each update:
     weights do, biases and scales do not (Loshchilov & Hutter 2019)."""

@@ -10,8 +10,8 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources
 from diffusion_jax.diffusion.few_step import distances, pairs, stages
 from diffusion_jax.diffusion.losses import Context
-from diffusion_jax.methods import pixels
-from diffusion_jax.methods.few_step import consistency, perceptual
+from diffusion_jax.methods import perceptual, pixels
+from diffusion_jax.methods.few_step import consistency
 from diffusion_jax.models.judges import lpips
 from diffusion_jax.pretrained import entries
 from diffusion_jax.pretrained.families import lpips as published

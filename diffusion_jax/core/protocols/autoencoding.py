@@ -26,6 +26,44 @@ class DecodeLatents(Protocol):
     def __call__(self, params: Tree, z: Tree, /) -> Tree: ...
 
 
+class Compare(Protocol):
+    """`(params, x [B, ...], numbers of a decoder [B, ...], context) -> (cost [B], what else is logged)`."""
+
+    def __call__(
+        self, params: Tree, x: jax.Array, numbers: jax.Array, context: Any, /
+    ) -> tuple[jax.Array, Mapping[str, jax.Array]]: ...
+
+
+class CompareOf(Protocol):
+    """`compare -> compare`, with more that is compared."""
+
+    def __call__(self, compare: Compare, /) -> Compare: ...
+
+
+class Distort(Protocol):
+    """`(params, x [B, ...], z [B, ...], context) -> (cost [B], what else is logged)`: what it costs to decode z."""
+
+    def __call__(self, params: Tree, x: Tree, z: Tree, context: Any, /) -> tuple[jax.Array, Mapping]: ...
+
+
+class DistortOf(Protocol):
+    """`(decode, compare) -> distort`, by what `compare` says of what is decoded."""
+
+    def __call__(self, decode: DecodeLatents, compare: Compare, /) -> Distort: ...
+
+
+class Discriminate(Protocol):
+    """`(params, x [B, ...]) -> logits [B, ...]`, large for what is real."""
+
+    def __call__(self, params: Tree, x: jax.Array, /) -> jax.Array: ...
+
+
+class Lose(Protocol):
+    """`(logits of what is real [B, ...], of what is made [B, ...]) -> [B]`, what a discriminator loses."""
+
+    def __call__(self, real: jax.Array, made: jax.Array, /) -> jax.Array: ...
+
+
 class ReadCode(Protocol):
     """`numbers of an encoder [B, ...] -> q(z | x)`."""
 

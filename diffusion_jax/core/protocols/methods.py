@@ -29,6 +29,12 @@ class InitFn(Protocol):
     def __call__(self, key: jax.Array, /) -> Tree: ...
 
 
+class InitBeside(Protocol):
+    """`(key, params of a network) -> parts` that lie beside them; traceable."""
+
+    def __call__(self, key: jax.Array, params: Tree, /) -> dict[str, Tree]: ...
+
+
 class Start(Protocol):
     """`params -> params`, what training starts from in place of random ones; may read files."""
 

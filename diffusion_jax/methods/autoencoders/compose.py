@@ -28,6 +28,7 @@ from diffusion_jax.core.protocols import (
     ReadCode,
     ReadData,
     Tree,
+    Whole,
 )
 from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import time_sampling
@@ -77,6 +78,7 @@ class Autoencoding(NamedTuple):
       held: arrays that are read once and never trained.
       tokens: of a bottleneck that keeps indices; None of others.
       halves: encoder and decoder as a first stage of latent diffusion; None where it cannot be one.
+      whole: the parameters that samplers, looks and measures take (`Sampling.whole`).
     """
 
     data: Data
@@ -92,6 +94,7 @@ class Autoencoding(NamedTuple):
     held: Hold = dict
     tokens: Tokens | None = None
     halves: Halves | None = None
+    whole: Whole = lambda params, hold: params
 
 
 def compose(config: ConfigDict, method: Autoencoding) -> Experiment:
@@ -127,6 +130,7 @@ def compose(config: ConfigDict, method: Autoencoding) -> Experiment:
             samplers,
             lambda batch: draw(SampleRequest(batch)),
             looks={"reconstruct": looks.pairs(method.code, method.decode, data.view), **method.looks},
+            whole=method.whole,
         ),
         Measures(
             {"elbo": elbo},

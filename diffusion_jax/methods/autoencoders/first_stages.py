@@ -7,10 +7,29 @@ from ml_collections import ConfigDict
 from diffusion_jax.autoencoding.latents import Halves
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
+from diffusion_jax.methods import pixels
+from diffusion_jax.methods.compose import base_config, with_dir, without_chain
 from diffusion_jax.methods.pixels import FACTOR, computing
 from diffusion_jax.models.autoencoders.convolutional import ConvolutionalAutoencoder
 from diffusion_jax.models.ops import attention
 from diffusion_jax.training.experiment import Data
+
+
+def config_256() -> Config:
+    """What the published ones of 256x256 have in common, but for their networks (Rombach et al. 2022's code).
+
+    The learning rate is 4.5e-6 times the examples of an update, and there is neither a warm-up nor clipping.
+    """
+    config = with_dir(pixels.with_shape(without_chain(base_config()), (256, 256, 3)))
+    config.data.flip = values.flag(True, "whether training images are mirrored at random")
+    config.data.threads = 16
+    config.train.batch_size = 24
+    config.train.steps = 250_000
+    config.train.learning_rate = 4.5e-6 * 24
+    config.train.warmup_steps = 0
+    config.train.clip_norm = 0.0
+    config.log.samples = 16
+    return config
 
 
 def sizes(channels: int = 128, multipliers: tuple[int, ...] = (1, 2, 4, 4), latent: int = 4) -> Config:

@@ -61,18 +61,18 @@ def traversal(encode: Encode, decode: Decode, view: View, reach: float = REACH) 
     return Look(draw, views.rows(view, groups=1))
 
 
-def codes(code: Coder, vocab: int, view: View) -> Look:
+def codes(code: Coder, vocab: int, view: View, black: float = 0.0) -> Look:
     """Each example, and its indices as levels of grey, of each level of codes: [N, 1 + levels, H, W, C].
 
     Args:
       code: keeps indices [B, h, w], or a tree of such, whose sides divide those of the images.
       vocab: index 0 is black, vocab - 1 white.
-      view: of x, images in [0, 1].
+      view: of x, images in [`black`, 1].
     """
 
     def draw(params, keys, x):
         def enlarged(kept):
-            grey = (kept / max(vocab - 1, 1)).astype(x.dtype)
+            grey = (black + (1 - black) * kept / max(vocab - 1, 1)).astype(x.dtype)
             side = x.shape[1] // kept.shape[1], x.shape[2] // kept.shape[2]
             return jnp.broadcast_to(grey.repeat(side[0], axis=1).repeat(side[1], axis=2)[..., None], x.shape)
 

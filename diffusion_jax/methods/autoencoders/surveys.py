@@ -1,15 +1,18 @@
 """What is measured of a whole set of examples: errors, rates, how many numbers of a code are used."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.autoencoding import quantizers
 from diffusion_jax.autoencoding.codes import reconstructed, total
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import mean_over_entries
-from diffusion_jax.core.protocols import Coder, Decode, Encode, Spoil
+from diffusion_jax.core.protocols import Coder, Decode, Distance, Encode, Spoil
+from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.training.experiment import Survey
 
 ACTIVE = 0.01  # variance of a code's mean over the data from which on it counts as used (Burda et al. 2016)
@@ -47,6 +50,49 @@ def errors(code: Coder, decode: Decode) -> Survey:
         }
 
     return Survey(each, means)
+
+
+def likeness(code: Coder, decode: Decode) -> Survey:
+    """Of images in [-1, 1], as 8 bits have them: the mean squared error of a pixel in [0, 1], and the mean PSNR, dB.
+
+    The peak signal-to-noise ratio -10 log10(MSE) is each image's own. That of an image without any error would
+    be infinite; it is taken for that of one level in one entry.
+    """
+    rebuild = reconstructed(code, decode)
+
+    def levels(x):
+        return jnp.round(jnp.clip((x + 1) * 127.5, 0, 255))
+
+    def each(params, keys, x):
+        error = mean_over_entries((levels(rebuild(params, keys, x)) - levels(x)) ** 2) / 255**2
+        least = 1 / (255**2 * math.prod(x.shape[1:]))
+        return {"MSE of pixels in [0, 1]": error, "PSNR, dB": -10 * jnp.log10(jnp.maximum(error, least))}
+
+    return Survey(each, means)
+
+
+def apart(name: str, distance: Distance, code: Coder, decode: Decode) -> Survey:
+    """The mean distance of an example and what is made of it; of `params` it is shown those that a run holds, too."""
+    rebuild = reconstructed(code, decode)
+
+    def each(params, keys, x):
+        return {name: distance(rebuild(params, keys, x), x, Context((), held=params))}
+
+    return Survey(each, means)
+
+
+def latents(code: Coder) -> Survey:
+    """Mean and standard deviation of all entries of what a first stage encodes, drawn where the code is a law."""
+
+    def each(params, keys, x):
+        z = code(params, keys, x).z
+        return {"first": mean_over_entries(z), "second": mean_over_entries(z**2)}
+
+    def summary(found):
+        of = means(found)
+        return {"latents, mean": of["first"], "latents, deviation": math.sqrt(of["second"] - of["first"] ** 2)}
+
+    return Survey(each, summary)
 
 
 def restored(spoil: Spoil, code: Coder, decode: Decode) -> Survey:
