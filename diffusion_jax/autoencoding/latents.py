@@ -4,9 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.autoencoding import laws, quantizers
 from diffusion_jax.core import rng
+from diffusion_jax.core.distributions import Gaussian, draw
 from diffusion_jax.core.protocols import DecodeLatents, Encode, Network, OfParams
 
 
@@ -22,29 +24,39 @@ class Halves(NamedTuple):
     decode: DecodeLatents
 
 
-def drawn(network: Network) -> Halves:
+def drawn(network: Network, decode: DecodeLatents | None = None) -> Halves:
     """The halves of a network that says means and logarithms of variances, which are cut as Stable Diffusion's.
 
-    Its methods `encode` and `decode` take and give arrays.
+    Args:
+      network: its methods `encode` and `decode` take and give arrays.
+      decode: in place of its own, the same on tiles (`models.autoencoders.tiled`).
     """
     read = laws.normal_within()
-    return Halves(lambda params, x: read(_said(network, params, x, "encode")), decoder(network))
+    return Halves(lambda params, x: read(_said(network, params, x, "encode")), decode or decoder(network))
 
 
 def certain(network: Network) -> Halves:
     """The halves of a network that says codes, and no law of them."""
-    return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), _decoder(network))
+    return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), decoder(network))
 
 
-def quantised(network: Network, codebook: OfParams) -> Halves:
-    """The halves of a network with a codebook [K, d]: latents are what comes before it; decoding begins with it."""
-    decode, nearest = decoder(network), quantizers.vector_quantized(codebook)
+def quantised(network: Network, codebook: OfParams, decode: DecodeLatents | None = None) -> Halves:
+    """The halves of a network with a codebook [K, d]: latents are what comes before it; decoding begins with it.
+
+    Arguments as of `drawn`.
+    """
+    decode_codes, nearest = decode or decoder(network), quantizers.vector_quantized(codebook)
 
     def decode_nearest(params, z):
         keys = rng.per_example(rng.root(0), jnp.arange(len(z)))  # to take the nearest code draws nothing
-        return decode(params, nearest(params, keys, laws.certain(z)).z)
+        return decode_codes(params, nearest(params, keys, laws.certain(z)).z)
 
     return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), decode_nearest)
+
+
+def sampled(q: Gaussian, keys: jax.Array) -> jax.Array:
+    """A draw of each example's law, whose variance may be one number for all, with `keys` [B]."""
+    return draw(Gaussian(q.mean, jnp.broadcast_to(q.var, q.mean.shape)), keys)
 
 
 def decoder(network: Network) -> DecodeLatents:
@@ -54,6 +66,24 @@ def decoder(network: Network) -> DecodeLatents:
 
 def _said(network, params, x, method: str):
     return network.apply({"params": params}, x, method=method)
+
+
+def few_at_a_time(decode: DecodeLatents, most: int = 2**20) -> DecodeLatents:
+    """`decode` of as many examples of a batch at a time as have `most` pixels, at least of one.
+
+    A decoder's maps are hundreds of times as large as its pictures: those of a whole batch would fill any memory.
+    """
+
+    def decode_in_turn(params, z):
+        batch = len(z)
+        _, height, width, _ = jax.eval_shape(decode, params, z).shape
+        count = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * height * width <= most))
+        if count == batch:
+            return decode(params, z)
+        parts = jax.lax.map(lambda z: decode(params, z), z.reshape(batch // count, count, *z.shape[1:]))
+        return parts.reshape(batch, *parts.shape[2:])
+
+    return decode_in_turn
 
 
 class Scaling(NamedTuple):
@@ -74,3 +104,23 @@ class Scaling(NamedTuple):
     def unscaled(self, z: jax.Array) -> jax.Array:
         """The inverse: as the decoder takes it."""
         return z / self.scale + self.shift
+
+
+class Statistics(NamedTuple):
+    """Of draws of latents, over a data set; float64.
+
+    Attributes:
+      mean, std: over all entries.
+      channel_mean, channel_std: [C], of each channel.
+    """
+
+    mean: Any
+    std: Any
+    channel_mean: Any
+    channel_std: Any
+
+
+def statistics(z: np.ndarray) -> Statistics:
+    """Of draws [N, ..., C]."""
+    rows = np.asarray(z, np.float64).reshape(-1, z.shape[-1])
+    return Statistics(rows.mean(), rows.std(), rows.mean(axis=0), rows.std(axis=0))

@@ -242,6 +242,12 @@ def imagenet64(data_dir: str = "") -> Source:
     return lambda split: tfds_images("imagenet_resized/64x64", splits[split], data_dir or None)
 
 
+def imagenet256(data_dir: str = "") -> Source:
+    """ImageNet of TFDS, cut and shrunk to 256x256, as `cifar10`, with labels 0 to 999; it is prepared by hand."""
+    splits = {"train": "train", "test": "validation"}
+    return lambda split: tfds_images("imagenet2012", splits[split], data_dir or None, size=256)
+
+
 def tfds_images(
     name: str,
     split: str,

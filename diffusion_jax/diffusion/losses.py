@@ -96,6 +96,15 @@ def squared_error(parameterization: Parameterization) -> Criterion:
     return criterion
 
 
+def absolute_error(parameterization: Parameterization) -> Criterion:
+    """The criterion by mean absolute error of what the network was asked for (latent diffusion's churches)."""
+
+    def criterion(output, x0, noise, x_t, t):
+        return mean_over_entries(jnp.abs(output - parameterization.target(x0, noise, t)))
+
+    return criterion
+
+
 def error_in_x0(parameterization: Parameterization, weight: OfTime) -> Criterion:
     """The criterion by mean squared error of the estimate of x0, times `weight(t)`: of networks whose outputs are
     merged into one estimate (`parameterizations.x0_and_eps`)."""

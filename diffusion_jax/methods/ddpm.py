@@ -1,6 +1,7 @@
 """DDPM (Ho et al. 2020) on images, with its own sampler and DDIM's (Song et al. 2021)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from ml_collections import ConfigDict
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Source, Transform
+from diffusion_jax.core.protocols import Criterion, Network, Source, Transform
 from diffusion_jax.diffusion import (
     guidance,
     losses,
@@ -22,9 +23,11 @@ from diffusion_jax.diffusion import (
     variances,
 )
 from diffusion_jax.diffusion.likelihood import HEUN
+from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.methods import likelihoods, pixels
-from diffusion_jax.methods.compose import Chain, MakeChain, Method, by_classifier, composed
+from diffusion_jax.methods.compose import Chain, Data, MakeChain, Method, by_classifier, composed
 
+CLIPPED = (guidance.clip(),)  # of estimates of pixels in [-1, 1]
 Variance: TypeAlias = Callable[[schedules.Schedule], Transform]  # of a chain's kernels (`variances`)
 
 
@@ -57,22 +60,51 @@ def method(
       InputError: values that do not fit together, image sizes that the network cannot halve among them; errors of
         `table`.
     """
+    model = pixels.unet(config)
+    return model_of(config, pixels.data(config, source), model, betas, variance, CLIPPED)
+
+
+def model_of(
+    config: ConfigDict,
+    data: Data,
+    model: Network,
+    betas: ArrayLike | None = None,
+    variance: Variance = variances.fixed_large,
+    transforms: Sequence[Transform] = (),
+    error: Callable[[Parameterization], Criterion] = losses.squared_error,
+) -> Method:
+    """DDPM of any `data`, by any network that says its noise.
+
+    Args:
+      config: values, as `with_table` names them.
+      data: of unit size, such as scaled latents.
+      model: the network, told what `data` tells.
+      betas, variance: as of `method`.
+      transforms: of the denoiser in chains: `CLIPPED` for pixels, none for latents, which have no range.
+      error: of the noise: `losses.squared_error` or `losses.absolute_error`.
+
+    Raises:
+      InputError: as of `method`.
+    """
     num = config.diffusion.timesteps
     schedule = table(num, betas)
-
+    parameterization = parameterizations.eps(schedule, parameterizations.table_index(num))
     return Method(
-        pixels.data(config, source),
-        model=pixels.unet(config),
+        data,
+        model=model,
         schedule=schedule,
         process=processes.gaussian(schedule),
-        parameterization=parameterizations.eps(schedule, parameterizations.table_index(num)),
-        loss=losses.simple,
+        parameterization=parameterization,
+        loss=partial(losses.of_criterion, error(parameterization)),
         times=time_sampling.independent(time_sampling.table(num)),
-        chains={"ancestral": ancestral(schedule, num, variance), "ddim": ddim(schedule, num)},
+        chains={
+            "ancestral": ancestral(schedule, num, variance, transforms),
+            "ddim": ddim(schedule, num, transforms),
+        },
         preview="ddim",
         guide=by_classifier(schedule),
         likelihoods={
-            "bound": likelihoods.chain(schedule, num, (guidance.clip(), variance(schedule))),
+            "bound": likelihoods.chain(schedule, num, (*transforms, variance(schedule))),
             "ode": likelihoods.flow(schedule, likelihoods.table_grid(schedule, num), 200, HEUN),
         },
     )
@@ -100,25 +132,28 @@ def table(num: int, betas: ArrayLike | None = None) -> schedules.Schedule:
     return schedule
 
 
-def ancestral(schedule: schedules.Schedule, num: int, variance: Variance = variances.fixed_large) -> MakeChain:
+def ancestral(
+    schedule: schedules.Schedule,
+    num: int,
+    variance: Variance = variances.fixed_large,
+    transforms: Sequence[Transform] = CLIPPED,
+) -> MakeChain:
     """DDPM's own chain down a table of `num` betas."""
 
     def chain(steps: int = num) -> Chain:
         times = timesteps.uniform(steps, num)
         sampler = samplers.ancestral(processes.gaussian(schedule))
-        transforms = (guidance.clip(), variance(schedule))
-        return Chain(sampler, times, transforms)
+        return Chain(sampler, times, (*transforms, variance(schedule)))
 
     return chain
 
 
-def ddim(schedule: schedules.Schedule, num: int) -> MakeChain:
+def ddim(schedule: schedules.Schedule, num: int, transforms: Sequence[Transform] = CLIPPED) -> MakeChain:
     """DDIM's chain down a table of `num` betas."""
 
     def chain(steps: int = timesteps.leading_steps(50, num), eta: float = 0.0) -> Chain:
         times = timesteps.leading(steps, num)
         process = processes.gaussian(schedule, processes.ddim(eta))
-        transforms = (guidance.clip(), variances.posterior(schedule))
-        return Chain(samplers.ancestral(process), times, transforms)
+        return Chain(samplers.ancestral(process), times, (*transforms, variances.posterior(schedule)))
 
     return chain

@@ -47,8 +47,7 @@ def method(
 
     Arguments as of `conditional`, with `with_guidance` in the config; `classes` tells nothing.
     """
-    plain, null = conditional(config, data, classes, model, betas, transforms), guidance.replacing(label=classes)
-    return classifier_free(plain, null, config.diffusion.withheld, config.diffusion.guidance)
+    return of_plain(config, conditional(config, data, classes, model, betas, transforms), classes)
 
 
 def conditional(
@@ -99,6 +98,19 @@ def conditional(
             "bound_as_trained": likelihoods.learned_chain(schedule, num, transforms, likelihoods.of_table(num)),
         },
     )
+
+
+def of_plain(config: ConfigDict, method: Method, classes: int) -> Method:
+    """A method of labelled data without guidance, with `with_guidance` in the config, as one with it.
+
+    Args:
+      config: values.
+      method: of data with labels, by a network that is told 0, ..., `classes`: the last tells nothing.
+      classes: how many.
+    """
+    data = method.data._replace(sample_condition=conditions.labels(classes, null=classes))
+    null = guidance.replacing(label=classes)
+    return classifier_free(method._replace(data=data), null, config.diffusion.withheld, config.diffusion.guidance)
 
 
 def classifier_free(method: Method, null: Null, withheld: float = 0.1, usual: float = 2.0) -> Method:

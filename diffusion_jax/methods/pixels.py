@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from diffusion_jax.autoencoding.latents import Scaling
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config, Value
 from diffusion_jax.core.errors import InputError
@@ -169,18 +168,21 @@ def own_images(config: ConfigDict) -> Source:
     return source
 
 
-def latents(config: ConfigDict, source: Source, scaling: Scaling) -> Data:
-    """Latents of `config.data.shape` (`sources.latents`), scaled, and drawn anew whenever they are trained on.
+def latents(images: Data, shape: tuple[int, int, int], source: Source, flip: bool) -> Data:
+    """Latents of images that were prepared (`sources.latents`), drawn anew whenever they are trained on.
 
-    Where `config.data.flip` is on they are those of the image or of its mirror image, at random.
+    Args:
+      images: that they were made of.
+      shape: of a latent, [h, w, c].
+      source: `split -> source` of latents.
+      flip: whether mirror images are drawn as well, with probability 1/2.
     """
-    shape, flip = tuple(config.data.shape), config.data.flip
-    return Data(
-        (lambda split: kept_latents.with_mirrors(source(split))) if flip else source,
-        example={"latent": jax.ShapeDtypeStruct(shape, jnp.float32)},
-        clean=lambda batch: scaling.scaled(batch["latent"]),
+    rest = {name: x for name, x in images.example.items() if name != "image"}
+    return images._replace(
+        source=(lambda split: kept_latents.with_mirrors(source(split))) if flip else source,
+        example={"latent": jax.ShapeDtypeStruct(shape, jnp.float32), **rest},
+        clean=lambda batch: batch["latent"],
         shape=shape,
-        view=views.latents(),
         transforms=((kept_latents.random_mirror,) if flip else ()) + (kept_latents.draw,),
     )
 
@@ -232,9 +234,10 @@ def computed_by(config: ConfigDict) -> dict:
 def unet(config: ConfigDict, outputs: int = 1, kind: type[Skeleton] = UNet, **fields: Any) -> Skeleton:
     """DDPM's U-Net with the values of `config.model`; it says `outputs` numbers of each of an image's entries.
 
-    `kind` is another U-Net (`models.ADMUNet`), and `fields` are more of its fields.
+    `kind` is another U-Net (`models.ADMUNet`), and `fields` are more of its fields, or stand for those of the values:
+    `out_channels` for latents.
     """
-    return kind(
+    known = dict(
         channels=config.model.channels,
         multipliers=tuple(config.model.multipliers),
         blocks=config.model.blocks,
@@ -243,5 +246,5 @@ def unet(config: ConfigDict, outputs: int = 1, kind: type[Skeleton] = UNet, **fi
         dropout=config.model.dropout,
         groups=config.model.groups,
         **computed_by(config),
-        **fields,
     )
+    return kind(**{**known, **fields})

@@ -45,3 +45,17 @@ def opened(folder: str, flag: str, what: str) -> Run:
     module, config = workdir.open_existing(path)
     experiment = module.build(config)
     return Run(experiment, lambda: jax.tree.map(np.asarray, parameters(path, experiment)[1]))
+
+
+def check_alike(params: Tree, template: Tree, folder: str, section: str):
+    """`InputError` unless `params`, of `folder`, have the shapes of `template`, of the config's section `section`."""
+    wanted, found = (
+        {path: leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)} for tree in (template, params)
+    )
+    for path in [*wanted, *found]:
+        if wanted.get(path) != found.get(path):
+            where = "/".join(str(key.key) for key in path)
+            raise InputError(
+                f"the network in {folder} is another: {where} is {found.get(path, 'not there')}, here "
+                f"{wanted.get(path, 'not there')}; give the values of --config.{section} that it has"
+            )

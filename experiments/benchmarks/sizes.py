@@ -72,6 +72,9 @@ def unet(module, variance: str) -> Callable[[bool], Size]:
     return make
 
 
+LATENT = (32, 32, 4)  # of configs/imagenet256_dit.py
+
+
 def dit_b2(bfloat16: bool) -> Size:
     """DiT-B/2 on the latents of configs/imagenet256_dit.py, which says the noise and no variance.
 
@@ -86,10 +89,10 @@ def dit_b2(bfloat16: bool) -> Size:
         return lambda steps: Chain(samplers.ancestral(process), grid(steps, TABLE), (variance(schedule),))
 
     method = Method(
-        pixels.with_labels(pixels.latents(config, source=None), imagenet256_dit.CLASSES),
+        pixels.with_labels(pixels.latents(pixels.data(config, None), LATENT, None, False), imagenet256_dit.CLASSES),
         model=dit.B(
             patch=config.model.patch,
-            out_channels=config.data.shape[-1],
+            out_channels=LATENT[-1],
             embed={"label": LabelEmbedding(imagenet256_dit.CLASSES + 1, nn.initializers.normal(0.02))},
             dtype=jnp.bfloat16 if bfloat16 else jnp.float32,
         ),

@@ -5,7 +5,7 @@ values of the section `codes`, so a prior's work directory can be moved without 
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -162,7 +162,7 @@ def held_of(folder: str, stage: Autoencoding) -> Hold:
         if found.data.example != stage.data.example:
             raise InputError(f"the run in {folder} encodes other data; give both the same data.shape")
         params = run.read()
-        _check_alike(params, stage.init, folder, "codes")
+        runs.check_alike(params, jax.eval_shape(stage.init, rng.root(0)), folder, "codes")
         return {STAGE: params}
 
     return read
@@ -178,23 +178,9 @@ def _prior_above(folder: str, first_stage: Tree, above: Method) -> Tree:
         )
     params = run.read()
     shown = jnp.zeros((1, *above.data.shape), jnp.int32)
-    _check_alike(params, lambda key: above.model.init(key, shown, jnp.zeros(1))["params"], folder, "above")
+    wanted = jax.eval_shape(lambda key: above.model.init(key, shown, jnp.zeros(1))["params"], rng.root(0))
+    runs.check_alike(params, wanted, folder, "above")
     return params
-
-
-def _check_alike(params: Tree, init: Callable[[jax.Array], Tree], folder: str, section: str):
-    """`InputError` unless `params` have the shapes of what `init` gives."""
-    wanted, found = (
-        {path: leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
-        for tree in (jax.eval_shape(init, rng.root(0)), params)
-    )
-    for path in [*wanted, *found]:
-        if wanted.get(path) != found.get(path):
-            where = "/".join(str(key.key) for key in path)
-            raise InputError(
-                f"the network in {folder} is another: {where} is {found.get(path, 'not there')}, here "
-                f"{wanted.get(path, 'not there')}; give the values of --config.{section} that the run has"
-            )
 
 
 def _tokens(stage: Autoencoding) -> Tokens:

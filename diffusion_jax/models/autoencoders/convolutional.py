@@ -111,12 +111,27 @@ class Decoder(Half):
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
+        return self.end(self.begin(z, 0), 0)
+
+    @nn.nowrap
+    def begin(self, z: jax.Array, until: int) -> jax.Array:
+        """The middle, and the levels from the lowest to number `until`: [B, H, W, C] -> [B, H', W', features]."""
         h = self.middle(conv3x3(self.widths[-1], self.dtype, "input_conv")(z))
-        for number in reversed(range(len(self.widths))):
-            h = self.level(h, number, self.blocks + 1, "up")
-            if number:
-                h = Upsample(self.dtype, name=f"up_{number}_upsample")(h)
+        for number in range(len(self.widths) - 1, until, -1):
+            h = self.enlarge(self.level(h, number, self.blocks + 1, "up"), number)
+        return self.level(h, until, self.blocks + 1, "up")
+
+    @nn.nowrap
+    def end(self, h: jax.Array, after: int) -> jax.Array:
+        """The levels above number `after`, and the last convolution: the rest of the decoder."""
+        for number in range(after - 1, -1, -1):
+            h = self.level(self.enlarge(h, number + 1), number, self.blocks + 1, "up")
         return self.last(h)
+
+    @nn.nowrap
+    def enlarge(self, h: jax.Array, number: int) -> jax.Array:
+        """From level `number` to the one above it."""
+        return Upsample(self.dtype, name=f"up_{number}_upsample")(h)
 
 
 class ConvolutionalAutoencoder(nn.Module):
@@ -143,12 +158,17 @@ class ConvolutionalAutoencoder(nn.Module):
     attend: Attend = by_xla
 
     def setup(self):
-        rest = (self.widths, self.blocks, self.attention_levels, self.middle_attention, self.groups, self.dtype)
-        self.encoder = Encoder(self.says * self.latent, *rest, self.attend)
-        self.decoder = Decoder(self.channels, *rest, self.attend)
+        self.encoder = self.half(Encoder, self.says * self.latent)
+        self.decoder = self.half(Decoder, self.channels)
         if self.dim is not None:
             self.to_code = Dense(self.says * self.dim, kernel_init=default_init)
             self.from_code = Dense(self.latent, kernel_init=default_init)
+
+    @nn.nowrap
+    def half(self, kind: type[Half], out: int) -> Half:
+        """An encoder or decoder of these sizes, with `out` channels."""
+        levels = self.attention_levels, self.middle_attention
+        return kind(out, self.widths, self.blocks, *levels, self.groups, self.dtype, self.attend)
 
     def encode(self, x: jax.Array) -> jax.Array:
         """[B, H, W, channels] -> float32 [B, H / 2^n, W / 2^n, says * dim]."""
@@ -157,7 +177,11 @@ class ConvolutionalAutoencoder(nn.Module):
 
     def decode(self, z: jax.Array) -> jax.Array:
         """[B, h, w, dim] -> float32 [B, 2^n h, 2^n w, channels]."""
-        return self.decoder(z if self.dim is None else self.from_code(z))
+        return self.decoder(self.begun(z))
+
+    def begun(self, z: jax.Array) -> jax.Array:
+        """What the decoder begins with: [B, h, w, dim] -> [B, h, w, latent]."""
+        return z if self.dim is None else self.from_code(z)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.decode(jnp.split(self.encode(x), self.says, axis=-1)[0])

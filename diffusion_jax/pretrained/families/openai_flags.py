@@ -9,9 +9,9 @@ from typing import Any
 
 from diffusion_jax.models.blocks.conditioning import LabelEmbedding
 from diffusion_jax.models.unets.adm import AdditiveUNet, ADMUNet, ImprovedUNet, heads_always, heads_of_width
+from diffusion_jax.models.unets.open import OpenUNet
 from diffusion_jax.models.unets.skeleton import Skeleton
 from diffusion_jax.pretrained.families import openai_names as names
-from diffusion_jax.pretrained.families.diffusers_configs import OpenUNet
 from diffusion_jax.pretrained.published import LARGEST, LAYERS, LEVELS, SIDE, Network, Values, shape
 from diffusion_jax.pretrained.wiring import Wiring
 
