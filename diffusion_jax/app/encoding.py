@@ -75,14 +75,16 @@ def planned(stage: Opened, params: Tree, data: Data, source: Examples, part: int
       InputError: the images are not in its range, of a size that it does not take, or changed at random.
     """
     rows = [source[i] for i in range(min(len(source), COMPARED))]
-    opened.check_range(stage, data.clean, {name: np.stack([row[name] for row in rows]) for name in data.example})
+    few = {name: np.stack([row[name] for row in rows]) for name in data.example}
+    opened.check_range(stage, data.clean, few)
+    image = data.example["image"].shape
     return Cache(
         first_stage=opened.digest(params),
         images=latents.known_by(source, data.clean, data.example),
         num=len(source),
         part=part,
-        image=tuple(data.shape),
-        shape=opened.latent_shape(stage, params, data.shape),
+        image=image,
+        shape=opened.latent_shape(stage, params, image),
         mirrored=mirrored(data),
         labelled="label" in rows[0],
         scaling=stage.scaling,

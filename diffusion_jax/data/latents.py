@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion_jax.autoencoding.latents import Scaling
+from diffusion_jax.autoencoding.latents import Scaling, Statistics
 from diffusion_jax.config.values import MOST, REFUSALS, Real, Text, Truth, Whole
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError, NotFiniteError
@@ -39,15 +39,6 @@ AGAIN = "run prepare again, with the same values"
 HIGHEST = float(np.finfo(np.float16).max)
 
 
-class Statistics(NamedTuple):
-    """Of draws of the latents, as the encoder has them: over all entries, and of each channel [c]."""
-
-    mean: float
-    std: float
-    channel_mean: tuple[float, ...]
-    channel_std: tuple[float, ...]
-
-
 class Cache(NamedTuple):
     """What a folder of latents holds.
 
@@ -62,7 +53,7 @@ class Cache(NamedTuple):
       labelled: whether there are labels.
       scaling: that the first stage comes with; None where it has none.
       about: the first stage, for a person.
-      statistics: of all of them; None until they are complete.
+      statistics: of draws of them, as the encoder has them; None until they are complete.
     """
 
     first_stage: str
@@ -306,8 +297,7 @@ def finish(path: Path, cache: Cache) -> Cache:
 
     mean, std = of(np.sum(sums, -1), entries * cache.shape[-1])
     channels = of(sums, entries)
-    found = Statistics(float(mean), float(std), *(tuple(x.tolist()) for x in channels))
-    finished = cache._replace(statistics=found)
+    finished = cache._replace(statistics=Statistics(float(mean), float(std), *channels))
     files.write_json(path / RECORD, _json(finished))
     return finished
 
@@ -355,14 +345,14 @@ def _json(cache: Cache) -> dict[str, Any]:
         "format": FORMAT,
         "image": list(cache.image),
         "shape": list(cache.shape),
-        "scaling": scaling and {name: _plain(x) for name, x in scaling._asdict().items()},
-        "statistics": statistics and statistics._asdict(),
+        "scaling": scaling and {name: _plain(x, np.float32) for name, x in scaling._asdict().items()},
+        "statistics": statistics and {name: _plain(x, np.float64) for name, x in statistics._asdict().items()},
     }
     return json.loads(json.dumps(content))
 
 
-def _plain(x: Any) -> float | list[float]:
-    return np.asarray(x, np.float32).tolist() if np.ndim(x) else float(x)
+def _plain(x: Any, dtype: type) -> float | list[float]:
+    return np.asarray(x, dtype).tolist() if np.ndim(x) else float(x)
 
 
 def _recorded(path: Path) -> Cache | None:
@@ -400,10 +390,10 @@ def _shape(found: Any) -> tuple[int, ...]:
     return tuple(Whole(1, 2**16).take(side) for side in (height, width, channels))
 
 
-def _numbers(found: Any, kind: Real = NUMBER) -> tuple[float, ...]:
+def _numbers(found: Any, kind: Real = NUMBER) -> list[float]:
     if not isinstance(found, list):
         raise TypeError("no list of numbers")
-    return tuple(kind.take(x) for x in found)
+    return [kind.take(x) for x in found]
 
 
 def _scaling(found: Any) -> Scaling | None:
@@ -424,5 +414,5 @@ def _statistics(found: Any) -> Statistics | None:
         return None
     return Statistics(
         *(NUMBER.take(found[name]) for name in ("mean", "std")),
-        *(_numbers(found[name]) for name in ("channel_mean", "channel_std")),
+        *(np.array(_numbers(found[name])) for name in ("channel_mean", "channel_std")),
     )

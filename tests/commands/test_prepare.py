@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny_stage
 
-from configs import imagenet256_dit, vae
+from configs import swiss_roll, vae
 from diffusion_jax import prepare, train
 from diffusion_jax.app import encoding
 from diffusion_jax.autoencoding.latents import Scaling
@@ -113,7 +113,7 @@ REFUSED = {
     "a split twice": (CONFIG, "stage", ["--split", "test,test"], "--split test,test"),
     "no such split": (CONFIG, "stage", ["--split", "valid"], "digits has no split 'valid'"),
     "no name of a split": (CONFIG, "stage", ["--split", "a b"], "--split a b: give names"),
-    "no images": (imagenet256_dit.__file__, "stage", [], "the config trains on latent, label, not on images"),
+    "no images": (swiss_roll.__file__, "stage", [], "the config trains on point, not on images"),
     "no batch": (CONFIG, "stage", ["--batch", "0"], "give a whole number from 1"),
     "other values": (CONFIG, "stage", ["--config.data.flop=1"], "flop"),
 }
