@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -90,7 +91,11 @@ def command(line):
 def small():
     """A network that compiles in no time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pixels, "unet", lambda config, **fields: Small(config.data.shape[-1], fields.get("embed", {})))
+
+        def unet(config, embed=MappingProxyType({}), out_channels=None):
+            return Small(out_channels or config.data.shape[-1], embed)
+
+        patch.setattr(pixels, "unet", unet)
         yield
 
 
@@ -180,6 +185,9 @@ def codes(names):
 def latents(names):
     assert {split: kept.record(f"latents/{split}").num for split in ("train", "test")} == {"train": 1200, "test": 597}
     assert names["z"].shape == (16, *names["record"].shape)
+    (drawn,) = Path("runs/latent/samples").glob("*/samples.npz")
+    assert np.load(drawn)["images"].shape == (8, 8, 8, 1)
+    assert names["experiment"].data.shape == (4, 4, 2)
 
 
 def sample_fn(names):
