@@ -6,6 +6,7 @@
   python -m diffusion_jax.sample --workdir runs/mine --condition thickness=0.3,0.6 --condition hints.npz
   python -m diffusion_jax.sample --workdir runs/cifar --sigma-rel 0.08
   python -m diffusion_jax.sample --workdir runs/cifar --inpaint ship.png --mask left_half.png --num 16
+  python -m diffusion_jax.sample --workdir runs/cifar --from ship.png --strength 0.4 --num 16
   python -m diffusion_jax.sample --workdir runs/vae --reconstruct
   python -m diffusion_jax.sample --pretrained google/ddpm-cifar10-32 --num 16
   python -m diffusion_jax.sample --pretrained 64x64_diffusion.pt --flags "--image_size 64 --class_cond True ..."
@@ -83,8 +84,8 @@ def main(arguments: list[str]):
 
 
 # What samples depend on and is not in their folder's usual name; it is added to the name where it is not the default.
-NAMED = ("num", "steps", "eta", "guidance", "label", "seed", "size", "variant")
-FILES = ("condition", "classifier", "controlnet", "chains")
+NAMED = ("num", "steps", "eta", "guidance", "label", "seed", "size", "variant", "strength")
+FILES = ("condition", "classifier", "controlnet", "chains", "first_stage")
 
 
 def _asked(options, name: str, about: str, told: tuple) -> dict:

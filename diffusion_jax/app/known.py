@@ -7,16 +7,19 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from diffusion_jax.app import cli
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import SampleFn
 from diffusion_jax.data import pictures
 from diffusion_jax.diffusion import samplers
+from diffusion_jax.methods.edits import STRENGTH
 from diffusion_jax.training.experiment import Drawable, Edit, MakeSampler
 
 EDITS = {
     "inpaint": "pictures of which a part is kept, where --mask says; each in turn",
     "colour": "grey pictures, for a model of colours",
     "enlarge": "small pictures, whose sides divide those of the samples: they are the means of its patches",
+    "from": "pictures from which the samples begin, with as much noise as --strength says; each in turn",
 }
 
 
@@ -28,6 +31,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         one.add_argument(f"--{name}", type=Path, nargs="+", metavar="PICTURE", help=about)
     group.add_argument(
         "--mask", type=Path, nargs="+", metavar="PICTURE", help="white where the picture is kept, black where not"
+    )
+    group.add_argument(
+        "--strength",
+        type=cli.real(0, 1),
+        metavar="S",
+        help=f"the time in (0, 1] at which --from begins: at 1 nothing is left of the picture ({STRENGTH})",
     )
 
 
@@ -46,6 +55,8 @@ def entering(options: argparse.Namespace, model: Drawable, make: MakeSampler) ->
         another size or channels than are needed.
     """
     paths = given(options)
+    if options.strength is not None and "from" not in paths:
+        raise InputError("--strength says how much noise a picture begins with; give the picture: --from PICTURE")
     if not paths:
         return make, ()
     name = next((name for name in EDITS if name in paths), None)
@@ -56,6 +67,8 @@ def entering(options: argparse.Namespace, model: Drawable, make: MakeSampler) ->
         remedy = f"it takes {' and '.join(able)}" if able else "leave it out"
         raise InputError(f"this model takes no --{name}; {remedy}")
     edit = model.edits[name]
+    if options.strength is not None:
+        edit = _at(edit, options.strength)
     files = {"image" if option == name else option: found for option, found in paths.items()}
     shapes = edit.takes(model.shape)
     if shapes.keys() != files.keys():
@@ -74,11 +87,26 @@ def drawing(make: MakeSampler, edit: Edit) -> MakeSampler:
         of_known = edit.run(request.run or samplers.solve)
 
         def sample(params, keys, arrays: Mapping[str, jax.Array], *cond):
-            return make(request._replace(run=of_known(arrays)))(params, keys, *cond)
+            inside = edit.enter(request.gather(params), arrays)
+            match make(request._replace(run=of_known(inside)))(params, keys, *cond):
+                case samplers.Film(x, pictures):
+                    leave = jax.vmap(lambda x: edit.leave(x, arrays))
+                    return samplers.Film(edit.leave(x, arrays), leave(pictures))
+                case samplers.Break() as where:
+                    return where
+                case x:
+                    return edit.leave(x, arrays)
 
         return sample
 
     return made
+
+
+def _at(edit: Edit, strength: float) -> Edit:
+    if not strength:
+        raise InputError("--strength 0 draws nothing: the samples would be the pictures; give a number up to 1")
+    assert edit.at is not None
+    return edit.at(strength)
 
 
 def _picture(path: Path, shape: Sequence[int | None], whole: Sequence[int]) -> np.ndarray:

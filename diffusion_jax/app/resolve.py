@@ -108,7 +108,7 @@ def which(options: argparse.Namespace) -> Which:
       InputError: more than one of them is given, or an option of published models is given for a run.
     """
     if not options.pretrained:
-        _leave_out("of published models", options, "size", "variant", "controlnet", "flags")
+        _leave_out("of published models", options, "size", "variant", "controlnet", "first_stage", "flags")
     asked = {
         "--raw": RAW if options.raw else None,
         "--average": options.average and average(options.average),
@@ -157,7 +157,7 @@ def released(options: argparse.Namespace) -> Drawable:
     _leave_out("of a run's", options, "step", "config")
     more = chains_of(options.chains) if options.chains else nothing_more
     if options.flags is not None:
-        _leave_out("of diffusers' folders", options, "variant", "controlnet", "size")
+        _leave_out("of diffusers' folders", options, "variant", "controlnet", "first_stage", "size")
         return published.openai(options.pretrained, options.flags, more)
     if Path(options.pretrained).suffix in files.TORCH:
         raise InputError(
@@ -165,7 +165,13 @@ def released(options: argparse.Namespace) -> Drawable:
             "page prints; diffusers' models are folders or names on the hub"
         )
     return published.diffusers(
-        options.pretrained, options.variant, options.controlnet, options.size, options.sampler, more
+        options.pretrained,
+        options.variant,
+        options.controlnet,
+        options.size,
+        options.sampler,
+        more,
+        options.first_stage,
     )
 
 
@@ -205,9 +211,10 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
 def add_published(parser: argparse.ArgumentParser) -> None:
     """The options of published models."""
     add = parser.add_argument_group("published models").add_argument
-    add("--size", metavar="HxW", help="of the images or latents, such as 64x96 (the published one)")
+    add("--size", metavar="HxW", help="of the pictures, such as 256x384; of latents, where nothing decodes them")
     add("--variant", default="", metavar="NAME", help="of the weights, such as fp16 or ema")
     add("--controlnet", metavar="PATH", help="a published ControlNet for it; hints come with --condition")
+    add("--first-stage", metavar="PATH", help="what decodes latents, for a folder without: folder, hub name or file")
     add("--flags", metavar="TEXT", help="for a file of OpenAI's: the flags that its page gives, in quotes")
 
 

@@ -3,13 +3,18 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import jax
+import jax.numpy as jnp
+
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.diffusion import inpainting, samplers
-from diffusion_jax.diffusion.few_step import editing
+from diffusion_jax.core.protocols import Tree
+from diffusion_jax.diffusion import editing, inpainting, samplers
+from diffusion_jax.diffusion.few_step import editing as projecting
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.training.experiment import Edit
 
 MakeEdits: TypeAlias = Callable[[Process], Mapping[str, Edit]]
+STRENGTH = 0.5  # of what begins from a picture: the middle of SDEdit's range of times
 
 
 def replaced(process: Process) -> dict[str, Edit]:
@@ -20,21 +25,21 @@ def replaced(process: Process) -> dict[str, Edit]:
             raise InputError("there is no film of inpainting by this model; leave --film out")
         return lambda known: inpainting.replacement(process, known["image"], known["mask"])
 
-    return {"inpaint": Edit(_picture_and_mask, inpaint)}
+    return {"inpaint": Edit(_picture_and_mask, inpaint), "from": begun(process)}
 
 
 def projected(process: Process) -> dict[str, Edit]:
     """What is known is put back into every estimate of a consistency model (`few_step.editing`)."""
 
     def inpaint(walk):
-        return lambda known: editing.inpainted(known["image"], known["mask"], walk)
+        return lambda known: projecting.inpainted(known["image"], known["mask"], walk)
 
     def colour(walk):
-        return lambda known: editing.coloured(known["image"].repeat(3, axis=-1), walk)
+        return lambda known: projecting.coloured(known["image"].repeat(3, axis=-1), walk)
 
     def enlarge(walk):
         def of(known):
-            return lambda sampler, times, denoise, x, keys: editing.enlarged(
+            return lambda sampler, times, denoise, x, keys: projecting.enlarged(
                 known["image"], x.shape[1] // known["image"].shape[1], walk
             )(sampler, times, denoise, x, keys)
 
@@ -44,7 +49,62 @@ def projected(process: Process) -> dict[str, Edit]:
         "inpaint": Edit(_picture_and_mask, inpaint),
         "colour": Edit(_grey, colour),
         "enlarge": Edit(_small, enlarge),
+        "from": begun(process),
     }
+
+
+def begun(process: Process, strength: float = STRENGTH) -> Edit:
+    """The chain begins at time `strength`, in (0, 1], from a picture with its noise (`editing.from_image`)."""
+
+    def run(walk):
+        return lambda known: editing.from_image(process, known["image"], strength, walk)
+
+    return Edit(_picture, run, at=lambda strength: begun(process, strength))
+
+
+def within(encode: Callable[[Tree, Tree], Tree], shape: Any, made: Mapping[str, Edit]) -> dict[str, Edit]:
+    """Edits of codes as edits of the pictures that a decoder makes of them.
+
+    Pictures are encoded where samples are drawn. Of a code is known what all of its pixels are known of; what else
+    is known is put back into the picture. Colours and means of patches are no part of codes: there those edits are
+    not.
+
+    Args:
+      encode: `(params, x0 [B, H, W, C]) -> z [B, h, w, ...]`, without a draw; h divides H, and w divides W.
+      shape: of one picture.
+      made: of codes.
+    """
+
+    def enter(params, known):
+        return {"image": encode(params, known["image"])}
+
+    def enter_part(params, known):
+        kept = known["mask"] > 0.5
+        # What is not known must not matter: the encoder sees grey there.
+        z = encode(params, jnp.where(kept, known["image"], 0.0))
+        return {"image": z, "mask": _of_whole_patches(kept, z.shape)}
+
+    def put_back(x0, known):
+        return jnp.where(known["mask"] > 0.5, known["image"].astype(x0.dtype), x0)
+
+    def entering(edit: Edit, **how) -> Edit:
+        stronger = edit.at
+        at = stronger and (lambda strength: entering(stronger(strength), **how))
+        return edit._replace(takes=lambda codes: edit.takes(shape), at=at, **how)
+
+    ways = {"inpaint": {"enter": enter_part, "leave": put_back}, "from": {"enter": enter}}
+    return {name: entering(made[name], **how) for name, how in ways.items() if name in made}
+
+
+def _of_whole_patches(kept: jax.Array, codes: tuple[int, ...]) -> jax.Array:
+    """Of which codes all pixels are kept: bool [B, H, W, 1] -> [B, h, w, 1] or, as `codes` is, [B, h, w]."""
+    batch, height, width = codes[:3]
+    patches = kept.reshape(batch, height, kept.shape[1] // height, width, kept.shape[2] // width)
+    return patches.all((2, 4)).reshape(codes[:3] + (1,) * (len(codes) - 3))
+
+
+def _picture(shape: Any) -> dict[str, tuple]:
+    return {"image": shape}
 
 
 def _picture_and_mask(shape: Any) -> dict[str, tuple]:

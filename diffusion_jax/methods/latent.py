@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 from diffusion_jax.core import rng
 from diffusion_jax.core.protocols import Hold, LikelihoodFn, SampleFn, Tree
 from diffusion_jax.diffusion import samplers
+from diffusion_jax.methods import edits
 from diffusion_jax.methods.compose import Method, compose
-from diffusion_jax.training.experiment import Experiment, MakeSampler, Sampling
+from diffusion_jax.training.experiment import Edit, Experiment, MakeSampler, Sampling
 
 
 def nothing(held: Tree, keys: jax.Array) -> dict[str, Any]:
@@ -34,6 +35,9 @@ class FirstStage(NamedTuple):
       decode: `(held, z, told) -> x0`.
       tell: `(held, keys [B]) -> told`, in place of what `encode` tells, when samples are drawn.
       told: name -> shape and dtype of what is told of one example.
+      known: `(held, x0) -> z` without a draw, by which samples are drawn of which pictures say something; None where
+        there is no such z.
+      shape: of one x0, where there is `known`.
     """
 
     hold: Hold
@@ -41,6 +45,8 @@ class FirstStage(NamedTuple):
     decode: Callable[[Tree, Tree, Mapping[str, Any]], Tree]
     tell: Callable[[Tree, jax.Array], Mapping[str, Any]] = nothing
     told: Mapping[str, jax.ShapeDtypeStruct] = MappingProxyType({})
+    known: Callable[[Tree, Tree], Tree] | None = None
+    shape: Any = None
 
 
 def compose_within(config: ConfigDict, stage: FirstStage, method: Method) -> Experiment:
@@ -72,9 +78,10 @@ def compose_within(config: ConfigDict, stage: FirstStage, method: Method) -> Exp
     preview = known.sampling.preview
     return known._replace(
         sampling=Sampling(
-            {name: _decoded(stage, make) for name, make in known.sampling.samplers.items()},
+            {name: decoded(stage, make) for name, make in known.sampling.samplers.items()},
             preview and (lambda batch: _drawn(stage, preview(batch), lambda params: params)),
-            whole=lambda params, hold: {"trained": params, "held": dict(hold())},
+            edited(stage, known.sampling.edits),
+            whole=lambda params, hold: whole(params, dict(hold())),
         ),
         measures=known.measures._replace(
             likelihoods={
@@ -86,7 +93,19 @@ def compose_within(config: ConfigDict, stage: FirstStage, method: Method) -> Exp
     )
 
 
-def _decoded(stage: FirstStage, make: MakeSampler) -> MakeSampler:
+def whole(trained: Tree, held: Tree) -> dict[str, Tree]:
+    """The parameters as `decoded` samplers take them."""
+    return {"trained": trained, "held": held}
+
+
+def edited(stage: FirstStage, made: Mapping[str, Edit]) -> dict[str, Edit]:
+    """Edits of z as edits of x0 (`edits.within`)."""
+    encode = stage.known
+    return {} if encode is None else edits.within(lambda params, x0: encode(params["held"], x0), stage.shape, made)
+
+
+def decoded(stage: FirstStage, make: MakeSampler) -> MakeSampler:
+    """A sampler of z as one of x0; its parameters are those of `whole`."""
     return lambda request: _drawn(stage, make(request), request.gather)
 
 

@@ -20,6 +20,8 @@ from diffusion_jax.methods import edits, improved
 from diffusion_jax.methods.compose import Chain, MakeChain, MakeGuide, MoreChains, drawn_by, nothing_more, unguided
 from diffusion_jax.models.unets.beside import Beside
 from diffusion_jax.models.unets.controlnet import Controlled
+from diffusion_jax.pipelines import first_stages
+from diffusion_jax.pipelines.first_stages import Decoder
 from diffusion_jax.pipelines.openai import openai
 from diffusion_jax.pretrained import loading
 from diffusion_jax.pretrained.formats import files
@@ -49,17 +51,19 @@ def diffusers(
     size: str | None = None,
     sampler: str | None = None,
     more: MoreChains = nothing_more,
+    first_stage: str | None = None,
 ) -> Drawable:
-    """A model as diffusers keeps it, to draw from.
+    """A model as diffusers keeps it, to draw from; pictures, where a first stage lies beside its network.
 
     Args:
       name: a folder, or a name on the hub (`files.component`).
       variant: of the weights.
       controlnet: likewise, a ControlNet for it.
-      size: "HxW" of the images or latents, in place of the published one.
+      size: "HxW" of the pictures, in place of the published one; of latents where nothing decodes them.
       sampler: the one that will be asked for. Where it is not the scheduler's own, a scheduler that is not known here
         does not stand in the way: its table of betas is enough.
       more: further chains on the scheduler's noise.
+      first_stage: what decodes latents (`pretrained.first_stages.opened`), for a folder that has none.
 
     Raises:
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
@@ -77,7 +81,8 @@ def diffusers(
     if kind not in kinds:
         raise InputError(f"{name} is a {kind[:60]!r}; of use are {', '.join(kinds)}")
     network = loading.build(component.config, component.weights)
-    height, width = _size(size, component.config.get("sample_size"))
+    decoder = first_stages.beside(name, variant, first_stage)
+    height, width = _size(size, component.config.get("sample_size"), decoder)
     given, said = network.example[0].shape[-1], _channels_said(network, height, width)
     shape = (height, width, min(given, said))
     scheduler, how = _noise(component.scheduler, sampler)
@@ -104,7 +109,8 @@ def diffusers(
         return read(), about, lambda sampler: Path("samples") / Path(name).name / sampler
 
     known = EDITS.get(scheduler["_class_name"], edits.replaced)
-    return Drawable(drawn, sample_condition, view, load, shape, known(how.process))
+    drawable = Drawable(drawn, sample_condition, view, load, shape, known(how.process))
+    return drawable if decoder is None else first_stages.decoding(decoder, drawable)
 
 
 # ---- What is told, how it guides, and how it is shown, by the kind of network.
@@ -113,7 +119,7 @@ def diffusers(
 def _image(config: Mapping, network: Network, channels: int, darkest: float) -> tuple:
     classes = config.get("num_class_embeds")
     sample_condition = conditions.labels(classes) if classes else conditions.nothing
-    # 1 or 3 channels are pixels; anything else waits for a decoder.
+    # Without a first stage beside them, 1 or 3 channels are pixels; anything else waits for a decoder.
     view = views.pictures(darkest) if channels in (1, 3) else views.latents()
     return sample_condition, unguided, view
 
@@ -197,6 +203,8 @@ def _controlled(
 ) -> tuple:
     """The network with a ControlNet, how to read both, and what they are told."""
     steering = files.component(name, variant)
+    if steering.config.get("_class_name") != "ControlNetModel":
+        raise InputError(f"--controlnet {name} is a {str(steering.config.get('_class_name'))[:60]!r}, no ControlNet")
     other = loading.build(steering.config, steering.weights)
     hint = other.model.hint
     factor = 2 ** (len(hint.channels) - 1)
@@ -340,7 +348,8 @@ def _with_variance(how: Sampling, said: int, channels: int, scheduler: Mapping) 
     return how._replace(parameterization=learned)
 
 
-def _size(text: str | None, published) -> tuple[int, int]:
+def _size(text: str | None, published, decoder: Decoder | None) -> tuple[int, int]:
+    """Of what the network draws; `text` is that of the pictures."""
     if text is None:
         if published is None:
             raise InputError("the model's files do not say how large its images are; give --size HxW")
@@ -348,4 +357,5 @@ def _size(text: str | None, published) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text.lower(), re.ASCII)
     if found is None or not all(map(int, found.groups())):
         raise InputError(f"--size {text[:100]}: give height and width, such as 32x32")
-    return int(found[1]), int(found[2])
+    height, width = int(found[1]), int(found[2])
+    return (height, width) if decoder is None else decoder.latents_of(height, width)

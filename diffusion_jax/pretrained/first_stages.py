@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from numpy.typing import DTypeLike
 
 from diffusion_jax.autoencoding.latents import Halves, Scaling
@@ -21,10 +22,14 @@ from diffusion_jax.pretrained import entries
 from diffusion_jax.pretrained.families import first_stage_files, first_stages
 from diffusion_jax.pretrained.families.first_stages import Described
 from diffusion_jax.pretrained.formats import files
+from diffusion_jax.pretrained.formats.files import Component
 from diffusion_jax.pretrained.published import Network
 
 FOLDERS = ("vae", "vqvae", "vq_model", "")  # of a pipeline, where its first stage may be
+CLASSES = ("AutoencoderKL", "VQModel", "AutoencoderTiny")
+SCALE = "scaling_factor"
 SINGLE = (".safetensors", *files.TORCH)
+SCALES = "give scale, 0.18215 for Stable Diffusion 1 and 2, 0.13025 for XL; or a folder, whose config.json says it"
 
 
 class FirstStage(NamedTuple):
@@ -33,28 +38,31 @@ class FirstStage(NamedTuple):
     Attributes:
       network: its module, and the table of its weights.
       halves: how it encodes and decodes.
-      scaling: its latents as diffusion models take them.
+      scaling: its latents as diffusion models take them; None where a file does not say it.
       config: its config.json, or the one that was derived of a file without.
       read: `() -> params`: the module's, and of a VQModel beside them "codebook" [K, d].
     """
 
     network: Network
     halves: Halves
-    scaling: Scaling
+    scaling: Scaling | None
     config: dict[str, Any]
     read: Hold
 
     def save(self, params: Tree, path: str | Path) -> None:
         """Write parameters as a folder that `opened` and diffusers read; errors as of `entries.write`.
 
-        The arrays have the names of diffusers today, whichever those that were read had.
-        """
-        config = {"scaling_factor": float(jnp.asarray(self.scaling.scale))} if self._unsaid() else {}
-        entries.write(params, described(self.config).network.entries, path, self.config | config)
+        The arrays have the names of diffusers today, whichever those that were read had. The config says the scale,
+        for diffusers' classes have one of some model by default.
 
-    def _unsaid(self) -> bool:
-        """Whether diffusers would take another scale: its VQModel has that of another model by default."""
-        return self.config.get("_class_name") == "VQModel" and "scaling_factor" not in self.config
+        Raises:
+          InputError: the scale is not known.
+        """
+        if self.scaling is None:
+            raise InputError(f"the scale of these latents is not known; {SCALES}")
+        again = described(self.config)
+        scale = {} if np.ndim(again.scaling.scale) else {SCALE: again.scaling.scale}
+        entries.write(params, again.network.entries, path, scale | self.config)
 
 
 def opened(
@@ -76,22 +84,49 @@ def opened(
       dtype: of what the network computes, float32 or bfloat16: decoders overflow float16.
 
     Raises:
-      InputError: as of `files.component` and `described`; a file that does not say the scale of latents that are
-        drawn, without `scale`; or another dtype.
+      InputError: as of `files.component` and `described`; or another dtype.
     """
     if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
         raise InputError(f"a first stage computes in float32 or bfloat16, not {jnp.dtype(dtype)}: others overflow")
     if scale is not None and not 0 < scale < float("inf"):
         raise InputError(f"latents scaled by {scale}; give a number above 0")
     if Path(name).is_file():
-        config, weights = _in_file(Path(name), scale)
+        found, said = _in_file(Path(name))
     else:
-        config, weights, _ = files.component(name, variant, revision, FOLDERS)
+        found, said = files.component(name, variant, revision, FOLDERS), True
+    if scale is not None and found.config.get("latents_std") is not None:
+        raise InputError("each channel of these latents has a scale of its own, latents_std; leave scale out")
+    config = found.config if scale is None else {**found.config, SCALE: scale}
+    stage = _of(config, found.weights, dtype)
+    return stage if said or scale is not None else stage._replace(scaling=None)
+
+
+def beside(name: str | Path, variant: str = "") -> FirstStage | None:
+    """The first stage beside the network of a pipeline; None where it has none.
+
+    Args:
+      name: the pipeline's folder, the network's own folder in it, or a name on the hub.
+      variant: of the weights, where they have it: pipelines have variants of their network alone.
+
+    Raises:
+      InputError: as of `opened`.
+    """
+    root, inside = Path(name), FOLDERS[:-1]
+    if (root / "config.json").is_file() and (root.absolute().parent / "model_index.json").is_file():
+        root = root.absolute().parent
+    try:
+        found = files.component_if(root if root.exists() else name, variant, folders=inside)
+    except InputError:
+        if not variant:
+            raise
+        found = files.component_if(root if root.exists() else name, folders=inside)
+    return None if found is None else _of(found.config, found.weights)
+
+
+def _of(config: dict[str, Any], weights: Mapping[str, Any], dtype: DTypeLike = jnp.float32) -> FirstStage:
     network, halves, scaling = described(config, weights)
     entries.check_names(network.entries, weights)
     network = network._replace(model=network.model.clone(dtype=jnp.dtype(dtype).type))
-    if scale is not None:
-        scaling, config = scaling._replace(scale=scale), _scaled(config, scale)
     return FirstStage(network, halves(network.model), scaling, config, lambda: network.read(weights))
 
 
@@ -113,32 +148,19 @@ def described(config: Mapping[str, Any], weights: Mapping[str, Any] | None = Non
     return kinds[name]()
 
 
-def _scaled(config: Mapping[str, Any], scale: float) -> dict[str, Any]:
-    if config.get("latents_std") is not None:
-        raise InputError("each channel of these latents has a scale of its own, latents_std; leave scale out")
-    return {**config, "scaling_factor": scale}
-
-
-def _in_file(path: Path, scale: float | None) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """The config and the arrays of one file."""
+def _in_file(path: Path) -> tuple[Component, bool]:
+    """The config and the arrays of one file, and whether they say how latents are scaled."""
     if path.suffix not in SINGLE:
         raise InputError(f"{path}: a first stage is a folder, or a file named {', '.join(SINGLE)}")
     held = _arrays(path)
-    weights = first_stage_files.own(held)
-    beside = path.parent / "config.json"
+    weights, beside = first_stage_files.own(held), path.parent / "config.json"
     config = json_object(beside) if beside.is_file() else {}
-    if config.get("_class_name") in ("AutoencoderKL", "VQModel", "AutoencoderTiny"):
-        return config, weights
-    config = first_stage_files.config_in(weights, str(path))
-    found = first_stage_files.scale_in(held)
-    if found is not None:
-        config["scaling_factor"] = found
-    elif config["_class_name"] == "AutoencoderKL" and scale is None:
-        raise InputError(
-            f"{path} does not say by what its latents are scaled; give scale, 0.18215 for Stable Diffusion 1 and 2, "
-            "0.13025 for XL; or the folder of diffusers, whose config.json says it"
-        )
-    return config, weights
+    if config.get("_class_name") in CLASSES:
+        return Component(config, weights, None), True
+    derived, scale = first_stage_files.config_in(weights, str(path)), first_stage_files.scale_in(held)
+    if scale is not None:
+        return Component({**derived, SCALE: scale}, weights, None), True
+    return Component(derived, weights, None), derived["_class_name"] == "VQModel"  # whose are not scaled
 
 
 def _arrays(path: Path) -> dict:

@@ -74,10 +74,16 @@ class Edit(NamedTuple):
         `InputError` where such samples cannot be drawn so.
       run: `walk -> (known -> run)`, from how the chain is walked (`SampleRequest.run`) and those arrays, name ->
         [B, ...], to a walk that keeps what is known; `InputError` for a walk that it does not have.
+      enter: `(params, arrays) -> known`, from the arrays of samples to those of what the chain is of; traceable.
+      leave: `(samples [B, ...], arrays) -> samples`, what is done to the chain's samples; traceable.
+      at: `strength -> Edit`, the same with another strength in (0, 1]; None where it has none.
     """
 
     takes: Callable[[Any], Mapping[str, tuple[int | None, ...]]]
     run: Callable[[Run], Callable[[Mapping[str, jax.Array]], Run]]
+    enter: Callable[[Tree, Mapping[str, jax.Array]], Mapping[str, jax.Array]] = lambda params, arrays: arrays
+    leave: Callable[[Tree, Mapping[str, jax.Array]], Tree] = lambda samples, arrays: samples
+    at: Callable[[float], "Edit"] | None = None
 
 
 class Look(NamedTuple):

@@ -89,16 +89,35 @@ SCHEDULERS = {
 
 def make(root, name: str, **scheduler):
     """The folder of a tiny model of this kind; `scheduler` are other values of its scheduler's config."""
-    config = CONFIGS[name]
+    folder = root / name
+    written(folder, CONFIGS[name])
+    if SCHEDULERS[name] is not None:
+        (folder / "scheduler_config.json").write_text(json.dumps(SCHEDULERS[name] | scheduler))
+    return folder
+
+
+def make_pipeline(root, network: str, first: dict, at: str = "vae", **values):
+    """A pipeline: a tiny network with these other `values` of its config, and in `at` the first stage `first`."""
+    where = "transformer" if network == "dit" else "unet"
+    config = CONFIGS[network] | values
+    written(root / where, config)
+    written(root / at, first, seed=1)
+    scheduler = SCHEDULERS[network]
+    (root / "scheduler").mkdir()
+    (root / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    parts = {where: config, at: first, "scheduler": scheduler}
+    index = {part: ["diffusers", found["_class_name"]] for part, found in parts.items()}
+    (root / "model_index.json").write_text(json.dumps({"_class_name": "DiffusionPipeline", **index}))
+    return root
+
+
+def written(folder, config, seed=0):
+    """A folder of random weights."""
     network = loading.build(config)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
 
     def draw(leaf):
         fan = np.prod(leaf.shape[:-1]) if len(leaf.shape) > 1 else 25
         return (rng.normal(size=leaf.shape) / np.sqrt(fan)).astype(np.float32)
 
-    folder = root / name
     entries.write(jax.tree.map(draw, network.template()), network.entries, folder, config)
-    if SCHEDULERS[name] is not None:
-        (folder / "scheduler_config.json").write_text(json.dumps(SCHEDULERS[name] | scheduler))
-    return folder

@@ -125,8 +125,10 @@ def test_a_whole_models_file(tmp_path):
     weights = {f"{first_stage_files.PREFIX}{n}": a for n, a in arrays_of(BARE, names.LATENT_DIFFUSION).items()}
     weights |= {"model.diffusion_model.out.weight": np.ones(2, np.float32), "betas": np.ones(3, np.float32)}
     save_file(weights, path)
-    with pytest.raises(InputError, match=r"does not say by what its latents are scaled; give scale, 0.18215"):
-        first_stages.opened(path)
+    unsaid = first_stages.opened(path)
+    assert unsaid.scaling is None
+    with pytest.raises(InputError, match=r"scale of these latents is not known; give scale, 0.18215"):
+        unsaid.save(unsaid.read(), tmp_path / "again")
     assert first_stages.opened(path, scale=0.3).scaling == Scaling(0.3, 0.0)
     save_file(weights | {"scale_factor": np.array(0.25, np.float32)}, path)
     stage = first_stages.opened(path)

@@ -1,0 +1,123 @@
+"""Published models of latents as models of pictures: a first stage decodes what they draw."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from diffusion_jax.autoencoding import latents
+from diffusion_jax.autoencoding.latents import Scaling
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Tree
+from diffusion_jax.data import views
+from diffusion_jax.methods import latent
+from diffusion_jax.pretrained import first_stages
+from diffusion_jax.pretrained.first_stages import FirstStage
+from diffusion_jax.training.experiment import Drawable
+
+
+class Decoder(NamedTuple):
+    """A first stage around a model of its latents.
+
+    Attributes:
+      stage: the first stage.
+      scaling: of its latents.
+      factor: pixels of a picture's side to one of its latents.
+      channels: of the latents.
+      about: where it is, for messages.
+    """
+
+    stage: FirstStage
+    scaling: Scaling
+    factor: int
+    channels: int
+    about: str
+
+    def latents_of(self, height: int, width: int) -> tuple[int, int]:
+        """The size of the latents of such pictures; `InputError` where they have none."""
+        if height % self.factor or width % self.factor:
+            near = "x".join(str(max(1, round(side / self.factor)) * self.factor) for side in (height, width))
+            raise InputError(
+                f"--size {height}x{width}: a latent is {self.factor} pixels wide; give its multiples, such as {near}"
+            )
+        return height // self.factor, width // self.factor
+
+
+def beside(name: str, variant: str = "", path: str | None = None) -> Decoder | None:
+    """The first stage of a pipeline; None where it has none.
+
+    Args:
+      name: the pipeline (`first_stages.beside`).
+      variant: of its weights.
+      path: one for a pipeline without (`first_stages.opened`).
+
+    Raises:
+      InputError: it has one and `path` is another, or as of `first_stages.opened`; or one that makes no pictures, or
+        whose latents have no known scale.
+    """
+    stage = first_stages.beside(name, variant)
+    if path is not None:
+        if stage is not None:
+            raise InputError(f"{name} has a first stage of its own; leave --first-stage {path} out")
+        stage = first_stages.opened(path)
+    if stage is None:
+        return None
+    about = path or name
+    if stage.scaling is None:
+        raise InputError(f"--first-stage {about} does not say how its latents are scaled; give a folder of diffusers")
+    picture = stage.network.example[0].shape
+    if picture[-1] not in (1, 3):
+        raise InputError(f"the first stage of {about} makes pictures of {picture[-1]} channels, and 1 or 3 are shown")
+    z = jax.eval_shape(
+        lambda params, x: stage.halves.encode(params, x).mean, stage.network.template(), _zeros(picture)
+    )
+    return Decoder(stage, stage.scaling, picture[1] // z.shape[1], z.shape[-1], about)
+
+
+def decoding(decoder: Decoder, model: Drawable) -> Drawable:
+    """A model of latents [h, w, c] as one of the pictures that `decoder` makes of them.
+
+    Raises:
+      InputError: the latents have another number of channels.
+    """
+    height, width, channels = model.shape
+    if channels != decoder.channels:
+        raise InputError(
+            f"the first stage of {decoder.about} decodes {decoder.channels} channels, and the network draws "
+            f"{channels}; give the one with which it was trained"
+        )
+    shape = height * decoder.factor, width * decoder.factor, decoder.stage.network.example[0].shape[-1]
+    stage = _within(decoder, shape)
+
+    def load():
+        trained, about, folder = model.load()
+        return latent.whole(trained, decoder.stage.read()), about, folder
+
+    return model._replace(
+        samplers={name: latent.decoded(stage, make) for name, make in model.samplers.items()},
+        view=views.pictures(),
+        load=load,
+        shape=shape,
+        edits=latent.edited(stage, model.edits),
+    )
+
+
+def _within(decoder: Decoder, shape: tuple[int, int, int]) -> latent.FirstStage:
+    halves, scaling = decoder.stage.halves, decoder.scaling
+    decode: Callable[[Tree, Tree], Tree] = latents.few_at_a_time(halves.decode)
+
+    def known(held, x0):
+        return scaling.scaled(halves.encode(held, x0).mean)
+
+    return latent.FirstStage(
+        hold=decoder.stage.read,
+        encode=lambda held, keys, x0: (known(held, x0), {}),
+        decode=lambda held, z, told: decode(held, scaling.unscaled(z)),
+        known=known,
+        shape=shape,
+    )
+
+
+def _zeros(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, np.float32)
