@@ -85,7 +85,7 @@ def _parser():
     add("--first-stage", required=True, metavar="PATH", help="a trained run, or a published folder, hub name or file")
     add("--out", type=Path, required=True, metavar="DIR", help="where to write: DIR/train and the like")
     add("--split", default="train", metavar="LIST", help="of the data: train, test or train,test (%(default)s)")
-    add("--batch", type=cli.whole(1), default=16, metavar="B", help="images at a time on each device (%(default)s)")
+    add("--batch", type=cli.whole(1), default=4, metavar="B", help="images at a time on each device (%(default)s)")
     published = parser.add_argument_group("published first stages").add_argument
     published("--variant", default="", metavar="NAME", help="of the weights, such as fp16")
     published("--scale", type=cli.real(1e-6, 1e6), metavar="S", help="of the latents, where the file does not say it")

@@ -3,7 +3,7 @@
 Kept are the moments of q(z | x), of each image and, where images are mirrored, of its mirror image: the mirrored
 latent is another. So every epoch draws its latents anew, as it would encode anew.
 
-DIR/latents.json             of what they are (`Cache`); last of all their statistics are added
+DIR/latents.json             of what they are (`latent_record.Cache`); last of all their statistics are added
 DIR/00000-of-00003.npz       the first `part` of them, and so on, each written whole or not at all:
     moments   float16 [n, 1 or 2, 2, h, w, c]: of the image (and its mirror), mean and std
     label     int64 [n], where the images have labels
@@ -18,74 +18,24 @@ import math
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from diffusion_jax.autoencoding.latents import Scaling, Statistics
-from diffusion_jax.config.values import MOST, REFUSALS, Real, Text, Truth, Whole
+from diffusion_jax.autoencoding.latents import Statistics
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError, NotFiniteError
 from diffusion_jax.core.messages import line
 from diffusion_jax.core.protocols import Clean, Examples
-from diffusion_jax.data import numpy_files
+from diffusion_jax.data import latent_record, numpy_files
+from diffusion_jax.data.latent_record import Cache
 
-RECORD = "latents.json"
-FORMAT = 1
 PART = 512  # examples of a file: what a killed process loses, at most
 KNOWN = 4096  # files whose labels and checksums are kept in memory
 LOOKED = 32  # images by which others are known
 AGAIN = "run prepare again, with the same values"
+NUMBERED = 5  # digits of a part's number
 HIGHEST = float(np.finfo(np.float16).max)
-
-
-class Cache(NamedTuple):
-    """What a folder of latents holds.
-
-    Attributes:
-      first_stage: SHA-256 of the parameters that encoded.
-      images: SHA-256 of some of the images, as the encoder takes them, and their labels (`known_by`).
-      num: how many images.
-      part: how many a file has; the last may have fewer.
-      image: shape of an image, [H, W, C].
-      shape: of a latent, [h, w, c].
-      mirrored: whether there are those of the mirror images.
-      labelled: whether there are labels.
-      scaling: that the first stage comes with; None where it has none.
-      about: the first stage, for a person.
-      statistics: of draws of them, as the encoder has them; None until they are complete.
-    """
-
-    first_stage: str
-    images: str
-    num: int
-    part: int
-    image: tuple[int, ...]
-    shape: tuple[int, ...]
-    mirrored: bool
-    labelled: bool
-    scaling: Scaling | None
-    about: str
-    statistics: Statistics | None = None
-
-    @property
-    def parts(self) -> int:
-        """How many files there are."""
-        return math.ceil(self.num / self.part)
-
-    @property
-    def moments(self) -> tuple[int, ...]:
-        """The shape of what is kept of an image: [1 or 2, 2, h, w, c]."""
-        return (1 + self.mirrored, 2, *self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Of all that is kept, about."""
-        return self.num * (2 * math.prod(self.moments) + 12)
-
-    def indices(self, number: int) -> range:
-        """The images of a part."""
-        return range(number * self.part, min(self.num, (number + 1) * self.part))
 
 
 def record(path: str | Path) -> Cache:
@@ -95,12 +45,10 @@ def record(path: str | Path) -> Cache:
       InputError: there are no latents, not all yet, or the record is damaged.
     """
     path = Path(path).expanduser()
-    found = _recorded(path)
+    found = latent_record.read(path)
     if found is None:
         raise InputError(f"there are no latents in {path}; make them with python -m diffusion_jax.prepare")
-    missing = sum(not (path / _name(found, number)).is_file() for number in range(found.parts))
-    if missing:
-        raise InputError(f"{missing} of {found.parts} parts are missing in {path}; {AGAIN}")
+    _check_complete(path, found)
     if found.statistics is None:
         raise InputError(f"the statistics of the latents in {path} are missing; {AGAIN}")
     return found
@@ -197,10 +145,10 @@ def known_by(source: Examples, clean: Clean, names: Iterable[str]) -> str:
 
 def check_free(path: Path, cache: Cache) -> None:
     """`InputError` if the folder `path` has latents of other things than `cache` says."""
-    found = _recorded(path)
+    found = latent_record.read(path)
     if found is None:
         return
-    there, here = (_json(one._replace(about="", statistics=None)) for one in (found, cache))
+    there, here = (latent_record.as_json(one._replace(about="", statistics=None)) for one in (found, cache))
     differing = [name for name in here if there[name] != here[name]]
     if differing:
         name = differing[0]
@@ -226,8 +174,8 @@ _WORDS = {
 
 def claim(path: Path, cache: Cache) -> None:
     """Record that the folder `path` is for `cache`, unless it says so already."""
-    if _recorded(path) is None:
-        files.write_json(path / RECORD, _json(cache))
+    if latent_record.read(path) is None:
+        latent_record.write(path, cache)
 
 
 def missing(path: Path, cache: Cache, host: int = 0, hosts: int = 1) -> list[int]:
@@ -286,8 +234,9 @@ def finish(path: Path, cache: Cache) -> Cache:
     The variance of draws is that of the means and the mean of the variances.
 
     Raises:
-      InputError: a part is missing or damaged.
+      InputError: a part is missing or damaged, or all latents are the same.
     """
+    _check_complete(path, cache)
     sums = sum(_Part(path, cache, number).sums for number in range(cache.parts))
     entries = cache.num * math.prod(cache.moments[:1]) * math.prod(cache.shape[:-1])
 
@@ -296,9 +245,11 @@ def finish(path: Path, cache: Cache) -> Cache:
         return mean, np.sqrt(np.maximum(square - mean**2, 0) + var)
 
     mean, std = of(np.sum(sums, -1), entries * cache.shape[-1])
+    if not std > 0:
+        raise InputError(f"all latents in {path} are the same: this first stage tells no image from another")
     channels = of(sums, entries)
     finished = cache._replace(statistics=Statistics(float(mean), float(std), *channels))
-    files.write_json(path / RECORD, _json(finished))
+    latent_record.write(path, finished)
     return finished
 
 
@@ -306,7 +257,15 @@ def finish(path: Path, cache: Cache) -> Cache:
 
 
 def _name(cache: Cache, number: int) -> str:
-    return f"{number:05d}-of-{cache.parts:05d}.npz"
+    return f"{number:0{NUMBERED}d}-of-{cache.parts:0{NUMBERED}d}.npz"
+
+
+def _check_complete(path: Path, cache: Cache) -> None:
+    """`InputError` unless all parts are there. It looks at what is there, not for what a record may claim."""
+    names = {file.name for file in path.glob("*-of-*.npz")}
+    there = sum(name == _name(cache, int(name[:NUMBERED])) for name in names if name[:NUMBERED].isdigit())
+    if there < cache.parts:
+        raise InputError(f"{cache.parts - there} of {cache.parts} parts are missing in {path}; {AGAIN}")
 
 
 def _crc(moments: np.ndarray, label: np.ndarray | None) -> int:
@@ -337,82 +296,3 @@ def _check_part(file: Path, cache: Cache, count: int, arrays: Mapping[str, Any])
 def _check_whole(file: Path, cache: Cache, number: int) -> None:
     """`InputError` for a part that is damaged."""
     _check_part(file, cache, len(cache.indices(number)), numpy_files.arrays(file))  # each array's CRC-32 is met
-
-
-def _json(cache: Cache) -> dict[str, Any]:
-    scaling, statistics = cache.scaling, cache.statistics
-    content = cache._asdict() | {
-        "format": FORMAT,
-        "image": list(cache.image),
-        "shape": list(cache.shape),
-        "scaling": scaling and {name: _plain(x, np.float32) for name, x in scaling._asdict().items()},
-        "statistics": statistics and {name: _plain(x, np.float64) for name, x in statistics._asdict().items()},
-    }
-    return json.loads(json.dumps(content))
-
-
-def _plain(x: Any, dtype: type) -> float | list[float]:
-    return np.asarray(x, dtype).tolist() if np.ndim(x) else float(x)
-
-
-def _recorded(path: Path) -> Cache | None:
-    """What the record of a folder says, complete or not; None where there is none."""
-    file = path / RECORD
-    if not file.is_file():
-        return None
-    found = files.json_object(file)
-    try:
-        if found.get("format") != FORMAT:
-            raise ValueError(f"it is of the format {str(found.get('format'))[:20]}, and {FORMAT} is known")
-        return Cache(
-            first_stage=Text().take(found["first_stage"]),
-            images=Text().take(found["images"]),
-            num=Whole(1, MOST).take(found["num"]),
-            part=Whole(1, 2**20).take(found["part"]),
-            image=_shape(found["image"]),
-            shape=_shape(found["shape"]),
-            mirrored=Truth().take(found["mirrored"]),
-            labelled=Truth().take(found["labelled"]),
-            scaling=_scaling(found["scaling"]),
-            about=Text().take(found["about"]),
-            statistics=_statistics(found["statistics"]),
-        )
-    except (*REFUSALS, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"[:120]
-        raise InputError(f"{file} is no record of latents ({reason}); remove the folder and {AGAIN}") from error
-
-
-NUMBER = Real(-1e30, 1e30)
-
-
-def _shape(found: Any) -> tuple[int, ...]:
-    height, width, channels = found
-    return tuple(Whole(1, 2**16).take(side) for side in (height, width, channels))
-
-
-def _numbers(found: Any, kind: Real = NUMBER) -> list[float]:
-    if not isinstance(found, list):
-        raise TypeError("no list of numbers")
-    return [kind.take(x) for x in found]
-
-
-def _scaling(found: Any) -> Scaling | None:
-    if found is None:
-        return None
-    least = {"scale": Real(1e-30, 1e30), "shift": NUMBER}
-    taken = {
-        name: np.array(_numbers(found[name], kind), np.float32)
-        if isinstance(found[name], list)
-        else kind.take(found[name])
-        for name, kind in least.items()
-    }
-    return Scaling(**taken)
-
-
-def _statistics(found: Any) -> Statistics | None:
-    if found is None:
-        return None
-    return Statistics(
-        *(NUMBER.take(found[name]) for name in ("mean", "std")),
-        *(np.array(_numbers(found[name])) for name in ("channel_mean", "channel_std")),
-    )

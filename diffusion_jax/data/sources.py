@@ -335,7 +335,7 @@ def latents(path: str | Path) -> "kept_latents.Latents":
       A source of {"mean", "std": float16 [h, w, c], "latent": float32 [h, w, c]}: the moments of an image's latent
       and one draw of it, always the same; for training the transform `data.latents.draw` draws anew. Where mirror
       images were prepared, also "mirror_mean" and "mirror_std", for `data.latents.random_mirror`, and where there are
-      labels, "label" (int64). Its `record` says what they are (`data.latents.Cache`).
+      labels, "label" (int64). Its `record` says what they are (`data.latent_record.Cache`).
 
     Raises:
       InputError: there are no latents, not all of them yet, or a file is damaged; also when an example is read.

@@ -197,6 +197,7 @@ def compose(config: ConfigDict, stage: Stage, known: Latents, method: Method, sc
         return in_turn(holding[STAGE], Scaling(**holding[SCALING]).unscaled(z))
 
     refused = {name: _no_likelihood for name in method.likelihoods}
+
     def expected(holding, x0):
         return Scaling(**holding[SCALING]).scaled(stage.halves.encode(holding[STAGE], x0).mean)
 

@@ -15,7 +15,7 @@ import pytest
 import tiny_stage
 
 from configs import swiss_roll, vae
-from diffusion_jax import prepare, train
+from diffusion_jax import prepare
 from diffusion_jax.app import encoding
 from diffusion_jax.autoencoding.latents import Scaling
 from diffusion_jax.core.errors import InputError
@@ -23,6 +23,7 @@ from diffusion_jax.data import images, latents, pipeline, sources
 from diffusion_jax.methods import pixels
 from diffusion_jax.methods.autoencoders import opened
 from diffusion_jax.pretrained import entries, first_stages
+from diffusion_jax.training.loop import fit
 
 CONFIG = Path(tiny_stage.__file__)
 PART = 16  # images of a file, here
@@ -32,7 +33,8 @@ PART = 16  # images of a file, here
 def root(tmp_path_factory):
     """A first stage and its latents."""
     root = tmp_path_factory.mktemp("prepare")
-    train.main(["--config", str(CONFIG), "--workdir", str(root / "stage")])
+    config = tiny_stage.get_config()
+    fit(tiny_stage.build(config), config, root / "stage", config_file=CONFIG, devices=jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latents, "PART", PART)
         prepared(root, root / "kept", "--split", "train,test")
@@ -171,6 +173,8 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_published_first_stage_comes_with_its_scaling(root, tmp_path):
     network = first_stages.described(PUBLISHED).network
     rng = np.random.default_rng(0)

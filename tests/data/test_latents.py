@@ -155,7 +155,7 @@ def test_half_a_folder_is_refused_and_completed(tmp_path):
         latents.record(path)
     assert latents.missing(path, CACHE) == [1, 2]
     assert [latents.missing(path, CACHE, host, 2) for host in range(2)] == [[2], [1]]
-    with pytest.raises(InputError, match="00001-of-00003"):
+    with pytest.raises(InputError, match="1 of 3 parts are missing"):
         latents.finish(path, CACHE)
     kept(path, finished=False)
     assert {file.name: file.read_bytes() for file in path.iterdir()} == whole
@@ -215,7 +215,10 @@ def test_other_latents_are_refused(folder, change):
         ("mirrored", 1),
         ("first_stage", None),
         ("scaling", {"scale": 0, "shift": 0}),
+        ("scaling", {"scale": [1.0], "shift": 0}),
         ("statistics", {"mean": 0.0}),
+        ("statistics", {"mean": 0.0, "std": 0.0, "channel_mean": [0.0] * 2, "channel_std": [1.0] * 2}),
+        ("statistics", {"mean": 0.0, "std": 1.0, "channel_mean": [0.0], "channel_std": [1.0]}),
         ("statistics", 3),
     ],
 )
@@ -225,6 +228,24 @@ def test_a_record_that_is_none_is_one_line(tmp_path, folder, name, value):
     with pytest.raises(InputError, match=r"latents\.json is no record of latents") as error:
         latents.record(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_record_costs_no_more_than_its_size(tmp_path, folder):
+    """One that claims two thousand million parts is refused at once."""
+    content = json.loads((folder / "latents.json").read_text()) | {"num": 2_000_000_000, "part": 1}
+    (tmp_path / "latents.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="2000000000 of 2000000000 parts are missing"):
+        latents.record(tmp_path)
+
+
+def test_latents_that_tell_nothing_are_refused(tmp_path):
+    cache = CACHE._replace(num=2, mirrored=False, labelled=False)
+    latents.claim(tmp_path, cache)
+    latents.write(tmp_path, cache, 0, np.zeros((2, *cache.moments), np.float32), None)
+    with pytest.raises(InputError, match="are the same: this first stage tells no image from another"):
+        latents.finish(tmp_path, cache)
+    with pytest.raises(InputError, match=r"the statistics of the latents .* are missing"):
+        latents.record(tmp_path)
 
 
 @pytest.mark.parametrize(
