@@ -25,7 +25,7 @@ def test_weights_multiply_example_by_example(x64):
 
 
 def test_errors_are_means_of_squares_or_of_sizes():
-    said = parameterizations.eps(schedules.cosine())
+    said = parameterizations.eps(schedules.cosine(), parameterizations.thousandths)
     noise = jnp.array([[1.0, -2.0], [0.5, 3.0]])
     given = noise + jnp.array([[1.0, -3.0], [0.0, 2.0]]), None, noise, None, jnp.full(2, 0.5)
     np.testing.assert_allclose(losses.squared_error(said)(*given), [5.0, 2.0])
