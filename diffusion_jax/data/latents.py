@@ -188,7 +188,7 @@ def missing(path: Path, cache: Cache, host: int = 0, hosts: int = 1) -> list[int
         file = path / _name(cache, number)
         try:
             if file.is_file():
-                _check_whole(file, cache, number)
+                _check_whole(path, cache, number)
                 continue
         except InputError as error:
             line(f"{error}: it is made again")
@@ -291,8 +291,11 @@ def _check_part(file: Path, cache: Cache, count: int, arrays: Mapping[str, Any])
     for name, (dtype, shape) in wanted.items():
         if name not in arrays or arrays[name].dtype != dtype or arrays[name].shape != shape:
             raise InputError(f"{file} holds no {name} of {np.dtype(dtype)} {list(shape)}; delete it, and {AGAIN}")
+    if "label" in arrays and not cache.labelled:
+        raise InputError(f"{file} holds labels, of which the record says nothing; delete it, and {AGAIN}")
 
 
-def _check_whole(file: Path, cache: Cache, number: int) -> None:
+def _check_whole(folder: Path, cache: Cache, number: int) -> None:
     """`InputError` for a part that is damaged."""
-    _check_part(file, cache, len(cache.indices(number)), numpy_files.arrays(file))  # each array's CRC-32 is met
+    _Part(folder, cache, number)
+    numpy_files.arrays(folder / _name(cache, number))  # where each array's CRC-32 is met
