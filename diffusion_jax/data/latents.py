@@ -104,20 +104,29 @@ def with_mirrors(source: Examples) -> Examples:
     Raises:
       InputError: it was prepared without mirror images.
     """
-    if MIRROR[0] not in source[0]:
-        raise InputError(
-            "the latents are of images without their mirrors; prepare them with --config.data.flip=True, or train "
-            "with --config.data.flip=False"
-        )
+    _mirrored(source[0])
     return source
 
 
 def random_mirror(features: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """A transform: "mean" and "std" [h, w, c] become those of the mirror image with probability 1/2."""
+    """A transform: "mean" and "std" [h, w, c] become those of the mirror image with probability 1/2.
+
+    Raises:
+      InputError: as of `with_mirrors`.
+    """
+    mirror = _mirrored(features)
     rest = {name: value for name, value in features.items() if name not in MIRROR}
-    if rng.random() < 0.5:
-        return rest | {name: features[other] for name, other in zip(MOMENTS, MIRROR, strict=True)}
-    return rest
+    return rest | mirror if rng.random() < 0.5 else rest
+
+
+def _mirrored(features: Mapping[str, Any]) -> dict[str, Any]:
+    """The moments of the mirror image, by the names of the image's own."""
+    if MIRROR[0] not in features:
+        raise InputError(
+            "the latents are of images without their mirrors; prepare them with --config.data.flip=True, or train "
+            "with --config.data.flip=False"
+        )
+    return {name: features[other] for name, other in zip(MOMENTS, MIRROR, strict=True)}
 
 
 def draw(features: dict[str, Any], rng: np.random.Generator, kept: Iterable[str] = ()) -> dict[str, Any]:

@@ -120,6 +120,8 @@ def test_latents_without_mirrors_are_never_mirrored(tmp_path):
     assert set(source[0]) == {"mean", "std", "latent"}
     with pytest.raises(InputError, match=r"without their mirrors; prepare them with --config\.data\.flip=True"):
         latents.with_mirrors(source)
+    with pytest.raises(InputError, match="without their mirrors"):
+        latents.random_mirror(source[0], np.random.default_rng(0))
     with pytest.raises(InputError, match="the data has no label"):
         sources.with_labels(source, 3)[0]
 
