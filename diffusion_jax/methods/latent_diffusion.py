@@ -197,7 +197,13 @@ def compose(config: ConfigDict, stage: Stage, known: Latents, method: Method, sc
         return in_turn(holding[STAGE], Scaling(**holding[SCALING]).unscaled(z))
 
     refused = {name: _no_likelihood for name in method.likelihoods}
-    first = latent.FirstStage(held_of(config, stage, known, scale), encode, decode)
+
+    def expected(holding, x0):
+        return Scaling(**holding[SCALING]).scaled(stage.halves.encode(holding[STAGE], x0).mean)
+
+    first = latent.FirstStage(
+        held_of(config, stage, known, scale), encode, decode, known=expected, shape=tuple(stage.images.shape)
+    )
     composed = latent.compose_within(config, first, method)
     return composed._replace(measures=composed.measures._replace(likelihoods=refused))
 

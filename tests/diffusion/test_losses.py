@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.diffusion import gaussian, losses, schedules
+from diffusion_jax.diffusion import gaussian, losses, parameterizations, schedules
 
 
 def test_weights_multiply_example_by_example(x64):
@@ -22,6 +22,14 @@ def test_weights_multiply_example_by_example(x64):
     weighted = losses.weighted(lambda *_: (jnp.ones(4), {}), losses.min_snr(schedule))
     value = losses.integrand(weighted)(None, None, None, t)
     np.testing.assert_allclose(value, np.minimum(ratio, 5) / ratio, rtol=1e-12)
+
+
+def test_errors_are_means_of_squares_or_of_sizes():
+    said = parameterizations.eps(schedules.cosine())
+    noise = jnp.array([[1.0, -2.0], [0.5, 3.0]])
+    given = noise + jnp.array([[1.0, -3.0], [0.0, 2.0]]), None, noise, None, jnp.full(2, 0.5)
+    np.testing.assert_allclose(losses.squared_error(said)(*given), [5.0, 2.0])
+    np.testing.assert_allclose(losses.absolute_error(said)(*given), [2.0, 1.0])
 
 
 def test_min_snr_is_finite_wherever_there_is_noise():

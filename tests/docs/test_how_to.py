@@ -209,6 +209,13 @@ def latents(names):
     assert samples("runs/latent").shape == (8, 8, 8, 1)
     assert {split: kept.record(f"latents/{split}").num for split in ("train", "test")} == {"train": 1200, "test": 597}
     assert names["z"].shape == (16, *names["record"].shape)
+    assert names["experiment"].data.shape == (4, 4, 2)
+    # The run is whole: it draws the same where neither the first stage nor the latents are.
+    before = samples("runs/latent")
+    for folder in ("runs/first_stage", "latents", "runs/latent/samples"):
+        Path(folder).rename(folder.replace("/", "_") + "_moved")
+    command("python -m diffusion_jax.sample --workdir runs/latent")
+    assert (samples("runs/latent") == before).all()
 
 
 def sample_fn(names):

@@ -19,6 +19,7 @@ from diffusion_jax.models.judges.classifier import Classifier
 from diffusion_jax.models.ops.attention import flash
 from diffusion_jax.models.unets.adm import heads_of_width
 from diffusion_jax.models.unets.controlnet import Controlled, ControlNet, HintEncoder, from_base
+from diffusion_jax.models.unets.label_tokens import LabelTokens
 from diffusion_jax.models.unets.super_resolution import SuperResolution
 
 pytestmark = pytest.mark.slow
@@ -105,6 +106,27 @@ def test_a_label_beyond_the_table_is_nan():
     params = model.init(jax.random.key(0), jnp.zeros(1, int), 8)
     out = model.apply(params, jnp.array([3, 4, -1]), 8)
     assert np.isnan(out).any(axis=1).tolist() == [False, True, True]
+
+
+def test_a_label_is_read_as_the_token_that_it_has():
+    network, cond = NETWORKS["of texts"]
+    network = network.clone(multipliers=(1,), attention_levels=(0,))
+    model = LabelTokens(network, rows=4, features=6)
+    params = at_random(shapes(model, X, LABEL))
+    told = {"tokens": params["embed_label"]["embedding"][LABEL["label"]][:, None]}
+
+    @jax.jit
+    def both(params):
+        inner = network.apply({"params": params["network"]}, X, TIME, told)
+        return model.apply({"params": params}, X, TIME, LABEL), inner
+
+    out, wanted = both(params)
+    np.testing.assert_array_equal(out, wanted)
+    with pytest.raises(InputError, match="needs the condition 'label'"):
+        jax.eval_shape(lambda: model.apply({"params": params}, X, TIME, cond))
+    latents = {"channels": 256, "multipliers": (1, 2, 4), "attention_levels": (0, 1, 2), "out_channels": 4}
+    published = LabelTokens(TextUNet(**latents, heads=heads_of_width(32)), 1001)
+    assert size(published, 32, 4, {"label": jnp.zeros(1, int)}) == 395_496_708  # latent diffusion's of ImageNet
 
 
 def test_numbers_are_embedded_like_the_time():

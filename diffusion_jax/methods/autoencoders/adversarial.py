@@ -70,7 +70,6 @@ class Judgement(NamedTuple):
         """The parameters that measures take: with what `seen` looks at."""
         return params if self.seen is None else {**params, **hold()}
 
-
     def init(self, network: InitFn) -> InitFn:
         """`key -> params`, of the network's and of what lies beside them."""
 
