@@ -157,7 +157,9 @@ def _fill(path: Path, cache: Cache, wanted: Sequence[int], compute: SampleFn, pa
                 yield found[some], None if labels is None else labels[some]
 
     done = encoded()
-    with tqdm(total=sum(len(cache.indices(n)) for n in wanted), unit="image", dynamic_ncols=True) as bar:
+    mine = range(jax.process_index(), cache.parts, jax.process_count())
+    total, left = (sum(len(cache.indices(number)) for number in numbers) for numbers in (mine, wanted))
+    with tqdm(total=total, initial=total - left, unit="image", dynamic_ncols=True) as bar:
         for number in wanted:
             count, found = len(cache.indices(number)), []
             for _ in range(math.ceil(count / each)):

@@ -104,20 +104,29 @@ def with_mirrors(source: Examples) -> Examples:
     Raises:
       InputError: it was prepared without mirror images.
     """
-    if MIRROR[0] not in source[0]:
-        raise InputError(
-            "the latents are of images without their mirrors; prepare them with --config.data.flip=True, or train "
-            "with --config.data.flip=False"
-        )
+    _mirrored(source[0])
     return source
 
 
 def random_mirror(features: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """A transform: "mean" and "std" [h, w, c] become those of the mirror image with probability 1/2."""
+    """A transform: "mean" and "std" [h, w, c] become those of the mirror image with probability 1/2.
+
+    Raises:
+      InputError: as of `with_mirrors`.
+    """
+    mirror = _mirrored(features)
     rest = {name: value for name, value in features.items() if name not in MIRROR}
-    if rng.random() < 0.5:
-        return rest | {name: features[other] for name, other in zip(MOMENTS, MIRROR, strict=True)}
-    return rest
+    return rest | mirror if rng.random() < 0.5 else rest
+
+
+def _mirrored(features: Mapping[str, Any]) -> dict[str, Any]:
+    """The moments of the mirror image, by the names of the image's own."""
+    if MIRROR[0] not in features:
+        raise InputError(
+            "the latents are of images without their mirrors; prepare them with --config.data.flip=True, or train "
+            "with --config.data.flip=False"
+        )
+    return {name: features[other] for name, other in zip(MOMENTS, MIRROR, strict=True)}
 
 
 def draw(features: dict[str, Any], rng: np.random.Generator, kept: Iterable[str] = ()) -> dict[str, Any]:
@@ -188,7 +197,7 @@ def missing(path: Path, cache: Cache, host: int = 0, hosts: int = 1) -> list[int
         file = path / _name(cache, number)
         try:
             if file.is_file():
-                _check_whole(file, cache, number)
+                _check_whole(path, cache, number)
                 continue
         except InputError as error:
             line(f"{error}: it is made again")
@@ -291,8 +300,11 @@ def _check_part(file: Path, cache: Cache, count: int, arrays: Mapping[str, Any])
     for name, (dtype, shape) in wanted.items():
         if name not in arrays or arrays[name].dtype != dtype or arrays[name].shape != shape:
             raise InputError(f"{file} holds no {name} of {np.dtype(dtype)} {list(shape)}; delete it, and {AGAIN}")
+    if "label" in arrays and not cache.labelled:
+        raise InputError(f"{file} holds labels, of which the record says nothing; delete it, and {AGAIN}")
 
 
-def _check_whole(file: Path, cache: Cache, number: int) -> None:
+def _check_whole(folder: Path, cache: Cache, number: int) -> None:
     """`InputError` for a part that is damaged."""
-    _check_part(file, cache, len(cache.indices(number)), numpy_files.arrays(file))  # each array's CRC-32 is met
+    _Part(folder, cache, number)
+    numpy_files.arrays(folder / _name(cache, number))  # where each array's CRC-32 is met

@@ -2,13 +2,18 @@
 
 import json
 import struct
+import tempfile
 import zipfile
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from diffusion_jax.autoencoding.latents import Scaling
+from diffusion_jax.data import latents
+from diffusion_jax.data.latent_record import RECORD, Cache
 from experiments.strangers.cases import MARK, Case, unusual, zipped
 
 
@@ -95,6 +100,41 @@ def crafted_moments(name: str) -> list[Case]:
     lies = zipped({"mu.npy": floats(3), "sigma.npy": huge})
     alone = zipped({"mu.npy": floats(3)})
     return [*cases, Case("a shape of 10^10", {name: lies}), Case("no covariance", {name: alone}), *unusual(name)]
+
+
+LATENTS = "00000-of-00001.npz"
+
+
+def good_latents() -> dict[str, bytes]:
+    """A folder of three latents."""
+    shape, scaling = (2, 2, 1), Scaling(np.ones(1), 0.5)
+    cache = Cache("a", "b", 3, 4, (4, 4, 1), shape, True, True, scaling, "a run")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        latents.claim(path, cache)
+        latents.write(path, cache, 0, np.ones((3, *cache.moments), np.float32), np.arange(3))
+        latents.finish(path, cache)
+        return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def crafted_latents() -> list[Case]:
+    """Folders of latents whose record claims much, or whose part is another."""
+    good = good_latents()
+    record = json.loads(good[RECORD])
+    changes: dict[str, dict] = {
+        "two thousand million parts": {"num": 2_000_000_000, "part": 1},
+        "a part of 10^6": {"num": 10**6, "part": 10**6},
+        "latents of 65536^3": {"shape": [65536] * 3},
+        "no statistics": {"statistics": None},
+        "channels of another number": {"shape": [2, 2, 2]},
+        "a number of text": {"num": "3"},
+        "a scale of 0": {"scaling": {"scale": 0, "shift": 0}},
+        "without mirrors": {"mirrored": False},
+        "without labels": {"labelled": False},
+    }
+    cases = [Case(n, good | {RECORD: json.dumps(record | change).encode()}) for n, change in changes.items()]
+    parts = [Case(n, {RECORD: good[RECORD], **content}) for n, content in crafted_arrays(LATENTS, "moments.npy")]
+    return cases + parts + [Case(n, {LATENTS: good[LATENTS], **content}) for n, content in unusual(RECORD)]
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -102,6 +102,13 @@ def pictures(folder: Path) -> None:
         source[i]
 
 
+def latents(folder: Path) -> None:
+    """A folder of latents, all of them."""
+    source = sources.latents(folder)
+    for i in range(len(source)):
+        source[i]
+
+
 def compared(path) -> None:
     """A report beside itself."""
     report = protocol.read(path)
@@ -160,6 +167,7 @@ def kinds() -> dict[str, Kind]:
         "pictures": Kind(
             pictures, {"b.png": data.png(8, 8), "c.png": data.png(9, 9)}, ["b.png"], data.crafted_pictures()
         ),
+        "latents": Kind(latents, data.good_latents(), [data.LATENTS, data.RECORD], data.crafted_latents()),
         "--compare": Kind(
             lambda root: compared(root / "a.json"), {"a.json": data.good_report()}, ["a.json"], data.crafted_report()
         ),

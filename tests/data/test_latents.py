@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_jax.autoencoding.latents import Scaling
 from diffusion_jax.core.errors import InputError, NotFiniteError
-from diffusion_jax.data import latents, pipeline, sources
+from diffusion_jax.data import latents, numpy_files, pipeline, sources
 from diffusion_jax.methods import pixels
 from diffusion_jax.training.experiment import Data
 
@@ -120,6 +120,8 @@ def test_latents_without_mirrors_are_never_mirrored(tmp_path):
     assert set(source[0]) == {"mean", "std", "latent"}
     with pytest.raises(InputError, match=r"without their mirrors; prepare them with --config\.data\.flip=True"):
         latents.with_mirrors(source)
+    with pytest.raises(InputError, match="without their mirrors"):
+        latents.random_mirror(source[0], np.random.default_rng(0))
     with pytest.raises(InputError, match="the data has no label"):
         sources.with_labels(source, 3)[0]
 
@@ -176,9 +178,23 @@ def test_damage_is_named_when_it_is_read(tmp_path):
         part.write_bytes(wrong)
         with pytest.raises(InputError, match="00000-of-00003"):
             sources.latents(tmp_path)[0]
+    for packed in ({"mean": np.zeros(3)}, numpy_files.arrays(tmp_path / "00001-of-00003.npz")):
+        np.savez_compressed(part, **packed)
+        with pytest.raises(InputError, match="00000-of-00003"):
+            sources.latents(tmp_path)[0]
+        assert latents.missing(tmp_path, CACHE) == [0]
     part.unlink()
     with pytest.raises(InputError, match="1 of 3 parts are missing"):
         sources.latents(tmp_path)
+
+
+def test_a_part_with_labels_is_none_of_latents_without(tmp_path, folder):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    content = json.loads((tmp_path / "latents.json").read_text()) | {"labelled": False}
+    (tmp_path / "latents.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"00000-of-00003\.npz holds labels, of which the record says nothing"):
+        sources.latents(tmp_path)[0]
 
 
 @pytest.mark.parametrize(

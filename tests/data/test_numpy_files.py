@@ -142,6 +142,9 @@ def test_bad_files_get_one_line(file, content):
     for read in () if archived else (numpy_files.Indexed, lambda path: list(numpy_files.rows(path).parts(1))):
         with pytest.raises(InputError, match="cannot read"):
             read(file(content))
+    if not archived:
+        with pytest.raises(InputError, match="cannot read"):
+            numpy_files.Indexed(file(npz({"a.npy": content}, zipfile.ZIP_STORED)), "a")
 
 
 def test_pipes_and_names_that_are_not_there(tmp_path, file):
