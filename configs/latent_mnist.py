@@ -1,4 +1,4 @@
-r"""MNIST in latents: a DiT of what a first stage makes of the digits, 7x7x2.
+r"""MNIST in latents: a DiT of what a first stage makes of the digits, 7x7x4.
 
   python -m diffusion_jax.train --config configs/first_stage_mnist.py --workdir runs/first_stage_mnist
   python -m diffusion_jax.prepare --config configs/first_stage_mnist.py --first-stage runs/first_stage_mnist \
@@ -20,7 +20,7 @@ from diffusion_jax.models.transformers import dit
 
 def get_config():
     config = pixels.with_shape(with_dir(base_config()), (28, 28, 1))
-    sizes = first_stages.sizes(channels=16, multipliers=(1, 2, 2), latent=2)
+    sizes = first_stages.sizes(channels=16, multipliers=(1, 2, 2), latent=4)
     sizes.update(blocks=1, groups=8)
     config = latent_diffusion.with_first_stage(config, sizes)
     config.model = Config(

@@ -60,7 +60,7 @@ CLOSEST = 20  # of them with their nearest training images
 # Options of how images are drawn, which have no effect on those that are there.
 DRAWING = (
     *("sampler", "steps", "eta", "label", "guidance", "seed", "batch", "fsdp", "raw", "average", "sigma_rel", "step"),
-    *("config", "size", "variant", "controlnet", "flags", "num"),
+    *("config", "size", "variant", "controlnet", "first_stage", "tile", "flags", "num"),
 )
 
 

@@ -84,7 +84,7 @@ def main(arguments: list[str]):
 
 
 # What samples depend on and is not in their folder's usual name; it is added to the name where it is not the default.
-NAMED = ("num", "steps", "eta", "guidance", "label", "seed", "size", "variant", "strength")
+NAMED = ("num", "steps", "eta", "guidance", "label", "seed", "size", "variant", "strength", "tile")
 FILES = ("condition", "classifier", "controlnet", "chains", "first_stage")
 
 

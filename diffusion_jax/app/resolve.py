@@ -108,7 +108,7 @@ def which(options: argparse.Namespace) -> Which:
       InputError: more than one of them is given, or an option of published models is given for a run.
     """
     if not options.pretrained:
-        _leave_out("of published models", options, "size", "variant", "controlnet", "first_stage", "flags")
+        _leave_out("of published models", options, "size", "variant", "controlnet", "first_stage", "tile", "flags")
     asked = {
         "--raw": RAW if options.raw else None,
         "--average": options.average and average(options.average),
@@ -157,7 +157,7 @@ def released(options: argparse.Namespace) -> Drawable:
     _leave_out("of a run's", options, "step", "config")
     more = chains_of(options.chains) if options.chains else nothing_more
     if options.flags is not None:
-        _leave_out("of diffusers' folders", options, "variant", "controlnet", "first_stage", "size")
+        _leave_out("of diffusers' folders", options, "variant", "controlnet", "first_stage", "tile", "size")
         return published.openai(options.pretrained, options.flags, more)
     if Path(options.pretrained).suffix in files.TORCH:
         raise InputError(
@@ -172,6 +172,7 @@ def released(options: argparse.Namespace) -> Drawable:
         options.sampler,
         more,
         options.first_stage,
+        options.tile,
     )
 
 
@@ -215,6 +216,7 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     add("--variant", default="", metavar="NAME", help="of the weights, such as fp16 or ema")
     add("--controlnet", metavar="PATH", help="a published ControlNet for it; hints come with --condition")
     add("--first-stage", metavar="PATH", help="what decodes latents, for a folder without: folder, hub name or file")
+    add("--tile", type=cli.whole(1), metavar="PIXELS", help="decode on tiles of this side: less memory, more time")
     add("--flags", metavar="TEXT", help="for a file of OpenAI's: the flags that its page gives, in quotes")
 
 

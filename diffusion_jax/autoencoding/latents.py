@@ -35,9 +35,9 @@ def drawn(network: Network, decode: DecodeLatents | None = None) -> Halves:
     return Halves(lambda params, x: read(_said(network, params, x, "encode")), decode or decoder(network))
 
 
-def certain(network: Network) -> Halves:
-    """The halves of a network that says codes, and no law of them."""
-    return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), decoder(network))
+def certain(network: Network, decode: DecodeLatents | None = None) -> Halves:
+    """The halves of a network that says codes, and no law of them. Arguments as of `drawn`."""
+    return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), decode or decoder(network))
 
 
 def quantised(network: Network, codebook: OfParams, decode: DecodeLatents | None = None) -> Halves:

@@ -44,17 +44,18 @@ class Decoder(NamedTuple):
         return height // self.factor, width // self.factor
 
 
-def beside(name: str, variant: str = "", path: str | None = None) -> Decoder | None:
+def beside(name: str, variant: str = "", path: str | None = None, tile: int | None = None) -> Decoder | None:
     """The first stage of a pipeline; None where it has none.
 
     Args:
       name: the pipeline (`first_stages.beside`).
       variant: of its weights.
       path: one for a pipeline without (`first_stages.opened`).
+      tile: pixels of the side of the tiles that it decodes on; None to decode pictures whole.
 
     Raises:
-      InputError: it has one and `path` is another, or as of `first_stages.opened`; or one that makes no pictures, or
-        whose latents have no known scale.
+      InputError: it has one and `path` is another, as of `first_stages.opened` and `on_tiles`; it makes no pictures,
+        or its latents have no known scale; or there is none, and a tile.
     """
     stage = first_stages.beside(name, variant)
     if path is not None:
@@ -62,7 +63,11 @@ def beside(name: str, variant: str = "", path: str | None = None) -> Decoder | N
             raise InputError(f"{name} has a first stage of its own; leave --first-stage {path} out")
         stage = first_stages.opened(path)
     if stage is None:
+        if tile is not None:
+            raise InputError(f"--tile {tile} is of what decodes latents, and {name} has none; leave it out")
         return None
+    if tile is not None:
+        stage = stage.on_tiles(tile)
     about = path or name
     if stage.scaling is None:
         raise InputError(f"--first-stage {about} does not say how its latents are scaled; give a folder of diffusers")

@@ -52,6 +52,7 @@ def diffusers(
     sampler: str | None = None,
     more: MoreChains = nothing_more,
     first_stage: str | None = None,
+    tile: int | None = None,
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from; pictures, where a first stage lies beside its network.
 
@@ -64,6 +65,7 @@ def diffusers(
         does not stand in the way: its table of betas is enough.
       more: further chains on the scheduler's noise.
       first_stage: what decodes latents (`pretrained.first_stages.opened`), for a folder that has none.
+      tile: pixels of the side of the tiles that it decodes on, where pictures are too large for the memory.
 
     Raises:
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
@@ -81,7 +83,7 @@ def diffusers(
     if kind not in kinds:
         raise InputError(f"{name} is a {kind[:60]!r}; of use are {', '.join(kinds)}")
     network = loading.build(component.config, component.weights)
-    decoder = first_stages.beside(name, variant, first_stage)
+    decoder = first_stages.beside(name, variant, first_stage, tile)
     height, width = _size(size, component.config.get("sample_size"), decoder)
     given, said = network.example[0].shape[-1], _channels_said(network, height, width)
     shape = (height, width, min(given, said))

@@ -18,6 +18,8 @@ from diffusion_jax.autoencoding.latents import Halves, Scaling
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import json_object
 from diffusion_jax.core.protocols import Hold, Tree
+from diffusion_jax.models.autoencoders.convolutional import ConvolutionalAutoencoder
+from diffusion_jax.models.autoencoders.tiled import tiled
 from diffusion_jax.pretrained import entries
 from diffusion_jax.pretrained.families import first_stage_files, first_stages
 from diffusion_jax.pretrained.families.first_stages import Described
@@ -63,6 +65,17 @@ class FirstStage(NamedTuple):
         again = described(self.config)
         scale = {} if np.ndim(again.scaling.scale) else {SCALE: again.scaling.scale}
         entries.write(params, again.network.entries, path, scale | self.config)
+
+    def on_tiles(self, side: int) -> "FirstStage":
+        """The same, whose decoder works on tiles of `side` pixels: in less memory and more time (`tiled`).
+
+        Raises:
+          InputError: as of `tiled`, or it is an AutoencoderTiny.
+        """
+        model = self.network.model
+        if not isinstance(model, ConvolutionalAutoencoder):
+            raise InputError("an AutoencoderTiny decodes whole pictures, in little memory; leave tiles out")
+        return self._replace(halves=described(self.config).halves(model, tiled(model, side)))
 
 
 def opened(

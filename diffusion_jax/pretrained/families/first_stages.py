@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from diffusion_jax.autoencoding import latents
 from diffusion_jax.autoencoding.latents import Halves, Scaling
+from diffusion_jax.core.protocols import DecodeLatents
 from diffusion_jax.models.autoencoders.convolutional import ConvolutionalAutoencoder
 from diffusion_jax.models.autoencoders.tiny import BOUND, TinyAutoencoder
 from diffusion_jax.pretrained.families import first_stage_names as names
@@ -74,12 +75,12 @@ class Described(NamedTuple):
 
     Attributes:
       network: the module, and the table of its weights.
-      halves: `module -> how it encodes and decodes`.
+      halves: `(module, decode=None) -> how it encodes and decodes`, by `decode` in place of the module's own.
       scaling: its latents as diffusion models take them.
     """
 
     network: Network
-    halves: Callable[[nn.Module], Halves]
+    halves: Callable[..., Halves]
     scaling: Scaling
 
 
@@ -158,8 +159,8 @@ def tiny(config: Mapping[str, Any]) -> Described:
 # ---- What they have in common.
 
 
-def _quantised(model: nn.Module) -> Halves:
-    return latents.quantised(model, lambda params: params["codebook"])
+def _quantised(model: nn.Module, decode: DecodeLatents | None = None) -> Halves:
+    return latents.quantised(model, lambda params: params["codebook"], decode)
 
 
 def _fields(values: Values) -> dict[str, Any]:
