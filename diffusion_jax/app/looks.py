@@ -72,7 +72,7 @@ def show(
     if given:
         raise InputError(f"{', '.join(given)}: of how samples are drawn, and --{name} draws none; leave it out")
     paths = getattr(options, name)
-    x0 = _examples(paths, experiment, options.num)
+    x0 = _own(paths, model) if experiment is None else _examples(paths, experiment, options.num)
     params, about, folder = model.load()
     num = len(jax.tree.leaves(x0)[0])
     asked = {"look": name, "num": num, "seed": options.seed, "parameters": about}
@@ -95,10 +95,16 @@ def _look(name: str, model: Drawable) -> Look:
     return model.looks[name]
 
 
-def _examples(paths: Sequence[Path], experiment: Experiment | None, num: int) -> Tree:
+def _own(paths: Sequence[Path], model: Drawable) -> Tree:
+    """x0 [N, ...] of the pictures at `paths`, for a published model."""
+    if not paths or model.view.from_images is None:
+        raise InputError("a published model has no examples of its own; name pictures: --reconstruct PICTURE")
+    height, width, channels = model.shape
+    return model.view.from_images(np.stack([pictures.exactly(path, (height, width), channels) for path in paths]))
+
+
+def _examples(paths: Sequence[Path], experiment: Experiment, num: int) -> Tree:
     """x0 [N, ...] of the pictures at `paths`, or of the first `num` examples of the test split."""
-    if experiment is None:
-        raise InputError("a published model has no examples of its own; look at a run")
     data = experiment.data
     if not paths:
         return some(data, num)

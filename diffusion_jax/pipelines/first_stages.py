@@ -1,20 +1,23 @@
 """Published models of latents as models of pictures: a first stage decodes what they draw."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.autoencoding import latents
 from diffusion_jax.autoencoding.latents import Scaling
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Tree
-from diffusion_jax.data import views
+from diffusion_jax.data import conditions, views
 from diffusion_jax.methods import latent
+from diffusion_jax.methods.compose import direct
 from diffusion_jax.pretrained import first_stages
 from diffusion_jax.pretrained.first_stages import FirstStage
-from diffusion_jax.training.experiment import Drawable
+from diffusion_jax.training.experiment import Drawable, Look
 
 
 class Decoder(NamedTuple):
@@ -78,6 +81,52 @@ def beside(name: str, variant: str = "", path: str | None = None, tile: int | No
         lambda params, x: stage.halves.encode(params, x).mean, stage.network.template(), _zeros(picture)
     )
     return Decoder(stage, stage.scaling, picture[1] // z.shape[1], z.shape[-1], about)
+
+
+def alone(name: str, variant: str = "", size: tuple[int, int] = (256, 256), tile: int | None = None) -> Drawable:
+    """A published first stage by itself: it draws what it makes of its own code of pictures.
+
+    Args:
+      name, variant: as of `first_stages.opened`.
+      size: height and width of the pictures.
+      tile: as of `beside`.
+
+    Raises:
+      InputError: as of `first_stages.opened` and `on_tiles`; or it takes no pictures of that size.
+    """
+    stage = first_stages.opened(name, variant)
+    if tile is not None:
+        stage = stage.on_tiles(tile)
+    shape = (*size, stage.network.example[0].shape[-1])
+    decode = latents.few_at_a_time(stage.halves.decode)
+
+    def rebuild(params, x):
+        return decode(params, stage.halves.encode(params, x).mean)
+
+    jax.eval_shape(rebuild, stage.network.template(), _zeros((1, *shape)))  # refuses a size
+    view = views.pictures()
+
+    def missing(num):
+        raise InputError(
+            f"a first stage draws nothing by itself; give pictures of {size[0]}x{size[1]}: --reconstruct"
+        )
+
+    return Drawable(
+        {"reconstruct": direct(lambda params, keys, cond: rebuild(params, cond["x"]))},
+        conditions.arrays(missing, x=shape),
+        view,
+        lambda: (
+            stage.read(),
+            f"published first stage of {name}",
+            lambda what: Path("samples") / Path(name).name / what,
+        ),
+        shape,
+        looks={
+            "reconstruct": Look(
+                lambda params, keys, x: jnp.stack([x, rebuild(params, x)], axis=1), views.rows(view, groups=4)
+            )
+        },
+    )
 
 
 def decoding(decoder: Decoder, model: Drawable) -> Drawable:

@@ -24,6 +24,7 @@ from diffusion_jax.pipelines import first_stages
 from diffusion_jax.pipelines.first_stages import Decoder
 from diffusion_jax.pipelines.openai import openai
 from diffusion_jax.pretrained import loading
+from diffusion_jax.pretrained.first_stages import CLASSES
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.schedulers.scheduler import Sampling, sampling
@@ -56,6 +57,8 @@ def diffusers(
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from; pictures, where a first stage lies beside its network.
 
+    A first stage by itself draws what it makes of pictures (`first_stages.alone`).
+
     Args:
       name: a folder, or a name on the hub (`files.component`).
       variant: of the weights.
@@ -71,6 +74,9 @@ def diffusers(
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
     """
     component = files.component(name, variant)
+    kind = str(component.config.get("_class_name"))
+    if kind in CLASSES:
+        return first_stages.alone(name, variant, _size(size, component.config.get("sample_size"), None), tile)
     if component.scheduler is None:
         raise InputError(f"{name} has no scheduler_config.json, which says how to draw from it; put it there")
     kinds = {
@@ -79,7 +85,6 @@ def diffusers(
         "DiTTransformer2DModel": _dit,
         "Transformer2DModel": _dit,
     }
-    kind = str(component.config.get("_class_name"))
     if kind not in kinds:
         raise InputError(f"{name} is a {kind[:60]!r}; of use are {', '.join(kinds)}")
     network = loading.build(component.config, component.weights)

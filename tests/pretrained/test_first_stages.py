@@ -4,11 +4,14 @@ import jax
 import numpy as np
 import pytest
 from first_stages_tiny import PUBLISHED, SMALL, TINY, kl, vq
+from PIL import Image
 from safetensors.numpy import save_file
 
+from diffusion_jax import sample
 from diffusion_jax.autoencoding.latents import Scaling
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import write_json
+from diffusion_jax.data import images
 from diffusion_jax.pretrained import entries, first_stages, load
 from diffusion_jax.pretrained.families import first_stage_files
 from diffusion_jax.pretrained.families import first_stage_names as names
@@ -226,3 +229,25 @@ def test_tiles_begin_with_the_codebook_too(tmp_path):
     tiny = first_stages.opened(folder_of(tmp_path / "tiny", TINY["tiny"]))
     with pytest.raises(InputError, match="decodes whole pictures"):
         tiny.on_tiles(64)
+
+
+def test_by_itself_it_shows_what_it_makes_of_pictures(tmp_path, capsys):
+    folder = folder_of(tmp_path / "kl", kl(8, 16, sample_size=16) | SMALL | {"mid_block_add_attention": False})
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    command = ["--pretrained", str(folder), "--out", str(tmp_path / "out")]
+    sample.main([*command, "--reconstruct", str(tmp_path / "a.png")])
+    (pair,) = np.load(tmp_path / "out" / "samples.npz")["images"]
+    np.testing.assert_array_equal(pair[0], pixels)
+    stage = first_stages.opened(folder)
+    params = stage.read()
+    made = stage.halves.decode(params, stage.halves.encode(params, images.to_float(pixels)[None]).mean)
+    np.testing.assert_allclose(pair[1], images.to_uint8(made)[0], atol=1)
+    for options, said in (
+        (["--reconstruct"], "name pictures"),
+        (["--num", "1"], "draws nothing by itself"),
+        (["--size", "15x15", "--num", "1"], "cannot be halved 1 times"),
+        (["--tile", "32", "--num", "1"], "more than 2 levels"),
+    ):
+        with pytest.raises(InputError, match=said):
+            sample.main([*command, *options])
