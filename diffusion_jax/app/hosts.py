@@ -68,7 +68,7 @@ def together(work: Callable[[], Result]) -> Result:
         raise failed
     if failures.any():
         raise RunError(
-            f"host {np.argmax(failures)} of {len(failures)} stopped, and says why; what is done is kept: mend that, and "
+            f"host {np.argmax(failures)} of {len(failures)} stopped, and says why; what is done is kept: mend it and "
             "give the same command again on every host"
         )
     return done[0]
