@@ -45,14 +45,18 @@ def main(arguments: list[str]):
     chosen = config.override(config.defaults(module), overrides)
     hosts.join(options)
     data = module.build(chosen).data
-    found = {split: encoding.images(data, split) for split in splits}
-    stage = opened.opened(options.first_stage, "--first-stage", options.variant, options.scale)
-    params = stage.read()
-    caches = {}
-    for split, source in found.items():
-        caches[split] = encoding.planned(stage, params, data, source, latents.PART)
-        latents.check_free(options.out / split, caches[split])
-    files.check_folder(options.out)
+
+    def plan():
+        found = {split: encoding.images(data, split) for split in splits}
+        stage = opened.opened(options.first_stage, "--first-stage", options.variant, options.scale)
+        params, caches = stage.read(), {}
+        for split, source in found.items():
+            caches[split] = encoding.planned(stage, params, data, source, latents.PART)
+            latents.check_free(options.out / split, caches[split])
+        files.check_folder(options.out)
+        return found, stage, params, caches
+
+    found, stage, params, caches = hosts.together(plan)
     with locked(options.out, jax.process_index()):
         for split, cache in caches.items():
             path = options.out / split

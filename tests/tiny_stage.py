@@ -19,6 +19,7 @@ NUM = {"train": 45, "test": 6}  # images of a split
 def get_config():
     config = pixels.with_flip(pixels.config_digits())
     config.data.more = values.count(0, "further images of the train split", zero="none")
+    config.data.damaged = values.count(0, "an image that cannot be read", zero="none")
     config.train.update(batch_size=8, steps=1, steps_per_call=1)
     config.log.update(sample_every=0, every=1)
     config.data.threads = 0
@@ -60,7 +61,13 @@ def build(config):
 
     def source(split):
         digits = sources.digits(split)
-        return sources.Mapped(range(NUM[split] + (split == "train") * config.data.more), digits.__getitem__)
+
+        def read(index):
+            if 0 < index == config.data.damaged:
+                raise InputError(f"cannot read image {index}")
+            return digits[index]
+
+        return sources.Mapped(range(NUM[split] + (split == "train") * config.data.more), read)
 
     data = pixels.data(config, source)
     return compose(config, Autoencoding(data, init, code, of_data, loss, halves=Halves(encode, decode)))

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from diffusion_jax.app import sampling
+from diffusion_jax.app import hosts, sampling
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Examples, SampleFn, Tree
 from diffusion_jax.data import latents, pipeline, sources
@@ -112,22 +111,26 @@ def encode(
     Raises:
       InputError: a latent is too large for float16, an image cannot be read, or a file cannot be written.
       NotFiniteError: a latent is not finite.
+      RunError: another host stopped.
     """
-    host, hosts = jax.process_index(), jax.process_count()
-    if host == 0:
-        latents.claim(path, cache)
-    wanted = latents.missing(path, cache, host, hosts)
-    if wanted:
-        _check_space(path, cache)
-        compute = opened.moments(stage, data.clean, cache.mirrored)
-        _fill(path, cache, wanted, compute, params, data, source, min(batch, cache.part, cache.num), threads)
-    if hosts > 1:
-        multihost_utils.sync_global_devices(f"latents of {cache.images}")
+    host = jax.process_index()
+
+    def own() -> None:
+        if host == 0:
+            latents.claim(path, cache)
+        wanted = latents.missing(path, cache, host, jax.process_count())
+        if wanted:
+            _check_space(path, cache)
+            compute = opened.moments(stage, data.clean, cache.mirrored)
+            _fill(path, cache, wanted, compute, params, data, source, min(batch, cache.part, cache.num), threads)
+
+    hosts.together(own)
     return latents.finish(path, cache) if host == 0 else cache
 
 
 def _check_space(path: Path, cache: Cache):
     """Say that the disk is full before it is."""
+    path.mkdir(parents=True, exist_ok=True)  # another host may be about to
     there = sum(file.stat().st_size for file in path.glob("*.npz"))
     needed, free = cache.nbytes - there, shutil.disk_usage(path).free
     if needed > free:

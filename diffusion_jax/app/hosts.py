@@ -1,10 +1,16 @@
 """Several hosts that work on one thing: each is given the same command, and finds the others."""
 
 import argparse
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
-from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.errors import InputError, RunError
+
+Result = TypeVar("Result")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,3 +46,29 @@ def join(options: argparse.Namespace) -> None:
                 f"cannot join the other hosts ({reason}); without a cluster that JAX knows, give --coordinator, "
                 "--hosts and --host, or take this host alone, without --distributed"
             ) from error
+
+
+def together(work: Callable[[], Result]) -> Result:
+    """What `work()` gives here, once it is done on every host.
+
+    A host that failed alone would leave the others waiting for it.
+
+    Raises:
+      RunError: it failed on another host. What it raises on this one comes out as it is.
+    """
+    if jax.process_count() == 1:
+        return work()
+    done, failed = [], None
+    try:
+        done.append(work())
+    except Exception as error:
+        failed = error
+    failures = np.ravel(multihost_utils.process_allgather(np.array(failed is not None)))
+    if failed is not None:
+        raise failed
+    if failures.any():
+        raise RunError(
+            f"host {np.argmax(failures)} of {len(failures)} stopped, and says why; what is done is kept: mend it and "
+            "give the same command again on every host"
+        )
+    return done[0]

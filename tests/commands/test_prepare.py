@@ -242,25 +242,40 @@ def test_data_that_cannot_be_kept_are_refused(root, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_two_hosts_keep_what_one_does(root, tmp_path, monkeypatch):
+    """And where one fails both end; what they made stays."""
     monkeypatch.setattr(latents, "PART", 512)
     more = "--config.data.more=1155"
     prepared(root, tmp_path / "one", more)
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        port = s.getsockname()[1]
-    arguments = ["--config", CONFIG, "--first-stage", root / "stage", "--out", tmp_path / "two", more]
-    command = [sys.executable, "-m", "diffusion_jax.prepare", *arguments, "--coordinator", f"localhost:{port}"]
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
-    processes = [
-        subprocess.Popen(
-            [*command, "--hosts", "2", "--host", str(i)], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for i in range(2)
-    ]
-    said = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert "688/688" in said[0]  # the first and the last of three parts
-    assert "512/512" in said[1]
+    arguments = ["--config", CONFIG, "--first-stage", root / "stage", "--out", tmp_path / "two", more]
+    command = [sys.executable, "-m", "diffusion_jax.prepare", *arguments, "--hosts", "2"]
+
+    def two(*others):
+        """(status, what was said) of both hosts."""
+        with socket.socket() as s:
+            s.bind(("localhost", 0))
+            where = ["--coordinator", f"localhost:{s.getsockname()[1]}", *others]
+        processes = [
+            subprocess.Popen([*command, *where, "--host", str(i)], env=environment, stderr=subprocess.PIPE, text=True)
+            for i in range(2)
+        ]
+        try:
+            said = [process.communicate(timeout=120)[1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        return list(zip([process.returncode for process in processes], said, strict=True))
+
+    (first, said_first), (second, said_second) = two("--config.data.damaged=601")
+    assert (first, second) == (1, 2), (said_first, said_second)
+    assert "stopped: host 1 of 2 stopped" in said_first
+    assert "688/688" in said_first  # the first and the last of three parts
+    assert "error: cannot read image 601" in said_second
+    with pytest.raises(InputError, match="1 of 3 parts are missing"):
+        latents.record(tmp_path / "two" / "train")
+    (first, said_first), (second, said_second) = two()
+    assert (first, second) == (0, 0), (said_first, said_second)
+    assert "512/512" in said_second
     assert contents(tmp_path / "two" / "train") == contents(tmp_path / "one" / "train")
     assert latents.record(tmp_path / "two" / "train").num == 1200
