@@ -5,9 +5,9 @@ r"""Handwritten digits in latents: diffusion of what a first stage makes of them
     --config.first_stage.weights=runs/first_stage
   python -m diffusion_jax.sample --workdir runs/latent --num 64
 
-EDM of 32 numbers in place of 64 pixels, by the digits' U-Net, 1500 updates: two minutes on two CPU cores. Images are encoded as training goes; with --config.data.latents=DIR latents that were prepared
-are read. What to expect of 1000 images (`python -m experiments.digits_quality --workdir runs/latent`, of both runs the
-seeds 0 and 1):
+EDM of 32 numbers in place of 64 pixels, by the digits' U-Net, 1500 updates: two minutes on two CPU cores. Images are
+encoded as training goes; with --config.data.latents=DIR latents that were prepared are read. What to expect of 1000
+images (`python -m experiments.digits_quality --workdir runs/latent`; of both runs the seeds 0 and 1):
 
   18 steps of Heun's method             FD 2.35, 1.91   nearest 1.12, 1.07
   decoded of N(0, s^2 I)                FD 70           nearest 2.25

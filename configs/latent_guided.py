@@ -5,11 +5,10 @@ r"""Handwritten digits by their label in latents: the label is a token that ever
     --config.first_stage.weights=runs/first_stage
   python -m diffusion_jax.sample --workdir runs/latent_guided --num 100 --sampler ddim --guidance 2
 
-DDPM by Stable Diffusion's U-Net in small, as latent diffusion's class-conditional ImageNet has it, 2000 updates: some
-three minutes of two CPU cores. What to expect of 1000 images by ddim in 50 steps, one run
-(`python -m experiments.digits_quality --workdir runs/latent_guided --sampler ddim --guidance 1`): how often a
-classifier that is right on 98.8 % of the test digits agrees with the label told, and the Frechet distance, beside 1.14
-for the training digits:
+DDPM by Stable Diffusion's U-Net in small, as latent diffusion's class-conditional ImageNet has it, 2000 updates. What
+to expect of 1000 images by ddim in 50 steps, one run (`python -m experiments.digits_quality --workdir
+runs/latent_guided --sampler ddim --guidance 1`): how often a classifier that is right on 98.8 % of the test digits
+agrees with the label told, and the Frechet distance, beside 1.14 for the training digits:
 
   guidance 1   92.3 % agree   FD 1.55   nearest 1.06
   guidance 2   99.2 % agree   FD 2.97   nearest 0.94   (the default)
