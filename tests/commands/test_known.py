@@ -110,6 +110,22 @@ def test_what_is_known_is_found_again_in_each_sample(root):
     np.testing.assert_array_equal(found[:, :4, :, 0], pictures(root, "grey")[[0, 0, 0], :4])
 
 
+def test_samples_that_begin_from_pictures(root, capsys):
+    """At 1 nothing is left of the picture: the samples are those of noise. Below, they are the nearer the earlier."""
+    free, _ = drawn(root, "flow")
+    begun = [drawn(root, "flow", "--from", root / "grey1.png", "--strength", s, "--film")[0] for s in (1, 0.7, 0.4)]
+    np.testing.assert_array_equal(begun[0], free)
+    away = [np.abs(found[..., 0] - pictures(root, "grey")[0]).mean() for found in begun]
+    assert away[0] > 1.3 * away[1] > 1.3**2 * away[2]
+    half, out = drawn(root, "consistency", "--from", root / "colour1.png", root / "colour2.png")
+    assert half.shape == (3, 8, 8, 3)
+    assert "strength" in (out / "asked.json").read_text()
+    few = ("--num", 2, "--steps", 3, "--from", root / "grey1.png", "--strength", 0.1, "--out", root / "few")
+    assert run(sample.main, "--workdir", root / "flow", *few) == 2
+    assert "no step at or below start = 0.1: take a finer grid or a later start" in capsys.readouterr().err
+    assert not (root / "few").exists()
+
+
 MASK = "--mask {root}/mask.png"
 REFUSED = [
     ("consistency", "--inpaint {root}/small1.png " + MASK, "small1.png is 4 x 4, and 8 x 8 is needed; cut or resize"),
@@ -123,7 +139,11 @@ REFUSED = [
     ("consistency", "--colour {root}/none.png", "cannot read {root}/none.png (No such file"),
     ("consistency", "--colour {root}/consistency.py", "(damaged, or not an image)"),
     ("consistency", "--colour {root}/grey1.png --enlarge {root}/small1.png", "not allowed with argument --colour"),
-    ("flow", "--enlarge {root}/small1.png", "this model takes no --enlarge; it takes --inpaint"),
+    ("flow", "--enlarge {root}/small1.png", "this model takes no --enlarge; it takes --inpaint and --from"),
+    ("flow", "--strength 0.5", "--strength says how much noise a picture begins with; give the picture: --from"),
+    ("flow", "--from {root}/grey1.png --strength 0", "--strength 0 draws nothing"),
+    ("flow", "--from {root}/grey1.png --strength 1.5", "1.5: give a finite number from 0 to 1"),
+    ("flow", "--from {root}/grey1.png " + MASK, "--from takes no --mask PICTURE"),
     ("flow", "--inpaint {root}/colour1.png " + MASK, "colour1.png has colours, and a grey one is needed; convert it"),
     ("flow", "--inpaint {root}/grey1.png --film " + MASK, "no film of inpainting by this model; leave --film out"),
 ]

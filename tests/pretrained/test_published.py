@@ -4,13 +4,14 @@ import json
 import re
 from pathlib import Path
 
+import first_stages_tiny as first
 import jax
 import numpy as np
 import published_tiny as tiny
 import pytest
 from flax import traverse_util
 
-from diffusion_jax import pretrained, sample
+from diffusion_jax import images, pretrained, sample
 from diffusion_jax.app import cli
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
@@ -125,7 +126,74 @@ def test_the_pages_python(root, tmp_path, monkeypatch):
         np.testing.assert_array_equal(a, b)
 
 
+# ---- Latents that a first stage decodes.
+
+VQ = first.TINY["vq"] | {"vq_embed_dim": 3, "in_channels": 3, "out_channels": 3}
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory):
+    """Pipelines with a first stage: DiT's, whose pictures are twice as large, and latent diffusion's with VQ."""
+    root = tmp_path_factory.mktemp("pipelines")
+    for name, made, config, at in (("dit", "dit", first.TINY["tiny"], "vae"), ("ldm", "flat", VQ, "vqvae")):
+        (root / name).mkdir()
+        tiny.make_pipeline(root / name, made, config, at)
+    tiny.written(root / "kl", first.TINY["kl"])
+    return root
+
+
+def test_latents_are_drawn_as_pictures(pipelines, tmp_path):
+    """By the first stage of the pipeline, whose three channels are no pixels."""
+    found = draw(pipelines / "ldm", tmp_path, "--size", "8x16")["images"]
+    assert found.shape == (2, 8, 16, 3)
+    assert len(np.unique(found)) > 50
+
+
+def test_which_first_stage(root, pipelines):
+    """That of the pipeline, also where its network is named; or a given one. Elsewhere latents stay latents."""
+    assert published.diffusers(str(pipelines / "ldm" / "unet")).shape == (16, 16, 3)
+    assert published.diffusers(str(root / "text"), size="8x16").shape == (8, 16, 4)
+    given = published.diffusers(str(root / "text"), size="8x16", first_stage=str(pipelines / "kl"))
+    assert given.shape == (8, 16, 3)
+    assert given.view.images is not None  # `evaluate` takes them
+    assert list(given.edits) == ["inpaint", "from"]
+    (pipelines / "ldm" / "model_index.json").unlink()
+    assert published.diffusers(str(pipelines / "ldm" / "unet")).shape == (8, 8, 3)  # a folder of its own
+
+
+def test_a_part_of_a_picture_is_kept_in_latents(pipelines, tmp_path):
+    """Known pixels come out as they are; and steps of the chain are filmed as pictures, with them."""
+    picture = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    images.save_png(tmp_path / "picture.png", picture)
+    images.save_png(tmp_path / "mask.png", np.repeat([[[255]] * 16, [[0]] * 16], [7, 9], axis=0).astype(np.uint8))
+    known = ("--inpaint", tmp_path / "picture.png", "--mask", tmp_path / "mask.png")
+    found = draw(pipelines / "dit", tmp_path / "a", *known, "--label", "3", "--sampler", "ddim")["images"]
+    np.testing.assert_array_equal(found[:, :7], picture[None, :7].repeat(2, 0))
+    assert np.abs(found[:, 7:].astype(int) - picture[7:]).mean() > 10
+
+
 MISTAKES = {
+    "two first stages": (
+        ["--pretrained", "{pipelines}/dit", "--first-stage", "{pipelines}/kl"],
+        "has a first stage of its own; leave --first-stage",
+    ),
+    "latents of others": (
+        ["--pretrained", "{root}/ddpm", "--first-stage", "{pipelines}/kl"],
+        "decodes 4 channels, and the network draws 3; give the one with which it was trained",
+    ),
+    "a size of no latents": (
+        ["--pretrained", "{pipelines}/dit", "--size", "17x32"],
+        "--size 17x32: a latent is 2 pixels wide; give its multiples, such as 16x32",
+    ),
+    "a first stage alone": (["--pretrained", "{pipelines}/kl"], "no scheduler_config.json"),
+    "a first stage that is none": (
+        ["--pretrained", "{root}/text", "--first-stage", "{root}/ddpm"],
+        "first stage of class 'UNet2DModel' is not known",
+    ),
+    "a network for a ControlNet": (
+        ["--pretrained", "{root}/text", "--controlnet", "{root}/ddpm"],
+        "ddpm is a 'UNet2DModel', no ControlNet",
+    ),
     "no folder": (["--pretrained", "nowhere"], "neither a folder nor a name on the hub"),
     "a label beyond": (["--pretrained", "{root}/dit", "--label", "6"], "there is no label 6"),
     "a label too many": (["--pretrained", "{root}/consistency", "--label", "5"], "no label 5: they run from 0 to 4"),
@@ -237,8 +305,8 @@ def test_a_scheduler_of_no_known_class(root):
 
 
 @pytest.mark.parametrize(("options", "said"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_gets_one_line(root, options, said, capsys):
-    assert run(*(option.format(root=root) for option in options), "--steps", 2) == 2
+def test_a_mistake_gets_one_line(root, pipelines, options, said, capsys):
+    assert run(*(option.format(root=root, pipelines=pipelines) for option in options), "--steps", 2) == 2
     output = capsys.readouterr().err.strip()
     assert said in output.splitlines()[-1]
 
