@@ -4,9 +4,16 @@
   python -m diffusion_jax.sample --workdir runs/first_stage_digits --reconstruct
   python -m diffusion_jax.evaluate --workdir runs/first_stage_digits --num 0 --codes
 
-Absolute errors and a small rate train it, without a discriminator. 1500 updates take 2.5 minutes of CPU time. With a
-rate ten times dearer, --config.rate.beta=0.01, the mean squared error of a pixel in [0, 1] is 0.0021 on the 597 test
-digits, but 0.0046 for the seed 1, which uses one of the two channels only.
+Absolute errors and a small rate train it, without a discriminator. 1500 updates take 2.5 minutes of CPU time. What
+to expect of the 597 test digits (seeds 0 and 1):
+
+  mean squared error of a pixel in [0, 1]    0.0020, 0.0045 (the variance is 0.142)
+  PSNR                                       27.8, 24.2 dB
+  rate                                       152, 86 nats
+  standard deviation of the latents          1.25, 1.30
+
+The seed 1 hardly uses one of the two channels. With --config.model.latent=4 --config.rate.beta=0.01 both seeds agree:
+0.0012, 0.0009, and 29.9, 31.1 dB.
 
 It draws nothing: what is decoded of normal numbers is noise.
 """

@@ -76,7 +76,7 @@ def test_drawn_latents_cost_sums():
 def test_quantised_latents_cost_means():
     """And a first stage's halves, tokens and reconstruction are of one codebook."""
     config, data = tiny(first_stage_vq)
-    config.model.codes = 7
+    config.model.update(codes=7, multipliers=(1,))
     method = first_stage_vq.method(config, data, judgement=SEEN)
 
     @jax.jit
@@ -88,7 +88,7 @@ def test_quantised_latents_cost_means():
         return loss, z, params["codebook"], code.kept, made, method.tokens.decoded(params, code.kept), code.z
 
     loss, z, codebook, kept, (made, again), looked_up, passed = found(redrawn(method))
-    assert z.shape == (3, 4, 4, 3)
+    assert z.shape == (3, 8, 8, 3)
     assert codebook.shape == (7, 3)
     distances = ((z[..., None, :] - codebook) ** 2).sum(-1)
     np.testing.assert_array_equal(kept, distances.argmin(-1))
@@ -99,6 +99,19 @@ def test_quantised_latents_cost_means():
     quantised = ((z - codebook[kept]) ** 2).mean((1, 2, 3))
     expected = np.abs(X - made).mean((1, 2, 3)) + np.log(2) + apart + 1.25 * quantised
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_a_first_stage_and_its_discriminator_in_every_mode(x64):
+    """Of float64, and where rank promotion is forbidden; what is logged is of each example."""
+    config, data = tiny(first_stage_vq)
+    method = first_stage_vq.method(config, data, judgement=adversarial.patches(config, data))
+    with jax.numpy_rank_promotion("raise"):
+        params = jax.eval_shape(method.init, jax.random.key(0))
+        x = jnp.asarray(X, jnp.float64)
+        loss, info = jax.eval_shape(lambda params: method.loss(KEYS, params, x, Context((), 0)), params)
+    assert {"discriminator", "generator", "weight", "distortion", "rate"} <= set(info)
+    assert {leaf.shape for leaf in (loss, *info.values())} == {(3,)}
+    assert method.optimizer(config.train).observed == ("balance",)
 
 
 def rebuilt(params, keys, x):
@@ -135,9 +148,9 @@ NARROW = lpips.Trunk((lpips.Stage(lpips.unpooled, (lpips.Conv(0, 64),)),), least
 
 def weights(folder, heads=1.0):
     """A file of both parts of an LPIPS of a narrow trunk, under torchvision's kind of name."""
-    judge, x = lpips.Lpips(NARROW), jnp.zeros((1, 4, 4, 3))
-    params = judge.init(jax.random.key(0), x, x)["params"]
-    params["lin0"] = heads * params["lin0"]
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32), published.template(NARROW))
+    params["lin0"] = np.full(params["lin0"].shape, heads, np.float32)
     entries.write(params, published.table(params), folder, {})
     return folder / "diffusion_pytorch_model.safetensors"
 
@@ -154,7 +167,7 @@ def test_lpips_is_part_of_the_loss_and_is_measured(tmp_path):
     assert not judgement._replace(seen=None).surveys(rebuilt, None)
     held = hold()
     found = survey.each(held, KEYS, X)
-    expected = lpips.Lpips(NARROW).apply({"params": held["lpips"]}, X[::-1], X)
+    expected = distance(X[::-1], X, Context((), held=held))
     np.testing.assert_allclose(found["LPIPS"], expected, rtol=1e-6)
     assert expected[0] > 1e-3
     assert expected[1] == 0

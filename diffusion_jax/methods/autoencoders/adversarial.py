@@ -154,13 +154,13 @@ def perceived(config: ConfigDict, data: Data, judgement: Judgement = ERRORS) -> 
     Raises:
       InputError: as of `perceptual.named`.
     """
-    found = perceptual.named(config, data, shown=perceptual.as_it_is)
+    weight, found = config.lpips.weight, perceptual.named(config, data, shown=perceptual.as_it_is)
     if found is None:
         return judgement._replace(held=_without)
     distance, hold = found
 
     def compare(pixels):
-        return distortions.perceived(judgement.compare(pixels), distance, config.lpips.weight)
+        return distortions.perceived(judgement.compare(pixels), distance, weight)
 
     return judgement._replace(compare=compare, held=hold, seen=distance)
 

@@ -54,7 +54,7 @@ class PatchDiscriminator(nn.Module):
                 f"take fewer, or images of {least}x{least} at least"
             )
         convolution = partial(nn.Conv, kernel_size=(4, 4), padding=1, kernel_init=normal)
-        h = leaky(convolution(self.features, strides=2, name="conv_0")(x))
+        h = leaky(convolution(self.features, strides=2, name="conv_0")(x.astype(jnp.float32)))
         for i in range(1, self.halvings + 1):
             strides = 2 if i < self.halvings else 1
             features = self.features * min(2**i, MOST)
