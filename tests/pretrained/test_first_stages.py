@@ -68,7 +68,7 @@ def test_scales_of_each_channel():
 # ---- Folders.
 
 
-@pytest.mark.parametrize("at", ["", "vae", "vqvae", "vq_model"])
+@pytest.mark.parametrize("at", ["", "vqvae"])
 def test_a_folder_and_a_pipeline(tmp_path, at):
     config = TINY["vq"]
     folder_of(tmp_path / at, config)
@@ -108,7 +108,7 @@ def test_half_precision(tmp_path):
 # ---- Files without a config.
 
 
-@pytest.mark.parametrize("key", ["kl-f8", "kl-f32", "Stable Diffusion 3", "vq-f4 without attention", "VQGAN of 1024"])
+@pytest.mark.parametrize("key", ["kl-f32", "Stable Diffusion 3", "vq-f4 without attention"])
 @pytest.mark.parametrize("naming", [names.DIFFUSERS, names.BEFORE, names.LATENT_DIFFUSION])
 def test_configs_are_derived_of_names_and_shapes(key, naming):
     config, _ = PUBLISHED[key]

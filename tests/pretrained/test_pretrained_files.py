@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import types
 
@@ -205,7 +206,6 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, ending)
 def hub(tmp_path, monkeypatch):
     """A hub with one repository, and the calls it got."""
     import fnmatch
-    import shutil
 
     repository, cache, calls = tmp_path / "hub", tmp_path / "cache", []
     repository.mkdir()
@@ -250,6 +250,19 @@ def test_a_model_of_the_hub(hub, ending, at):
     assert set(calls) == {("google/model", "main")}
     # Other weights of the pipeline, which may be large, are left there.
     assert downloaded(cache) == [f"{at}/diffusion_pytorch_model{ending}".lstrip("/")]
+
+
+def test_a_first_stage_of_the_hub(hub):
+    """Of a pipeline its own folder alone; None where there is none."""
+    repository, cache, _ = hub
+    fill(repository, ".safetensors")
+    assert files.component_if("google/model", folders=("vae", "vqvae")) is None
+    write_json(repository / "vae" / "config.json", {"channels": 4})
+    shutil.rmtree(cache)
+    found = files.component_if("google/model", folders=("vae", "vqvae"))
+    assert found is not None
+    assert (found.config, values(found.weights)) == ({"channels": 4}, {"w": 2})
+    assert downloaded(cache) == ["vae/diffusion_pytorch_model.safetensors"]
 
 
 def test_parts_from_the_hub(hub):
