@@ -7,6 +7,7 @@
   python -m diffusion_jax.sample --workdir runs/cifar --sigma-rel 0.08
   python -m diffusion_jax.sample --workdir runs/cifar --inpaint ship.png --mask left_half.png --num 16
   python -m diffusion_jax.sample --workdir runs/cifar --from ship.png --strength 0.4 --num 16
+  python -m diffusion_jax.sample --workdir runs/cifar --between ship.png car.png --sampler ddim --num 8
   python -m diffusion_jax.sample --workdir runs/vae --reconstruct
   python -m diffusion_jax.sample --pretrained google/ddpm-cifar10-32 --num 16
   python -m diffusion_jax.sample --pretrained 64x64_diffusion.pt --flags "--image_size 64 --class_cond True ..."

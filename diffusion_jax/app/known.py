@@ -19,6 +19,7 @@ EDITS = {
     "inpaint": "pictures of which a part is kept, where --mask says; each in turn",
     "colour": "grey pictures, for a model of colours",
     "enlarge": "small pictures, whose sides divide those of the samples: they are the means of its patches",
+    "between": "two pictures, and the samples on the way from one to the other: by DDIM, there and back",
     "from": "pictures from which the samples begin, with as much noise as --strength says; each in turn",
 }
 
@@ -48,7 +49,7 @@ def given(options: argparse.Namespace) -> dict[str, list[Path]]:
 def entering(options: argparse.Namespace, model: Drawable, make: MakeSampler) -> tuple[MakeSampler, tuple]:
     """(`drawing` of a model's sampler `make`, (arrays,)) of what `options` say; (`make`, ()) where they say nothing.
 
-    The arrays, by name, are NumPy's [num, ...]: pictures and masks are taken in turn.
+    The arrays, by name, are NumPy's [num, ...]: pictures and masks are taken in turn (`Edit.lay`).
 
     Raises:
       InputError: the model does not draw so, an option is missing or too much, or a picture cannot be read, or has
@@ -76,7 +77,7 @@ def entering(options: argparse.Namespace, model: Drawable, make: MakeSampler) ->
     read = {of: np.stack([_picture(path, shapes[of], model.shape) for path in files[of]]) for of in shapes}
     arrays = {"image": model.view.from_images(read["image"])}
     arrays |= {of: images.astype(np.float32) / 255 for of, images in read.items() if of != "image"}
-    return drawing(make, edit), ({of: x[np.arange(options.num) % len(x)] for of, x in arrays.items()},)
+    return drawing(make, edit), (dict(edit.lay(arrays, options.num)),)
 
 
 def drawing(make: MakeSampler, edit: Edit) -> MakeSampler:

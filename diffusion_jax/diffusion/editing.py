@@ -142,9 +142,25 @@ def interpolate(
       denoise: `(x_t [B, ...], t) -> Estimate`.
       first, second, share: as of `slerp`; images at times[-1].
     """
-    ends = jax.vmap(lambda x: invert(schedule, times, denoise, x, iterations))(jnp.stack([first, second]))
     unused = jax.random.split(jax.random.key(0), len(first))  # DDIM draws nothing
-    return solve(euler(schedule), times, denoise, slerp(ends[0], ends[1], share), unused)
+    walk = between(schedule, first, second, share, iterations=iterations)
+    return walk(euler(schedule), times, denoise, first, unused)
+
+
+def between(
+    schedule: Schedule, first: jax.Array, second: jax.Array, share: Any, run: Run = solve, iterations: int = 1
+) -> Run:
+    """A `run` for `samplers.make_sample_fn` that gives `interpolate`; it walks by DDIM, whatever the sampler.
+
+    Arguments as of `interpolate`; `run` is the walk down, `samplers.solve` or another.
+    """
+
+    def walk(sampler: Sampler, times, denoise: Denoiser, x, keys):
+        del sampler, x
+        ends = jax.vmap(lambda x: invert(schedule, times, denoise, x, iterations))(jnp.stack([first, second]))
+        return run(euler(schedule), times, denoise, slerp(ends[0], ends[1], share), keys)
+
+    return walk
 
 
 def _check_start(start: float):

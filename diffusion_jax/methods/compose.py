@@ -38,7 +38,7 @@ from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.time_sampling import Times
-from diffusion_jax.methods.edits import MakeEdits, replaced
+from diffusion_jax.methods.edits import MakeEdits, between, replaced
 from diffusion_jax.training.averages import WIDEST, Average, named
 from diffusion_jax.training.experiment import (
     OPTIONS,
@@ -222,7 +222,7 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
         Sampling(
             made,
             preview,
-            method.edits(method.process),
+            {**method.edits(method.process), **between(method.schedule)},
         ),
         Measures(
             {name: partial(make, apply, parameterization) for name, make in method.likelihoods.items()},

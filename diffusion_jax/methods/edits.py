@@ -5,12 +5,14 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Tree
 from diffusion_jax.diffusion import editing, inpainting, samplers
 from diffusion_jax.diffusion.few_step import editing as projecting
 from diffusion_jax.diffusion.processes import Process
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.training.experiment import Edit
 
 MakeEdits: TypeAlias = Callable[[Process], Mapping[str, Edit]]
@@ -62,6 +64,23 @@ def begun(process: Process, strength: float = STRENGTH) -> Edit:
     return Edit(_picture, run, at=lambda strength: begun(process, strength))
 
 
+def between(schedule: Schedule | None) -> dict[str, Edit]:
+    """Samples on the way from one picture to another (`editing.between`), of a method of Gaussian noise."""
+    if schedule is None:
+        return {}
+
+    def run(walk):
+        return lambda known: editing.between(schedule, known["image"], known["other"], known["share"], walk)
+
+    def lay(arrays, num):
+        if len(arrays["image"]) != 2:
+            raise InputError(f"--between takes two pictures, not {len(arrays['image'])}")
+        first, second = (np.repeat(x[None], num, axis=0) for x in arrays["image"])
+        return {"image": first, "other": second, "share": np.linspace(0, 1, num, dtype=np.float32)}
+
+    return {"between": Edit(_picture, run, lay=lay)}
+
+
 def within(encode: Callable[[Tree, Tree], Tree], shape: Any, made: Mapping[str, Edit]) -> dict[str, Edit]:
     """Edits of codes as edits of the pictures that a decoder makes of them.
 
@@ -78,6 +97,9 @@ def within(encode: Callable[[Tree, Tree], Tree], shape: Any, made: Mapping[str, 
     def enter(params, known):
         return {"image": encode(params, known["image"])}
 
+    def enter_both(params, known):
+        return {**known, **{name: encode(params, known[name]) for name in ("image", "other")}}
+
     def enter_part(params, known):
         kept = known["mask"] > 0.5
         # What is not known must not matter: the encoder sees grey there.
@@ -92,7 +114,11 @@ def within(encode: Callable[[Tree, Tree], Tree], shape: Any, made: Mapping[str, 
         at = stronger and (lambda strength: entering(stronger(strength), **how))
         return edit._replace(takes=lambda codes: edit.takes(shape), at=at, **how)
 
-    ways = {"inpaint": {"enter": enter_part, "leave": put_back}, "from": {"enter": enter}}
+    ways = {
+        "inpaint": {"enter": enter_part, "leave": put_back},
+        "from": {"enter": enter},
+        "between": {"enter": enter_both},
+    }
     return {name: entering(made[name], **how) for name, how in ways.items() if name in made}
 
 

@@ -116,7 +116,8 @@ def diffusers(
         return read(), about, lambda sampler: Path("samples") / Path(name).name / sampler
 
     known = EDITS.get(scheduler["_class_name"], edits.replaced)
-    drawable = Drawable(drawn, sample_condition, view, load, shape, known(how.process))
+    made = {**known(how.process), **edits.between(how.schedule)}
+    drawable = Drawable(drawn, sample_condition, view, load, shape, made)
     return drawable if decoder is None else first_stages.decoding(decoder, drawable)
 
 

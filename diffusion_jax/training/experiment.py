@@ -66,6 +66,11 @@ class SampleRequest(NamedTuple):
     gather: Gather = lambda params: params
 
 
+def in_turn(arrays: Mapping[str, np.ndarray], num: int) -> dict[str, np.ndarray]:
+    """`num` rows of each array, its own again and again."""
+    return {name: x[np.arange(num) % len(x)] for name, x in arrays.items()}
+
+
 class Edit(NamedTuple):
     """How to draw samples of which something is known: a part of each, its luminance, a smaller picture.
 
@@ -76,6 +81,7 @@ class Edit(NamedTuple):
         [B, ...], to a walk that keeps what is known; `InputError` for a walk that it does not have.
       enter: `(params, arrays) -> known`, from the arrays of samples to those of what the chain is of; traceable.
       leave: `(samples [B, ...], arrays) -> samples`, what is done to the chain's samples; traceable.
+      lay: `(arrays of the user's pictures, num) -> arrays [num, ...]`, those of each sample (NumPy's).
       at: `strength -> Edit`, the same with another strength in (0, 1]; None where it has none.
     """
 
@@ -83,6 +89,7 @@ class Edit(NamedTuple):
     run: Callable[[Run], Callable[[Mapping[str, jax.Array]], Run]]
     enter: Callable[[Tree, Mapping[str, jax.Array]], Mapping[str, jax.Array]] = lambda params, arrays: arrays
     leave: Callable[[Tree, Mapping[str, jax.Array]], Tree] = lambda samples, arrays: samples
+    lay: Callable[[Mapping[str, np.ndarray], int], Mapping[str, np.ndarray]] = in_turn
     at: Callable[[float], "Edit"] | None = None
 
 

@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from diffusion_jax.app import known
 from diffusion_jax.core import rng
-from diffusion_jax.diffusion import parameterizations, processes, samplers, schedules, timesteps
+from diffusion_jax.core.distributions import Gaussian
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.diffusion import editing, parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.methods import edits, latent
 from diffusion_jax.methods.compose import Chain, drawn_by
 from diffusion_jax.training.experiment import SampleRequest
@@ -108,3 +111,16 @@ def test_what_codes_have_no_part_of():
     assert not latent.edited(STAGE._replace(known=None), edits.replaced(PROCESS))
     for name, edit in EDITS.items():
         assert edit.takes((3, 4, 1))["image"] == SHAPE, name
+
+
+def test_samples_between_two_pictures_are_those_between_their_codes():
+    edit = latent.edited(STAGE, edits.between(SCHEDULE))["between"]
+    found = drawn(edit, **edit.lay({"image": PICTURE}, BATCH))
+    first, second = (np.repeat(np.asarray(encode(2.0, PICTURE))[i : i + 1], BATCH, axis=0) for i in range(2))
+    times, share = timesteps.uniform(STEPS, 1000), jnp.array([0.0, 1.0])
+    codes = editing.interpolate(SCHEDULE, times, lambda x_t, t: Gaussian(x_t), first, second, share)
+    np.testing.assert_allclose(found, decode(2.0, codes, {}), atol=1e-5)
+    assert np.abs(found[0] - found[1]).max() > 0.1
+    with pytest.raises(InputError, match="--between takes two pictures, not 1"):
+        edit.lay({"image": PICTURE[:1]}, BATCH)
+    assert edits.between(None) == {}
