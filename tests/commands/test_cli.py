@@ -59,6 +59,7 @@ def test_sampling_writes_a_grid_arrays_and_a_film(trained, tmp_path):
         Image.open(tmp_path / name).verify()
 
 
+@pytest.mark.exhaustive
 def test_images_do_not_depend_on_how_they_are_batched(trained, tmp_path):
     def drawn(name, *options):
         arguments = ("--workdir", trained, "--sampler", "ddim", "--steps", 5, "--out", tmp_path / name, *options)
@@ -134,6 +135,7 @@ def test_samples_are_never_written_over_by_others(trained, tmp_path, capsys):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.exhaustive
 def test_samples_say_which_parameters_drew_them(trained, capsys):
     """A folder for each, and what they are in the last line; that of an evaluation is in its report."""
     options = ("--workdir", trained, "--num", 8, "--sampler", "ddim", "--steps", 5, "--quiet")

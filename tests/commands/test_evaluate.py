@@ -235,6 +235,7 @@ def test_numbers_of_other_protocols_do_not_compare(digits, tmp_path, capsys):
     assert "generated" not in said  # that is the same
 
 
+@pytest.mark.exhaustive
 def test_likelihoods_of_other_steps_do_not_compare(trained, tmp_path, capsys):
     for steps in (3, 4):
         options = ("--likelihood", "bound", "--examples", 4, "--steps", steps, "--out", tmp_path / str(steps))

@@ -69,7 +69,7 @@ READ_BY_THE_LOOP = {
 }
 
 
-ENDS = "_cifar _imagenet _mnist _ncsnpp imagenet64 _dit _church _cat ldm_celeba_hq _f4 _f8"
+ENDS = "_cifar _imagenet _mnist _ncsnpp imagenet64 _dit _church _cat ldm_celeba_hq _f4 _f8 latent_guided lsun_bedroom"
 LONG = tuple(ENDS.split())
 
 
@@ -158,6 +158,7 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     assert not {key for key, *_ in values.walk(chosen)} - read - READ_BY_THE_LOOP - data - by_commands
 
 
+@pytest.mark.exhaustive
 def test_ones_own_images_train_from_the_command_line(tmp_path, capsys):
     """Non-square, grey, and through the folder source, for two steps."""
     rng = np.random.default_rng(0)

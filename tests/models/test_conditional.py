@@ -129,6 +129,7 @@ def test_a_label_is_read_as_the_token_that_it_has():
     assert size(published, 32, 4, {"label": jnp.zeros(1, int)}) == 395_496_708  # latent diffusion's of ImageNet
 
 
+@pytest.mark.exhaustive
 def test_numbers_are_embedded_like_the_time():
     model = UNet(**SMALL, embed={"noise_level": NumberEmbedding()})
     cond = {"noise_level": jnp.array([0.0, 500.0])}

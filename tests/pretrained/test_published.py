@@ -77,6 +77,7 @@ def test_every_kind_draws(root, name, tmp_path):
         assert np.isfinite(found).all()
 
 
+@pytest.mark.exhaustive
 def test_a_controlnet_steers(root, tmp_path):
     plain = draw(root / "text", tmp_path / "a", "--condition", root / "text.npz")["latents"]
     both = ("--controlnet", root / "controlnet", "--condition", root / "hint.npz")
@@ -245,6 +246,7 @@ def test_tables_that_do_not_take_fifty_steps(root):
 BETWEEN = ["dpmpp_sde", "dpm_fast", "dpm_adaptive"]
 
 
+@pytest.mark.exhaustive
 def test_samplers_that_look_between_the_entries(root):
     """They solve the same ODE as others do at the entries. Control: another start."""
     model = published.diffusers(str(root / "ddpm"))

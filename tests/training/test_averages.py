@@ -155,7 +155,8 @@ def kept(tmp_path_factory):
     return SimpleNamespace(folder=folder, tracked=tracked, template=jax.eval_shape(lambda: tree(jnp.zeros(DIM))))
 
 
-UNASKED = dict.fromkeys(("pretrained", "size", "variant", "controlnet", "flags"))  # options of published models
+OF_PUBLISHED = ("pretrained", "size", "variant", "controlnet", "first_stage", "tile", "flags")
+UNASKED = dict.fromkeys(OF_PUBLISHED)
 
 
 def made(kept, sigma, step=None, folder=None):

@@ -8,7 +8,7 @@ hold and do is bounded: a few bytes can name a container that would take for eve
 
 import functools
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from diffusion_jax.core.errors import InputError
@@ -131,8 +131,11 @@ class _Machine:
             case "BUILD":
                 pop()
             case "BINPERSID":
-                push(self.persistent(pop()))
+                reference = pop()
+                self.check(reference if type(reference) is tuple else ())
+                push(self.persistent(reference))
             case _:
+                self.check(self.stack)
                 raise InputError(f"{self.what} holds more than weights (instruction {name}); save a state dict")
 
     def unmark(self) -> list:
@@ -157,6 +160,12 @@ class _Machine:
 
     def named(self, name: str) -> Known:
         return Known(name, self.known.get(name) or functools.partial(self.refuse, name))
+
+    def check(self, values: Iterable[Any]):
+        """`refuse` the first of `values` that is a name of no list."""
+        for value in values:
+            if type(value) is Known and value.name not in self.known:
+                self.refuse(value.name)
 
     def refuse(self, name: str, *_):
         raise InputError(f"{self.what} holds code: {name[:100]!r}; only weights are read, save a state dict")
