@@ -25,8 +25,7 @@ from diffusion_jax.data import latents as kept_latents
 from diffusion_jax.data import sources
 from diffusion_jax.methods import latent, pixels, runs
 from diffusion_jax.methods.autoencoders import first_stages
-from diffusion_jax.methods.autoencoders.compose import first
-from diffusion_jax.methods.autoencoders.opened import digest, opened
+from diffusion_jax.methods.autoencoders.opened import Opened, check_range, digest, opened
 from diffusion_jax.methods.compose import Method
 from diffusion_jax.models.autoencoders.convolutional import ConvolutionalAutoencoder
 from diffusion_jax.training.experiment import Data, Experiment
@@ -57,12 +56,12 @@ class Latents(NamedTuple):
     Attributes:
       data: its x0 is what `enter` takes; its shape is that of a latent.
       enter: `(params of the first stage, keys [B], x0) -> z [B, h, w, c]`, a draw, not scaled.
-      statistics: `params of the first stage -> Statistics`; it may read files.
+      statistics: `(first stage, its params) -> Statistics`; it may read files, and refuse that first stage.
     """
 
     data: Data
     enter: Callable[[Tree, jax.Array, Tree], jax.Array]
-    statistics: Callable[[Tree], Statistics]
+    statistics: Callable[[Opened, Tree], Statistics]
 
 
 # `(Statistics of the latents' draws, what the first stage's files say or None) -> Scaling`.
@@ -106,9 +105,13 @@ def encoded(stage: Stage) -> Latents:
     def enter(params, keys, x0):
         return latents.sampled(stage.halves.encode(params, x0), keys)
 
-    def statistics(params):
+    def statistics(found, params):
         """Of draws of the first images."""
-        x0 = first(stage.images, "train", LOOKED_AT)
+        source = stage.images.source("train")
+        rows = [source[i] for i in range(min(len(source), LOOKED_AT))]
+        batch = {name: np.stack([row[name] for row in rows]) for name in stage.images.example}
+        check_range(found, stage.images.clean, batch)
+        x0 = stage.images.clean(batch)
         keys = rng.per_example(rng.stream(rng.root(0), "statistics"), jnp.arange(len(x0)))
         made = jax.jit(enter)
         parts = [np.asarray(made(params, keys[i : i + 64], x0[i : i + 64])) for i in range(0, len(x0), 64)]
@@ -123,7 +126,7 @@ def prepared(stage: Stage, folder: str, flip: bool = False) -> Latents:
     With `flip` those of mirror images are drawn as well.
     """
 
-    def statistics(params):
+    def statistics(opened, params):
         found = kept_latents.record(Path(folder) / "train")
         if found.first_stage != digest(params):
             raise InputError(
@@ -220,7 +223,7 @@ def held_of(config: ConfigDict, stage: Stage, known: Latents, scale: Scale) -> H
         read = found.read()
         params = {name: part for name, part in read.items() if name in stage.template}  # without its discriminator
         runs.check_alike(params, stage.template, weights, "first_stage")
-        scaling = scale(known.statistics(read), found.scaling)
+        scaling = scale(known.statistics(found, read), found.scaling)
         return {STAGE: params, SCALING: {name: _each(x, stage.shape[-1:]) for name, x in scaling._asdict().items()}}
 
     return hold

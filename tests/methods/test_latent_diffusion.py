@@ -11,8 +11,8 @@ from diffusion_jax.autoencoding.latents import Halves, Scaling, statistics
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import Gaussian
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import images, sources
 from diffusion_jax.data import latents as kept
-from diffusion_jax.data import sources
 from diffusion_jax.diffusion import samplers
 from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.methods import ddpm, edm, latent_diffusion, pixels
@@ -42,7 +42,9 @@ HALVES = Halves(
 @pytest.fixture
 def opened(monkeypatch):
     """In place of a run, a first stage that loses nothing."""
-    found = SimpleNamespace(read=lambda: FACTOR, scaling=None)
+    found = SimpleNamespace(
+        read=lambda: FACTOR, scaling=None, about="the run", clean=lambda batch: images.to_float(batch["image"])
+    )
     monkeypatch.setattr(latent_diffusion, "opened", lambda weights, flag: found)
     return found
 
@@ -99,6 +101,15 @@ def test_latents_are_drawn_anew_and_by_keys_of_their_own(opened):
     seeds = [rng.per_example(rng.root(seed), jnp.arange(3)) for seed in range(2)]
     found = [losses(latent, keys, params, batch, t, latent.task.held()) for keys in seeds]
     assert len(np.unique(np.asarray(found).round(6))) == 6
+
+
+def test_a_first_stage_of_images_in_another_range_is_refused(opened):
+    latent, _ = experiment()
+    opened.clean = lambda batch: batch["image"].astype(np.float32) / 255
+    with pytest.raises(
+        InputError, match=r"takes images in \[0, 1\], where the config.s data are in \[-1, 1\]"
+    ):
+        latent.task.held()
 
 
 def test_scalings():
