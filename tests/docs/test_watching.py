@@ -18,6 +18,7 @@ SHORT = ["model.channels=8", "model.groups=4", "model.multipliers=(1,)", "train.
 LOG = ["log.every=2", "log.sample_every=0", "train.steps_per_call=1"]
 
 
+@pytest.mark.exhaustive
 def test_the_config_file_sends_what_it_says(tmp_path, monkeypatch):
     logged, closed = [], []
     log = lambda values, step: logged.append((step, values))  # noqa: E731

@@ -78,6 +78,7 @@ def test_all_sets_are_of_one_size(given):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.exhaustive
 def test_the_command(given, tmp_path, capsys):
     options = []
     for name, pictures in given.items():

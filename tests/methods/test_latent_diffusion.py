@@ -106,9 +106,7 @@ def test_latents_are_drawn_anew_and_by_keys_of_their_own(opened):
 def test_a_first_stage_of_images_in_another_range_is_refused(opened):
     latent, _ = experiment()
     opened.clean = lambda batch: batch["image"].astype(np.float32) / 255
-    with pytest.raises(
-        InputError, match=r"takes images in \[0, 1\], where the config.s data are in \[-1, 1\]"
-    ):
+    with pytest.raises(InputError, match=r"takes images in \[0, 1\], where the config.s data are in \[-1, 1\]"):
         latent.task.held()
 
 

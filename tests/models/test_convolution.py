@@ -205,6 +205,7 @@ def test_gradients_in_a_loop_are_convolutions_in_the_fast_layout():
     np.testing.assert_allclose(jax.jit(total(conv3x3))(x), jax.jit(total(theirs))(x), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.exhaustive
 def test_a_backward_pass_keeps_no_tiles(monkeypatch):
     """Tiles take four times the memory of their image; kept from the forward pass, those of all layers at once."""
     layers = 6

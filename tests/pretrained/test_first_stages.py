@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from first_stages_tiny import PUBLISHED, SMALL, TINY, kl, vq
 from PIL import Image
-from safetensors.numpy import save_file
 
 from diffusion_jax import sample
 from diffusion_jax.autoencoding.latents import Scaling
@@ -15,8 +14,15 @@ from diffusion_jax.data import images
 from diffusion_jax.pretrained import entries, first_stages, load
 from diffusion_jax.pretrained.families import first_stage_files
 from diffusion_jax.pretrained.families import first_stage_names as names
+from diffusion_jax.pretrained.formats import safetensors_file
 
 BARE = kl(32, 64, attended=[1], layers_per_block=1)
+
+
+def save_file(arrays, path):
+    """A file of safetensors."""
+    kinds = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    safetensors_file.write(path, kinds, arrays.values())
 
 
 def drawn(network, seed=0):
@@ -231,6 +237,7 @@ def test_tiles_begin_with_the_codebook_too(tmp_path):
         tiny.on_tiles(64)
 
 
+@pytest.mark.exhaustive
 def test_by_itself_it_shows_what_it_makes_of_pictures(tmp_path, capsys):
     folder = folder_of(tmp_path / "kl", kl(8, 16, sample_size=16) | SMALL | {"mid_block_add_attention": False})
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)

@@ -86,6 +86,7 @@ def test_a_controlnet_steers(root, tmp_path):
     assert np.abs(steered - plain).max() > 1e-2
 
 
+@pytest.mark.exhaustive
 def test_samplers_are_the_schedulers_and_others(root, tmp_path):
     ddim = draw(root / "ddpm", tmp_path / "a", "--sampler", "ddim")["images"]
     pretrained.load(str(root / "ddpm")).save(tmp_path / "copy")
@@ -157,7 +158,7 @@ def test_which_first_stage(root, pipelines):
     given = published.diffusers(str(root / "text"), size="8x16", first_stage=str(pipelines / "kl"))
     assert given.shape == (8, 16, 3)
     assert given.view.images is not None  # `evaluate` takes them
-    assert list(given.edits) == ["inpaint", "from"]
+    assert list(given.edits) == ["inpaint", "from", "between"]
     (pipelines / "ldm" / "model_index.json").unlink()
     assert published.diffusers(str(pipelines / "ldm" / "unet")).shape == (8, 8, 3)  # a folder of its own
 
@@ -186,7 +187,10 @@ MISTAKES = {
         ["--pretrained", "{pipelines}/dit", "--size", "17x32"],
         "--size 17x32: a latent is 2 pixels wide; give its multiples, such as 16x32",
     ),
-    "a first stage alone": (["--pretrained", "{pipelines}/kl"], "no scheduler_config.json"),
+    "a first stage alone": (
+        ["--pretrained", "{pipelines}/kl", "--size", "8x8"],
+        "draws without a chain and takes no --steps",
+    ),
     "a first stage that is none": (
         ["--pretrained", "{root}/text", "--first-stage", "{root}/ddpm"],
         "first stage of class 'UNet2DModel' is not known",

@@ -167,6 +167,7 @@ def test_the_weighted_loss_hides_the_error_and_info_says_it():
 # ---- The library's own network.
 
 
+@pytest.mark.exhaustive
 def test_derivatives_of_a_unet_forwards_and_the_same_dropout_at_every_look():
     unet = UNet(
         channels=8, multipliers=(1,), blocks=1, attention_levels=(), out_channels=1, groups=4, dropout=0.3,
