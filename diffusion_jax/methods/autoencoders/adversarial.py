@@ -24,6 +24,7 @@ from diffusion_jax.core.protocols import (
     Hold,
     InitBeside,
     InitFn,
+    Lose,
     Tree,
 )
 from diffusion_jax.methods import perceptual
@@ -101,8 +102,10 @@ def with_discriminator(config: Config, start: int, halvings: int = 3, weight: fl
     return with_betas(config, (0.5, 0.9))
 
 
-def patches(config: ConfigDict, data: Data) -> Judgement:
-    """A discriminator of patches, by hinges; `config` has the values of `with_discriminator`.
+def patches(config: ConfigDict, data: Data, lose: Lose = adversarial.hinge) -> Judgement:
+    """A discriminator of patches; `config` has the values of `with_discriminator`.
+
+    `lose` is what it learns by: `autoencoding.adversarial.hinge` or `vanilla`.
 
     The parameters have two parts more: "discriminator", and "balance", the statistics that weigh it.
 
@@ -118,7 +121,7 @@ def patches(config: ConfigDict, data: Data) -> Judgement:
         return network.apply({"params": params["discriminator"]}, x)
 
     def distort(decode, compare):
-        return adversarial.against(decode, compare, discriminate, chosen.weight, chosen.start)
+        return adversarial.against(decode, compare, discriminate, chosen.weight, chosen.start, lose)
 
     def beside(key, params):
         return {
