@@ -15,6 +15,7 @@ from diffusion_jax.core.protocols import Examples, SampleFn, Tree
 from diffusion_jax.data import latents, pipeline, sources
 from diffusion_jax.data.latents import Cache
 from diffusion_jax.methods.autoencoders import opened
+from diffusion_jax.methods.autoencoders.compose import first_rows
 from diffusion_jax.methods.autoencoders.opened import Opened
 from diffusion_jax.training.experiment import Data
 from diffusion_jax.training.loop import check_example
@@ -73,9 +74,7 @@ def planned(stage: Opened, params: Tree, data: Data, source: Examples, part: int
     Raises:
       InputError: the images are not in its range, of a size that it does not take, or changed at random.
     """
-    rows = [source[i] for i in range(min(len(source), COMPARED))]
-    few = {name: np.stack([row[name] for row in rows]) for name in data.example}
-    opened.check_range(stage, data.clean, few)
+    opened.check_range(stage, data.clean, first_rows(data, source, COMPARED))
     image = data.example["image"].shape
     return Cache(
         first_stage=opened.digest(params),
@@ -85,7 +84,7 @@ def planned(stage: Opened, params: Tree, data: Data, source: Examples, part: int
         image=image,
         shape=opened.latent_shape(stage, params, image),
         mirrored=mirrored(data),
-        labelled="label" in rows[0],
+        labelled="label" in source[0],
         scaling=stage.scaling,
         about=stage.about,
     )

@@ -1,5 +1,6 @@
 """Latents of a first stage: what a diffusion model is trained on in place of images (Rombach et al. 2022)."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from diffusion_jax.autoencoding import laws, quantizers
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import Gaussian, draw
-from diffusion_jax.core.protocols import DecodeLatents, Encode, Network, OfParams
+from diffusion_jax.core.protocols import DecodeLatents, Encode, Network, OfParams, Tree
 
 
 class Halves(NamedTuple):
@@ -52,6 +53,16 @@ def quantised(network: Network, codebook: OfParams, decode: DecodeLatents | None
         return decode_codes(params, nearest(params, keys, laws.certain(z)).z)
 
     return Halves(lambda params, x: laws.certain(_said(network, params, x, "encode")), decode_nearest)
+
+
+def latent_shape(halves: Halves, params: Tree, shape: Sequence[int]) -> tuple[int, int, int]:
+    """The shape [h, w, c] of the latents of x of `shape`; `params` may be shapes alone. Nothing is computed.
+
+    Raises:
+      InputError: the encoder takes no x of that shape.
+    """
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return jax.eval_shape(lambda params, x: halves.encode(params, x).mean, params, x).shape[1:]
 
 
 def sampled(q: Gaussian, keys: jax.Array) -> jax.Array:

@@ -25,6 +25,7 @@ from diffusion_jax.data import latents as kept_latents
 from diffusion_jax.data import sources
 from diffusion_jax.methods import latent, pixels, runs
 from diffusion_jax.methods.autoencoders import first_stages
+from diffusion_jax.methods.autoencoders.compose import first_rows
 from diffusion_jax.methods.autoencoders.opened import Opened, check_range, digest, opened
 from diffusion_jax.methods.compose import Method
 from diffusion_jax.models.autoencoders.convolutional import ConvolutionalAutoencoder
@@ -93,7 +94,7 @@ def vq(config: ConfigDict, images: Data) -> Stage:
 def _stage(network: ConvolutionalAutoencoder, halves: Halves, images: Data, beside: dict) -> Stage:
     x = jax.ShapeDtypeStruct((1, *images.shape), jnp.float32)
     template = {**jax.eval_shape(network.init, rng.root(0), x)["params"], **beside}
-    return Stage(halves, template, images, first_stages.latent_shape(halves, template, images.shape))
+    return Stage(halves, template, images, latents.latent_shape(halves, template, images.shape))
 
 
 # ---- Latents as data.
@@ -108,8 +109,7 @@ def encoded(stage: Stage) -> Latents:
     def statistics(found, params):
         """Of draws of the first images."""
         source = stage.images.source("train")
-        rows = [source[i] for i in range(min(len(source), LOOKED_AT))]
-        batch = {name: np.stack([row[name] for row in rows]) for name in stage.images.example}
+        batch = first_rows(stage.images, source, LOOKED_AT)
         check_range(found, stage.images.clean, batch)
         x0 = stage.images.clean(batch)
         keys = rng.per_example(rng.stream(rng.root(0), "statistics"), jnp.arange(len(x0)))

@@ -224,10 +224,15 @@ def levels(config: ConfigDict, source: Source, num: int) -> Data:
 
 
 def computed_by(config: ConfigDict) -> dict:
+    """`computed` of `config.model`."""
+    return computed(config.model)
+
+
+def computed(model: ConfigDict) -> dict:
     """Fields of networks that say how they compute: in which type, and what attention is computed by."""
     return {
-        "dtype": jnp.bfloat16 if config.model.bfloat16 else jnp.float32,
-        "attend": attention.flash if config.model.flash else attention.by_xla,
+        "dtype": jnp.bfloat16 if model.bfloat16 else jnp.float32,
+        "attend": attention.flash if model.flash else attention.by_xla,
     }
 
 

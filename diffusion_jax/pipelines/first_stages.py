@@ -77,10 +77,8 @@ def beside(name: str, variant: str = "", path: str | None = None, tile: int | No
     picture = stage.network.example[0].shape
     if picture[-1] not in (1, 3):
         raise InputError(f"the first stage of {about} makes pictures of {picture[-1]} channels, and 1 or 3 are shown")
-    z = jax.eval_shape(
-        lambda params, x: stage.halves.encode(params, x).mean, stage.network.template(), _zeros(picture)
-    )
-    return Decoder(stage, stage.scaling, picture[1] // z.shape[1], z.shape[-1], about)
+    height, _, channels = latents.latent_shape(stage.halves, stage.network.template(), picture[1:])
+    return Decoder(stage, stage.scaling, picture[1] // height, channels, about)
 
 
 def alone(name: str, variant: str = "", size: tuple[int, int] = (256, 256), tile: int | None = None) -> Drawable:

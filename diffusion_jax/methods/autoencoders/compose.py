@@ -21,6 +21,7 @@ from diffusion_jax.core.protocols import (
     Decoded,
     DrawCode,
     Encode,
+    Examples,
     Hold,
     InitFn,
     Loss,
@@ -160,9 +161,13 @@ def some(data: Data, num: int) -> np.ndarray:
 
 def first(data: Data, split: str, num: int) -> np.ndarray:
     """x0 of the first examples of a split, up to `num`."""
-    source = data.source(split)
+    return np.asarray(data.clean(first_rows(data, data.source(split), num)))
+
+
+def first_rows(data: Data, source: Examples, num: int) -> dict[str, np.ndarray]:
+    """The batch of the first examples of a source of `data`, up to `num`, as `data.clean` takes it."""
     rows = [source[i] for i in range(min(num, len(source)))]
-    return np.asarray(data.clean({name: np.stack([row[name] for row in rows]) for name in data.example}))
+    return {name: np.stack([row[name] for row in rows]) for name in data.example}
 
 
 def init_of(model: Network, shape: Any, beside: Callable[[jax.Array], Mapping[str, Any]] | None = None) -> InitFn:

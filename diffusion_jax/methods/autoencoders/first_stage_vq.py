@@ -60,7 +60,7 @@ def method(
     halves, decoder = latents.quantised(network, codebook), latents.decoder(network)
     init = judgement._replace(beside=beside).init(init_of(network, data.shape))
     shapes = jax.eval_shape(init, jax.random.key(0))
-    entries = math.prod(first_stages.latent_shape(halves, shapes, data.shape))
+    entries = math.prod(latents.latent_shape(halves, shapes, data.shape))
 
     def teach(*given):
         return quantizers.by_distance(*given) / entries

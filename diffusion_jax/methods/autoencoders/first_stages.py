@@ -1,17 +1,13 @@
 """The networks of first stages, by the values of configs."""
 
-import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from diffusion_jax.autoencoding.latents import Halves
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.methods import pixels
 from diffusion_jax.methods.compose import base_config, with_dir, without_chain
 from diffusion_jax.methods.pixels import FACTOR, computing
 from diffusion_jax.models.autoencoders.convolutional import ConvolutionalAutoencoder
-from diffusion_jax.models.ops import attention
 from diffusion_jax.training.experiment import Data
 
 
@@ -77,16 +73,5 @@ def _network(model: ConfigDict, data: Data, says: int, dim: int) -> Convolutiona
         attention_levels=tuple(model.attention_levels),
         middle_attention=model.middle_attention,
         groups=model.groups,
-        dtype=jnp.bfloat16 if model.bfloat16 else jnp.float32,
-        attend=attention.flash if model.flash else attention.by_xla,
+        **pixels.computed(model),
     )
-
-
-def latent_shape(halves: Halves, params: dict, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """The shape of the latents [h, w, c] of images of `shape`; `params` may be shapes alone.
-
-    Raises:
-      InputError: images of that size the encoder cannot take.
-    """
-    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    return jax.eval_shape(lambda params, x: halves.encode(params, x).mean, params, x).shape[1:]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.autoencoding import latents
 from diffusion_jax.autoencoding.latents import Halves, Scaling
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError
@@ -99,9 +100,8 @@ def latent_shape(stage: Opened, params: Tree, shape: tuple[int, int, int]) -> tu
     """
     given = _by(shape)
     try:
-        x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        z = jax.eval_shape(lambda params, x: stage.halves.encode(params, x).mean, params, x)
-        back = jax.eval_shape(stage.halves.decode, params, z)
+        z = latents.latent_shape(stage.halves, params, shape)
+        back = jax.eval_shape(stage.halves.decode, params, jax.ShapeDtypeStruct((1, *z), jnp.float32))
     except InputError as error:
         raise InputError(f"{stage.about} takes no images of {given}: {error}") from error
     except (flax.errors.FlaxError, TypeError, ValueError) as error:  # shapes that do not fit its kernels
@@ -109,12 +109,12 @@ def latent_shape(stage: Opened, params: Tree, shape: tuple[int, int, int]) -> tu
         raise InputError(
             f"{stage.about} takes no images of {given} ({reason}); give those it was made for"
         ) from error
-    if back.shape[1:] != tuple(shape) or z.ndim != 4:
+    if back.shape[1:] != tuple(shape) or len(z) != 3:
         raise InputError(
-            f"{stage.about} makes {_by(back.shape[1:])} of images of {given} and latents of {_by(z.shape[1:])}; "
+            f"{stage.about} makes {_by(back.shape[1:])} of images of {given} and latents of {_by(z)}; "
             "give images of the shape that it was made for"
         )
-    return z.shape[1:]
+    return z
 
 
 def moments(stage: Opened, clean: Clean, mirrored: bool) -> SampleFn:

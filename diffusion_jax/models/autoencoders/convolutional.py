@@ -26,6 +26,16 @@ from diffusion_jax.models.blocks.layers import (
 from diffusion_jax.models.ops.attention import by_xla
 
 
+def check_halvings(x: jax.Array, halvings: int) -> None:
+    """`InputError` unless the sides of images x [B, H, W, C] can be halved so often."""
+    factor = 2**halvings
+    if x.shape[1] % factor or x.shape[2] % factor:
+        raise InputError(
+            f"images of {x.shape[1]}x{x.shape[2]} cannot be halved {halvings} times; take sides that {factor} "
+            "divides: resize, crop or pad them"
+        )
+
+
 class Half(nn.Module):
     """What the encoder and the decoder have in common.
 
@@ -93,11 +103,7 @@ class Encoder(Half):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         halvings = len(self.widths) - 1
-        if x.shape[1] % 2**halvings or x.shape[2] % 2**halvings:
-            raise InputError(
-                f"images of {x.shape[1]}x{x.shape[2]} cannot be halved {halvings} times; take sides that "
-                f"{2**halvings} divides: resize, crop or pad them"
-            )
+        check_halvings(x, halvings)
         h = conv3x3(self.widths[0], self.dtype, "input_conv")(x)
         for number in range(halvings + 1):
             h = self.level(h, number, self.blocks, "down")

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Convolve
+from diffusion_jax.models.autoencoders.convolutional import check_halvings
 from diffusion_jax.models.blocks.layers import conv3x3, default_init, strided
 from diffusion_jax.models.ops import convolution
 
@@ -63,12 +63,7 @@ class TinyEncoder(TinyHalf):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        factor = 2 ** (len(self.blocks) - 1)
-        if x.shape[1] % factor or x.shape[2] % factor:
-            raise InputError(
-                f"images of {x.shape[1]}x{x.shape[2]} cannot be halved {len(self.blocks) - 1} times; take sides that "
-                f"{factor} divides: resize, crop or pad them"
-            )
+        check_halvings(x, len(self.blocks) - 1)
         h = conv3x3(self.width, self.dtype, "input_conv")((x + 1) / 2)
         for number in range(len(self.blocks)):
             if number:

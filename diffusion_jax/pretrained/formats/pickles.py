@@ -6,7 +6,6 @@ that weights need are interpreted here, and every other is refused; nothing is e
 hold and do is bounded: a few bytes can name a container that would take for ever to walk.
 """
 
-import functools
 import pickletools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, NamedTuple
@@ -33,7 +32,7 @@ class Known(NamedTuple):
     """A name, as a value: what the file's GLOBAL instruction gives. Only of names of the list something is made."""
 
     name: str
-    make: Callable[..., Any]
+    make: Any
 
 
 def load(file: BinaryIO, known: Mapping[str, Any], persistent: Callable[[Any], Any], what: str):
@@ -159,20 +158,19 @@ class _Machine:
             target[key] = value
 
     def named(self, name: str) -> Known:
-        return Known(name, self.known.get(name) or functools.partial(self.refuse, name))
+        return Known(name, self.known.get(name))
 
     def check(self, values: Iterable[Any]):
-        """`refuse` the first of `values` that is a name of no list."""
+        """Raise `InputError` for the first of `values` that is a name of no list."""
         for value in values:
             if type(value) is Known and value.name not in self.known:
-                self.refuse(value.name)
-
-    def refuse(self, name: str, *_):
-        raise InputError(f"{self.what} holds code: {name[:100]!r}; only weights are read, save a state dict")
+                name = value.name[:100]
+                raise InputError(f"{self.what} holds code: {name!r}; only weights are read, save a state dict")
 
     def called(self, function: Any, arguments: Any):
         if type(function) is not Known or type(arguments) is not tuple:
             raise ValueError("a call of what is no function")
+        self.check([function])
         # One container may be handed over many times, and is walked each time.
         self.work(sum(len(part) for part in (arguments, *arguments) if isinstance(part, CONTAINERS)))
         return function.make(*arguments)
