@@ -152,6 +152,7 @@ from diffusion_jax.core.protocols.sequences import (
     Smooth,
     Summarize,
 )
+from diffusion_jax.core.protocols.stages import EncodeEntries, OfCond, RunStage, Score
 from diffusion_jax.core.protocols.values import Estimate, Kernel, Time, Tree
 
 __all__ = [
@@ -199,6 +200,7 @@ __all__ = [
     "DrawTimes",
     "EditFn",
     "Encode",
+    "EncodeEntries",
     "EncodeTime",
     "End",
     "Estimate",
@@ -241,6 +243,7 @@ __all__ = [
     "Move",
     "Network",
     "Null",
+    "OfCond",
     "OfImages",
     "OfLevel",
     "OfParams",
@@ -264,10 +267,12 @@ __all__ = [
     "Report",
     "Rescale",
     "Run",
+    "RunStage",
     "SampleCondition",
     "SampleFn",
     "Save",
     "Scale",
+    "Score",
     "ShareLoss",
     "ShareSlope",
     "Slope",
