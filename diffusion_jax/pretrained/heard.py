@@ -21,6 +21,7 @@ _DPM = f"{_SOLVER} algorithm_type final_sigmas_type lambda_min_clipped variance_
 
 SCHEDULERS = {
     "DDPMScheduler": _named(_SPACED, _SNR, _THRESHOLD, _CLIP, "variance_type"),
+    "UnCLIPScheduler": _named("num_train_timesteps beta_schedule prediction_type variance_type", _CLIP),
     "DDIMScheduler": _named(_SPACED, _SNR, _THRESHOLD, _CLIP, "set_alpha_to_one"),
     "PNDMScheduler": _named(_SPACED, "skip_prk_steps set_alpha_to_one"),
     "EulerDiscreteScheduler": _named(
