@@ -7,7 +7,7 @@ import jax
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Denoiser, Grid, MakeRescale, Rescale, Transform
+from diffusion_jax.core.protocols import Denoiser, Grid, GridOfIndices, MakeRescale, Rescale, Transform
 from diffusion_jax.diffusion import guidance, parameterizations, processes, schedules, variances
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
@@ -54,6 +54,8 @@ class Sampling(NamedTuple):
       own: `transforms`, or none where the sampler itself bounds x0, as DDIMScheduler's does.
       anywhere: the same between the entries of its table; None where it has none, or no noise level at its end.
       darkest: of its data, whose brightest value is 1.
+      listed: `indices -> times`, the grid that looks at these entries of its table (`timesteps.listed`); None where
+        the scheduler walks at its own spacing only.
       rescaled: `phi -> Rescale`, of guided predictions (`guidance.rescaled`); it refuses where none is known.
     """
 
@@ -67,6 +69,7 @@ class Sampling(NamedTuple):
     own: tuple[Transform, ...]
     anywhere: Anywhere | None = None
     darkest: float = -1.0
+    listed: GridOfIndices | None = None
     rescaled: MakeRescale = unknown_rescaling
 
 
