@@ -10,6 +10,7 @@
   python -m diffusion_jax.sample --workdir runs/cifar --between ship.png car.png --sampler ddim --num 8
   python -m diffusion_jax.sample --workdir runs/vae --reconstruct
   python -m diffusion_jax.sample --pretrained google/ddpm-cifar10-32 --num 16
+  python -m diffusion_jax.sample --pretrained stable-diffusion-v1-5/stable-diffusion-v1-5 --prompt "a photo of a cat"
   python -m diffusion_jax.sample --pretrained 64x64_diffusion.pt --flags "--image_size 64 --class_cond True ..."
 
 Writes samples.npz (of images: the array "images", uint8 [num, H, W, C]) and grid.png, with --film the way from noise
@@ -36,7 +37,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.app import cli, cpu, known, looks, resolve, sampling
+from diffusion_jax.app import cli, cpu, known, looks, prompts, resolve, sampling
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
@@ -48,6 +49,7 @@ from diffusion_jax.training.experiment import SampleRequest
 def main(arguments: list[str]):
     """The command `python -m diffusion_jax.sample`."""
     options = _parser().parse_args(arguments)
+    options.num = options.num or _usual_num(options)
     if options.pretrained:
         model, experiment = resolve.released(options), None
     else:
@@ -89,6 +91,11 @@ def main(arguments: list[str]):
     return None
 
 
+def _usual_num(options) -> int:
+    """As many samples as texts, or 64."""
+    return prompts.count(options, 64)
+
+
 # What samples depend on and is not in their folder's usual name; it is added to the name where it is not the default.
 NAMED = ("num", "steps", "eta", "guidance", "rescale", "label", "seed", "size", "variant", "strength", "tile")
 FILES = ("condition", "classifier", "controlnet", "chains", "first_stage")
@@ -100,6 +107,7 @@ def _asked(options, name: str, about: str, told: tuple) -> dict:
     given["condition"] = options.condition and ", ".join(options.condition)
     asked = {option: value if isinstance(value, int | float) else str(value) for option, value in given.items()}
     asked |= {option: ", ".join(map(str, paths)) for option, paths in known.given(options).items()}
+    asked |= {name: list(texts) for name, texts in prompts.given(options).items()}
     arrays = {of: np.ascontiguousarray(x) for each in told for of, x in each.items()}
     digests = {of: hashlib.sha256(x.data).hexdigest() for of, x in arrays.items()}
     return asked | {"parameters": about, "sampler": name, "told": digests}
@@ -110,11 +118,15 @@ def _beside(usual: Path, options) -> Path:
     usually = _parser().get_default
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
     given["condition"] = options.condition and "_".join(t if "=" in t else Path(t).stem for t in options.condition)
-    differing = {option: value for option, value in given.items() if value != usually(option)}
+    usual = {option: usually(option) for option in given} | {"num": _usual_num(options)}
+    differing = {option: value for option, value in given.items() if value != usual[option]}
     files = {option: Path(value).stem for option, value in differing.items() if option in FILES[1:]}
     for option, paths in known.given(options).items():
         files[option] = paths[0].stem + (f"-{len(paths)}" if len(paths) > 1 else "")
-    tags = [f"{option}-{value}" for option, value in (differing | files).items()]
+    texts = {"prompt": prompts.tag(options.prompt), "negative": prompts.tag(options.negative)}
+    texts["prompts"] = options.prompts and options.prompts.stem
+    differing |= files | {name: tag for name, tag in texts.items() if tag}
+    tags = [f"{option}-{value}" for option, value in differing.items()]
     return usual.with_name("_".join([usual.name, *tags]))
 
 
@@ -146,7 +158,7 @@ def _condition(options, model, classifier: _Classifier | None) -> tuple:
 
 def _given(options) -> dict[str, np.ndarray]:
     """What the person tells the samples, name -> array."""
-    given = resolve.labels(options.label)
+    given = resolve.labels(options.label) | prompts.given(options)
     for text in options.condition or ():
         found = resolve.numbers(text) or numpy_files.arrays(text)
         if twice := sorted(given.keys() & found.keys()):
@@ -161,7 +173,7 @@ def _parser():
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", type=Path, metavar="DIR", help="a trained run")
     model.add_argument("--pretrained", metavar="PATH", help="a published model: folder, hub name or OpenAI's file")
-    add("--num", type=cli.whole(1), default=64, metavar="N", help="how many (%(default)s)")
+    add("--num", type=cli.whole(1), metavar="N", help="how many (64, or one of each text)")
     add(
         "--condition",
         action="append",
@@ -172,6 +184,7 @@ def _parser():
     add("--film", action="store_true", help="also the way from noise to data, of the first few; sequences themselves")
     add("--quiet", action="store_true", help="no progress within a batch: its program then stays in JAX's cache")
     add("--out", type=Path, metavar="DIR", help="where to write (samples/SAMPLER_STEP in the work directory)")
+    prompts.add_options(parser)
     known.add_options(parser)
     looks.add_options(parser)
     resolve.add_drawing(parser)

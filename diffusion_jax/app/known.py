@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.app import cli
+from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import SampleFn
 from diffusion_jax.data import pictures
@@ -89,7 +90,8 @@ def drawing(make: MakeSampler, edit: Edit) -> MakeSampler:
 
         def sample(params, keys, arrays: Mapping[str, jax.Array], *cond):
             inside = edit.enter(request.gather(params), arrays)
-            match make(request._replace(run=of_known(inside)))(params, keys, *cond):
+            told = edit.tell(rng.of_batch(keys, request.batch), inside, cond)
+            match make(request._replace(run=of_known(inside)))(params, keys, *told):
                 case samplers.Film(x, pictures):
                     leave = jax.vmap(lambda x: edit.leave(x, arrays))
                     return samplers.Film(edit.leave(x, arrays), leave(pictures))

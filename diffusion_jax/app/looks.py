@@ -27,7 +27,7 @@ LOOKS = {
 
 OF_CHAINS = (
     *("sampler", "chains", "steps", "eta", "label", "guidance", "rescale", "condition", "classifier"),
-    *("film", "batch", "fsdp", *known.EDITS, "mask"),
+    *("prompt", "prompts", "negative", "film", "batch", "fsdp", *known.EDITS, "mask"),
 )
 
 

@@ -3,20 +3,16 @@
 OpenAI's are composed in `pipelines.openai`.
 """
 
-import re
 from pathlib import Path
-
-import numpy as np
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion.few_step import guided
 from diffusion_jax.methods import edits
 from diffusion_jax.methods.compose import MoreChains, nothing_more
-from diffusion_jax.pipelines import chains, first_stages, told
-from diffusion_jax.pipelines.first_stages import Decoder
+from diffusion_jax.pipelines import denoisers, first_stages, told
+from diffusion_jax.pipelines.denoisers import size_of
 from diffusion_jax.pipelines.openai import openai
 from diffusion_jax.pipelines.told import Drawn
-from diffusion_jax.pretrained import loading
 from diffusion_jax.pretrained.first_stages import CLASSES
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.training.experiment import Drawable
@@ -63,32 +59,30 @@ def diffusers(
     component = files.component(name, variant)
     kind = str(component.config.get("_class_name"))
     if kind in CLASSES:
-        return first_stages.alone(name, variant, _size(size, component.config.get("sample_size"), None), tile)
+        return first_stages.alone(name, variant, size_of(size, component.config.get("sample_size")), tile)
     if component.scheduler is None:
         raise InputError(f"{name} has no scheduler_config.json, which says how to draw from it; put it there")
     if kind not in KINDS:
         raise InputError(f"{name} is a {kind[:60]!r}; of use are {', '.join(KINDS)}")
-    network = loading.build(component.config, component.weights)
     decoder = first_stages.beside(name, variant, first_stage, tile)
-    height, width = _size(size, component.config.get("sample_size"), decoder)
-    given, said = network.example[0].shape[-1], chains.channels_said(network, height, width)
-    shape = (height, width, min(given, said))
-    scheduler, how = chains.noise(component.scheduler, sampler)
-    chains.check_told(component.config, scheduler)
+    denoiser = denoisers.opened(component, size_of(size, component.config.get("sample_size"), decoder), sampler)
+    network, how, shape, scheduler = denoiser.network, denoiser.how, denoiser.shape, denoiser.scheduler
     factor = decoder.factor if decoder else 1
-    asked = KINDS[kind](component.config, network, Drawn(shape, (height * factor, width * factor), how))
-    how = chains.with_variance(how, said, shape[-1], scheduler)
-    model, read = network.model, lambda: network.read(component.weights)
-    if controlnet is not None and given > said:
-        raise InputError(f"a ControlNet for a network that sees {given} channels and says {said} is not known")
+    asked = KINDS[kind](component.config, network, Drawn(shape, (shape[0] * factor, shape[1] * factor), how))
+    model, read = network.model, denoiser.read
+    beside = denoiser.seen - shape[-1]
+    if controlnet is not None and beside:
+        raise InputError(
+            f"a ControlNet for a network that sees {denoiser.seen} channels and says {denoiser.said} is not known"
+        )
     if controlnet is not None and guided.NAME in (network.example[2] or {}):
         raise InputError("a ControlNet for a network that is told the scale of guidance is not known")
-    if given > said:
-        model, read, asked = told.beside(model, read, asked, (height, width, given - said))
+    if beside:
+        model, read, asked = told.beside(model, read, asked, (*shape[:2], beside))
     if controlnet is not None:
         model, read, asked = told.controlled(network, component, controlnet, variant, asked, shape)
 
-    drawn = chains.made(model, how, asked.guide, shape, scheduler, more, doubled=said > shape[-1])
+    drawn = denoiser.samplers(asked.guide, model, more)
     about = f"published {kind} of {name}"
     if scheduler is not component.scheduler:
         del drawn["published"]
@@ -102,16 +96,3 @@ def diffusers(
         drawn, asked.condition, asked.view, load, shape, {**known(how.process), **edits.between(how.schedule)}
     )
     return drawable if decoder is None else first_stages.decoding(decoder, drawable)
-
-
-def _size(text: str | None, published, decoder: Decoder | None) -> tuple[int, int]:
-    """Of what the network draws; `text` is that of the pictures."""
-    if text is None:
-        if published is None:
-            raise InputError("the model's files do not say how large its images are; give --size HxW")
-        return tuple(np.broadcast_to(published, 2).tolist())
-    found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text.lower(), re.ASCII)
-    if found is None or not all(map(int, found.groups())):
-        raise InputError(f"--size {text[:100]}: give height and width, such as 32x32")
-    height, width = int(found[1]), int(found[2])
-    return (height, width) if decoder is None else decoder.latents_of(height, width)

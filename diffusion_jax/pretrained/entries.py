@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
@@ -13,7 +14,7 @@ from flax import traverse_util
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.pretrained.formats import safetensors_file
-from diffusion_jax.pretrained.formats.files import WEIGHTS
+from diffusion_jax.pretrained.formats.files import DIFFUSERS
 from diffusion_jax.pretrained.layouts import Layout, same
 
 OTHERS = "these are not the weights of this network"
@@ -38,6 +39,8 @@ class Entry(NamedTuple):
 def read(template: Mapping[str, Any], entries: Sequence[Entry], weights: Mapping[str, Any]) -> dict:
     """Parameters of a network from published weights, array by array: no second copy of all is in memory.
 
+    The largest array is read first: then what is copied to rearrange it lies where the others will.
+
     Args:
       template: the network's parameters as shapes and dtypes, `jax.eval_shape(model.init, ...)["params"]`.
       entries: the table, for every array of `weights` and every parameter.
@@ -47,31 +50,56 @@ def read(template: Mapping[str, Any], entries: Sequence[Entry], weights: Mapping
       Nested dictionaries like `template`, of JAX arrays of its dtypes.
 
     Raises:
-      InputError: arrays are missing, unknown, of another shape, no floats or not finite, or copies differ; or the
-        table is not that of this network.
+      InputError: arrays are missing, unknown, of another shape, no floats or not finite, or copies differ; numbers
+        overflow a dtype of `template`; or the table is not that of this network.
     """
     leaves = traverse_util.flatten_dict(template, sep="/")
     _check_table(leaves, entries)
     _check_total(leaves, weights)
     _check_weights({name: shape for name, (_, shape) in kinds(template, entries).items()}, weights)
-    params, broken = {}, []
-    for entry in entries:
+    params: dict[str, Any] = {}
+    broken: dict[str, list[str]] = {}
+    for entry in sorted(entries, key=lambda entry: -math.prod(weights[entry.theirs].shape)):
         array = np.asarray(weights[entry.theirs])
         for copy in entry.copies:
             if not np.array_equal(array, np.asarray(weights[copy])):
                 raise InputError(f"{copy} differs from {entry.theirs}; in this network they must be the same")
         for name, part in zip(entry.ours, entry.layout.read(array), strict=True):
             with np.errstate(over="ignore"):
-                part = part.astype(leaves[name].dtype)
+                part = part.astype(leaves[name].dtype, copy=False)
             if not np.isfinite(part).all():
-                broken.append(entry.theirs)
+                fault = f"overflow {part.dtype}" if np.isfinite(array).all() else "are not finite"
+                broken.setdefault(fault, []).append(entry.theirs)
             params[name] = jnp.array(part)
-    if broken:
-        raise InputError(f"weights that are not finite: {_listed(broken)}; get the file again")
+    for fault, names in broken.items():
+        remedy = "take float32 or bfloat16" if fault.startswith("overflow") else "get the file again"
+        raise InputError(f"weights that {fault}: {_listed(sorted(names))}; {remedy}")
     return traverse_util.unflatten_dict(params, sep="/")
 
 
-def write(params: Mapping[str, Any], entries: Sequence[Entry], path: str | Path, config: Mapping[str, Any]) -> None:
+def as_stored(template: Mapping[str, Any], entries: Sequence[Entry], weights: Mapping[str, Any]) -> dict:
+    """`template` with the dtypes of the file, as far as JAX has them; arguments as of `read`.
+
+    What the file does not have stays as it is; `read` refuses it.
+    """
+    dtypes = {
+        name: weights[entry.theirs].dtype for entry in entries if entry.theirs in weights for name in entry.ours
+    }
+    leaves = traverse_util.flatten_dict(template, sep="/")
+    stored = {
+        name: jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(dtypes.get(name, leaf.dtype)))
+        for name, leaf in leaves.items()
+    }
+    return traverse_util.unflatten_dict(stored, sep="/")
+
+
+def write(
+    params: Mapping[str, Any],
+    entries: Sequence[Entry],
+    path: str | Path,
+    config: Mapping[str, Any],
+    stem: str = DIFFUSERS,
+) -> None:
     """The inverse of `read`: a folder with weights and config.json as diffusers keeps them; bit for bit.
 
     Args:
@@ -79,6 +107,7 @@ def write(params: Mapping[str, Any], entries: Sequence[Entry], path: str | Path,
       entries: the table.
       path: of the folder, made if there is none. Each of the two files appears whole or not at all, the config last.
       config: what config.json shall hold.
+      stem: of the name of the weights (`files.DIFFUSERS`, `files.TRANSFORMERS`).
 
     Raises:
       InputError: files cannot be written there, or the table is not that of these parameters.
@@ -90,7 +119,7 @@ def write(params: Mapping[str, Any], entries: Sequence[Entry], path: str | Path,
             array = entry.layout.write(*(np.asarray(leaves[name]) for name in entry.ours))
             yield from [array] * (1 + len(entry.copies))
 
-    safetensors_file.write(path / f"{WEIGHTS}.safetensors", kinds(params, entries), arrays())
+    safetensors_file.write(path / f"{stem}.safetensors", kinds(params, entries), arrays())
     files.write_json(path / "config.json", config)
 
 

@@ -1,4 +1,4 @@
-"""Which names in a config a class of diffusers listens to: it drops what is of other classes, with a warning.
+"""Which names in a config a class of diffusers or transformers listens to: it drops what is of other classes.
 
 Configs keep the values of all classes that a scheduler was changed from and to, and of what wrote them, averages of
 weights say. Only a name that is known to be of another kind is dropped; one that nobody knows stays refused.
@@ -116,6 +116,43 @@ NETWORKS = {
     ),
 }
 
+_CLIP = (
+    "hidden_size intermediate_size projection_dim num_hidden_layers num_attention_heads hidden_act layer_norm_eps "
+    "attention_dropout initializer_range initializer_factor"
+)
+_CLIP_TEXT = f"{_CLIP} vocab_size max_position_embeddings eos_token_id"
+_CLIP_VISION = f"{_CLIP} num_channels image_size patch_size"
+
+# Of transformers, whose configs keep any name. The last of T5 are other names of what it hears.
+ENCODERS = {
+    "CLIPTextModel": _named(_CLIP_TEXT),
+    "CLIPTextModelWithProjection": _named(_CLIP_TEXT),
+    "CLIPModel's text_config": _named(_CLIP_TEXT),
+    "CLIPVisionModel": _named(_CLIP_VISION),
+    "CLIPVisionModelWithProjection": _named(_CLIP_VISION),
+    "CLIPModel's vision_config": _named(_CLIP_VISION),
+    "CLIPModel": _named("text_config vision_config projection_dim logit_scale_init_value initializer_factor"),
+    "T5EncoderModel": _named(
+        "vocab_size d_model d_kv d_ff num_layers num_heads relative_attention_num_buckets",
+        "relative_attention_max_distance layer_norm_epsilon feed_forward_proj",
+        "hidden_size num_attention_heads num_hidden_layers head_dim",
+    ),
+}
+# What no encoder hears: how text is generated, what is trained or returned, and what wrote the file.
+_WRITTEN = _named(
+    "add_cross_attention architectures bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward",
+    "classifier_dropout cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dropout",
+    "dropout_rate dtype early_stopping encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty",
+    "finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing id2label initializer_factor",
+    "is_decoder is_encoder_decoder label2id length_penalty max_length min_length model_type n_positions",
+    "name_or_path no_repeat_ngram_size num_beam_groups num_beams num_decoder_layers num_return_sequences",
+    "output_attentions output_hidden_states output_past output_scores pad_token_id prefix problem_type",
+    "remove_invalid_values repetition_penalty return_dict return_dict_in_generate",
+    "scale_decoder_outputs sep_token_id suppress_tokens",
+    "task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k",
+    "top_p torch_dtype torchscript transformers_version typical_p use_bfloat16 use_cache",
+)
+
 # Of no class of today: what was given up, and what beside the classes above writes into such configs.
 _SCHEDULERS_PAST = _named(
     "tensor_format timestep_values predict_epsilon original_inference_steps timestep_scaling sigma_schedule",
@@ -126,9 +163,10 @@ _AVERAGES = _named("decay min_decay optimization_step update_after_step use_ema_
 _FAMILIES = (
     (SCHEDULERS, _SCHEDULERS_PAST.union(*SCHEDULERS.values())),
     (NETWORKS, _AVERAGES.union(*NETWORKS.values())),
+    (ENCODERS, _WRITTEN.union(*ENCODERS.values())),
 )
 
 
 def drops(kind: str, name: str) -> bool:
-    """Whether diffusers' class `kind` drops the value `name` of a config; False for classes that are not known."""
+    """Whether the class `kind` of diffusers or transformers drops the value `name`; False for unknown classes."""
     return any(kind in family and name in names and name not in family[kind] for family, names in _FAMILIES)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import linen as nn
+from numpy.typing import DTypeLike
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.pretrained import entries, heard
@@ -33,9 +34,19 @@ class Network(NamedTuple):
         """Shapes and dtypes of its parameters; nothing is computed."""
         return jax.eval_shape(self.model.init, jax.random.key(0), *self.example)["params"] | dict(self.beside)
 
-    def read(self, weights: Mapping[str, Any]) -> dict[str, Any]:
-        """Its parameters, of published weights (`entries.read`)."""
-        return entries.read(self.template(), self.entries, weights)
+    def read(self, weights: Mapping[str, Any], dtype: DTypeLike | None = np.float32) -> dict[str, Any]:
+        """Its parameters, of published weights (`entries.read`).
+
+        Args:
+          weights: name -> array.
+          dtype: of the parameters; None leaves each array in the file's own. A module computes in its own `dtype`,
+            whatever its parameters are: it converts each when it uses it.
+        """
+        template = self.template()
+        if dtype is None:
+            return entries.read(entries.as_stored(template, self.entries, weights), self.entries, weights)
+        template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), template)
+        return entries.read(template, self.entries, weights)
 
 
 def shape(*sizes: int, dtype: Any = np.float32) -> jax.ShapeDtypeStruct:

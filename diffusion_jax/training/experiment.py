@@ -89,6 +89,8 @@ class Edit(NamedTuple):
       run: `walk -> (known -> run)`, from how the chain is walked (`SampleRequest.run`) and those arrays, name ->
         [B, ...], to a walk that keeps what is known; `InputError` for a walk that it does not have.
       enter: `(params, arrays) -> known`, from the arrays of samples to those of what the chain is of; traceable.
+      tell: `(keys [B], known, cond) -> cond`, what the network is told of it, beside or in place of its condition, ()
+        or (dictionary,); traceable.
       leave: `(samples [B, ...], arrays) -> samples`, what is done to the chain's samples; traceable.
       lay: `(arrays of the user's pictures, num) -> arrays [num, ...]`, those of each sample (NumPy's).
       at: `strength -> Edit`, the same with another strength in (0, 1]; None where it has none.
@@ -97,6 +99,7 @@ class Edit(NamedTuple):
     takes: Callable[[Any], Mapping[str, tuple[int | None, ...]]]
     run: Callable[[Run], Callable[[Mapping[str, jax.Array]], Run]]
     enter: Callable[[Tree, Mapping[str, jax.Array]], Mapping[str, jax.Array]] = lambda params, arrays: arrays
+    tell: Callable[[jax.Array, Mapping[str, jax.Array], tuple], tuple] = lambda keys, known, cond: cond
     leave: Callable[[Tree, Mapping[str, jax.Array]], Tree] = lambda samples, arrays: samples
     lay: Callable[[Mapping[str, np.ndarray], int], Mapping[str, np.ndarray]] = in_turn
     at: Callable[[float], "Edit"] | None = None

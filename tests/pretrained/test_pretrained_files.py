@@ -164,8 +164,8 @@ def test_folders_without_a_model_are_refused(tmp_path):
     write_json(tmp_path / "config.json", {})
     with pytest.raises(InputError, match="it has no weights"):
         files.component(tmp_path)
-    save(tmp_path / "model.safetensors", w=1)
-    with pytest.raises(InputError, match=r"it has model.safetensors"):
+    save(tmp_path / "weights.safetensors", w=1)
+    with pytest.raises(InputError, match=r"it has weights.safetensors"):
         files.component(tmp_path)
 
 

@@ -53,6 +53,12 @@ class Hold(Protocol):
     def __call__(self) -> Mapping[str, Any]: ...
 
 
+class ReadWeights(Protocol):
+    """`(dtype=float32) -> params` of a file: of that dtype, or of each array's own for None."""
+
+    def __call__(self, dtype: Any = ..., /) -> Mapping[str, Any]: ...
+
+
 class Whole(Protocol):
     """`(params, hold) -> params` of a sampler: those trained, and what it needs of the arrays that `hold()` gives."""
 

@@ -1,6 +1,7 @@
-"""Weights and configs where they are kept: files, folders as diffusers lays them out, and the Hugging Face hub."""
+"""Weights and configs where they are kept: files, folders of diffusers and transformers, and the Hugging Face hub."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,9 @@ from diffusion_jax.core.files import MEBIBYTE, json_object
 from diffusion_jax.pretrained.formats import safetensors_file, torch_file
 from diffusion_jax.pretrained.formats.stored import Stored
 
-WEIGHTS = "diffusion_pytorch_model"
+DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model", "model"  # how their files of weights are named
+# Those names by what the file is, in the order of preference: .safetensors before .bin.
+STEMS = {".safetensors": (DIFFUSERS, TRANSFORMERS), ".bin": (DIFFUSERS, "pytorch_model")}
 MODELS = ("", "unet", "transformer", "controlnet")  # folders of a pipeline where a model of ours may be
 # What is wrapped around a module adds to the names of what is inside: parts of names, and the first part of all.
 WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -75,7 +78,7 @@ def unwrapped(weights: dict[str, Stored]) -> dict[str, Stored]:
 def component(
     name: str | Path, variant: str = "", revision: str | None = None, folders: Sequence[str] = MODELS
 ) -> Component:
-    """A model in diffusers' layout, with the config of its scheduler.
+    """A model in the layout of diffusers or transformers, with the config of its scheduler.
 
     Args:
       name: a folder: of the model (config.json and weights), or of a pipeline that has it in one of `folders`. That
@@ -116,32 +119,51 @@ def component_if(
 
 
 def _weights_file(folder: Path, variant: str) -> Path:
+    found = next((folder / name for name in _names(variant) if (folder / name).is_file()), None)
+    if found is not None:
+        return found
+    others = sorted(path.name for path in folder.iterdir() if path.suffix in (".safetensors", *TORCH))
+    listed = f"it has {', '.join(others[:5])}" if others else "it has no weights"
     dot = f".{variant}" if variant else ""
+    raise InputError(f"{folder} has no {TRANSFORMERS}{dot} and no {DIFFUSERS}{dot}.safetensors or .bin; {listed}")
+
+
+def _names(variant: str, kinds: Iterable[str] = STEMS) -> list[str]:
+    """How a file of weights, or the index of a sharded one, may be named, what is preferred first."""
+    dot = f".{variant}" if variant else ""
+    stems = ((stem, kind) for kind in kinds for stem in STEMS[kind])
     # Both orders of a variant and the index are in use.
-    shards = [f"{kind}.index{dot}.json" for kind in (".safetensors", ".bin")]
-    other = [f"{dot}{kind}.index.json" for kind in (".safetensors", ".bin")]
-    endings = (f"{dot}.safetensors", shards[0], other[0], f"{dot}.bin", shards[1], other[1])
-    for ending in endings:
-        if (path := folder / f"{WEIGHTS}{ending}").is_file():
-            return path
-    found = sorted(path.name for path in folder.iterdir() if path.suffix in (".safetensors", *TORCH))
-    listed = f"it has {', '.join(found[:5])}" if found else "it has no weights"
-    raise InputError(f"{folder} has no {WEIGHTS}{dot}.safetensors or .bin; {listed}")
+    return [
+        f"{stem}{ending}"
+        for stem, kind in stems
+        for ending in (f"{dot}{kind}", f"{kind}.index{dot}.json", f"{dot}{kind}.index.json")
+    ]
 
 
 def _sharded(path: Path) -> dict[str, Stored]:
-    shards: Any = json_object(path, INDEX).get("weight_map")
-    if type(shards) is not dict or not all(type(file) is str for file in shards.values()):
-        raise InputError(f"{path} has no weight_map of names to files")
-    for file in set(shards.values()):
-        if Path(file).name != file or "\\" in file or not file.endswith((".safetensors", ".bin")):
-            raise InputError(f"{path} points to {file!r}; parts must be files of safetensors or .bin beside it")
+    shards = _shards(path)
     read = {".safetensors": safetensors_file.load, ".bin": torch_file.load}
     parts = {file: read[Path(file).suffix](path.parent / file) for file in set(shards.values())}
     for name, file in shards.items():
         if name not in parts[file]:
             raise InputError(f"{path}: tensor {name[:100]!r} is not in {file}; get both again")
     return {name: parts[file][name] for name, file in shards.items()}
+
+
+def _parts(path: Path) -> set[str]:
+    """The files beside an index that it names; of a file that is none, nothing."""
+    return set(_shards(path).values()) if path.suffix == ".json" else set()
+
+
+def _shards(path: Path) -> dict[str, str]:
+    """Name of an array -> the file beside `path` in which it is."""
+    shards: Any = json_object(path, INDEX).get("weight_map")
+    if type(shards) is not dict or not all(type(file) is str for file in shards.values()):
+        raise InputError(f"{path} has no weight_map of names to files")
+    for file in set(shards.values()):
+        if Path(file).name != file or "\\" in file or not file.endswith((".safetensors", ".bin")):
+            raise InputError(f"{path} points to {file!r}; parts must be files of safetensors or .bin beside it")
+    return shards
 
 
 def _download(name: str, variant: str, revision: str | None, models: Sequence[str]) -> Path:
@@ -152,19 +174,24 @@ def _download(name: str, variant: str, revision: str | None, models: Sequence[st
         import huggingface_hub
     except ImportError as error:
         raise InputError(f"no folder {name}; to download it: pip install 'diffusion_jax[hub]'") from error
-    dot = f".{variant}" if variant else ""
-    folders = [f"{model}/" if model else "" for model in (*models, "scheduler")]
-    parts = (f"{WEIGHTS}*.json", f"{WEIGHTS}*-of-*.safetensors")
-    names = ("config.json", SCHEDULER, f"{WEIGHTS}{dot}.safetensors", *parts)
 
-    def fetch(names) -> Path:
-        patterns = [folder + name for folder in folders for name in names]
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
+    def fetch(wanted: Iterable[str]) -> Path:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(wanted)))
+
+    def everywhere(files: Iterable[str]) -> list[str]:
+        return [f"{at}/{file}".removeprefix("/") for at in (*models, "scheduler") for file in files]
 
     try:
-        root = fetch(names)
-        if not any(list((root / model).glob("*.safetensors")) for model in models):
-            root = fetch((*names, f"{WEIGHTS}{dot}.bin", f"{WEIGHTS}*-of-*.bin"))
+        for kinds in ((".safetensors",), tuple(STEMS)):
+            root = fetch(everywhere(["config.json", SCHEDULER, *_names(variant, kinds)]))
+            found = [path for file in everywhere(_names(variant, kinds)) if (path := root / file).is_file()]
+            if found:
+                break
+        parts = [str((path.parent / part).relative_to(root)) for path in found for part in _parts(path)]
+        if parts:
+            fetch(map(escape, parts))
+    except InputError:
+        raise
     except Exception as error:  # of the hub's many: no such model, no access, no connection, no space
         reason = (str(error).splitlines() or [""])[0][:200]
         raise InputError(f"cannot download {name} from the hub ({type(error).__name__}: {reason})") from error

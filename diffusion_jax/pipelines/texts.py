@@ -1,0 +1,98 @@
+"""The encoders of texts that a folder has, by the class of its pipeline."""
+
+from collections.abc import Callable
+
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.files import json_object
+from diffusion_jax.pipelines.index import FILE, Index
+from diffusion_jax.pipelines.prompts import Entries, Part, Texts
+from diffusion_jax.pipelines.told import POOLED, TOKENS
+from diffusion_jax.pretrained import encoders, tokenizers
+
+EMBEDDING, TOKEN_MASK = "text_embedding", "token_mask"
+T5_LENGTH = 77  # tokens that DeepFloyd's IF reads
+
+
+def of_folder(index: Index, variant: str = "") -> Texts | None:
+    """What the folder makes of texts; None where pipelines of its class are not known, or it reads none.
+
+    Args:
+      index: the folder.
+      variant: of the weights, where they have it.
+
+    Raises:
+      InputError: a part is missing, or is of another kind, or a tokenizer of another vocabulary than its encoder.
+    """
+    kinds: dict[str, Callable[[Index, str], Texts]] = {
+        **dict.fromkeys(PLAIN, _plain),
+        **dict.fromkeys(XL, _xl),
+        **dict.fromkeys(UNCLIP, _unclip),
+        **dict.fromkeys(DEEP_FLOYD, _deep_floyd),
+    }
+    return kinds[index.kind](index, variant) if index.kind in kinds else None
+
+
+_STABLE = "StableDiffusion{}Pipeline"
+PLAIN = (
+    *(_STABLE.format(kind) for kind in ("", "Img2Img", "Inpaint", "ControlNet", "Upscale")),
+    "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+    "StableUnCLIPPipeline",
+    "StableUnCLIPImg2ImgPipeline",
+)
+XL = tuple(_STABLE.format(f"XL{kind}") for kind in ("", "Img2Img", "Inpaint", "ControlNet"))
+UNCLIP = ("UnCLIPPipeline",)
+DEEP_FLOYD = tuple(f"IF{kind}Pipeline" for kind in ("", "Img2Img", "Inpainting", "SuperResolution"))
+
+
+def _plain(index: Index, variant: str) -> Texts:
+    """Stable Diffusion 1 and 2: the last state, normalised. Padding is read as it is."""
+    return Texts((_part(index, variant, "", lambda said, mask: {TOKENS: said.final}),))
+
+
+def _xl(index: Index, variant: str) -> Texts:
+    """XL: of each encoder the state before the last, not normalised; of the second also the pooled row.
+
+    Its refiner has the second alone.
+    """
+
+    def first(said, mask):
+        return {TOKENS: said.states[-2]}
+
+    def second(said, mask):
+        return {TOKENS: said.states[-2], POOLED: said.pooled}
+
+    both = [("", first)] if "text_encoder" in index.parts else []
+    parts = tuple(_part(index, variant, end, entries) for end, entries in [*both, ("_2", second)])
+    zeros = json_object(index.root / FILE).get("force_zeros_for_empty_prompt", True)
+    if type(zeros) is not bool:
+        raise InputError(f"{index.root / FILE}: force_zeros_for_empty_prompt = {str(zeros)[:40]}; true or false")
+    return Texts(parts, zeros=zeros)
+
+
+def _unclip(index: Index, variant: str) -> Texts:
+    """unCLIP: the last state, the projected row, and where there is text."""
+
+    def entries(said, mask):
+        return {TOKENS: said.final, EMBEDDING: said.pooled, TOKEN_MASK: mask}
+
+    return Texts((_part(index, variant, "", entries),))
+
+
+def _deep_floyd(index: Index, variant: str) -> Texts:
+    """DeepFloyd's IF: all rows of T5, which itself does not see the padding."""
+    part = _part(index, variant, "", lambda said, mask: {TOKENS: said.final}, T5_LENGTH)
+    return Texts((part._replace(masked=True),), clean=lambda text: text.lower().strip())
+
+
+def _part(index: Index, variant: str, end: str, entries: Entries, length: int | None = None) -> Part:
+    index.check(f"tokenizer{end}", f"text_encoder{end}")
+    encoder = encoders.opened(index.root, f"text_encoder{end}", variant)
+    tokenizer = tokenizers.opened(index.root / f"tokenizer{end}", length)
+    rows = encoder.vocabulary
+    if tokenizer.size > rows:
+        raise InputError(
+            f"{index.root}: tokenizer{end}/ has {tokenizer.size} pieces and text_encoder{end}/ knows {rows}; "
+            "they are of different models"
+        )
+    return Part(tokenizer, encoder, entries)

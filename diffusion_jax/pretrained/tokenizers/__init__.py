@@ -1,0 +1,6 @@
+"""Tokenizers of published text encoders, CLIP's and T5's: `opened` reads a pipeline's folder of one."""
+
+from diffusion_jax.pretrained.tokenizers.folders import opened
+from diffusion_jax.pretrained.tokenizers.tokens import Cut, EncodeTexts, Tokenizer, Tokens
+
+__all__ = ["Cut", "EncodeTexts", "Tokenizer", "Tokens", "opened"]
