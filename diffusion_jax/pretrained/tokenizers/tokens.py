@@ -138,6 +138,8 @@ def made(build: Any, what: str) -> Any:
 
 def _one_line(error: BaseException, what: str) -> BaseException:
     """The `InputError` of an error of the library; its panics are no `Exception`. Others as they are: an interrupt."""
-    if isinstance(error, InputError) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+    if isinstance(error, InputError) or not (
+        isinstance(error, Exception) or type(error).__name__ == "PanicException"
+    ):
         return error
     return InputError(f"{what} ({(str(error).splitlines() or [''])[0][:120]}); get the tokenizer again")
