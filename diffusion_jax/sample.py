@@ -107,10 +107,10 @@ def _asked(options, name: str, about: str, told: tuple) -> dict:
     given["condition"] = options.condition and ", ".join(options.condition)
     asked = {option: value if isinstance(value, int | float) else str(value) for option, value in given.items()}
     asked |= {option: ", ".join(map(str, paths)) for option, paths in known.given(options).items()}
-    asked |= {name: list(texts) for name, texts in prompts.given(options).items()}
+    texts = {name: list(said) for name, said in prompts.given(options).items()}
     arrays = {of: np.ascontiguousarray(x) for each in told for of, x in each.items()}
     digests = {of: hashlib.sha256(x.data).hexdigest() for of, x in arrays.items()}
-    return asked | {"parameters": about, "sampler": name, "told": digests}
+    return asked | texts | {"parameters": about, "sampler": name, "told": digests}
 
 
 def _beside(usual: Path, options) -> Path:
@@ -121,13 +121,13 @@ def _beside(usual: Path, options) -> Path:
     usual = {option: usually(option) for option in given} | {"num": _usual_num(options)}
     differing = {option: value for option, value in given.items() if value != usual[option]}
     files = {option: Path(value).stem for option, value in differing.items() if option in FILES[1:]}
-    for option, paths in known.given(options).items():
-        files[option] = paths[0].stem + (f"-{len(paths)}" if len(paths) > 1 else "")
-    texts = {"prompt": prompts.tag(options.prompt), "negative": prompts.tag(options.negative)}
-    texts["prompts"] = options.prompts and options.prompts.stem
-    differing |= files | {name: tag for name, tag in texts.items() if tag}
-    tags = [f"{option}-{value}" for option, value in differing.items()]
-    return usual.with_name("_".join([usual.name, *tags]))
+    for option, pictures in known.given(options).items():
+        files[option] = pictures[0].stem + (f"-{len(pictures)}" if len(pictures) > 1 else "")
+    tags = {"prompt": prompts.tag(options.prompt), "negative": prompts.tag(options.negative)}
+    tags["prompts"] = options.prompts and options.prompts.stem
+    differing |= files | {name: tag for name, tag in tags.items() if tag}
+    named = [f"{option}-{value}" for option, value in differing.items()]
+    return usual.with_name("_".join([usual.name, *named]))
 
 
 class _Classifier(NamedTuple):

@@ -15,8 +15,8 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 from diffusion_jax.core.protocols import SampleCondition, Tree
 from diffusion_jax.diffusion import stages
-from diffusion_jax.diffusion.stages import Stage
-from diffusion_jax.pipelines.told import NULL
+from diffusion_jax.diffusion.stages import Shape, Stage
+from diffusion_jax.pipelines.told import NULL, Told
 from diffusion_jax.pretrained.encoders import Encoder
 from diffusion_jax.pretrained.tokenizers import Tokenizer
 
@@ -36,13 +36,11 @@ class Part(NamedTuple):
       tokenizer: of its texts.
       encoder: the network.
       entries: what networks are told of what it says.
-      masked: whether it does not see where there is no text.
     """
 
     tokenizer: Tokenizer
     encoder: Encoder
     entries: Entries
-    masked: bool = False
 
 
 class Texts(NamedTuple):
@@ -66,7 +64,7 @@ class Texts(NamedTuple):
         Raises:
           InputError: as of the tokenizers.
         """
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for number, part in enumerate(self.parts):
             cleaned = [self.clean(text) for text in texts]
             tokens = part.tokenizer.encode(cleaned)
@@ -76,25 +74,31 @@ class Texts(NamedTuple):
                     line(f"a text of more than {part.tokenizer.length} tokens is cut; not read is: {cut[:200]!r}")
         return found
 
+    def encode(self, params: Tree, cond: Mapping[str, Tree]) -> dict[str, jax.Array]:
+        """What the encoders say of the entries of `ids`; params is {number of a part: its own}."""
+        together: dict[str, list[jax.Array]] = {}
+        for number, part in enumerate(self.parts):
+            ids, mask = cond[f"{IDS}_{number}"], cond[f"{MASK}_{number}"] > 0
+            seen = (ids, mask) if part.encoder.masked else (ids,)
+            said = part.encoder.network.model.apply({"params": params[str(number)]}, *seen)
+            for name, x in part.entries(said, mask).items():
+                together.setdefault(name, []).append(x)
+        return {name: jnp.concatenate(parts, axis=-1) for name, parts in together.items()}
+
     def stage(self) -> Stage:
-        """The encoders as one stage: it needs the entries of `ids`. Its params are {number of a part: its own}."""
-
-        def encode(params, cond):
-            together: dict[str, list[jax.Array]] = {}
-            for number, part in enumerate(self.parts):
-                ids, mask = cond[f"{IDS}_{number}"], cond[f"{MASK}_{number}"] > 0
-                seen = (ids, mask) if part.masked else (ids,)
-                said = part.encoder.network.model.apply({"params": params[str(number)]}, *seen)
-                for name, x in part.entries(said, mask).items():
-                    together.setdefault(name, []).append(x)
-            return {name: jnp.concatenate(parts, axis=-1) for name, parts in together.items()}
-
+        """`encode` as a stage, of the entries of `ids`, and of the same under "null_NAME" what withholds them."""
         lengths = {str(number): (part.tokenizer.length,) for number, part in enumerate(self.parts)}
         needs = {f"{kind}_{number}": shape for number, shape in lengths.items() for kind in (IDS, MASK)}
         templates = {str(number): part.encoder.network.template() for number, part in enumerate(self.parts)}
         one = {name: jax.ShapeDtypeStruct((1, *shape), np.int32) for name, shape in needs.items()}
-        gives = {name: x.shape[1:] for name, x in jax.eval_shape(encode, templates, one).items()}
-        return stages.encode(STAGE, encode, needs, gives)
+        gives = {name: x.shape[1:] for name, x in jax.eval_shape(self.encode, templates, one).items()}
+
+        def both(params, cond):
+            told = self.encode(params, {name: cond[name] for name in needs})
+            null = self.encode(params, {name: cond[NULL + name] for name in needs})
+            return told | {NULL + name: x for name, x in null.items()}
+
+        return stages.encode(STAGE, both, _with_nulls(needs), _with_nulls(gives))
 
     def read(self) -> Tree:
         """The parameters of the stage."""
@@ -117,9 +121,9 @@ class Texts(NamedTuple):
         return told | {NULL + name: x[[row[text] for text in withheld]] for name, x in found.items()}
 
     def _of(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        stage, ids, params = self.stage(), self.ids(texts), self.read()
+        ids, params = self.ids(texts), self.read()
         size = min(TOGETHER, len(texts))
-        encode = jax.jit(lambda params, cond: stage.run(params, None, cond))  # it draws nothing
+        encode = jax.jit(self.encode)
         parts = []
         for start in tqdm(range(0, len(texts), size), unit="texts", disable=len(texts) <= size):
             # The last are as many as the others, so that nothing is compiled twice.
@@ -128,8 +132,8 @@ class Texts(NamedTuple):
         return {name: np.concatenate([part[name] for part in parts])[: len(texts)] for name in parts[0]}
 
 
-def telling(texts: Texts, told: Mapping[str, tuple], rest: SampleCondition) -> SampleCondition:
-    """`rest`, which also takes "prompt" and "negative", lists of texts: the entries `told` are made of them."""
+def telling(texts: Texts, told: Told) -> SampleCondition:
+    """The condition of a network, which also takes "prompt" and "negative", lists of texts: it is told of them."""
 
     def condition(num, given):
         given = dict(given)
@@ -137,21 +141,27 @@ def telling(texts: Texts, told: Mapping[str, tuple], rest: SampleCondition) -> S
         if prompts is None:
             if negatives is not None:
                 raise InputError("--negative says what pictures should not show; give --prompt with what they should")
-            return rest(num, given)
-        if twice := sorted(set(told) & set(given)):
+            if not set(told.text) & set(given):
+                raise InputError('this model draws what a text says: give --prompt "a photo of a cat", say')
+            return told.condition(num, given)
+        if twice := sorted(set(told.text) & set(given)):
             raise InputError(f"--prompt and --condition with {twice[0]} are different texts; give one of them")
         made = texts.encoded(list(prompts)[:num], negatives and list(negatives))
-        return rest(num, {**given, **{name: x for name, x in made.items() if name in told}})
+        return told.condition(num, {**given, **{name: x for name, x in made.items() if name in told.text}})
 
     return condition
 
 
-def refusing(remedy: str, rest: SampleCondition) -> SampleCondition:
-    """`rest`, of a model that takes no texts: `remedy` says what it takes."""
+def refusing(remedy: str, told: Told) -> SampleCondition:
+    """The condition of a network without encoders: `remedy` says what it takes."""
 
     def condition(num, given):
         if PROMPT in given or NEGATIVE in given:
             raise InputError(f"this model reads no --prompt: {remedy}")
-        return rest(num, given)
+        return told.condition(num, given)
 
     return condition
+
+
+def _with_nulls(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    return {**shapes, **{NULL + name: shape for name, shape in shapes.items()}}

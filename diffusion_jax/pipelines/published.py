@@ -6,13 +6,15 @@ OpenAI's are composed in `pipelines.openai`.
 from pathlib import Path
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import SampleCondition
 from diffusion_jax.diffusion.few_step import guided
 from diffusion_jax.methods import edits
 from diffusion_jax.methods.compose import MoreChains, nothing_more
-from diffusion_jax.pipelines import denoisers, first_stages, told
+from diffusion_jax.pipelines import denoisers, first_stages, prompts, texts, told
 from diffusion_jax.pipelines.denoisers import size_of
+from diffusion_jax.pipelines.index import index
 from diffusion_jax.pipelines.openai import openai
-from diffusion_jax.pipelines.told import Drawn
+from diffusion_jax.pipelines.told import Drawn, Told
 from diffusion_jax.pretrained.first_stages import CLASSES
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.training.experiment import Drawable
@@ -82,6 +84,8 @@ def diffusers(
     if controlnet is not None:
         model, read, asked = told.controlled(network, component, controlnet, variant, asked, shape)
 
+    if asked.text:
+        asked = asked._replace(condition=_of_texts(Path(name), variant, asked))
     drawn = denoiser.samplers(asked.guide, model, more)
     about = f"published {kind} of {name}"
     if scheduler is not component.scheduler:
@@ -96,3 +100,14 @@ def diffusers(
         drawn, asked.condition, asked.view, load, shape, {**known(how.process), **edits.between(how.schedule)}
     )
     return drawable if decoder is None else first_stages.decoding(decoder, drawable)
+
+
+def _of_texts(name: Path, variant: str, asked: Told) -> SampleCondition:
+    """The condition of a network of texts, which are encoded where the folder has encoders of them."""
+    whole = index(name)
+    found = whole and texts.of_folder(whole, variant)
+    if whole is None or found is None:
+        what = f"a {whole.kind}, whose encoders are not known" if whole else "one network without encoders of texts"
+        return prompts.refusing(f"{name} is {what}; give --condition FILE.npz with {', '.join(asked.text)}", asked)
+    whole.tell_left_out()
+    return prompts.telling(found, asked)

@@ -8,7 +8,7 @@ import jax
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.meshes import on_any_mesh
-from diffusion_jax.core.protocols import SampleFn, Tree
+from diffusion_jax.core.protocols import EncodeEntries, SampleFn, Tree
 from diffusion_jax.diffusion import samplers, stages
 from diffusion_jax.diffusion.stages import Shape, Stage
 from diffusion_jax.training.experiment import MakeSampler, SampleRequest
@@ -59,7 +59,7 @@ class Link(NamedTuple):
         return of
 
 
-def network(name: str, say: stages.Encode, needs: Mapping[str, Shape], gives: Mapping[str, Shape]) -> StageOf:
+def network(name: str, say: EncodeEntries, needs: Mapping[str, Shape], gives: Mapping[str, Shape]) -> StageOf:
     """A network that draws nothing, as a stage; its parameters may be spread over devices."""
 
     def of(request: SampleRequest) -> Stage:

@@ -82,14 +82,14 @@ def _unclip(index: Index, variant: str) -> Texts:
 def _deep_floyd(index: Index, variant: str) -> Texts:
     """DeepFloyd's IF: all rows of T5, which itself does not see the padding."""
     part = _part(index, variant, "", lambda said, mask: {TOKENS: said.final}, T5_LENGTH)
-    return Texts((part._replace(masked=True),), clean=lambda text: text.lower().strip())
+    return Texts((part,), clean=lambda text: text.lower().strip())
 
 
 def _part(index: Index, variant: str, end: str, entries: Entries, length: int | None = None) -> Part:
     index.check(f"tokenizer{end}", f"text_encoder{end}")
     encoder = encoders.opened(index.root, f"text_encoder{end}", variant)
     tokenizer = tokenizers.opened(index.root / f"tokenizer{end}", length)
-    rows = encoder.vocabulary
+    rows = encoder.config.get("vocab_size", tokenizer.size)
     if tokenizer.size > rows:
         raise InputError(
             f"{index.root}: tokenizer{end}/ has {tokenizer.size} pieces and text_encoder{end}/ knows {rows}; "

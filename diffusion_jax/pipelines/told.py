@@ -52,7 +52,7 @@ class Drawn(NamedTuple):
       how: the noise.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     pixels: tuple[int, int]
     how: Sampling
 
@@ -184,7 +184,7 @@ def _labelled(config: Mapping, rest: SampleCondition) -> SampleCondition:
 # ---- Networks with others around them: the module, how it is read, and what it is told.
 
 
-def beside(model, read: Callable[[], Any], told: Told, shape: tuple[int, int, int]) -> tuple:
+def beside(model, read: Callable[[], Any], told: Told, shape: tuple[int, ...]) -> tuple:
     """A network that is shown more channels than it says: those, of `shape`."""
 
     def missing(num):
