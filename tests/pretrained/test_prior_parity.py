@@ -4,6 +4,8 @@ All weights are drawn at random first: statistics, positions and learned rows st
 rounding only; controls, a mask or an order that is not theirs, are off by more than 1e-2.
 """
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +13,14 @@ import pytest
 from flax import traverse_util
 
 from diffusion_jax import pretrained
+from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.models.blocks.layers import sinusoid
+from diffusion_jax.diffusion import guidance, samplers, unclip
+from diffusion_jax.models.blocks.layers import cosinusoid, sinusoid
 from diffusion_jax.models.transformers import prior as prior_module
 from diffusion_jax.pretrained import entries, loading
 from diffusion_jax.pretrained.families import prior as families
+from diffusion_jax.pretrained.schedulers import scheduler
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
@@ -93,7 +98,7 @@ def test_a_gradient_is_theirs(prior):
     theirs.zero_grad()
     (of_theirs(theirs, MASK) ** 2).mean().backward()
     wanted = {name: p.grad for name, p in theirs.named_parameters() if not name.startswith("clip_")}
-    grads = jax.grad(lambda params: jnp.mean(of_ours(ours, TOLD, params) ** 2))(ours.params)
+    grads = jax.jit(jax.grad(lambda params: jnp.mean(of_ours(ours, TOLD, params) ** 2)))(ours.params)
     leaves = traverse_util.flatten_dict(grads, sep="/")
     for entry in ours.network.entries:
         (found,) = (entry.layout.write(np.asarray(leaves[name])) for name in entry.ours)
@@ -160,3 +165,78 @@ def test_names_and_shapes_are_those_of_full_size(config, kind, parameters):
     found = entries.kinds(network.template(), network.entries)
     assert {name: size for name, (_, size) in found.items()} == {name: tuple(a.shape) for name, a in theirs.items()}
     assert sum(int(np.prod(size)) for _, size in found.values()) == parameters
+
+
+# ---- What stands between the networks, against diffusers' pipelines.
+
+
+class Exported:
+    """Noise of our keys for `randn_tensor`, in the order in which pipelines draw it."""
+
+    def __init__(self, keys, shape):
+        self.keys, self.shape, self.number = keys, shape, 0
+
+    def __call__(self, *_, **__):
+        self.number += 1
+        return torch.from_numpy(np.array(rng.normal_like(rng.each(self.keys, self.number), jnp.zeros(self.shape))))
+
+
+def in_double(scheduler_):
+    table = scheduler.betas(scheduler_.config | {"_class_name": type(scheduler_).__name__})
+    scheduler_.betas, scheduler_.alphas = torch.from_numpy(table), torch.from_numpy(1 - table)
+    scheduler_.alphas_cumprod = torch.cumprod(scheduler_.alphas, 0)
+    return scheduler_
+
+
+def test_a_whole_prior_is_theirs(prior, monkeypatch):
+    """Guided by 4, with noise, bounded, restored: the first half of UnCLIPPipeline's call."""
+    theirs, ours = prior
+    config = {"_class_name": "UnCLIPScheduler", "prediction_type": "sample", "clip_sample_range": 2.0}
+    null = {"text_embedding": TEXT[::-1], "tokens": TOKENS[::-1], "token_mask": MASK[::-1]}
+    parts, keys = scheduler.sampling(config), rng.per_example(rng.root(0), jnp.arange(BATCH))
+    draw = samplers.make_sample_fn(
+        lambda params, *inputs: ours.network.model.apply({"params": params}, *inputs),
+        parts.parameterization,
+        parts.process,
+        parts.sampler,
+        parts.grid(5),
+        BATCH,
+        (FEATURES,),
+        (*parts.own, parts.variance),
+        guide=guidance.classifier_free(guidance.replacing(**null), 4.0),
+    )
+    with jax.default_matmul_precision("highest"):
+        found = jax.jit(unclip.restoring(draw))(ours.params, keys, TOLD)
+
+    steps = in_double(diffusers.UnCLIPScheduler.from_config(config))
+    steps.set_timesteps(5)
+    noise = Exported(keys, (BATCH, FEATURES))
+    monkeypatch.setattr("diffusers.schedulers.scheduling_unclip.randn_tensor", noise)
+    x = torch.from_numpy(np.array(rng.normal_like(rng.each(keys, 0), jnp.zeros((BATCH, FEATURES)))))
+    tensors = [[torch.from_numpy(cond[name].copy()) for name in TOLD] for cond in (null, TOLD)]
+    text, tokens, mask = map(torch.cat, zip(*tensors, strict=True))
+    for t, after in zip(steps.timesteps, [*steps.timesteps[1:], None], strict=True):
+        said = theirs(x.repeat(2, 1).float(), t, text, tokens, attention_mask=mask).predicted_image_embedding
+        without, told = said.detach().chunk(2)
+        x = steps.step(without + 4.0 * (told - without), t, x, prev_timestep=after).prev_sample
+    wanted = theirs.post_process_latents(x).detach().numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_stable_unclips_vector_is_theirs():
+    normalizer = redrawn(StableUnCLIPImageNormalizer(FEATURES))
+    config = {"_class_name": "DDPMScheduler", "beta_schedule": "squaredcos_cap_v2"}
+    pipe = SimpleNamespace(
+        image_normalizer=normalizer, image_noising_scheduler=in_double(diffusers.DDPMScheduler.from_config(config))
+    )
+    stage = unclip.renoised("vector", scheduler.table_of(config), cosinusoid, FEATURES)
+    weights = {name: tensor.numpy() for name, tensor in normalizer.state_dict().items()}
+    params = families.normalizer({"embedding_dim": FEATURES}, weights)
+    keys = rng.per_example(rng.root(1), jnp.arange(BATCH))
+    noise = torch.from_numpy(np.array(rng.normal_like(keys, jnp.asarray(X))))
+    for level in (0, 250, 999):
+        given = {"image_embedding": X, "noise_level": jnp.full(BATCH, float(level))}
+        found = stage.run(params, keys, given)["vector"]
+        noising = diffusers.StableUnCLIPPipeline.noise_image_embeddings
+        wanted = noising(pipe, torch.from_numpy(X), level, noise).detach()
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)

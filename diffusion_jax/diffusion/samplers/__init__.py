@@ -10,6 +10,7 @@ from diffusion_jax.diffusion.samplers.ddim import ddim
 from diffusion_jax.diffusion.samplers.dpm import dpm_multistep, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde
 from diffusion_jax.diffusion.samplers.dpmpp_sde import dpmpp_sde
 from diffusion_jax.diffusion.samplers.fast import dpm_fast
+from diffusion_jax.diffusion.samplers.in_turn import Turn, in_turn
 from diffusion_jax.diffusion.samplers.inversion import invert
 from diffusion_jax.diffusion.samplers.jump import jump
 from diffusion_jax.diffusion.samplers.langevin import annealed_langevin
@@ -27,6 +28,7 @@ __all__ = [
     "Break",
     "Film",
     "Sampler",
+    "Turn",
     "ancestral",
     "annealed_langevin",
     "at_most",
@@ -54,6 +56,7 @@ __all__ = [
     "euler_maruyama",
     "film",
     "heun",
+    "in_turn",
     "invert",
     "jump",
     "lms",

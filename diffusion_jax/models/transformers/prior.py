@@ -75,10 +75,11 @@ class PriorTransformer(nn.Module):
         h = dense(self.features, jnp.float32, "time_0")(cosinusoid(time, self.features))
         at = dense(self.features, jnp.float32, "time_1")(nn.swish(h))
         noisy = dense(self.features, self.dtype, "input")(x)
-        # Of unit size, as the rows that they are added to, or stand among.
-        unit = nn.initializers.normal(1.0)
-        read = self.param("read", unit, (self.features,), jnp.float32)
-        places = self.param("positions", unit, (length + ROWS, self.features), jnp.float32)
+        # Smaller than the rows that they are added to. Of what a sum over six words left open, with signs by their
+        # places, 600 steps of a tiny prior left 1 % at 0.1, 2 % at 0.02 and 38 % at 1.
+        small = nn.initializers.normal(0.1)
+        read = self.param("read", small, (self.features,), jnp.float32)
+        places = self.param("positions", small, (length + ROWS, self.features), jnp.float32)
         alone = (one[:, None].astype(self.dtype) for one in (text, at, noisy, jnp.broadcast_to(read, at.shape)))
         rows = jnp.concatenate([told, *alone], axis=1) + places.astype(self.dtype)
         attend = biased(hidden(cond["token_mask"])) if "token_mask" in cond else by_xla

@@ -1,13 +1,13 @@
 """diffusers' scheduler_config.json as parts of ours: the noise, what the network says, and how it is sampled."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import schedules
-from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.diffusion.noising import Noising
 from diffusion_jax.pretrained import heard
 from diffusion_jax.pretrained.published import Values
 from diffusion_jax.pretrained.schedulers import (
@@ -55,18 +55,6 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "LCMScheduler": consistency.LATENT,
 }
 WITHOUT = ("FlowMatchEulerDiscreteScheduler", "CMStochasticIterativeScheduler", "ScoreSdeVeScheduler")
-
-
-class Noising(NamedTuple):
-    """A table that noise is added by, of a chain that is not walked.
-
-    Attributes:
-      schedule: alpha and sigma, known at i / num.
-      num: how many entries the table has.
-    """
-
-    schedule: Schedule
-    num: int
 
 
 def sampling(config: Mapping[str, Any]) -> Sampling:
