@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import DTypeLike
+
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import write_json
 from diffusion_jax.pretrained import entries
@@ -70,19 +73,25 @@ class Pretrained(NamedTuple):
             write_json(Path(path) / "model_index.json", {"_class_name": pipeline, **parts})
 
 
-def load(name: str | Path, variant: str = "", revision: str | None = None) -> Pretrained:
+def load(
+    name: str | Path, variant: str = "", revision: str | None = None, dtype: DTypeLike | None = np.float32
+) -> Pretrained:
     """A model in diffusers' layout: a folder, or "owner/name" on the hub (`files.component`).
 
     Known are UNet2DModel, UNet2DConditionModel, ControlNetModel and DiTTransformer2DModel, as far as they are
     networks of `models`; unCLIP's PriorTransformer and UnCLIPTextProjModel; and, in a folder of their own,
     autoencoders (`first_stages.opened` says how these encode).
 
+    Args:
+      name, variant, revision: as of `files.component`.
+      dtype: of the parameters; None leaves each array in the file's own (`Network.read`).
+
     Raises:
       InputError: as of `files.component`, `entries.read` and `build`.
     """
     config, weights, scheduler_config = files.component(name, variant, revision)
     network = build(config, weights)
-    return Pretrained(network, network.read(weights), config, scheduler_config)
+    return Pretrained(network, network.read(weights, dtype), config, scheduler_config)
 
 
 def build(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
