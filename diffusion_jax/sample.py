@@ -118,8 +118,8 @@ def _beside(usual: Path, options) -> Path:
     usually = _parser().get_default
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
     given["condition"] = options.condition and "_".join(t if "=" in t else Path(t).stem for t in options.condition)
-    usual = {option: usually(option) for option in given} | {"num": _usual_num(options)}
-    differing = {option: value for option, value in given.items() if value != usual[option]}
+    default = {option: usually(option) for option in given} | {"num": _usual_num(options)}
+    differing = {option: value for option, value in given.items() if value != default[option]}
     files = {option: Path(value).stem for option, value in differing.items() if option in FILES[1:]}
     for option, pictures in known.given(options).items():
         files[option] = pictures[0].stem + (f"-{len(pictures)}" if len(pictures) > 1 else "")

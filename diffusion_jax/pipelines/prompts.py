@@ -146,7 +146,7 @@ def telling(texts: Texts, told: Told) -> SampleCondition:
             return told.condition(num, given)
         if twice := sorted(set(told.text) & set(given)):
             raise InputError(f"--prompt and --condition with {twice[0]} are different texts; give one of them")
-        made = texts.encoded(list(prompts)[:num], negatives and list(negatives))
+        made = texts.encoded(list(prompts)[:num], None if negatives is None else list(negatives))
         return told.condition(num, {**given, **{name: x for name, x in made.items() if name in told.text}})
 
     return condition
