@@ -2,10 +2,11 @@
 
 The prior's chain runs on standardised embeddings. Its sample is scaled back (`restoring`), may be the best of several
 (`stages.best_of` by `agreement`), and is told to the decoder, by projections of it (`projected`) or with noise
-(`renoised`). Either gives the decoder what withholds it as well, under the names "null_...".
+(`renoised`). Either gives what withholds it as well, under the names "null_...". What the decoder draws is shown to
+the next network (`shown`), whose last step may be another's (`samplers.in_turn`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,25 @@ def renoised(name: str, noising: Noising, encode: EncodeTime, features: int) -> 
 
     both = {VECTOR: (2 * features,), NULL + VECTOR: (2 * features,)}
     return Stage(name, run, {IMAGE: (features,), LEVEL: ()}, both)
+
+
+def shown(
+    name: str, enlarge: Callable[[jax.Array, Sequence[int]], jax.Array], entry: str, small: Shape, size: Sequence[int]
+) -> Stage:
+    """The decoder's picture as the next network sees it: "beside", of the size of its own, clipped to [-1, 1] before.
+
+    Args:
+      name: of the stage.
+      enlarge: `(x [B, h, w, C], (H, W)) -> [B, H, W, C]`; Karlo's is the bicubic that is antialiased.
+      entry: the picture.
+      small: its shape, (h, w, C).
+      size: (H, W).
+    """
+
+    def run(params, keys, cond):
+        return {"beside": enlarge(jnp.clip(cond[entry], -1, 1), size)}
+
+    return Stage(name, run, {entry: small}, {"beside": (*size, small[-1])})
 
 
 def _null(entries: Mapping[str, Tree]) -> dict[str, Tree]:

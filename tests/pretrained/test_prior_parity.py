@@ -15,7 +15,7 @@ from flax import traverse_util
 from diffusion_jax import pretrained
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.diffusion import guidance, samplers, unclip
+from diffusion_jax.diffusion import guidance, samplers, stages, unclip
 from diffusion_jax.models.blocks.layers import cosinusoid, sinusoid
 from diffusion_jax.models.transformers import prior as prior_module
 from diffusion_jax.pretrained import entries, loading
@@ -240,3 +240,53 @@ def test_stable_unclips_vector_is_theirs():
         noising = diffusers.StableUnCLIPPipeline.noise_image_embeddings
         wanted = noising(pipe, torch.from_numpy(X), level, noise).detach()
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_super_resolution_is_theirs(monkeypatch):
+    """Karlo's: clipped, enlarged, seen after x; six steps of one network and the last of another."""
+    weights, large, num = {"super_res_first": 0.6, "super_res_last": -0.8}, (12, 8), 7
+
+    def said(xp, weight, x, time):  # of [B, C, H, W]
+        return xp.tanh(weight * x[:, :3] + 0.5 * x[:, 3:] * (time / 1000 - 0.3))
+
+    def apply(weight, x, time, cond):
+        seen = jnp.concatenate([x, cond["beside"]], axis=-1).transpose(0, 3, 1, 2)
+        return said(jnp, weight, seen, time[:, None, None, None]).transpose(0, 2, 3, 1)
+
+    config = {"_class_name": "UnCLIPScheduler"}
+    parts, keys = scheduler.sampling(config), rng.per_example(rng.root(2), jnp.arange(BATCH))
+    steps = dict(zip(weights, (num - 1, 1), strict=True))
+    turns = {
+        name: samplers.Turn(apply, parts.parameterization, count, (*parts.own, parts.variance))
+        for name, count in steps.items()
+    }
+    draw = samplers.in_turn(turns, parts.process, parts.sampler, parts.grid(num), BATCH, (*large, 3))
+    small, beside = 2 * drawn(BATCH, 4, 4, 3), (*large, 3)
+
+    def bicubic(x, size):
+        return jax.image.resize(x, (len(x), *size, x.shape[-1]), "bicubic")
+
+    both = [
+        unclip.shown("enlarge", bicubic, "small", (4, 4, 3), large),
+        stages.chain("super_res", draw, {"beside": beside}, "image", beside),
+    ]
+    found = stages.pipeline(both, {"small": (4, 4, 3)}, "image")({"super_res": weights}, keys, {"small": small})
+
+    theirs = in_double(diffusers.UnCLIPScheduler.from_config(config))
+    theirs.set_timesteps(num)
+    own = stages.keys_of("super_res", keys)
+
+    def noise(number):
+        return np.array(rng.normal_like(rng.each(own, number), jnp.zeros((BATCH, *beside)))).transpose(0, 3, 1, 2)
+
+    numbers = iter(range(1, num))
+    monkeypatch.setattr(
+        "diffusers.schedulers.scheduling_unclip.randn_tensor", lambda *_, **__: torch.tensor(noise(next(numbers)))
+    )
+    low = torch.from_numpy(small.transpose(0, 3, 1, 2).copy()).clamp(-1, 1)
+    low = torch.nn.functional.interpolate(low, size=list(large), mode="bicubic", align_corners=False, antialias=True)
+    x = torch.tensor(noise(0))
+    for t, after in zip(theirs.timesteps, [*theirs.timesteps[1:], None], strict=True):
+        weight = weights["super_res_last" if after is None else "super_res_first"]
+        x = theirs.step(said(torch, weight, torch.cat([x, low], 1), t), t, x, prev_timestep=after).prev_sample
+    np.testing.assert_allclose(found, x.numpy().transpose(0, 2, 3, 1), atol=1e-4)
