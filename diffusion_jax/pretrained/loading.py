@@ -10,10 +10,12 @@ from numpy.typing import DTypeLike
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import write_json
 from diffusion_jax.pretrained import entries
-from diffusion_jax.pretrained.families import diffusers_configs, first_stages
+from diffusion_jax.pretrained.families import first_stages
 from diffusion_jax.pretrained.families.dit_config import dit
 from diffusion_jax.pretrained.families.ncsnpp import has_skips, ncsnpp
 from diffusion_jax.pretrained.families.prior import prior, text_projection
+from diffusion_jax.pretrained.families.unet2d import unet2d
+from diffusion_jax.pretrained.families.unet2d_condition import controlnet, unet2d_condition
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.schedulers import scheduler
@@ -100,11 +102,11 @@ def build(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
     Raises:
       InputError: another class, or a value that is not implemented; both are named. Or weights of another network.
     """
-    unet = ncsnpp if has_skips(config) else diffusers_configs.unet2d
+    unet = ncsnpp if has_skips(config) else unet2d
     kinds = {
         "UNet2DModel": lambda: unet(config, weights),
-        "UNet2DConditionModel": lambda: diffusers_configs.unet2d_condition(config),
-        "ControlNetModel": lambda: diffusers_configs.controlnet(config),
+        "UNet2DConditionModel": lambda: unet2d_condition(config),
+        "ControlNetModel": lambda: controlnet(config),
         "DiTTransformer2DModel": lambda: dit(config),
         "Transformer2DModel": lambda: dit(config),
         "PriorTransformer": lambda: prior(config),
