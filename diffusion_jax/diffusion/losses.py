@@ -16,7 +16,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import Categorical, mean_over_entries
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Criterion, Integrand, Loss, Null, OfTime
+from diffusion_jax.core.protocols import Apply, Criterion, Integrand, Law, Loss, Null, OfTime, Retell
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
@@ -169,6 +169,25 @@ def withholding(loss: Loss, null: Null, rate: float = 0.1) -> Loss:
         return loss(keys, params, x0, context, cond)
 
     return withheld
+
+
+def augmented(loss: Loss, augment: Retell, levels: Law) -> Loss:
+    """`loss` of examples that are told what `augment` makes of their condition, each at a level of its own.
+
+    Conditioning augmentation (Ho et al. 2022, section 4); sampling augments likewise, at a level that is chosen.
+
+    Args:
+      loss: of examples that are told one `cond`.
+      augment: `(keys [B], cond, level [B]) -> cond`, such as `cascades.telling(cascades.noised(schedule))`.
+      levels: their law, `u -> level` (`time_sampling.uniform(0.0)`).
+    """
+
+    def of_augmented(keys, params, x0, context, cond):
+        keys, level_keys, own = rng.split(keys, 3)
+        level = levels(jax.vmap(jax.random.uniform)(level_keys))
+        return loss(keys, params, x0, context, augment(own, cond, level))
+
+    return of_augmented
 
 
 def classifying(apply: Apply, process: Process) -> Loss:

@@ -28,6 +28,7 @@ from diffusion_jax.core.protocols.autoencoding import (
     Teach,
     Weigh,
 )
+from diffusion_jax.core.protocols.cascades import Augment, Resize, Retell
 from diffusion_jax.core.protocols.data import (
     DefaultCondition,
     Examples,
@@ -159,6 +160,7 @@ __all__ = [
     "Activation",
     "Apply",
     "Attend",
+    "Augment",
     "AverageLikelihood",
     "Believe",
     "Body",
@@ -263,6 +265,8 @@ __all__ = [
     "Refresh",
     "Report",
     "Rescale",
+    "Resize",
+    "Retell",
     "Run",
     "SampleCondition",
     "SampleFn",

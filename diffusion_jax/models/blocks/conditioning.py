@@ -39,20 +39,25 @@ class LabelEmbedding(nn.Module):
 class NumberEmbedding(nn.Module):
     """A number as the time is told: float [B] -> float32 [B, features]; `features` is a multiple of 4.
 
-    For the noise level of a low-resolution image in a cascade (Ho et al. 2022, section 4), say, from 0 to 1000.
+    For the noise level of a low-resolution image in a cascade (Ho et al. 2022, section 4), say.
+
+    Attributes:
+      scale: multiplies the number first. Numbers are told apart on a range of 0 to 1000: 1000 is for those from 0
+        to 1.
     """
+
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, value: jax.Array, features: int) -> jax.Array:
-        return TimeEmbedding(features // 4, cosinusoid, name="embedding")(value)
+        return TimeEmbedding(features // 4, cosinusoid, name="embedding")(self.scale * value)
 
 
 class OptionalNumberEmbedding(nn.Module):
     """A number that may be withheld: float [B] -> float32 [B, features]; NaN, for none, has a vector of its own.
 
     Attributes:
-      scale: multiplies the number first. `NumberEmbedding` tells numbers apart on a range of 0 to 1000: 1000 is for
-        numbers from 0 to 1.
+      scale: as of `NumberEmbedding`.
     """
 
     scale: float = 1.0
@@ -61,7 +66,7 @@ class OptionalNumberEmbedding(nn.Module):
     def __call__(self, value: jax.Array, features: int) -> jax.Array:
         none = self.param("none", nn.initializers.normal(1.0), (features,), jnp.float32)
         known = jnp.isfinite(value)
-        number = NumberEmbedding(name="number")(self.scale * jnp.where(known, value, 0.0), features)
+        number = NumberEmbedding(self.scale, name="number")(jnp.where(known, value, 0.0), features)
         return jnp.where(known[:, None], number, none)
 
 
