@@ -153,6 +153,7 @@ from diffusion_jax.core.protocols.sequences import (
     Smooth,
     Summarize,
 )
+from diffusion_jax.core.protocols.stages import EncodeEntries, OfCond, RunStage, Score
 from diffusion_jax.core.protocols.values import Estimate, Kernel, Time, Tree
 
 __all__ = [
@@ -201,6 +202,7 @@ __all__ = [
     "DrawTimes",
     "EditFn",
     "Encode",
+    "EncodeEntries",
     "EncodeTime",
     "End",
     "Estimate",
@@ -243,6 +245,7 @@ __all__ = [
     "Move",
     "Network",
     "Null",
+    "OfCond",
     "OfImages",
     "OfLevel",
     "OfParams",
@@ -268,10 +271,12 @@ __all__ = [
     "Resize",
     "Retell",
     "Run",
+    "RunStage",
     "SampleCondition",
     "SampleFn",
     "Save",
     "Scale",
+    "Score",
     "ShareLoss",
     "ShareSlope",
     "Slope",
