@@ -79,6 +79,31 @@ def _read(p, value):
     return jnp.einsum("...nl,...ld->...nd", p.astype(value.dtype), value)
 
 
+def biased(bias: jax.Array, scale: float | None = None) -> Attend:
+    """softmax(scale q k^T + bias) v as XLA computes it, an `attend` of `multi_head`; memory grows with heads N L.
+
+    Args:
+      bias: float, of four axes that broadcast to [B, heads, N, L]: a mask (`hiding`), or what positions say.
+      scale: of the products; 1 / sqrt(d) by default.
+    """
+
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        wide = jnp.promote_types(query.dtype, jnp.float32)
+        products = jnp.einsum("bnhd,blhd->bhnl", query, key, preferred_element_type=wide)
+        weights = jax.nn.softmax(products * (query.shape[-1] ** -0.5 if scale is None else scale) + bias)
+        return jnp.einsum("bhnl,blhd->bnhd", weights.astype(value.dtype), value)
+
+    return attend
+
+
+def hiding(seen: jax.Array) -> jax.Array:
+    """The bias that hides what is not `seen` (bool): float32 of its shape, 0 or the lowest number.
+
+    It is finite, so a query that sees nothing reads the mean of all, and not NaN.
+    """
+    return jnp.where(seen, 0.0, jnp.finfo(jnp.float32).min).astype(jnp.float32)
+
+
 def flash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """cuDNN's fused attention (Dao et al. 2022), whose memory does not grow with N L: [B, N, heads, d] -> the same.
 

@@ -1,0 +1,1 @@
+"""Encoders of texts and pictures, which diffusion models are told by: CLIP (`clip`), T5 (`t5`)."""
