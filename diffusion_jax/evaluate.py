@@ -59,7 +59,21 @@ DRAWS = 500  # of a code, for each example
 CLOSEST = 20  # of them with their nearest training images
 # Options of how images are drawn, which have no effect on those that are there.
 DRAWING = (
-    *("sampler", "steps", "eta", "label", "guidance", "seed", "batch", "fsdp", "raw", "average", "sigma_rel", "step"),
+    *(
+        "sampler",
+        "steps",
+        "eta",
+        "label",
+        "guidance",
+        "rescale",
+        "seed",
+        "batch",
+        "fsdp",
+        "raw",
+        "average",
+        "sigma_rel",
+        "step",
+    ),
     *("config", "size", "variant", "controlnet", "first_stage", "tile", "flags", "num"),
 )
 
@@ -183,7 +197,7 @@ def _generated(options, experiment, extractor: Extractor) -> tuple[Path, dict, I
     if model.view.images is None:
         raise InputError("this model does not draw images; sample quality is of images (--num 0 leaves it out)")
     name = resolve.sampler(model, options.sampler)
-    request = SampleRequest(1, options.steps, options.eta, options.guidance)
+    request = SampleRequest(1, options.steps, options.eta, options.guidance, options.rescale)
     make = model.samplers[name]
     make(request)
     cond = model.sample_condition(options.num, resolve.labels(options.label))
@@ -197,6 +211,7 @@ def _generated(options, experiment, extractor: Extractor) -> tuple[Path, dict, I
         "steps": options.steps or "the sampler's own",
         "eta": options.eta if options.eta is not None else "the sampler's own",
         "guidance": options.guidance if options.guidance is not None else "the model's own",
+        **({"rescale": options.rescale} if options.rescale is not None else {}),
         "label": options.label or "all in turn",
         "seed": options.seed,
         "ema_decay": experiment.optimization.ema_decay if averaged else None,

@@ -60,7 +60,12 @@ def main(arguments: list[str]):
     # A request the sampler cannot meet is refused here, before anything is read or compiled.
     classifier = _classifier(options.classifier)
     request = SampleRequest(
-        1, options.steps, options.eta, options.guidance, classifier=classifier and classifier.log_prob
+        1,
+        options.steps,
+        options.eta,
+        options.guidance,
+        options.rescale,
+        classifier=classifier and classifier.log_prob,
     )
     own = model.view.film  # of samples that are films
     make(sampling.filming(request) if options.film and own is None else request)
@@ -85,7 +90,7 @@ def main(arguments: list[str]):
 
 
 # What samples depend on and is not in their folder's usual name; it is added to the name where it is not the default.
-NAMED = ("num", "steps", "eta", "guidance", "label", "seed", "size", "variant", "strength", "tile")
+NAMED = ("num", "steps", "eta", "guidance", "rescale", "label", "seed", "size", "variant", "strength", "tile")
 FILES = ("condition", "classifier", "controlnet", "chains", "first_stage")
 
 

@@ -26,7 +26,7 @@ LOOKS = {
 }
 
 OF_CHAINS = (
-    *("sampler", "chains", "steps", "eta", "label", "guidance", "condition", "classifier"),
+    *("sampler", "chains", "steps", "eta", "label", "guidance", "rescale", "condition", "classifier"),
     *("film", "batch", "fsdp", *known.EDITS, "mask"),
 )
 

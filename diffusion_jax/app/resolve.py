@@ -199,6 +199,12 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
     add("--eta", type=cli.real(0, 1), metavar="ETA", help="ddim's noise, from 0, deterministic, to 1 (0)")
     add("--label", metavar="LIST", help="for models of labels: which, such as 3 or 3,8 (each in turn)")
     add("--guidance", type=cli.real(), metavar="G", help="how strongly it is followed; 1 as learned (the config's)")
+    add(
+        "--rescale",
+        type=cli.real(0, 1),
+        metavar="PHI",
+        help="how much of a guided prediction's size is set right (0)",
+    )
     add("--seed", type=cli.whole(0, 2**63 - 1), default=0, help="of the noise (%(default)s)")
     add("--batch", type=cli.whole(1), default=256, metavar="B", help="drawn at a time, on all devices (%(default)s)")
     add("--fsdp", action="store_true", help="spread the parameters over the devices, where one cannot hold them")

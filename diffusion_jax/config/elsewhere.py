@@ -13,6 +13,7 @@ OURS = {
     "ddim_eta": "--eta",
     "classifier_scale": "--guidance",
     "guidance_scale": "--guidance",
+    "guidance_rescale": "--rescale",
     "cfg_scale": "--guidance",
     "scale": "--guidance",
     "classifier_path": "--classifier",

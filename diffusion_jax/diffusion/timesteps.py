@@ -109,6 +109,25 @@ def sections(counts: Sequence[int], num: int) -> np.ndarray:
     return np.append(index[::-1] + 1, 0.0) / num
 
 
+def listed(indices: Sequence[int], num: int) -> np.ndarray:
+    """The network's `indices` as they are given, of 0, ..., num - 1 and falling, and t = 0; [len(indices) + 1].
+
+    DeepFloyd IF's tuned chains, say: 999, 800, 799, 600, ... It starts at the first of them, from the prior there.
+
+    Raises:
+      InputError: there are none, one is no integer or outside of the table, or they do not fall strictly.
+    """
+    found = list(indices)
+    if not found or not all(isinstance(index, int | np.integer) and not isinstance(index, bool) for index in found):
+        raise InputError(f"a list of integers is expected for a grid, not {str(indices)[:100]}")
+    for index, after in zip(found, [*found[1:], -1], strict=True):
+        if not 0 <= index < num:
+            raise InputError(f"index {index} of a grid is not one of 0, ..., {num - 1}")
+        if after >= index:
+            raise InputError(f"indices of a grid fall from noise to data; {after} comes after {index}")
+    return np.append(np.array(found) + 1.0, 0.0) / num
+
+
 def strided(steps: int, num: int) -> np.ndarray:
     """Improved DDPM's "ddimN": indices 0, c, 2c, ... with the least c for which they are N; [steps + 1].
 

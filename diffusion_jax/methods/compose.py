@@ -65,7 +65,7 @@ class Chain(NamedTuple):
 
 
 MakeChain: TypeAlias = Callable[..., Chain]  # its parameters are the options that it takes, of `steps` and `eta`
-MakeGuide: TypeAlias = Callable[..., Guide]  # the same, of `guidance_scale` and `classifier`
+MakeGuide: TypeAlias = Callable[..., Guide]  # the same, of those of guidance
 
 
 def unguided() -> Guide:
@@ -142,7 +142,8 @@ class Method(NamedTuple):
       chains: name -> (`(**options) -> Chain`); the first is the default sampler. Its parameters are the options that
         it takes, of `steps` and `eta`, with their defaults: `def ddim(steps=50, eta=0.0)`.
       preview: the one of them that draws during training, in `config.log.preview_steps` steps.
-      guide: `(**options) -> Guide` (`guidance`), for all chains, with `guidance_scale` and `classifier` as options.
+      guide: `(**options) -> Guide` (`guidance`), for all chains; of the options `guidance_scale`, `guidance_rescale`
+        and `classifier`.
       schedule: of Gaussian noise, where the method has one.
       optimizer: `config.train -> Optimizer` (`training.optimizers`).
       start: `params -> params`: from random ones those that training starts from (`Task.start`).

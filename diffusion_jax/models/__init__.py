@@ -8,6 +8,7 @@ from diffusion_jax.models.autoregressive.pixelsnail import PixelSNAIL
 from diffusion_jax.models.judges.classifier import Classifier
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.models.transformers.dit import DiT
+from diffusion_jax.models.transformers.prior import PriorTransformer
 from diffusion_jax.models.unets.adm import AdditiveUNet, ADMUNet, ImprovedUNet
 from diffusion_jax.models.unets.beside import Beside
 from diffusion_jax.models.unets.controlnet import Controlled, ControlNet
@@ -32,6 +33,7 @@ __all__ = [
     "MaskedPixelCNN",
     "NCSNpp",
     "PixelSNAIL",
+    "PriorTransformer",
     "ResidualNCSNpp",
     "SuperResolution",
     "TextUNet",

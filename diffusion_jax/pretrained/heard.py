@@ -21,6 +21,7 @@ _DPM = f"{_SOLVER} algorithm_type final_sigmas_type lambda_min_clipped variance_
 
 SCHEDULERS = {
     "DDPMScheduler": _named(_SPACED, _SNR, _THRESHOLD, _CLIP, "variance_type"),
+    "UnCLIPScheduler": _named("num_train_timesteps beta_schedule prediction_type variance_type", _CLIP),
     "DDIMScheduler": _named(_SPACED, _SNR, _THRESHOLD, _CLIP, "set_alpha_to_one"),
     "PNDMScheduler": _named(_SPACED, "skip_prk_steps set_alpha_to_one"),
     "EulerDiscreteScheduler": _named(
@@ -101,6 +102,13 @@ NETWORKS = {
     ),
     "AutoencoderKL": _named(_AUTOENCODER, "shift_factor latents_mean latents_std use_quant_conv use_post_quant_conv"),
     "VQModel": _named(_AUTOENCODER, "num_vq_embeddings vq_embed_dim norm_type lookup_from_codebook"),
+    "PriorTransformer": _named(
+        "num_attention_heads attention_head_dim num_layers embedding_dim num_embeddings additional_embeddings",
+        "dropout time_embed_act_fn norm_in_type embedding_proj_norm_type encoder_hid_proj_type added_emb_type",
+        "time_embed_dim embedding_proj_dim clip_embed_dim",
+    ),
+    "UnCLIPTextProjModel": _named("clip_extra_context_tokens clip_embeddings_dim time_embed_dim cross_attention_dim"),
+    "StableUnCLIPImageNormalizer": _named("embedding_dim"),
     "AutoencoderTiny": _named(
         "in_channels out_channels encoder_block_out_channels decoder_block_out_channels act_fn upsample_fn",
         "latent_channels upsampling_scaling_factor num_encoder_blocks num_decoder_blocks latent_magnitude",

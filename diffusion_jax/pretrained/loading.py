@@ -10,6 +10,7 @@ from diffusion_jax.pretrained import entries
 from diffusion_jax.pretrained.families import diffusers_configs, first_stages
 from diffusion_jax.pretrained.families.dit_config import dit
 from diffusion_jax.pretrained.families.ncsnpp import has_skips, ncsnpp
+from diffusion_jax.pretrained.families.prior import prior, text_projection
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.schedulers import scheduler
@@ -73,7 +74,8 @@ def load(name: str | Path, variant: str = "", revision: str | None = None) -> Pr
     """A model in diffusers' layout: a folder, or "owner/name" on the hub (`files.component`).
 
     Known are UNet2DModel, UNet2DConditionModel, ControlNetModel and DiTTransformer2DModel, as far as they are
-    networks of `models`; and, in a folder of their own, autoencoders (`first_stages.opened` says how these encode).
+    networks of `models`; unCLIP's PriorTransformer and UnCLIPTextProjModel; and, in a folder of their own,
+    autoencoders (`first_stages.opened` says how these encode).
 
     Raises:
       InputError: as of `files.component`, `entries.read` and `build`.
@@ -96,6 +98,8 @@ def build(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
         "ControlNetModel": lambda: diffusers_configs.controlnet(config),
         "DiTTransformer2DModel": lambda: dit(config),
         "Transformer2DModel": lambda: dit(config),
+        "PriorTransformer": lambda: prior(config),
+        "UnCLIPTextProjModel": lambda: text_projection(config),
         "AutoencoderKL": lambda: first_stages.kl(config, weights).network,
         "VQModel": lambda: first_stages.vq(config, weights).network,
         "AutoencoderTiny": lambda: first_stages.tiny(config).network,

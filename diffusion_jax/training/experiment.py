@@ -37,7 +37,13 @@ from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.training.averages import Average
 from diffusion_jax.training.optimizers import Optimizer
 
-OPTIONS = {"steps": "--steps", "eta": "--eta", "guidance_scale": "--guidance", "classifier": "--classifier"}
+OPTIONS = {
+    "steps": "--steps",
+    "eta": "--eta",
+    "guidance_scale": "--guidance",
+    "guidance_rescale": "--rescale",
+    "classifier": "--classifier",
+}
 
 
 class SampleRequest(NamedTuple):
@@ -49,6 +55,8 @@ class SampleRequest(NamedTuple):
       eta: DDIM's noise, or None for the sampler's default.
       run: `samplers.solve`, or another walk of the same chain (`samplers.film` with its frames).
       guidance_scale: of the guidance, or None for the model's default.
+      guidance_rescale: how much of the size of a guided prediction is set right, in [0, 1] (`guidance.rescaled`), or
+        None for the model's default.
       classifier: None, or `(x_t [B, ...], t, label [B]) -> log p(label | x_t) [B]`, to guide a model without labels.
       report: None, or `report(share)`, called on the host while the chain runs, with the share in [0, 1] that is
         done.
@@ -60,6 +68,7 @@ class SampleRequest(NamedTuple):
     steps: int | None = None
     eta: float | None = None
     guidance_scale: float | None = None
+    guidance_rescale: float | None = None
     classifier: ClassLogProb | None = None
     run: Run | None = None
     report: Report | None = None

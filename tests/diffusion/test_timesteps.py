@@ -11,6 +11,7 @@ GRIDS = {
     "respaced": timesteps.respaced(10, 1000),
     "sections": timesteps.sections((5, 3, 2), 1000),
     "strided": timesteps.strided(10, 1000),
+    "listed": timesteps.listed(range(900, 0, -90), 1000),
     "linear": timesteps.linear(10),
     "log_snr": timesteps.log_snr(schedules.vp_linear(), 10),
     "karras": timesteps.karras(schedules.edm(), 10),
@@ -41,6 +42,31 @@ def test_published_spacings():
     # DDIM's quadratic sequence for S = 10: int(linspace(0, sqrt(800), 10)^2).
     want = [int(s) for s in np.linspace(0, 800**0.5, 10) ** 2]
     np.testing.assert_allclose(timesteps.quadratic(10, 1000)[:-1][::-1] * 1000 - 1, want)
+
+
+def test_a_list_of_indices():
+    times = timesteps.listed([999, 800, 799, 0], 1000)
+    np.testing.assert_array_equal(times * 1000, [1000, 801, 800, 1, 0])
+    schedules.from_betas(schedules.linear_betas(1000)).alpha(times)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "a list of integers"),
+        ([0.5, 0.1], "a list of integers"),
+        ([True, False], "a list of integers"),
+        ([[3, 2]], "a list of integers"),
+        ([3, 3], "fall from noise to data; 3 comes after 3"),
+        ([1, 2], "fall from noise to data; 2 comes after 1"),
+        ([1000, 2], "index 1000 of a grid"),
+        ([5, -1], "fall from noise to data; -1|index -1"),
+        ([-1], "index -1 of a grid"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        timesteps.listed(given, 1000)
 
 
 def indices(times, num):

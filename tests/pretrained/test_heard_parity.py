@@ -14,10 +14,17 @@ from diffusion_jax.pretrained.schedulers import scheduler
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
 
 
+ELSEWHERE = {
+    "DPMSolverSDEScheduler": "schedulers.scheduling_dpmsolver_sde",
+    "UnCLIPTextProjModel": "pipelines.deprecated.unclip.text_proj",
+    "StableUnCLIPImageNormalizer": "pipelines.stable_diffusion.stable_unclip_image_normalizer",
+}
+
+
 @pytest.mark.parametrize(("kind", "names"), [*heard.SCHEDULERS.items(), *heard.NETWORKS.items()])
 def test_names_are_those_of_the_class(kind, names, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchsde", types.ModuleType("torchsde"))  # one class takes its noise from there
-    module = "schedulers.scheduling_dpmsolver_sde" if kind == "DPMSolverSDEScheduler" else "schedulers"
+    module = ELSEWHERE.get(kind, "schedulers")
     theirs = getattr(importlib.import_module(f"diffusers.{module}"), kind, None) or getattr(diffusers, kind)
     assert names == set(inspect.signature(theirs.__init__).parameters) - {"self"}
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.diffusion.schedules import cosine_betas
 from diffusion_jax.diffusion.timesteps import check_grid
 from diffusion_jax.pretrained.schedulers import curves, scheduler
 
@@ -30,6 +31,18 @@ REFUSED = {
     "betas of text": (DDPM | {"trained_betas": "0.1"}, "trained_betas = '0.1' is not supported"),
     "an unknown value": (DDPM | {"use_magic": True}, "DDPMScheduler: use_magic = True is not supported"),
     "no boolean": (DDPM | {"clip_sample": 1}, "clip_sample = 1 is not supported; only False or True"),
+    "velocity of unCLIP": (
+        {"_class_name": "UnCLIPScheduler", "prediction_type": "v_prediction"},
+        "'v_prediction' is",
+    ),
+    "another table of unCLIP": (
+        {"_class_name": "UnCLIPScheduler", "beta_schedule": "linear"},
+        "only 'squaredcos_cap",
+    ),
+    "unCLIP's bound": (
+        {"_class_name": "UnCLIPScheduler", "clip_sample_range": "5"},
+        "UnCLIPScheduler: clip_sample_r",
+    ),
     "a curve": (
         {"_class_name": "DPMSolverMultistepScheduler", "use_beta_sigmas": True},
         "DPMSolverMultistepScheduler: use_beta_sigmas = True is not supported; diffusers cuts",
@@ -115,6 +128,36 @@ def test_trained_betas_are_taken_as_they_are():
     given = np.linspace(0.1, 0.2, 10)
     found = scheduler.betas(DDPM | {"num_train_timesteps": 10, "trained_betas": list(given)})
     np.testing.assert_array_equal(found, given)
+
+
+def test_tables_of_noise_are_those_of_their_class():
+    """A class's own default; what it does not listen to; what is no table; a name that nobody knows."""
+    karlo = {"_class_name": "UnCLIPScheduler"}
+    schedule, num = scheduler.table_of(karlo | {"trained_betas": [0.5], "beta_start": 0.5})
+    np.testing.assert_allclose(schedule.alpha(np.arange(1, num + 1) / num) ** 2, np.cumprod(1 - cosine_betas(1000)))
+    assert scheduler.table_of({"_class_name": "LCMScheduler"}).schedule != schedule
+    for config, message in [
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "has no table of betas"),
+        ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "has no table of betas"),
+        (karlo | {"something_new": 1}, "something_new"),
+        ({"_class_name": "Another"}, "'Another' is not known"),
+        (karlo | {"num_train_timesteps": 0}, "num_train_timesteps = 0"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            scheduler.table_of(config)
+
+
+def test_lists_of_indices_end_where_the_chain_does():
+    """Euler's at sigma_min; and a curve of levels, or a solver of equal steps, takes no list."""
+    euler = {"_class_name": "EulerDiscreteScheduler"}
+    assert list(scheduler.sampling(euler).listed([999, 9]) * 1000) == [1000, 10, 0]
+    assert list(scheduler.sampling(euler | {"final_sigmas_type": "sigma_min"}).listed([999, 9]) * 1000) == [
+        1000,
+        10,
+        1,
+    ]
+    assert scheduler.sampling(euler | {"use_karras_sigmas": True}).listed is None
+    assert scheduler.sampling({"_class_name": "PNDMScheduler"}).listed is None
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 39, 40])

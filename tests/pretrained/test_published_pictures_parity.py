@@ -7,7 +7,8 @@ import pytest
 from first_stages_tiny import TINY
 
 from diffusion_jax.core import rng
-from diffusion_jax.pipelines import published
+from diffusion_jax.diffusion import stages
+from diffusion_jax.pipelines import first_stages, published
 from diffusion_jax.pretrained.families import dit as dit_names
 from diffusion_jax.training.experiment import SampleRequest
 
@@ -24,6 +25,7 @@ STEPS = 3
 # The test compiles more than it computes.
 HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 KEYS = jax.random.split(jax.random.key(0), 2)
+OF_CHAIN = stages.keys_of(first_stages.CHAIN, KEYS)
 OFF = 2e-3  # share of values that may be one level off: those that a rounding error takes over the border
 KL = TINY["kl"] | {"scaling_factor": 0.4}
 VQ = TINY["vq"] | {"latent_channels": 3, "vq_embed_dim": 3, "in_channels": 3, "out_channels": 3}
@@ -41,7 +43,7 @@ def ours(model, *cond, guidance=None):
 def noise(channels):
     """What our prior draws for the same keys, as torch has it."""
     draw = jax.vmap(lambda key: rng.flat(jax.random.normal, key, (8, 8, channels)))
-    return torch.from_numpy(np.asarray(draw(rng.each(KEYS, 0))).transpose(0, 3, 1, 2).copy())
+    return torch.from_numpy(np.asarray(draw(rng.each(OF_CHAIN, 0))).transpose(0, 3, 1, 2).copy())
 
 
 def off(found, theirs):
@@ -97,7 +99,7 @@ def test_latent_diffusion(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline_latent_diffusion_uncond, "randn_tensor", lambda *args, **how: noise(3))
 
     def theirs():
-        keys = iter(rng.each(KEYS, step) for step in range(1, STEPS + 1))
+        keys = iter(rng.each(OF_CHAIN, step) for step in range(1, STEPS + 1))
         draw = jax.vmap(lambda key: rng.flat(jax.random.normal, key, (8, 8, 3)))
 
         def given(*args, **how):

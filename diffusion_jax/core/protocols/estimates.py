@@ -92,6 +92,12 @@ class Rescale(Protocol):
     def __call__(self, guided: Estimate, conditional: Estimate, x_t: Tree, t: Time, /) -> Estimate: ...
 
 
+class MakeRescale(Protocol):
+    """`phi -> Rescale`, phi in [0, 1]: how much of the size of a guided prediction is set right."""
+
+    def __call__(self, phi: float, /) -> Rescale: ...
+
+
 class Converted(Protocol):
     """`(prediction, x_t, t) -> prediction`: x0 as eps or v, or back; all are arrays [B, ...]."""
 

@@ -1,5 +1,6 @@
 """What a sampler is made of, and how it is run."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -61,6 +62,12 @@ class Grid(Protocol):
     """`steps -> times`, float64 [steps + 1], falling (`diffusion.timesteps`)."""
 
     def __call__(self, steps: int, /) -> np.ndarray: ...
+
+
+class GridOfIndices(Protocol):
+    """`indices -> times`, float64 [steps + 1]: the grid at entries of a table, falling (`timesteps.listed`)."""
+
+    def __call__(self, indices: Sequence[int], /) -> np.ndarray: ...
 
 
 class Run(Protocol):

@@ -3,6 +3,8 @@
 The names in use: "label", int [B]; "noise_level", float [B]; "interval", float [B], how far a flow map is asked to go
 (`models.two_times`); "tokens", float [B, L, D], an encoded text; "low_res", float [B, h, w, C]; "hint" and "beside",
 float [B, H, W, C], as are those that `maps` of a network of tokens names; "guidance_scale", float [B], 1 for none.
+"text_embedding" and "image_embedding", float [B, D], a text's and a picture's one vector; "token_mask", bool [B, L],
+true where "tokens" are text.
 What is one vector an example is added to the embedding of the time by modules of this file, `module(value [B, ...],
 features) -> [B, features]`.
 """

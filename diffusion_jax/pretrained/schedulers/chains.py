@@ -1,12 +1,13 @@
 """What a published scheduler is made into, and what many of them are made of."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Denoiser, Grid, Transform
+from diffusion_jax.core.protocols import Denoiser, Grid, GridOfIndices, MakeRescale, Rescale, Transform
 from diffusion_jax.diffusion import guidance, parameterizations, processes, schedules, variances
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
@@ -34,6 +35,11 @@ class Anywhere(NamedTuple):
     last: float
 
 
+def unknown_rescaling(phi: float) -> Rescale:
+    """Of a network whose prediction has no size that is known."""
+    raise InputError(f"--rescale {phi}: guidance by this scheduler's networks is not rescaled; leave it out")
+
+
 class Sampling(NamedTuple):
     """What a network was trained for, and how its publishers sample it.
 
@@ -48,6 +54,9 @@ class Sampling(NamedTuple):
       own: `transforms`, or none where the sampler itself bounds x0, as DDIMScheduler's does.
       anywhere: the same between the entries of its table; None where it has none, or no noise level at its end.
       darkest: of its data, whose brightest value is 1.
+      listed: `indices -> times`, the grid that looks at these entries of its table (`timesteps.listed`); None where
+        the scheduler walks at its own spacing only.
+      rescaled: `phi -> Rescale`, of guided predictions (`guidance.rescaled`); it refuses where none is known.
     """
 
     schedule: Schedule
@@ -60,6 +69,8 @@ class Sampling(NamedTuple):
     own: tuple[Transform, ...]
     anywhere: Anywhere | None = None
     darkest: float = -1.0
+    listed: GridOfIndices | None = None
+    rescaled: MakeRescale = unknown_rescaling
 
 
 def parts(
@@ -78,6 +89,7 @@ def parts(
         walk.grid,
         own=bounds,
         anywhere=between(values),
+        rescaled=rescaling_of(values, walk),
     )
 
 
@@ -97,6 +109,16 @@ def parameterization_of(values: Values, walk: Walk) -> Parameterization:
         "v_prediction": lambda: parameterizations.v(walk.schedule, walk.time),
     }
     return kinds[values.only("prediction_type", *kinds)]()
+
+
+def rescaling_of(values: Values, walk: Walk) -> MakeRescale:
+    """Rescaled is what the network predicts."""
+    kinds: dict[str, MakeRescale] = {
+        "epsilon": partial(guidance.rescaled_eps, walk.schedule),
+        "sample": guidance.rescaled_x0,
+        "v_prediction": partial(guidance.rescaled_v, walk.schedule),
+    }
+    return kinds[values.only("prediction_type", *kinds)]
 
 
 def noisy(values: Values, walk: Walk, process: Process | None = None) -> Process:

@@ -24,11 +24,30 @@ from diffusion_jax.pretrained.schedulers.tables import TABLE, ZERO_SNR
 DDPM = TABLE | ZERO_SNR | BOUNDS | CLIP | {"variance_type": "fixed_small"}
 DDIM = TABLE | ZERO_SNR | BOUNDS | CLIP | {"set_alpha_to_one": True}
 PNDM = TABLE | {"set_alpha_to_one": False}
+UNCLIP = CLIP | {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "epsilon",
+    "variance_type": "fixed_small_log",
+}
 NARROWEST = 1e-20  # of a learned variance
 
 
 def ddpm(config: Mapping[str, Any]) -> Sampling:
-    values = Values(config, DDPM, "DDPMScheduler")
+    """DDPMScheduler: `samplers.ancestral`."""
+    return _posterior(Values(config, DDPM, "DDPMScheduler"))
+
+
+def unclip(config: Mapping[str, Any]) -> Sampling:
+    """UnCLIPScheduler: DDPM's steps on the cosine's table, at the indices round(i (T - 1) / (N - 1)), falling."""
+    values = Values(config, UNCLIP, "UnCLIPScheduler")
+    values.only("beta_schedule", "squaredcos_cap_v2")
+    values.only("prediction_type", "epsilon", "sample")
+    values.only("variance_type", "fixed_small_log", "learned_range")
+    return _posterior(Values(values.values | {"timestep_spacing": "linspace"}, DDPM, values.what))
+
+
+def _posterior(values: Values) -> Sampling:
     walk = tables.at_entries(values, 0)
     schedule, num = walk.schedule, walk.num
     parameterization, variance = parameterization_of(values, walk), variances.posterior(schedule)
@@ -45,7 +64,8 @@ def ddpm(config: Mapping[str, Any]) -> Sampling:
         # The chain ends on the kernel's mean at index 0, and in noise at any other.
         return t, t * num < 1.5, process.bridge(t, s)
 
-    return parts(values, walk, process, ancestral._replace(plan=plan), parameterization)._replace(variance=variance)
+    found = parts(values, walk, process, ancestral._replace(plan=plan), parameterization)
+    return found._replace(variance=variance, listed=walk.listed)
 
 
 def ddim(config: Mapping[str, Any]) -> Sampling:

@@ -1,6 +1,6 @@
 """Tables of betas as published schedulers have them, and the times at which their chains look."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -36,12 +36,18 @@ class Walk(NamedTuple):
       time: of t, what the network is told there.
       grid: `steps -> times`, falling to where the chain ends.
       num: how many entries the table has.
+      last: the entry of the table at which the chain ends, 0 or 1.
     """
 
     schedule: Schedule
     time: OfTime
     grid: Grid
     num: int
+    last: int
+
+    def listed(self, indices: Sequence[int]) -> np.ndarray:
+        """The grid that looks at these entries, counted from 0 (`timesteps.listed`), to where the chain ends."""
+        return closed(np.rint(timesteps.listed(indices, self.num)[:-1] * self.num) - 1, self.num, self.last)
 
 
 # ---- The table.
@@ -162,6 +168,7 @@ def at_entries(values: Values, last: int) -> Walk:
         parameterizations.table_index(num),
         lambda steps: closed(whole(spacing(steps)), num, last),
         num,
+        last,
     )
 
 
@@ -190,7 +197,7 @@ def between_entries(
             at = bent(at[0], at[-1], steps)
         return closed(index if through is schedules.through_levels else _index(at, level), num, last)
 
-    return Walk(through(level), lambda t: jnp.asarray(t) * num - 1, grid, num)
+    return Walk(through(level), lambda t: jnp.asarray(t) * num - 1, grid, num, last)
 
 
 def by_log_snr(values: Values, last: int, idle: str = "", top: int | None = None) -> Walk:
@@ -229,7 +236,7 @@ def by_log_snr(values: Values, last: int, idle: str = "", top: int | None = None
         return closed(_index(bent(level[-1], level[1], steps), level), num, last)
 
     schedule = schedules.through_log_levels(level) if bent else schedules.from_betas(table)
-    return Walk(schedule, parameterizations.table_index(num), curved if bent else straight, num)
+    return Walk(schedule, parameterizations.table_index(num), curved if bent else straight, num, last)
 
 
 def _refuse_curve(values: Values, remedy: str):

@@ -1,0 +1,219 @@
+"""What published networks are told beside the noise, how that guides them, and how what they draw is shown."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Guide, SampleCondition
+from diffusion_jax.data import conditions, views
+from diffusion_jax.data.views import View
+from diffusion_jax.diffusion import guidance
+from diffusion_jax.diffusion.few_step import guided
+from diffusion_jax.methods.compose import MakeGuide, unguided
+from diffusion_jax.models.unets.beside import BESIDE, Beside
+from diffusion_jax.models.unets.controlnet import Controlled
+from diffusion_jax.pretrained import loading
+from diffusion_jax.pretrained.formats import files
+from diffusion_jax.pretrained.published import Network
+from diffusion_jax.pretrained.schedulers.scheduler import Sampling
+
+OFFICIAL_DIT = 4.0  # the guidance of its own script
+OFFICIAL_TEXT = 7.5  # of Stable Diffusion's pipeline
+OFFICIAL_LATENT = 8.5  # of latent consistency models' pipeline
+NULL = "null_"  # before the name of an entry: what withholds it
+TOKENS, POOLED, SIZES = "tokens", "pooled", "time_ids"
+
+
+class Told(NamedTuple):
+    """What a network is told.
+
+    Attributes:
+      condition: makes it of a person's wishes (`data.conditions`).
+      guide: what is made of it.
+      view: how what is drawn is shown.
+      text: the entries that an encoder of texts gives, name -> shape of one example; of no other network.
+    """
+
+    condition: SampleCondition
+    guide: MakeGuide
+    view: View
+    text: Mapping[str, tuple] = MappingProxyType({})
+
+
+class Drawn(NamedTuple):
+    """What is drawn.
+
+    Attributes:
+      shape: of one sample of the chain.
+      pixels: height and width of the picture that it becomes.
+      how: the noise.
+    """
+
+    shape: tuple[int, int, int]
+    pixels: tuple[int, int]
+    how: Sampling
+
+
+def of_images(config: Mapping[str, Any], network: Network, drawn: Drawn) -> Told:
+    """UNet2DModel: a label, or nothing."""
+    classes = config.get("num_class_embeds")
+    # Without a first stage beside them, 1 or 3 channels are pixels; anything else waits for a decoder.
+    pictures = drawn.shape[-1] in (1, 3)
+    view = views.pictures(drawn.how.darkest) if pictures else views.latents()
+    return Told(conditions.labels(classes) if classes else conditions.nothing, unguided, view)
+
+
+def of_dit(config: Mapping[str, Any], network: Network, drawn: Drawn) -> Told:
+    """DiT: a label, which may be withheld."""
+    classes, channels = config.get("num_embeds_ada_norm", 1000), drawn.shape[-1]
+
+    def guide(guidance_scale: float = OFFICIAL_DIT) -> Guide:
+        # As in the official script, the last channel of latents is not guided.
+        kept = guidance.channels(guidance_scale, 3, channels) if channels > 3 else guidance_scale
+        return guidance.classifier_free(guidance.replacing(label=classes), kept)
+
+    return Told(conditions.labels(classes, null=classes), guide, views.latents())
+
+
+def of_text(config: Mapping[str, Any], network: Network, drawn: Drawn) -> Told:
+    """UNet2DConditionModel: an encoded text, and what withholds it; XL's sizes; a label, where it has labels."""
+    takes = network.example[2]
+    if guided.NAME in takes:
+        return _of_text_and_scale(config, takes, drawn)
+    told = {name: _shape(takes[name]) for name in (TOKENS, POOLED, SIZES) if name in takes}
+    shapes = told | {NULL + name: shape for name, shape in told.items()}
+    text = {name: shape for name, shape in shapes.items() if not name.endswith(SIZES)}
+    wanted = _wanted({name: shape for name, shape in text.items() if not name.startswith(NULL)})
+    missing = (
+        f"this model is told an encoded text: --condition FILE.npz with {wanted}, and the same of the empty text "
+        f"({', '.join(name for name in text if name.startswith(NULL))}) for its guidance"
+    )
+    sizes = {
+        name: _sizes(takes[name.removeprefix(NULL)].shape[-1], drawn.pixels, name)
+        for name in shapes
+        if name.endswith(SIZES)
+    }
+    texts = _given(missing, text, shapes, sizes)
+
+    def condition(num, given):
+        (cond,) = texts(num, given)
+        long, null = cond[TOKENS].shape[1], cond[NULL + TOKENS].shape[1]
+        if long != null:
+            raise InputError(f"tokens are {long} to a text and null_tokens {null}; give as many")
+        return (cond,)
+
+    return Told(_labelled(config, condition), by_nulls(drawn.how), views.latents(), text)
+
+
+def by_nulls(how: Sampling, usual: float = OFFICIAL_TEXT) -> MakeGuide:
+    """Guidance away from the entries `null_NAME`, in place of NAME, of a condition; at scale 1 they are not used."""
+
+    def guide(guidance_scale: float = usual, guidance_rescale: float = 0.0) -> Guide:
+        rescale = {"rescale": how.rescaled(guidance_rescale)} if guidance_rescale else {}
+
+        def guided(denoise, cond):
+            told = {name: x for name, x in cond.items() if not name.startswith(NULL)}
+            if guidance_scale == 1:
+                return guidance.conditioned(denoise, told)
+            nulls = {name.removeprefix(NULL): x for name, x in cond.items() if name.startswith(NULL)}
+            return guidance.classifier_free(guidance.replacing(**nulls), guidance_scale, **rescale)(denoise, told)
+
+        return guided
+
+    return guide
+
+
+def _of_text_and_scale(config: Mapping[str, Any], takes: Mapping[str, Any], drawn: Drawn) -> Told:
+    """Of a latent consistency model, which is told the scale of guidance and has no unconditional half."""
+    shapes = {name: _shape(takes[name]) for name in (TOKENS, POOLED, SIZES) if name in takes}
+    text = {name: shape for name, shape in shapes.items() if name != SIZES}
+    missing = f"this model is told an encoded text: --condition FILE.npz with {_wanted(text)}"
+    sizes = {name: _sizes(takes[name].shape[-1], drawn.pixels, name) for name in shapes if name == SIZES}
+
+    def guide(guidance_scale: float = OFFICIAL_LATENT) -> Guide:
+        return guided.at_scale(guidance_scale)
+
+    return Told(_labelled(config, _given(missing, text, shapes, sizes)), guide, views.latents(), text)
+
+
+def _given(
+    missing: str, text: Mapping[str, tuple], shapes: Mapping[str, tuple], usual: Mapping[str, np.ndarray]
+) -> SampleCondition:
+    """Arrays of `shapes`; those of `text` must be given, others have a usual value."""
+
+    def refuse(num):
+        raise InputError(missing)
+
+    arrays = conditions.arrays(refuse, **shapes)
+
+    def condition(num, given):
+        needed = set(text) <= set(given)
+        return arrays(num, {**usual, **given} if needed else given)
+
+    return condition
+
+
+def _wanted(shapes: Mapping[str, tuple]) -> str:
+    sizes = {name: ", ".join("L" if size is None else str(size) for size in shape) for name, shape in shapes.items()}
+    return " and ".join(f"{name}, float [N, {size}]" for name, size in sizes.items())
+
+
+def _shape(example: Any) -> tuple[int | None, ...]:
+    """Of one example: a sequence may be of any length."""
+    shape = example.shape[1:]
+    return (None, *shape[1:]) if len(shape) == 2 else shape
+
+
+def _sizes(count: int, pixels: tuple[int, int], name: str) -> np.ndarray:
+    """XL's numbers of a picture that is neither cut nor enlarged; its refiner's end on how well pictures look."""
+    looks = {True: 2.5, False: 6.0}[name.startswith(NULL)]
+    usual = {6: (*pixels, 0, 0, *pixels), 5: (*pixels, 0, 0, looks)}
+    if count not in usual:
+        raise InputError(f"a network that is told {count} numbers of a picture's size is not known")
+    return np.array([usual[count]], np.float32)
+
+
+def _labelled(config: Mapping, rest: SampleCondition) -> SampleCondition:
+    classes = config.get("num_class_embeds")
+    return conditions.joined(label=conditions.labels(classes), rest=rest) if classes else rest
+
+
+# ---- Networks with others around them: the module, how it is read, and what it is told.
+
+
+def beside(model, read: Callable[[], Any], told: Told, shape: tuple[int, int, int]) -> tuple:
+    """A network that is shown more channels than it says: those, of `shape`."""
+
+    def missing(num):
+        raise InputError(
+            f"this network sees {shape[-1]} channels beside the noisy ones, of a mask and a masked image say: "
+            f"--condition FILE.npz with beside, float [N, {', '.join(map(str, shape))}]"
+        )
+
+    combined = conditions.joined(**{BESIDE: conditions.arrays(missing, **{BESIDE: shape})}, rest=told.condition)
+    return Beside(model), lambda: {"network": read()}, told._replace(condition=combined)
+
+
+def controlled(network: Network, component, name: str, variant: str, told: Told, shape) -> tuple:
+    """A network with a ControlNet."""
+    steering = files.component(name, variant)
+    if steering.config.get("_class_name") != "ControlNetModel":
+        raise InputError(f"--controlnet {name} is a {str(steering.config.get('_class_name'))[:60]!r}, no ControlNet")
+    other = loading.build(steering.config, steering.weights)
+    hint = other.model.hint
+    factor = 2 ** (len(hint.channels) - 1)
+    wanted = (shape[0] * factor, shape[1] * factor, other.example[2]["hint"].shape[-1])
+
+    def missing(num):
+        raise InputError(f"a ControlNet is told a hint: --condition FILE.npz with hint, float [N, {wanted}]")
+
+    def read():
+        return {"unet": network.read(component.weights), "control": other.read(steering.weights)}
+
+    combined = conditions.joined(hint=conditions.arrays(missing, hint=wanted), rest=told.condition)
+    # A U-Net, or it has no ControlNet.
+    model = Controlled(network.model, hint)  # type: ignore[arg-type]
+    return model, read, told._replace(condition=combined)
