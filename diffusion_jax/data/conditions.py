@@ -4,12 +4,12 @@ A `sample_condition` is `(num, given) -> ()` or `(cond,)`: `given` holds the use
 dictionary of NumPy arrays [num, ...]. Short arrays are repeated; missing ones have a default that shows everything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import DefaultCondition, SampleCondition
+from diffusion_jax.core.protocols import DefaultCondition, EncodeTexts, SampleCondition
 from diffusion_jax.data import images
 
 BRIGHTEST = 10.0  # of images in [-1, 1] with noise on them
@@ -45,6 +45,26 @@ def labels(classes: int, null: int | None = None) -> SampleCondition:
         if len(wrong):
             raise InputError(f"there is no label {wrong[0]}: {others}")
         return ({"label": np.resize(wanted, num).astype(np.int32)},)
+
+    return sample_condition
+
+
+def prompts(encode: EncodeTexts, default: Sequence[str]) -> SampleCondition:
+    """The `sample_condition` of a model that is told texts, "prompt"; {"ids" int32 [num, L], "mask" bool [num, L]}.
+
+    Args:
+      encode: `texts -> (ids, mask)`, a tokenizer.
+      default: the texts of samples where none is given, each in turn.
+    """
+
+    def sample_condition(num, given):
+        _only(given, "prompt")
+        texts = np.atleast_1d(np.asarray(given.get("prompt", default)))
+        if texts.ndim != 1 or not len(texts) or texts.dtype.kind != "U":
+            raise InputError(f"prompts are a list of texts, not {texts.dtype} of shape {texts.shape}")
+        ids, mask = encode([str(text) for text in texts])
+        row = np.arange(num) % len(texts)
+        return ({"ids": ids[row], "mask": mask[row]},)
 
     return sample_condition
 

@@ -1,8 +1,8 @@
 """Super-resolution, a stage of a cascade (Ho et al. 2022): images, of which the network is told a small one.
 
 In training the small image is made of the image itself, by means of blocks, and gets noise of a level that is drawn
-uniformly and told. Samples are told a small image of a user or of another model, with noise of a level that is chosen:
-little, and the sample keeps to it; more, and what is wrong with it is mended.
+uniformly and told. Samples are told a small image of a user or of another model, with noise of a level that is
+chosen: little, and the sample keeps to it; more, and what is wrong with it is mended.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
@@ -21,10 +20,12 @@ from diffusion_jax.core.protocols import Network, Resize, Retell
 from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import cascades, losses, schedules, time_sampling
 from diffusion_jax.diffusion.cascades import LEVEL, LOW
-from diffusion_jax.methods import compose, continuous
+from diffusion_jax.methods import compose, continuous, pixels
 from diffusion_jax.methods.autoencoders.compose import first_rows
-from diffusion_jax.methods.compose import Data, Method
+from diffusion_jax.methods.compose import Data, Method, with_dir
 from diffusion_jax.methods.ddpm import CLIPPED
+from diffusion_jax.models.blocks.conditioning import NumberEmbedding
+from diffusion_jax.models.unets.skeleton import Skeleton
 from diffusion_jax.models.unets.super_resolution import SuperResolution
 from diffusion_jax.training.experiment import Experiment, MakeSampler
 
@@ -38,6 +39,26 @@ def with_low(config: Config, size: tuple[int, int], level: float = 0.1) -> Confi
         level=values.share(level, "noise on the small images of samples where no noise_level is told"),
     )
     return config
+
+
+def config_mnist() -> Config:
+    """Values for MNIST, 8x8 to 32x32: a network that learns it in three minutes on two CPU cores."""
+    config = with_low(with_dir(pixels.config_digits()), (8, 8))
+    config.data.shape = (32, 32, 1)
+    config.model.channels = 16
+    config.model.multipliers = (1, 1, 2)
+    config.train.steps = 1200
+    config.train.batch_size = 16
+    config.train.ema_decay = 0.99
+    config.log.checkpoint_every = 600
+    config.log.sample_every = 600
+    config.log.preview_steps = 20
+    return config
+
+
+def unet(config: ConfigDict) -> Skeleton:
+    """DDPM's U-Net with the values of `config.model`, which hears the level."""
+    return pixels.unet(config, embed={LEVEL: NumberEmbedding(1000)})
 
 
 def told_low(config: ConfigDict, images: Data, untold: Mapping[str, Any] = MappingProxyType({})) -> Data:

@@ -31,6 +31,7 @@ from diffusion_jax.core.protocols.autoencoding import (
 from diffusion_jax.core.protocols.cascades import Augment, Resize, Retell
 from diffusion_jax.core.protocols.data import (
     DefaultCondition,
+    EncodeTexts,
     Examples,
     Features,
     Files,
@@ -84,7 +85,16 @@ from diffusion_jax.core.protocols.likelihoods import (
     Slopes,
     Trace,
 )
-from diffusion_jax.core.protocols.losses import Criterion, DrawTimes, InitMemory, Integrand, Law, Loss, UpdateMemory
+from diffusion_jax.core.protocols.losses import (
+    Criterion,
+    DrawTimes,
+    GatherBatch,
+    InitMemory,
+    Integrand,
+    Law,
+    Loss,
+    UpdateMemory,
+)
 from diffusion_jax.core.protocols.methods import (
     AverageLikelihood,
     ClassifierFn,
@@ -205,6 +215,7 @@ __all__ = [
     "EditFn",
     "Encode",
     "EncodeEntries",
+    "EncodeTexts",
     "EncodeTime",
     "End",
     "Estimate",
@@ -215,6 +226,7 @@ __all__ = [
     "FromImages",
     "Gap",
     "Gather",
+    "GatherBatch",
     "Gradient",
     "Grid",
     "GridOfIndices",

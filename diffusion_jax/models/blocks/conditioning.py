@@ -2,7 +2,8 @@
 
 The names in use: "label", int [B]; "noise_level", float [B]; "interval", float [B], how far a flow map is asked to go
 (`models.two_times`); "tokens", float [B, L, D], an encoded text; "low_res", float [B, h, w, C]; "hint" and "beside",
-float [B, H, W, C], as are those that `maps` of a network of tokens names; "guidance_scale", float [B], 1 for none.
+float [B, H, W, C], as are those that `maps` of a network of tokens names; "guidance_scale", float [B], 1 for none;
+"image_embedding" and "text_embedding", float [B, D], which NaN withholds of `OptionalVectorEmbedding`.
 "text_embedding" and "image_embedding", float [B, D], a text's and a picture's one vector; "token_mask", bool [B, L],
 true where "tokens" are text.
 What is one vector an example is added to the embedding of the time by modules of this file, `module(value [B, ...],
@@ -70,6 +71,20 @@ class OptionalNumberEmbedding(nn.Module):
         known = jnp.isfinite(value)
         number = NumberEmbedding(self.scale, name="number")(jnp.where(known, value, 0.0), features)
         return jnp.where(known[:, None], number, none)
+
+
+class OptionalVectorEmbedding(nn.Module):
+    """A vector that may be withheld: float [B, D] -> float32 [B, features]; one with NaN has a vector of its own.
+
+    Of entries of about unit size, such as what an encoder makes of a picture.
+    """
+
+    @nn.compact
+    def __call__(self, value: jax.Array, features: int) -> jax.Array:
+        none = self.param("none", nn.initializers.normal(1.0), (features,), jnp.float32)
+        known = jnp.isfinite(value).all(axis=-1, keepdims=True)
+        told = nn.Dense(features, dtype=jnp.float32, name="dense")(jnp.where(known, value, 0.0))
+        return jnp.where(known, told, none)
 
 
 class GuidanceEmbedding(nn.Module):
