@@ -28,8 +28,10 @@ from diffusion_jax.core.protocols.autoencoding import (
     Teach,
     Weigh,
 )
+from diffusion_jax.core.protocols.cascades import Augment, Resize, Retell
 from diffusion_jax.core.protocols.data import (
     DefaultCondition,
+    EncodeTexts,
     Examples,
     Features,
     Files,
@@ -83,7 +85,16 @@ from diffusion_jax.core.protocols.likelihoods import (
     Slopes,
     Trace,
 )
-from diffusion_jax.core.protocols.losses import Criterion, DrawTimes, InitMemory, Integrand, Law, Loss, UpdateMemory
+from diffusion_jax.core.protocols.losses import (
+    Criterion,
+    DrawTimes,
+    GatherBatch,
+    InitMemory,
+    Integrand,
+    Law,
+    Loss,
+    UpdateMemory,
+)
 from diffusion_jax.core.protocols.methods import (
     AverageLikelihood,
     ClassifierFn,
@@ -164,6 +175,7 @@ __all__ = [
     "Activation",
     "Apply",
     "Attend",
+    "Augment",
     "AverageLikelihood",
     "Believe",
     "Body",
@@ -205,6 +217,7 @@ __all__ = [
     "EditFn",
     "Encode",
     "EncodeEntries",
+    "EncodeTexts",
     "EncodeTime",
     "End",
     "Estimate",
@@ -215,6 +228,7 @@ __all__ = [
     "FromImages",
     "Gap",
     "Gather",
+    "GatherBatch",
     "Gradient",
     "Grid",
     "GridOfIndices",
@@ -274,6 +288,8 @@ __all__ = [
     "Refresh",
     "Report",
     "Rescale",
+    "Resize",
+    "Retell",
     "Run",
     "RunStage",
     "SampleCondition",

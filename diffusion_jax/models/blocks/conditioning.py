@@ -4,8 +4,8 @@ The names in use: "label", int [B]; "noise_level", float [B]; "interval", float 
 (`models.two_times`); "tokens", float [B, L, D], an encoded text; "low_res", float [B, h, w, C]; "hint" and "beside",
 float [B, H, W, C], as are those that `maps` of a network of tokens names; "guidance_scale", float [B], 1 for none;
 "pooled", float [B, P], a text as one vector; "time_ids", float [B, K], sizes in pixels and a crop (`SizesEmbedding`);
-"text_embedding" and "image_embedding", float [B, D], a text's and a picture's one vector; "token_mask", bool [B, L],
-true where "tokens" are text.
+"text_embedding" and "image_embedding", float [B, D], a text's and a picture's one vector, NaN for none where an
+`OptionalVectorEmbedding` hears it; "token_mask", bool [B, L], true where "tokens" are text.
 What is one vector an example is added to the embedding of the time by modules of this file, `module(value [B, ...],
 features) -> [B, features]`. A module that makes one vector of several conditions names them in its `hears`, and is
 given all, in that order.
@@ -44,20 +44,25 @@ class LabelEmbedding(nn.Module):
 class NumberEmbedding(nn.Module):
     """A number as the time is told: float [B] -> float32 [B, features]; `features` is a multiple of 4.
 
-    For the noise level of a low-resolution image in a cascade (Ho et al. 2022, section 4), say, from 0 to 1000.
+    For the noise level of a low-resolution image in a cascade (Ho et al. 2022, section 4), say.
+
+    Attributes:
+      scale: multiplies the number first. Numbers are told apart on a range of 0 to 1000: 1000 is for those from 0
+        to 1.
     """
+
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, value: jax.Array, features: int) -> jax.Array:
-        return TimeEmbedding(features // 4, cosinusoid, name="embedding")(value)
+        return TimeEmbedding(features // 4, cosinusoid, name="embedding")(self.scale * value)
 
 
 class OptionalNumberEmbedding(nn.Module):
     """A number that may be withheld: float [B] -> float32 [B, features]; NaN, for none, has a vector of its own.
 
     Attributes:
-      scale: multiplies the number first. `NumberEmbedding` tells numbers apart on a range of 0 to 1000: 1000 is for
-        numbers from 0 to 1.
+      scale: as of `NumberEmbedding`.
     """
 
     scale: float = 1.0
@@ -66,8 +71,22 @@ class OptionalNumberEmbedding(nn.Module):
     def __call__(self, value: jax.Array, features: int) -> jax.Array:
         none = self.param("none", nn.initializers.normal(1.0), (features,), jnp.float32)
         known = jnp.isfinite(value)
-        number = NumberEmbedding(name="number")(self.scale * jnp.where(known, value, 0.0), features)
+        number = NumberEmbedding(self.scale, name="number")(jnp.where(known, value, 0.0), features)
         return jnp.where(known[:, None], number, none)
+
+
+class OptionalVectorEmbedding(nn.Module):
+    """A vector that may be withheld: float [B, D] -> float32 [B, features]; one with NaN has a vector of its own.
+
+    Of entries of about unit size, such as what an encoder makes of a picture.
+    """
+
+    @nn.compact
+    def __call__(self, value: jax.Array, features: int) -> jax.Array:
+        none = self.param("none", nn.initializers.normal(1.0), (features,), jnp.float32)
+        known = jnp.isfinite(value).all(axis=-1, keepdims=True)
+        told = nn.Dense(features, dtype=jnp.float32, name="dense")(jnp.where(known, value, 0.0))
+        return jnp.where(known, told, none)
 
 
 class GuidanceEmbedding(nn.Module):
