@@ -97,14 +97,27 @@ def _usual_num(options) -> int:
 
 
 # What samples depend on and is not in their folder's usual name; it is added to the name where it is not the default.
-NAMED = ("num", "steps", "eta", "guidance", "rescale", "label", "seed", "size", "variant", "strength", "tile")
+NAMED = (
+    "num",
+    "steps",
+    "eta",
+    "guidance",
+    "rescale",
+    "label",
+    "seed",
+    "size",
+    "variant",
+    "strength",
+    "tile",
+    "stage",
+)
 FILES = ("condition", "classifier", "controlnet", "chains", "first_stage")
 
 
 def _asked(options, name: str, about: str, told: tuple) -> dict:
     """All that the samples depend on, for the record beside them."""
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
-    given["condition"] = options.condition and ", ".join(options.condition)
+    given |= {name: value and ", ".join(value) for name in ("condition", "stage") for value in [given[name]]}
     asked = {option: value if isinstance(value, int | float) else str(value) for option, value in given.items()}
     asked |= {option: ", ".join(map(str, paths)) for option, paths in known.given(options).items()}
     texts = {name: list(said) for name, said in prompts.given(options).items()}
@@ -117,6 +130,7 @@ def _beside(usual: Path, options) -> Path:
     """The usual folder, or one beside it that is named by what differs from the default."""
     usually = _parser().get_default
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
+    given["stage"] = options.stage and "_".join(options.stage)
     given["condition"] = options.condition and "_".join(t if "=" in t else Path(t).stem for t in options.condition)
     default = {option: usually(option) for option in given} | {"num": _usual_num(options)}
     differing = {option: value for option, value in given.items() if value != default[option]}

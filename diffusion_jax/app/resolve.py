@@ -1,7 +1,7 @@
 """The models that commands open: the run in a work directory, or a published one."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,7 +108,9 @@ def which(options: argparse.Namespace) -> Which:
       InputError: more than one of them is given, or an option of published models is given for a run.
     """
     if not options.pretrained:
-        _leave_out("of published models", options, "size", "variant", "controlnet", "first_stage", "tile", "flags")
+        _leave_out(
+            "of published models", options, "size", "variant", "controlnet", "first_stage", "tile", "stage", "flags"
+        )
     asked = {
         "--raw": RAW if options.raw else None,
         "--average": options.average and average(options.average),
@@ -157,7 +159,7 @@ def released(options: argparse.Namespace) -> Drawable:
     _leave_out("of a run's", options, "step", "config")
     more = chains_of(options.chains) if options.chains else nothing_more
     if options.flags is not None:
-        _leave_out("of diffusers' folders", options, "variant", "controlnet", "first_stage", "tile", "size")
+        _leave_out("of diffusers' folders", options, "variant", "controlnet", "first_stage", "tile", "size", "stage")
         return published.openai(options.pretrained, options.flags, more)
     if Path(options.pretrained).suffix in files.TORCH:
         raise InputError(
@@ -173,6 +175,7 @@ def released(options: argparse.Namespace) -> Drawable:
         more,
         options.first_stage,
         options.tile,
+        stages(options.stage),
     )
 
 
@@ -223,7 +226,41 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     add("--controlnet", metavar="PATH", help="a published ControlNet for it; hints come with --condition")
     add("--first-stage", metavar="PATH", help="what decodes latents, for a folder without: folder, hub name or file")
     add("--tile", type=cli.whole(1), metavar="PIXELS", help="decode on tiles of this side: less memory, more time")
+    add("--stage", action="append", metavar="S.O=V", help="of another stage of a pipeline: prior.steps=50, say")
     add("--flags", metavar="TEXT", help="for a file of OpenAI's: the flags that its page gives, in quotes")
+
+
+STAGED = {
+    "sampler": str,
+    "steps": cli.whole(1),
+    "eta": cli.real(0, 1),
+    "guidance": cli.real(),
+    "rescale": cli.real(0, 1),
+}
+
+
+def stages(texts: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """What `--stage prior.steps=50` and its like ask of the stages of a pipeline: stage -> option -> value.
+
+    Raises:
+      InputError: another text, or a value that the option does not have.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts or ():
+        whose, equals, value = text.partition("=")
+        stage, _, option = whose.rpartition(".")
+        if not (equals and stage and option in STAGED):
+            remedy = f"give STAGE.OPTION=VALUE, such as prior.steps=50; options are {', '.join(STAGED)}"
+            raise InputError(f"--stage {text[:100]}: {remedy}")
+        try:
+            read = STAGED[option](value)
+        except argparse.ArgumentTypeError as error:
+            raise InputError(f"--stage {whose}: {error}") from error
+        ours = {"guidance": "guidance_scale", "rescale": "guidance_rescale"}.get(option, option)
+        if ours in found.setdefault(stage, {}):
+            raise InputError(f"--stage {text[:100]}: {whose} is given already; give it once")
+        found[stage][ours] = read
+    return found
 
 
 def numbers(text: str) -> dict[str, np.ndarray]:

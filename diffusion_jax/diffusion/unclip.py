@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.core.protocols import EncodeTime, SampleFn, Tree
+from diffusion_jax.core.protocols import EncodeTime, Gather, SampleFn, Tree
 from diffusion_jax.diffusion.noising import LEVEL, Noising
 from diffusion_jax.diffusion.stages import Shape, Stage
 
 IMAGE, TEXT, VECTOR = "image_embedding", "text_embedding", "vector"
 READ = (TEXT, "tokens", "token_mask")  # of a text
 NULL = "null_"
+STATISTICS = ("clip_mean", "clip_std")
 
 
 def restored(params: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
@@ -25,9 +26,17 @@ def restored(params: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
     return x * params["clip_std"] + params["clip_mean"]
 
 
-def restoring(draw: SampleFn) -> SampleFn:
-    """The prior's chain, its samples restored; its parameters hold "clip_mean" and "clip_std" too, [D]."""
-    return lambda params, key, *cond: restored(params, draw(params, key, *cond))
+def restoring(draw: SampleFn, gather: Gather = lambda params: params) -> SampleFn:
+    """The prior's chain, its samples restored; its parameters hold "clip_mean" and "clip_std" too, [D].
+
+    `gather` gathers these, where they are spread over devices.
+    """
+
+    def restoring_fn(params, key, *cond):
+        statistics = gather({name: params[name] for name in STATISTICS})
+        return restored(statistics, draw(params, key, *cond))
+
+    return restoring_fn
 
 
 def agreement(cond: Mapping[str, jax.Array]) -> jax.Array:

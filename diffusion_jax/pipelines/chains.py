@@ -131,9 +131,9 @@ def _grid_up_to(most: int, grid: Grid) -> np.ndarray:
     return grid(1)
 
 
-def channels_said(network: Network, height: int, width: int) -> int:
+def channels_said(network: Network, *size: int) -> int:
     """Channels of its output; images of a size that it cannot take are refused here, before anything is read."""
-    x = jax.ShapeDtypeStruct((1, height, width, network.example[0].shape[-1]), np.float32)
+    x = jax.ShapeDtypeStruct((1, *size, network.example[0].shape[-1]), np.float32)
     said = jax.eval_shape(network.model.apply, {"params": network.template()}, x, *network.example[1:])
     return said.shape[-1]
 

@@ -54,12 +54,12 @@ class Denoiser(NamedTuple):
         )
 
 
-def opened(component: Component, size: tuple[int, int], sampler: str | None = None) -> Denoiser:
-    """A network of images, or of latents.
+def opened(component: Component, size: tuple[int, ...], sampler: str | None = None) -> Denoiser:
+    """A network of images, of latents, or of vectors.
 
     Args:
       component: the network's files; its scheduler is there.
-      size: height and width of what it draws.
+      size: height and width of what it draws; () of vectors.
       sampler: as of `published.diffusers`.
 
     Raises:

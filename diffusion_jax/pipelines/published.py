@@ -4,6 +4,7 @@ OpenAI's are composed in `pipelines.openai`.
 """
 
 from pathlib import Path
+from types import MappingProxyType
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import SampleCondition
@@ -11,10 +12,11 @@ from diffusion_jax.diffusion.few_step import guided
 from diffusion_jax.methods import edits
 from diffusion_jax.methods.compose import MoreChains, nothing_more
 from diffusion_jax.models.unets.beside import Beside
-from diffusion_jax.pipelines import denoisers, first_stages, inpainting, prompts, texts, told
+from diffusion_jax.pipelines import denoisers, first_stages, inpainting, prompts, staged, texts, told, unclip
 from diffusion_jax.pipelines.denoisers import size_of
-from diffusion_jax.pipelines.index import index
+from diffusion_jax.pipelines.index import Index, index
 from diffusion_jax.pipelines.openai import openai
+from diffusion_jax.pipelines.staged import Asked
 from diffusion_jax.pipelines.told import Drawn, Told
 from diffusion_jax.pretrained.first_stages import CLASSES
 from diffusion_jax.pretrained.formats import files
@@ -28,6 +30,7 @@ KINDS = {
     "DiTTransformer2DModel": told.of_dit,
     "Transformer2DModel": told.of_dit,
 }
+PIPELINES = {"UnCLIPPipeline": unclip.karlo}  # of several chains
 EDITS = {"CMStochasticIterativeScheduler": edits.projected}  # of others `edits.replaced`
 
 
@@ -40,6 +43,7 @@ def diffusers(
     more: MoreChains = nothing_more,
     first_stage: str | None = None,
     tile: int | None = None,
+    asked: Asked = MappingProxyType({}),
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from; pictures, where a first stage lies beside its network.
 
@@ -55,10 +59,19 @@ def diffusers(
       more: further chains on the scheduler's noise.
       first_stage: what decodes latents (`pretrained.first_stages.opened`), for a folder that has none.
       tile: pixels of the side of the tiles that it decodes on, where pictures are too large for the memory.
+      asked: of a pipeline of several chains, stage -> its options (`staged.Link.asked`).
 
     Raises:
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
     """
+    whole = index(Path(name))
+    if whole is not None and whole.kind in PIPELINES:
+        others = {"--controlnet": controlnet, "--first-stage": first_stage, "--tile": tile}
+        given = [flag for flag, value in others.items() if value] + ["--chains"] * (more is not nothing_more)
+        if given:
+            raise InputError(f"{name} is a {whole.kind}, which takes no {' and no '.join(given)}; leave it out")
+        return PIPELINES[whole.kind](whole, variant, size, asked)
+    staged.check_known(asked)
     component = files.component(name, variant)
     kind = str(component.config.get("_class_name"))
     if kind in CLASSES:
@@ -71,7 +84,7 @@ def diffusers(
     denoiser = denoisers.opened(component, size_of(size, component.config.get("sample_size"), decoder), sampler)
     network, how, shape, scheduler = denoiser.network, denoiser.how, denoiser.shape, denoiser.scheduler
     factor = decoder.factor if decoder else 1
-    asked = KINDS[kind](component.config, network, Drawn(shape, (shape[0] * factor, shape[1] * factor), how))
+    heard = KINDS[kind](component.config, network, Drawn(shape, (shape[0] * factor, shape[1] * factor), how))
     model, read = network.model, denoiser.read
     beside = denoiser.seen - shape[-1]
     if controlnet is not None and beside:
@@ -84,13 +97,13 @@ def diffusers(
     if painting:
         model, read = Beside(model), lambda: {"network": denoiser.read()}
     elif beside:
-        model, read, asked = told.beside(model, read, asked, (*shape[:2], beside))
+        model, read, heard = told.beside(model, read, heard, (*shape[:2], beside))
     if controlnet is not None:
-        model, read, asked = told.controlled(network, component, controlnet, variant, asked, shape)
+        model, read, heard = told.controlled(network, component, controlnet, variant, heard, shape)
 
-    if asked.text:
-        asked = asked._replace(condition=_of_texts(Path(name), variant, asked))
-    drawn = denoiser.samplers(asked.guide, model, more)
+    if heard.text:
+        heard = heard._replace(condition=_of_texts(name, whole, variant, heard))
+    drawn = denoiser.samplers(heard.guide, model, more)
     about = f"published {kind} of {name}"
     if scheduler is not component.scheduler:
         del drawn["published"]
@@ -101,7 +114,7 @@ def diffusers(
 
     known = EDITS.get(scheduler["_class_name"], edits.replaced)
     drawable = Drawable(
-        drawn, asked.condition, asked.view, load, shape, {**known(how.process), **edits.between(how.schedule)}
+        drawn, heard.condition, heard.view, load, shape, {**known(how.process), **edits.between(how.schedule)}
     )
     if decoder is None:
         return drawable
@@ -113,12 +126,11 @@ def diffusers(
     )
 
 
-def _of_texts(name: Path, variant: str, asked: Told) -> SampleCondition:
+def _of_texts(name: str, whole: Index | None, variant: str, heard: Told) -> SampleCondition:
     """The condition of a network of texts, which are encoded where the folder has encoders of them."""
-    whole = index(name)
     found = whole and texts.of_folder(whole, variant)
     if whole is None or found is None:
         what = f"a {whole.kind}, whose encoders are not known" if whole else "one network without encoders of texts"
-        return prompts.refusing(f"{name} is {what}; give --condition FILE.npz with {', '.join(asked.text)}", asked)
+        return prompts.refusing(f"{name} is {what}; give --condition FILE.npz with {', '.join(heard.text)}", heard)
     whole.tell_left_out()
-    return prompts.telling(found, asked)
+    return prompts.telling(found, heard)

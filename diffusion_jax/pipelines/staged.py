@@ -1,6 +1,7 @@
 """Models of several stages, to draw from: a chain, which is drawn as a person asks, and stages around it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -8,13 +9,22 @@ import jax
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.meshes import on_any_mesh
-from diffusion_jax.core.protocols import EncodeEntries, SampleFn, Tree
+from diffusion_jax.core.protocols import Hold, SampleFn, Tree
+from diffusion_jax.data import conditions, views
 from diffusion_jax.diffusion import samplers, stages
 from diffusion_jax.diffusion.stages import Shape, Stage
-from diffusion_jax.training.experiment import MakeSampler, SampleRequest
+from diffusion_jax.methods.compose import unguided
+from diffusion_jax.pipelines import prompts, texts
+from diffusion_jax.pipelines.index import Index
+from diffusion_jax.pipelines.told import NULL, Told
+from diffusion_jax.pretrained.published import Network
+from diffusion_jax.training.experiment import Drawable, MakeSampler, SampleRequest
 
 # `request -> stage`: a chain beside the one that is asked for, or a network, on as many examples.
 StageOf: TypeAlias = Callable[[SampleRequest], Stage]
+
+# Of stages beside the one that is drawn as a person asks: stage -> option -> value.
+Asked: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 class Link(NamedTuple):
@@ -59,11 +69,11 @@ class Link(NamedTuple):
         return of
 
 
-def network(name: str, say: EncodeEntries, needs: Mapping[str, Shape], gives: Mapping[str, Shape]) -> StageOf:
-    """A network that draws nothing, as a stage; its parameters may be spread over devices."""
+def gathered(stage: Stage) -> StageOf:
+    """A stage whose parameters may be spread over devices."""
 
     def of(request: SampleRequest) -> Stage:
-        return stages.encode(name, lambda params, cond: say(request.gather(params), cond), needs, gives)
+        return stage._replace(run=lambda params, keys, cond: stage.run(request.gather(params), keys, cond))
 
     return of
 
@@ -133,3 +143,60 @@ def keyed(name: str, make: MakeSampler) -> MakeSampler:
         return lambda params, key, *cond: draw(params, stages.keys_of(name, rng.of_batch(key, request.batch)), *cond)
 
     return made
+
+
+# ---- Published pipelines.
+
+
+def heard(network: Network) -> dict[str, Shape]:
+    """What a network is told, name -> shape of one example."""
+    return {name: tuple(x.shape[1:]) for name, x in network.example[2].items()}
+
+
+def with_nulls(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Entries, and under "null_NAME" what withholds each."""
+    return {**shapes, **{NULL + name: shape for name, shape in shapes.items()}}
+
+
+def check_known(asked: Asked, *names: str) -> None:
+    """`InputError` where a person asks something of a stage that is not among `names`."""
+    for name in asked:
+        if name not in names:
+            remedy = f"of use are {', '.join(names)}" if names else "it is one chain: give --steps and its like"
+            raise InputError(f"--stage {name}: this model has no such stage beside its main one; {remedy}")
+
+
+def drawable(
+    whole: Index,
+    variant: str,
+    text: Mapping[str, Shape],
+    samplers: Mapping[str, MakeSampler],
+    read: Mapping[str, Hold],
+    shape: Shape,
+) -> Drawable:
+    """A pipeline of pictures that is told texts, to draw from.
+
+    Args:
+      whole: its folder.
+      variant: of the weights.
+      text: the entries that are made of texts.
+      samplers: of the whole (`around`).
+      read: stage -> `() -> params`.
+      shape: of a picture.
+    """
+
+    def missing(num):
+        raise InputError(
+            f"this model draws what a text says: --prompt TEXT, or --condition FILE.npz with {', '.join(text)}"
+        )
+
+    def load():
+        params = {name: hold() for name, hold in read.items()}
+        kept = Path("samples") / whole.root.name
+        return params, f"published {whole.kind} of {whole.root}", lambda sampler: kept / sampler
+
+    encoders, view = texts.of_folder(whole, variant), views.pictures()
+    assert encoders is not None
+    whole.tell_left_out()
+    told = Told(conditions.arrays(missing, **text), unguided, view, text)
+    return Drawable(samplers, prompts.telling(encoders, told), view, load, shape)

@@ -1,5 +1,7 @@
 """Pictures of texts, by whole pipelines: those of diffusers, of the same folder and noise."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -163,3 +165,34 @@ def test_a_controlnet_and_a_text(stable, tmp_path):
     given = texts() | {"hint": hint}
     found = ours(folder, given, opened={"controlnet": str(tmp_path / "control")}, guidance_scale=5.0)
     np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
+
+
+XL = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "use_linear_projection": True}
+XL |= {"cross_attention_dim": 56, "projection_class_embeddings_input_dim": 24 + 6 * 8}
+XL |= {"transformer_layers_per_block": (2, 1), "attention_head_dim": (2, 4)}
+EULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "leading"}
+
+
+@pytest.fixture(scope="module")
+def xl(tmp_path_factory):
+    """Stable Diffusion XL in small, with its own scheduler's file."""
+    folder = tmp_path_factory.mktemp("xl") / "sdxl"
+    second = tiny.encoder(tiny.transformers.CLIPTextModelWithProjection, 24, seed=7, hidden_act="gelu")
+    parts = {"tokenizer": tiny.tokenizer(), "tokenizer_2": tiny.tokenizer("!"), "vae": tiny.vae()}
+    parts |= {"text_encoder": tiny.encoder(), "text_encoder_2": second, "unet": tiny.unet(**XL)}
+    scheduler = diffusers.EulerDiscreteScheduler(**EULER, steps_offset=1)
+    pipeline = diffusers.StableDiffusionXLPipeline(**parts, scheduler=scheduler, add_watermarker=False)
+    pipeline.save_pretrained(folder)
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_max_value": 1.0, "clip_sample": False}))
+    return folder, quiet(pipeline)
+
+
+@pytest.mark.parametrize("negative", [None, ["the dog"]])
+def test_xl(xl, negative):
+    folder, pipeline = xl
+    said = {"num_inference_steps": STEPS, "output_type": "np", "guidance_scale": 5.0, "latents": latents()}
+    theirs = pipeline(PROMPTS, negative_prompt=negative and negative * 2, **said).images
+    given = texts() if negative is None else texts(negative=negative)
+    found = ours(folder, given, guidance_scale=5.0)
+    np.testing.assert_allclose(np.clip(found, 0, 1), theirs, atol=NEAR)
