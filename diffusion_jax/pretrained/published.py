@@ -89,6 +89,11 @@ class Values:
             self.refuse(name, value, f"only {' or '.join(map(repr, dict.fromkeys(allowed)))}")
         return value
 
+    def empty(self, name: str, remedy: str) -> None:
+        """Refuse the value unless it is None or holds nothing."""
+        if self[name] not in (None, {}, [], ()):
+            self.refuse(name, self[name], remedy)
+
     def integer(self, name: str, least: int = 1, most: int = LARGEST) -> int:
         """The value, an integer in [least, most]."""
         if type(self[name]) is not int or not least <= self[name] <= most:
