@@ -20,7 +20,7 @@ class Network(NamedTuple):
     Attributes:
       model: the module.
       example: shapes of x, time and cond, as its call takes them (the smallest; others work as well); of x alone
-        where it is an autoencoder.
+        where it is an autoencoder, and of what it encodes where it is an encoder.
       entries: which of the published arrays is which parameter.
       beside: name -> shape and dtype of the parameters that are not the module's own: a codebook.
     """
