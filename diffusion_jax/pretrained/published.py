@@ -20,7 +20,7 @@ class Network(NamedTuple):
     Attributes:
       model: the module.
       example: shapes of x, time and cond, as its call takes them (the smallest; others work as well); of x alone
-        where it is an autoencoder.
+        where it is an autoencoder, and of what it encodes where it is an encoder.
       entries: which of the published arrays is which parameter.
       beside: name -> shape and dtype of the parameters that are not the module's own: a codebook.
     """
@@ -88,6 +88,11 @@ class Values:
         if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
             self.refuse(name, value, f"only {' or '.join(map(repr, dict.fromkeys(allowed)))}")
         return value
+
+    def empty(self, name: str, remedy: str) -> None:
+        """Refuse the value unless it is None or holds nothing."""
+        if self[name] not in (None, {}, [], ()):
+            self.refuse(name, self[name], remedy)
 
     def integer(self, name: str, least: int = 1, most: int = LARGEST) -> int:
         """The value, an integer in [least, most]."""

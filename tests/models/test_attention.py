@@ -49,3 +49,24 @@ def test_the_derivative_of_attention_is_that_of_its_formula(x64):
     got, expected = everything(attention.softmax_attention), everything(formula)
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-13 * float(jnp.abs(theirs).max()))
+
+
+def test_a_bias_hides_and_moves(x64):
+    """Hidden keys may as well not be there, a bias is added to the scaled products, and nothing seen is the mean."""
+    rng = np.random.default_rng(0)
+    query, key, value = (jnp.asarray(rng.normal(size=(2, n, 3, 4))) for n in (8, 6, 6))
+    plain = attention.by_xla(query, key, value)
+    zero = attention.biased(jnp.zeros((1, 1, 1, 1)))
+    np.testing.assert_allclose(zero(query, key, value), plain, atol=1e-14)
+    first = attention.biased(attention.hiding(jnp.arange(6) < 4)[None, None, None])
+    cut = attention.by_xla(query, key[:, :4], value[:, :4])
+    np.testing.assert_allclose(first(query, key, value), cut, atol=1e-14)
+    none = attention.biased(attention.hiding(jnp.zeros((1, 1, 1, 6), bool)))
+    mean = jnp.broadcast_to(value.mean(1, keepdims=True), plain.shape)
+    np.testing.assert_allclose(none(query, key, value), mean, atol=1e-14)
+
+    bias = rng.normal(size=(2, 3, 8, 6))
+    scores = 0.7 * np.einsum("bnhd,blhd->bhnl", query, key) + bias
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    found = attention.biased(jnp.asarray(bias), scale=0.7)(query, key, value)
+    np.testing.assert_allclose(found, np.einsum("bhnl,blhd->bnhd", weights, value), atol=1e-14)

@@ -4,38 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from encoders_tiny import CONFIGS as ENCODER_CONFIGS
 from first_stages_tiny import TINY
 from published_tiny import CONFIGS
 
 from diffusion_jax.pretrained import encoders, first_stages, loading
 
-ENCODERS = {
-    "CLIPModel": {
-        "projection_dim": 6,
-        "text_config": {
-            "vocab_size": 20,
-            "hidden_size": 16,
-            "intermediate_size": 24,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 8,
-            "eos_token_id": 2,
-        },
-        "vision_config": {
-            "hidden_size": 16,
-            "intermediate_size": 24,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": 8,
-            "patch_size": 4,
-        },
-    },
-    "T5EncoderModel": {"vocab_size": 20, "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 1, "num_heads": 2},
-}
+ENCODERS = ("CLIPModel", "T5EncoderModel")
 NETWORKS = {
     **{name: (loading.build, config) for name, config in CONFIGS.items()},
     **{name: (lambda config: first_stages.described(config).network, config) for name, config in TINY.items()},
-    **{name: (encoders.described, config | {"architectures": [name]}) for name, config in ENCODERS.items()},
+    **{name: (encoders.described, ENCODER_CONFIGS[name]) for name in ENCODERS},
 }
 
 

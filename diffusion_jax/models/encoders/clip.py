@@ -211,7 +211,8 @@ class CLIP(nn.Module):
                 f"CLIP projects texts to {self.text.projection} features and pictures to {self.vision.projection}; "
                 "give both the same projection"
             )
-        return jnp.exp(log_scale) * (unit(of_images) @ unit(of_texts).T)
+        scale = jnp.exp(log_scale.astype(jnp.promote_types(log_scale.dtype, jnp.float32)))
+        return scale * (unit(of_images) @ unit(of_texts).T)
 
 
 def unit(x: jax.Array) -> jax.Array:

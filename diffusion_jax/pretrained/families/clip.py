@@ -54,6 +54,7 @@ WHOLE: dict[str, Any] = {
     "vision_config_dict": None,
     "logit_scale_init_value": 2.6592,  # of training, as is the next
     "initializer_factor": 1.0,
+    "pruned_heads": None,
 }
 ACTIVATIONS = {"quick_gelu": transformer.quick_gelu, "gelu": transformer.gelu}
 LEGACY_END = 2  # in configs that were written before transformers heard their end: the end is the largest id there
@@ -112,6 +113,7 @@ def whole(config: Mapping[str, Any], weights: Iterable[str] = (), dtype: DTypeLi
     """CLIPModel. Arguments and errors as of `text`; its file has both prefixes always."""
     values = Values(config, WHOLE, "CLIPModel")
     projection = values.integer("projection_dim")
+    values.empty("pruned_heads", "only networks that have all heads are read")
     texts = Values(_half(values, "text_config"), TEXTS, "CLIPModel's text_config")
     pictures = Values(_half(values, "vision_config"), PICTURES, "CLIPModel's vision_config")
     of_text, ids = _text(texts, projection, dtype)
@@ -205,8 +207,7 @@ def _fields(values: Values, projection: int | None, dtype: DTypeLike) -> dict[st
         values.refuse("num_attention_heads", heads, f"a divisor of hidden_size = {features} is expected")
     for name in ("attention_dropout", "initializer_range", "initializer_factor"):
         values.number(name, 0, 1e6)
-    if values["pruned_heads"]:
-        values.refuse("pruned_heads", values["pruned_heads"], "only networks that have all heads are read")
+    values.empty("pruned_heads", "only networks that have all heads are read")
     return {
         "features": features,
         "hidden": values.integer("intermediate_size"),

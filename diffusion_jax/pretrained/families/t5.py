@@ -56,8 +56,7 @@ def encoder(config: Mapping[str, Any], weights: Iterable[str] = (), dtype: DType
     perceptron, activation, names = PERCEPTRONS[kind]
     values.only("dense_act_fn", None, activation)
     values.only("is_gated_act", None, kind == "gated-gelu")
-    if values["pruned_heads"]:
-        values.refuse("pruned_heads", values["pruned_heads"], "only networks that have all heads are read")
+    values.empty("pruned_heads", "only networks that have all heads are read")
     buckets = values.integer("relative_attention_num_buckets", least=4)
     model = T5Encoder(
         vocab=values.integer("vocab_size", most=VOCABULARY),
