@@ -11,10 +11,10 @@ from diffusion_jax.core.errors import InputError as InputError
 __version__ = "0.1.0"
 
 _MODULES = {
-    "core": "arrays distributions errors files rng",
+    "core": "arrays distributions errors files resizing rng",
     "diffusion": (
-        "analog_bits editing few_step gaussian guidance inpainting likelihood losses losses_bound losses_discrete "
-        "parameterizations processes samplers schedules spans timesteps time_sampling variances"
+        "analog_bits cascades editing few_step gaussian guidance inpainting likelihood losses losses_bound "
+        "losses_discrete parameterizations processes samplers schedules spans timesteps time_sampling variances"
     ),
     "data": "conditions hints images views",
     "config": "values",

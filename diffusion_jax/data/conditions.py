@@ -4,12 +4,15 @@ A `sample_condition` is `(num, given) -> ()` or `(cond,)`: `given` holds the use
 dictionary of NumPy arrays [num, ...]. Short arrays are repeated; missing ones have a default that shows everything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import DefaultCondition, SampleCondition
+from diffusion_jax.core.protocols import DefaultCondition, EncodeTexts, SampleCondition
+from diffusion_jax.data import images
+
+BRIGHTEST = 10.0  # of images in [-1, 1] with noise on them
 
 
 def nothing(num: int, given: Mapping[str, np.ndarray]) -> tuple:
@@ -42,6 +45,26 @@ def labels(classes: int, null: int | None = None) -> SampleCondition:
         if len(wrong):
             raise InputError(f"there is no label {wrong[0]}: {others}")
         return ({"label": np.resize(wanted, num).astype(np.int32)},)
+
+    return sample_condition
+
+
+def prompts(encode: EncodeTexts, default: Sequence[str]) -> SampleCondition:
+    """The `sample_condition` of a model that is told texts, "prompt"; {"ids" int32 [num, L], "mask" bool [num, L]}.
+
+    Args:
+      encode: `texts -> (ids, mask)`, a tokenizer.
+      default: the texts of samples where none is given, each in turn.
+    """
+
+    def sample_condition(num, given):
+        _only(given, "prompt")
+        texts = np.atleast_1d(np.asarray(given.get("prompt", default)))
+        if texts.ndim != 1 or not len(texts) or texts.dtype.kind != "U":
+            raise InputError(f"prompts are a list of texts, not {texts.dtype} of shape {texts.shape}")
+        ids, mask = encode([str(text) for text in texts])
+        row = np.arange(num) % len(texts)
+        return ({"ids": ids[row], "mask": mask[row]},)
 
     return sample_condition
 
@@ -81,6 +104,39 @@ def arrays(default: DefaultCondition, **shapes: tuple) -> SampleCondition:
     return sample_condition
 
 
+def pictures(default: DefaultCondition, **shapes: tuple) -> SampleCondition:
+    """As `arrays`, of images in [-1, 1], or noisy ones about there; uint8 ones are pixels, 0 to 255."""
+    told = arrays(default, **shapes)
+
+    def sample_condition(num, given):
+        known = {name: images.to_float(x) if x.dtype == np.uint8 else x for name, x in _arrays(given)}
+        (cond,) = told(num, known)
+        for name, x in cond.items():
+            if np.abs(x).max() > BRIGHTEST:
+                raise InputError(f"{name} reaches {np.abs(x).max():g}: give floats in [-1, 1], or pixels as uint8")
+        return (cond,)
+
+    return sample_condition
+
+
+def swept(rest: SampleCondition, name: str, default: float) -> SampleCondition:
+    """All that `rest` tells, at each of several numbers `name` in [0, 1], which vary fastest.
+
+    So name=0,0.1,0.3 draws three samples of the first picture, then three of the second.
+    """
+
+    def sample_condition(num, given):
+        numbers = np.atleast_1d(np.asarray(given.get(name, default), float))
+        if numbers.ndim != 1 or not len(numbers) or not ((numbers >= 0) & (numbers <= 1)).all():
+            raise InputError(f"{name} is a list of numbers from 0 to 1, not {numbers}")
+        told = rest(-(-num // len(numbers)), {other: x for other, x in given.items() if other != name})
+        (cond,) = told or ({},)
+        cond = {other: np.repeat(x, len(numbers), axis=0)[:num] for other, x in cond.items()}
+        return ({**cond, name: np.resize(numbers, num).astype(np.float32)},)
+
+    return sample_condition
+
+
 def joined(**parts: SampleCondition) -> SampleCondition:
     """One `sample_condition` of several: one for each name, and `rest` for all other names."""
 
@@ -93,6 +149,10 @@ def joined(**parts: SampleCondition) -> SampleCondition:
         return (together,)
 
     return sample_condition
+
+
+def _arrays(given):
+    return ((name, np.asarray(x)) for name, x in given.items())
 
 
 def _only(given, *names):

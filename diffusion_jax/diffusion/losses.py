@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.distributions import Categorical, mean_over_entries
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Apply, Criterion, Integrand, Loss, Null, OfTime
+from diffusion_jax.core.protocols import Apply, Criterion, GatherBatch, Integrand, Law, Loss, Null, OfTime, Retell
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.schedules import Schedule
@@ -31,12 +32,18 @@ class Context(NamedTuple):
       averages: name -> averaged parameters as they stood before this update: "ema", that samples are drawn with, and
         the further ones. A target network is one of them.
       held: nested dictionary of arrays that the run has read once and never trains: a teacher, an encoder.
+      gather: `tree [b, ...] -> tree [B, ...]`, arrays of this loss's examples as those of the global batch, in order;
+        for losses that compare examples. Gradients pass: those of the mean loss over the global batch are exact. A
+        batch in several parts (`train.accumulate`) is gathered part by part.
     """
 
     t: Any
     step: Any = 0
     averages: Mapping[str, Any] = {}  # a pytree takes no other mapping; never changed
     held: Mapping[str, Any] = {}
+    gather: GatherBatch = Partial(
+        lambda tree: tree
+    )  # without leaves: contexts are given to functions that are traced
 
 
 def integrand(loss: Loss) -> Integrand:
@@ -169,6 +176,25 @@ def withholding(loss: Loss, null: Null, rate: float = 0.1) -> Loss:
         return loss(keys, params, x0, context, cond)
 
     return withheld
+
+
+def augmented(loss: Loss, augment: Retell, levels: Law) -> Loss:
+    """`loss` of examples that are told what `augment` makes of their condition, each at a level of its own.
+
+    Conditioning augmentation (Ho et al. 2022, section 4); sampling augments likewise, at a level that is chosen.
+
+    Args:
+      loss: of examples that are told one `cond`.
+      augment: `(keys [B], cond, level [B]) -> cond`, such as `cascades.telling(cascades.noised(schedule))`.
+      levels: their law, `u -> level` (`time_sampling.uniform(0.0)`).
+    """
+
+    def of_augmented(keys, params, x0, context, cond):
+        keys, level_keys, own = rng.split(keys, 3)
+        level = levels(jax.vmap(jax.random.uniform)(level_keys))
+        return loss(keys, params, x0, context, augment(own, cond, level))
+
+    return of_augmented
 
 
 def classifying(apply: Apply, process: Process) -> Loss:

@@ -27,7 +27,7 @@ def replaced(process: Process) -> dict[str, Edit]:
             raise InputError("there is no film of inpainting by this model; leave --film out")
         return lambda known: inpainting.replacement(process, known["image"], known["mask"])
 
-    return {"inpaint": Edit(_picture_and_mask, inpaint), "from": begun(process)}
+    return {"inpaint": Edit(picture_and_mask, inpaint), "from": begun(process)}
 
 
 def projected(process: Process) -> dict[str, Edit]:
@@ -48,7 +48,7 @@ def projected(process: Process) -> dict[str, Edit]:
         return of
 
     return {
-        "inpaint": Edit(_picture_and_mask, inpaint),
+        "inpaint": Edit(picture_and_mask, inpaint),
         "colour": Edit(_grey, colour),
         "enlarge": Edit(_small, enlarge),
         "from": begun(process),
@@ -106,9 +106,6 @@ def within(encode: Callable[[Tree, Tree], Tree], shape: Any, made: Mapping[str, 
         z = encode(params, jnp.where(kept, known["image"], 0.0))
         return {"image": z, "mask": _of_whole_patches(kept, z.shape)}
 
-    def put_back(x0, known):
-        return jnp.where(known["mask"] > 0.5, known["image"].astype(x0.dtype), x0)
-
     def entering(edit: Edit, **how) -> Edit:
         stronger = edit.at
         at = stronger and (lambda strength: entering(stronger(strength), **how))
@@ -133,7 +130,13 @@ def _picture(shape: Any) -> dict[str, tuple]:
     return {"image": shape}
 
 
-def _picture_and_mask(shape: Any) -> dict[str, tuple]:
+def put_back(samples: Tree, known: Mapping[str, jax.Array]) -> Tree:
+    """The samples, with the pixels that are known."""
+    return jnp.where(known["mask"] > 0.5, known["image"].astype(samples.dtype), samples)
+
+
+def picture_and_mask(shape: Any) -> dict[str, tuple]:
+    """What an edit takes that keeps a part of a picture (`Edit.takes`)."""
     return {"image": shape, "mask": (*shape[:2], 1)}
 
 

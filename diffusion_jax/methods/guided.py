@@ -8,7 +8,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
-from diffusion_jax.config.values import Config
+from diffusion_jax.config.values import Config, Value
 from diffusion_jax.core.protocols import Guide, Null, Transform
 from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import (
@@ -30,9 +30,16 @@ from diffusion_jax.methods.improved import l_hybrid, parameterizations_of
 def with_guidance(config: Config) -> Config:
     """`config` with a table of betas, the share of examples that are not told their label, and a usual guidance."""
     config = with_table(config)
-    config.diffusion.withheld = values.share(0.1, "share of examples that are not told their label")
-    config.diffusion.guidance = values.number(2.0, "guidance where none is asked for; 1 is as learned", -1000, 1000)
+    config.diffusion.update(Config(**guidance_values()))
     return config
+
+
+def guidance_values(what: str = "label", withheld: float = 0.1, usual: float = 2.0) -> dict[str, Value]:
+    """What a section says of classifier-free guidance: how often `what` is withheld, and the usual scale."""
+    return {
+        "withheld": values.share(withheld, f"share of examples that are not told their {what}"),
+        "guidance": values.number(usual, "guidance where none is asked for; 1 is as learned", -1000, 1000),
+    }
 
 
 def method(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.models.blocks.conditioning import check_names, embedded
+from diffusion_jax.models.blocks.conditioning import check_names, conditions_of, embedded
 from diffusion_jax.models.blocks.layers import TimeEmbedding, dense, zero_init
 
 
@@ -56,7 +56,7 @@ class MLP(nn.Module):
         """
         if x.ndim != 2:
             raise InputError(f"an MLP for x of shape {x.shape}: make it [batch, numbers]")
-        check_names(cond, (*self.embed, *self.embed_early))
+        check_names(cond, (*conditions_of(self.embed), *conditions_of(self.embed_early)))
         early = embedded(self.embed_early, cond, self.features)
         embedding = TimeEmbedding(self.features, name="time_embedding")(time, early)
         embedding = nn.swish(embedding + embedded(self.embed, cond, 4 * self.features))

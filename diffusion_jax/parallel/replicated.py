@@ -30,6 +30,7 @@ class Shares(NamedTuple):
       indices: `b -> int32 [b]`, where its examples stand in the global batch.
       size: `b -> B`.
       batch: `tree [b, ...] -> tree [B, ...]`, every device's arrays in order.
+      peers: the same, within a loss that `slope` is given.
       slope: `(loss, derive) -> ((params, beside, *batch) -> ((value, aux), gradients))`, means over the global batch;
         `loss(params, beside, *batch) -> (value, aux)` and what `derive` makes of it, a function like the result, are
         means over one device's share. `aux` is a tree of arrays [b, ...]; `beside` one of constants, as large as
@@ -39,6 +40,7 @@ class Shares(NamedTuple):
     indices: Callable[[int], jax.Array]
     size: Callable[[int], int]
     batch: Callable[[Tree], Tree]
+    peers: Callable[[Tree], Tree]
     slope: Slope
 
 
@@ -53,7 +55,7 @@ def global_size(size: int) -> int:
 
 
 def global_batch(tree: Tree) -> Tree:
-    """Every device's arrays [b, ...] as those of the global batch, [B, ...], in order. Inside `pmap` only."""
+    """Every device's arrays [b, ...] as those of the global batch, [B, ...], in order. Under the axis `AXIS` only."""
     return jax.lax.all_gather(tree, AXIS, tiled=True)
 
 
@@ -69,7 +71,7 @@ def mean_slope(loss: ShareLoss, derive: Derive) -> ShareSlope:
     return mean
 
 
-MAPPED = Shares(global_indices, global_size, global_batch, mean_slope)
+MAPPED = Shares(global_indices, global_size, global_batch, global_batch, mean_slope)
 
 
 def to_host(tree: Tree) -> Tree:

@@ -25,7 +25,7 @@ from diffusion_jax.core.protocols import (
     Tree,
 )
 from diffusion_jax.parallel import calls
-from diffusion_jax.parallel.replicated import AXIS, DataParallel, Shares, check_divides, to_host
+from diffusion_jax.parallel.replicated import AXIS, DataParallel, Shares, check_divides, global_batch, to_host
 
 LEAST = 2**16  # entries: smaller arrays cost more to gather than to keep
 
@@ -72,7 +72,7 @@ class Sharded:
         # Hosts in order: each one's block of the batch is on its own devices.
         self.devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
         self.total = len(self.devices)
-        self.shares = Shares(jnp.arange, lambda size: size, lambda tree: tree, self._slope)
+        self.shares = Shares(jnp.arange, lambda size: size, lambda tree: tree, global_batch, self._slope)
         self._least = least
         self._mesh = Mesh(np.array(self.devices), (AXIS,))
         self._rows = NamedSharding(self._mesh, PartitionSpec(AXIS))

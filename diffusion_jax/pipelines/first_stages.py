@@ -143,7 +143,7 @@ def decoding(decoder: Decoder, model: Drawable) -> Drawable:
             f"{channels}; give the one with which it was trained"
         )
     shape = height * decoder.factor, width * decoder.factor, decoder.stage.network.example[0].shape[-1]
-    stage = _within(decoder, shape)
+    stage = within(decoder, shape)
 
     def load():
         trained, about, folder = model.load()
@@ -158,7 +158,8 @@ def decoding(decoder: Decoder, model: Drawable) -> Drawable:
     )
 
 
-def _within(decoder: Decoder, shape: tuple[int, int, int]) -> latent.FirstStage:
+def within(decoder: Decoder, shape: tuple[int, ...]) -> latent.FirstStage:
+    """A first stage around a model of its latents, of pictures of `shape`."""
     halves, scaling = decoder.stage.halves, decoder.scaling
     decode: Callable[[Tree, Tree], Tree] = latents.few_at_a_time(halves.decode)
 

@@ -10,7 +10,8 @@ from diffusion_jax.core.protocols import SampleCondition
 from diffusion_jax.diffusion.few_step import guided
 from diffusion_jax.methods import edits
 from diffusion_jax.methods.compose import MoreChains, nothing_more
-from diffusion_jax.pipelines import denoisers, first_stages, prompts, texts, told
+from diffusion_jax.models.unets.beside import Beside
+from diffusion_jax.pipelines import denoisers, first_stages, inpainting, prompts, texts, told
 from diffusion_jax.pipelines.denoisers import size_of
 from diffusion_jax.pipelines.index import index
 from diffusion_jax.pipelines.openai import openai
@@ -79,7 +80,10 @@ def diffusers(
         )
     if controlnet is not None and guided.NAME in (network.example[2] or {}):
         raise InputError("a ControlNet for a network that is told the scale of guidance is not known")
-    if beside:
+    painting = decoder is not None and beside == 1 + shape[-1]
+    if painting:
+        model, read = Beside(model), lambda: {"network": denoiser.read()}
+    elif beside:
         model, read, asked = told.beside(model, read, asked, (*shape[:2], beside))
     if controlnet is not None:
         model, read, asked = told.controlled(network, component, controlnet, variant, asked, shape)
@@ -99,7 +103,14 @@ def diffusers(
     drawable = Drawable(
         drawn, asked.condition, asked.view, load, shape, {**known(how.process), **edits.between(how.schedule)}
     )
-    return drawable if decoder is None else first_stages.decoding(decoder, drawable)
+    if decoder is None:
+        return drawable
+    pictures = first_stages.decoding(decoder, drawable)
+    return (
+        inpainting.shown(first_stages.within(decoder, pictures.shape), decoder.factor, pictures)
+        if painting
+        else pictures
+    )
 
 
 def _of_texts(name: Path, variant: str, asked: Told) -> SampleCondition:

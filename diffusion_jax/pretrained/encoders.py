@@ -6,6 +6,7 @@ tokens = encoder.network.model.apply({"params": params}, ids).final  # ids int [
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,8 +121,7 @@ def opened(
     weights = {array: stored for array, stored in weights.items() if not array.startswith(kind.ignored)}
     network = described(config, weights, dtype)
     entries.check_names(network.entries, weights)
-    read = _reader(network, weights)
-    return Encoder(network, config, read, kind.masked(config))
+    return Encoder(network, config, partial(network.read, weights), kind.masked(config))
 
 
 def described(config: Mapping[str, Any], weights: Mapping[str, Any] | None = None, dtype: DTypeLike = np.float32):
@@ -133,13 +133,6 @@ def described(config: Mapping[str, Any], weights: Mapping[str, Any] | None = Non
     if jnp.dtype(dtype).name not in DTYPES:
         raise InputError(f"an encoder computes in {', '.join(DTYPES)}, not in {jnp.dtype(dtype)}")
     return KINDS[_kind(config)].network(config, weights or {}, dtype)
-
-
-def _reader(network: Network, weights: Mapping[str, Any]) -> ReadWeights:
-    def read(dtype: DTypeLike | None = np.float32) -> Tree:
-        return network.read(weights, dtype)
-
-    return read
 
 
 def _kind(config: Mapping[str, Any]) -> str:

@@ -59,8 +59,9 @@ def read(template: Mapping[str, Any], entries: Sequence[Entry], weights: Mapping
     _check_weights({name: shape for name, (_, shape) in kinds(template, entries).items()}, weights)
     params: dict[str, Any] = {}
     broken: dict[str, list[str]] = {}
-    for entry in sorted(entries, key=lambda entry: -math.prod(weights[entry.theirs].shape)):
-        array = np.asarray(weights[entry.theirs])
+
+    def add(entry: Entry):  # a function, so that nothing of an array is left when the next is read
+        array = np.array(weights[entry.theirs])  # its own: on a CPU the parameter may be this very memory
         for copy in entry.copies:
             if not np.array_equal(array, np.asarray(weights[copy])):
                 raise InputError(f"{copy} differs from {entry.theirs}; in this network they must be the same")
@@ -70,9 +71,13 @@ def read(template: Mapping[str, Any], entries: Sequence[Entry], weights: Mapping
             if not np.isfinite(part).all():
                 fault = f"overflow {part.dtype}" if np.isfinite(array).all() else "are not finite"
                 broken.setdefault(fault, []).append(entry.theirs)
-            params[name] = jnp.array(part)
+            # Wait: what is on its way to a device keeps the array that it was made of.
+            params[name] = jax.device_put(part).block_until_ready()
+
+    for entry in sorted(entries, key=lambda entry: -math.prod(weights[entry.theirs].shape)):
+        add(entry)
     for fault, names in broken.items():
-        remedy = "take float32 or bfloat16" if fault.startswith("overflow") else "get the file again"
+        remedy = "take bfloat16 or float32" if fault == "overflow float16" else "get the file again"
         raise InputError(f"weights that {fault}: {_listed(sorted(names))}; {remedy}")
     return traverse_util.unflatten_dict(params, sep="/")
 

@@ -7,6 +7,7 @@ x = stage.halves.decode(params, stage.scaling.unscaled(z))
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from numpy.typing import DTypeLike
 from diffusion_jax.autoencoding.latents import Halves, Scaling
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import json_object
-from diffusion_jax.core.protocols import Hold, Tree
+from diffusion_jax.core.protocols import ReadWeights, Tree
 from diffusion_jax.models.autoencoders.convolutional import ConvolutionalAutoencoder
 from diffusion_jax.models.autoencoders.tiled import tiled
 from diffusion_jax.pretrained import entries
@@ -42,14 +43,15 @@ class FirstStage(NamedTuple):
       halves: how it encodes and decodes.
       scaling: its latents as diffusion models take them; None where a file does not say it.
       config: its config.json, or the one that was derived of a file without.
-      read: `() -> params`: the module's, and of a VQModel beside them "codebook" [K, d].
+      read: `(dtype=float32) -> params`: the module's, and of a VQModel beside them "codebook" [K, d]; None leaves
+        each array in the file's own dtype.
     """
 
     network: Network
     halves: Halves
     scaling: Scaling | None
     config: dict[str, Any]
-    read: Hold
+    read: ReadWeights
 
     def save(self, params: Tree, path: str | Path) -> None:
         """Write parameters as a folder that `opened` and diffusers read; errors as of `entries.write`.
@@ -91,7 +93,7 @@ def opened(
       name: a folder of diffusers, of the model or of a pipeline that has it in one of `FOLDERS`; "owner/name" on the
         hub; or one file (.ckpt, .pt, .safetensors), of the first stage or of a whole model. A file's config is the
         config.json beside it, where that is of a first stage; else it is derived of its arrays.
-      variant: of the weights, such as "fp16"; the parameters are float32.
+      variant: of the weights, such as "fp16".
       revision: of the hub's repository.
       scale: by what latents are multiplied, in place of what the files say.
       dtype: of what the network computes, float32 or bfloat16: decoders overflow float16.
@@ -140,7 +142,7 @@ def _of(config: dict[str, Any], weights: Mapping[str, Any], dtype: DTypeLike = j
     network, halves, scaling = described(config, weights)
     entries.check_names(network.entries, weights)
     network = network._replace(model=network.model.clone(dtype=jnp.dtype(dtype).type))
-    return FirstStage(network, halves(network.model), scaling, config, lambda: network.read(weights))
+    return FirstStage(network, halves(network.model), scaling, config, partial(network.read, weights))
 
 
 def described(config: Mapping[str, Any], weights: Mapping[str, Any] | None = None) -> Described:

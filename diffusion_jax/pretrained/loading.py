@@ -4,13 +4,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import DTypeLike
+
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import write_json
 from diffusion_jax.pretrained import entries
-from diffusion_jax.pretrained.families import diffusers_configs, first_stages
+from diffusion_jax.pretrained.families import first_stages
 from diffusion_jax.pretrained.families.dit_config import dit
 from diffusion_jax.pretrained.families.ncsnpp import has_skips, ncsnpp
 from diffusion_jax.pretrained.families.prior import prior, text_projection
+from diffusion_jax.pretrained.families.unet2d import unet2d
+from diffusion_jax.pretrained.families.unet2d_condition import controlnet, unet2d_condition
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.schedulers import scheduler
@@ -70,19 +75,25 @@ class Pretrained(NamedTuple):
             write_json(Path(path) / "model_index.json", {"_class_name": pipeline, **parts})
 
 
-def load(name: str | Path, variant: str = "", revision: str | None = None) -> Pretrained:
+def load(
+    name: str | Path, variant: str = "", revision: str | None = None, dtype: DTypeLike | None = np.float32
+) -> Pretrained:
     """A model in diffusers' layout: a folder, or "owner/name" on the hub (`files.component`).
 
     Known are UNet2DModel, UNet2DConditionModel, ControlNetModel and DiTTransformer2DModel, as far as they are
     networks of `models`; unCLIP's PriorTransformer and UnCLIPTextProjModel; and, in a folder of their own,
     autoencoders (`first_stages.opened` says how these encode).
 
+    Args:
+      name, variant, revision: as of `files.component`.
+      dtype: of the parameters; None leaves each array in the file's own (`Network.read`).
+
     Raises:
       InputError: as of `files.component`, `entries.read` and `build`.
     """
     config, weights, scheduler_config = files.component(name, variant, revision)
     network = build(config, weights)
-    return Pretrained(network, network.read(weights), config, scheduler_config)
+    return Pretrained(network, network.read(weights, dtype), config, scheduler_config)
 
 
 def build(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
@@ -91,11 +102,11 @@ def build(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
     Raises:
       InputError: another class, or a value that is not implemented; both are named. Or weights of another network.
     """
-    unet = ncsnpp if has_skips(config) else diffusers_configs.unet2d
+    unet = ncsnpp if has_skips(config) else unet2d
     kinds = {
         "UNet2DModel": lambda: unet(config, weights),
-        "UNet2DConditionModel": lambda: diffusers_configs.unet2d_condition(config),
-        "ControlNetModel": lambda: diffusers_configs.controlnet(config),
+        "UNet2DConditionModel": lambda: unet2d_condition(config),
+        "ControlNetModel": lambda: controlnet(config),
         "DiTTransformer2DModel": lambda: dit(config),
         "Transformer2DModel": lambda: dit(config),
         "PriorTransformer": lambda: prior(config),

@@ -95,12 +95,13 @@ class Values:
             self.refuse(name, self[name], f"an integer from {least} to {most} is expected")
         return self[name]
 
-    def integers(self, name: str, most: int = LARGEST) -> tuple[int, ...]:
-        """The value, a list of integers in [1, most], one a level: at most `LEVELS`."""
+    def integers(self, name: str, most: int = LARGEST, least: int = 1) -> tuple[int, ...]:
+        """The value, a list of integers in [least, most], one a level: at most `LEVELS`."""
         value = self[name]
-        fit = type(value) in (list, tuple) and all(type(n) is int and 0 < n <= most for n in value)
+        fit = type(value) in (list, tuple) and all(type(n) is int and least <= n <= most for n in value)
         if not fit or not 1 <= len(value) <= LEVELS:
-            self.refuse(name, value, f"a list of positive integers is expected, at most {LEVELS} up to {most}")
+            kind = "positive integers" if least else "integers from 0"
+            self.refuse(name, value, f"a list of {kind} is expected, at most {LEVELS} up to {most}")
         return tuple(value)
 
     def check_size(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from diffusion_jax.models.unets.skeleton import of_level
 from diffusion_jax.pretrained.entries import Entry
 from diffusion_jax.pretrained.layouts import Layout, conv, same
 
@@ -11,7 +12,7 @@ class Wiring(NamedTuple):
 
     Attributes:
       widths: channels of each level, the full resolution first; the first convolution has those of the first level.
-      blocks: residual blocks a level on the way down; the way up has one more.
+      blocks: residual blocks on the way down, of all levels or of each; the way up has one more.
       attention_levels: levels with attention after every residual block of the way down.
       labels: 1 where the network is told a label, 0 where it is not.
       up_attention_levels: and of the way up; None for the same.
@@ -21,7 +22,7 @@ class Wiring(NamedTuple):
     """
 
     widths: tuple[int, ...]
-    blocks: int
+    blocks: int | tuple[int, ...]
     attention_levels: tuple[int, ...]
     labels: int = 0
     up_attention_levels: tuple[int, ...] | None = None
@@ -33,6 +34,10 @@ class Wiring(NamedTuple):
     def attended_up(self) -> tuple[int, ...]:
         """Levels with attention on the way up."""
         return self.attention_levels if self.up_attention_levels is None else self.up_attention_levels
+
+    def blocks_at(self, level: int) -> int:
+        """Residual blocks of a level on the way down."""
+        return of_level(self.blocks, level)
 
     @property
     def levels(self) -> range:
@@ -46,7 +51,7 @@ class Wiring(NamedTuple):
         connection as well, and one of the two has as many channels as it returns.
         """
         wider = (level for level in self.levels[1:] if self.widths[level] != self.widths[level - 1])
-        up = (f"up_{level}_block_{i}" for level in self.levels for i in range(self.blocks + 1))
+        up = (f"up_{level}_block_{i}" for level in self.levels for i in range(self.blocks_at(level) + 1))
         return frozenset(f"down_{level}_block_0" for level in wider) | frozenset(up)
 
 

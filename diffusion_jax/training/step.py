@@ -6,6 +6,7 @@ from types import MappingProxyType
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import Partial
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
@@ -66,7 +67,7 @@ def make_train_step(
         beside = {"step": state.step, "averages": {"ema": state.ema, **state.averages}, "held": dict(held)}
 
         def mean_loss(params, beside, keys, batch, t, weight):
-            losses, info = loss(keys, params, batch, Context(t, **beside))
+            losses, info = loss(keys, params, batch, Context(t, **beside, gather=Partial(shares.peers)))
             return (weight * losses).mean(), (losses, info)
 
         def derive(loss):

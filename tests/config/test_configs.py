@@ -21,7 +21,7 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources
 from diffusion_jax.diffusion import samplers, timesteps
 from diffusion_jax.diffusion.losses import Context
-from diffusion_jax.methods import ddpm, latent_diffusion
+from diffusion_jax.methods import ddpm, latent_diffusion, unclip
 from diffusion_jax.methods.autoencoders import priors
 from diffusion_jax.methods.compose import Chain, compose
 from diffusion_jax.training import loop, optimizers, workdir
@@ -62,6 +62,11 @@ TAUGHT_BY = {  # what a config must be given: the tiny published folder, and its
 
 
 TRAINING = "".join(path.read_text() for path in Path(loop.__file__).parent.glob("*.py"))
+TOLD = {  # what samples are told by default is of test images that are not here
+    "super_resolution": {"low_res": np.zeros((2, 8, 8, 1))},
+    "unclip_decoder": {"image": np.zeros((2, 32, 32, 1))},
+}
+
 READ_BY_THE_LOOP = {
     "seed",
     *re.findall(r"config\.((?:train|log|data)\.\w+)", TRAINING),
@@ -100,6 +105,11 @@ def upper_prior(above):
     return jax.eval_shape(lambda key: above.model.init(key, shown, jnp.zeros(1))["params"], jax.random.key(0))
 
 
+def statistics_of_embeddings(model, params, images):
+    """In place of what they are of the data, their shapes."""
+    return dict.fromkeys(("mean", "std"), jax.ShapeDtypeStruct((model.vision.projection,), jnp.float32))
+
+
 @pytest.mark.parametrize("path", cases())
 def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     module = config.load(path)
@@ -114,6 +124,9 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
         monkeypatch.setattr(priors, "held_of", lambda folder, stage: partial(first_stage, stage))
         monkeypatch.setattr(priors, "_prior_above", lambda folder, first, above: upper_prior(above))
     monkeypatch.setattr(latent_diffusion, "held_of", first_stage_of_latents)
+    # In place of runs, and of what their networks say of images, shapes.
+    monkeypatch.setattr(unclip, "params_of", lambda folder, flag, what, section, template, *_: template)
+    monkeypatch.setattr(unclip, "statistics", statistics_of_embeddings)
     watched, read = values.watched(chosen)
     experiment = module.build(watched)
     assert re.search(rf"python -m diffusion_jax\.(train|distill) --config configs/{path.name} --", module.__doc__)
@@ -143,7 +156,9 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     samplers = list(experiment.sampling.samplers.items())
     # Of the long ones the first alone: a small config of the same method has the others.
     for name, make in samplers[:1] if path.stem.endswith(LONG) else samplers:
-        told = experiment.sampling.told.get(name, experiment.data.sample_condition)(2, given.get(name, dict)())
+        told = experiment.sampling.told.get(name, experiment.data.sample_condition)(
+            2, given.get(name, lambda: TOLD.get(path.stem, {}))()
+        )
         drawn = jax.eval_shape(make(SampleRequest(batch=2)), whole, keys, *told)
         assert {leaf.shape[0] for leaf in jax.tree.leaves(drawn)} == {2}
     # What a work directory stores gives the same values back.

@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
+from diffusion_jax.core import resizing
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.models import ADMUNet, ImprovedUNet, TextUNet, UNet
 from diffusion_jax.models.blocks.conditioning import (
@@ -186,6 +187,8 @@ def test_a_low_resolution_image_is_laid_beside():
     # Bilinear, pixels as squares: a quarter of the way to the next one.
     inside = 0.75 * small[0, 0, 0, 0] + 0.25 * small[0, 0, 1, 0]
     np.testing.assert_allclose(out[0, 0, 1, 2], inside, rtol=1e-5)
+    cornered = SuperResolution(Mirror(), resizing.aligned).apply({}, X, TIME, {"low_res": small})
+    np.testing.assert_array_equal(cornered[:, ::3, ::7, 2:], small[:, ::1, ::3])  # corners keep their place
     with pytest.raises(InputError, match="low_res"):
         SuperResolution(Mirror()).apply({}, X, TIME, {})
 

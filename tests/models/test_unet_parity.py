@@ -11,7 +11,7 @@ import pytest
 from flax import traverse_util
 
 from diffusion_jax.models import UNet
-from diffusion_jax.pretrained.families import diffusers_configs
+from diffusion_jax.pretrained.families import unet2d
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def theirs(problem):
     randomise(model)
     out = model(to_torch(problem["x"]), torch.from_numpy(problem["time"])).sample
     ((out - to_torch(problem["target"])) ** 2).mean().backward()
-    network = diffusers_configs.unet2d(model.config)
+    network = unet2d.unet2d(model.config)
 
     def converted(tensors):
         return traverse_util.flatten_dict(network.read(numpy_state(tensors)), sep="/")

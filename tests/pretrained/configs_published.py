@@ -143,3 +143,47 @@ CONTROLNET = {
     "upcast_attention": False,
     "use_linear_projection": False,
 }
+# stabilityai/stable-diffusion-xl-base-1.0, its refiner, and diffusers/controlnet-canny-sdxl-1.0.
+SDXL = STABLE_DIFFUSION_2 | {
+    "addition_embed_type": "text_time",
+    "addition_embed_type_num_heads": 64,
+    "addition_time_embed_dim": 256,
+    "attention_head_dim": [5, 10, 20],
+    "block_out_channels": [320, 640, 1280],
+    "class_embed_type": None,
+    "cross_attention_dim": 2048,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "encoder_hid_dim": None,
+    "projection_class_embeddings_input_dim": 2816,
+    "resnet_out_scale_factor": 1.0,
+    "resnet_skip_time_act": False,
+    "sample_size": 128,
+    "time_embedding_act_fn": None,
+    "transformer_layers_per_block": [1, 2, 10],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "upcast_attention": None,
+}
+SDXL_REFINER = SDXL | {
+    "attention_head_dim": [6, 12, 24, 24],
+    "block_out_channels": [384, 768, 1536, 1536],
+    "cross_attention_dim": 1280,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "projection_class_embeddings_input_dim": 2560,
+    "transformer_layers_per_block": 4,
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+}
+SDXL_CONTROLNET = CONTROLNET | {
+    name: SDXL[name]
+    for name in (
+        "addition_embed_type",
+        "addition_embed_type_num_heads",
+        "addition_time_embed_dim",
+        "attention_head_dim",
+        "block_out_channels",
+        "cross_attention_dim",
+        "down_block_types",
+        "projection_class_embeddings_input_dim",
+        "transformer_layers_per_block",
+        "use_linear_projection",
+    )
+}

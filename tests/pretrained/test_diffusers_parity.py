@@ -7,7 +7,6 @@ differ by rounding only: 1e-6 or so, asserted below 1e-4.
 import inspect
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from configs_published import (
@@ -21,25 +20,36 @@ from configs_published import (
     STABLE_DIFFUSION_2,
     TUTORIAL,
 )
-from flax import traverse_util
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.models.blocks.time_table import TimeTable
 from diffusion_jax.models.unets.adm import AdditiveUNet, ADMUNet, ImprovedUNet
-from diffusion_jax.pretrained import entries, loading
-from diffusion_jax.pretrained.families import diffusers_configs as configs
+from diffusion_jax.pretrained import entries
+from diffusion_jax.pretrained.families import unet2d_condition
+from diffusion_jax.pretrained.families.diffusers_configs import ACTIVATIONS
 from diffusion_jax.pretrained.families.dit_config import DIT
+from diffusion_jax.pretrained.families.unet2d import UNET2D, unet2d
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
 
 from diffusers.models.activations import get_activation  # noqa: E402
-from their_source import scale_embedding  # noqa: E402
+from their_unets import (  # noqa: E402
+    HASTY,
+    build,
+    distance,
+    flat,
+    inputs,
+    randomise,
+    run_ours,
+    run_theirs,
+    state,
+    swapped,
+    worst,
+)
 
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-4
-BATCH = 2
 # Keys that share a constant shift leave the softmax as it is: this gradient is zero but for rounding.
 ZERO_GRADIENT = "key/bias"
 
@@ -51,12 +61,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def build(config):
-    """diffusers' model and our `Network` of the same config."""
-    arguments = {name: value for name, value in config.items() if not name.startswith("_")}
-    return getattr(diffusers, config["_class_name"])(**arguments).eval(), loading.build(config)
 
 
 # ---- Full size: names and shapes; no number is made.
@@ -91,18 +95,16 @@ def test_names_and_shapes_are_the_published_ones(config, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", configs.ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_are_theirs(name):
     x = np.linspace(-6, 6, 101, dtype=np.float32)
     theirs = get_activation(name)(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(configs.ACTIVATIONS[name](x), theirs, atol=1e-6)
+    np.testing.assert_allclose(ACTIVATIONS[name](x), theirs, atol=1e-6)
 
 
 # ---- Tiny: numbers.
 
 SMALL = {"norm_num_groups": 8, "layers_per_block": 1}
-# The test compiles more than it computes.
-HASTY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 LEVELS = {
     "block_out_channels": [16, 32, 48],
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D"],
@@ -164,97 +166,6 @@ TINY = {
     "latent consistency": STABLE_DIFFUSION | READING | UP | SMALL | {"time_cond_proj_dim": 20},
     "ControlNet": CONTROLNET | READING | SMALL | {"conditioning_embedding_out_channels": [8, 16]},
 }
-
-
-def randomise(model):
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            noise = torch.randn(p.shape, generator=generator)
-            if p.ndim > 1:
-                p.copy_(noise / p[0].numel() ** 0.5)
-            else:
-                p.copy_(0.2 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
-
-
-def inputs(network):
-    """x [B, 8, 16, C], float times, and what the network is told; NumPy."""
-    rng = np.random.default_rng(0)
-    x, _, cond = network.example
-    image = {"x": (BATCH, 8, 16, x.shape[-1]), "tokens": (BATCH, 5), "hint": (BATCH, 16, 32)}
-    told = {}
-    for name, array in (cond or {}).items():
-        shape = image.get(name, (BATCH,)) + (array.shape[-1:] if array.ndim > 1 else ())
-        told[name] = rng.normal(size=shape).astype(np.float32) if name != "label" else np.array([4, 0])
-    time = np.array([3.5, 977.0], np.float32)
-    if isinstance(network.model, configs.OpenUNet) and isinstance(network.model.encode_time, TimeTable):
-        time = time.astype(np.int32)
-    return rng.normal(size=image["x"]).astype(np.float32), time, told or None
-
-
-def state(model):
-    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-
-
-def to_torch(images):
-    return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-
-
-def to_numpy(tensor):
-    return tensor.detach().numpy().transpose(0, 2, 3, 1)
-
-
-SCALE = "guidance_scale"
-NAMES = {"label": "class_labels", "tokens": "encoder_hidden_states", "hint": "controlnet_cond"}
-
-
-def run_theirs(model, x, time, cond):
-    """Outputs, a list of NHWC arrays, and the gradient of their mean squares, name -> array."""
-    told = {
-        NAMES[name]: to_torch(value) if value.ndim == 4 else torch.from_numpy(value)
-        for name, value in (cond or {}).items()
-        if name != SCALE
-    }
-    if SCALE in (cond or {}):
-        told["timestep_cond"] = scale_embedding(torch.from_numpy(cond[SCALE] - 1), model.config.time_cond_proj_dim)
-    out = model(to_torch(x), torch.from_numpy(time), **told, return_dict=False)
-    out = [*out[0], out[1]] if len(out) == 2 else list(out)
-    sum((o**2).mean() for o in out).backward()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return [to_numpy(o) for o in out], {name: p.grad.numpy() for name, p in trained.items()}
-
-
-def flat(params):
-    return traverse_util.flatten_dict(jax.device_get(params), sep="/")
-
-
-def run_ours(network, params, x, time, cond):
-    def loss(params):
-        out = network.model.apply({"params": params}, x, time, cond)
-        out = out if type(out) is list else [out]
-        return sum(jnp.mean(o**2) for o in out), out
-
-    with jax.default_matmul_precision("highest"):
-        gradients, out = jax.jit(jax.grad(loss, has_aux=True)).lower(params).compile(HASTY)(params)
-    return jax.device_get(out), flat(gradients)
-
-
-def distance(ours, theirs):
-    return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
-
-
-def worst(ours, theirs):
-    assert [o.shape for o in ours] == [o.shape for o in theirs]
-    return max(distance(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
-def swapped(params):
-    """Queries taken for keys: the kind of mistake that shapes do not show."""
-    names = flat(params)
-    moved = {"query": "key", "key": "query", "self_query": "self_key", "self_key": "self_query"}
-    return traverse_util.unflatten_dict(
-        {"/".join(moved.get(part, part) for part in name.split("/")): value for name, value in names.items()}, sep="/"
-    )
 
 
 VARIANTS = ["NCSN++", "Fourier", "other levels up, odd widths, mish, learned times"]
@@ -322,7 +233,7 @@ def test_older_names_of_attention(tmp_path):
     old = {old_name(name): array for name, array in state(model).items()}
     with pytest.raises(InputError, match=r"missing: .*to_q"):
         network.read(old)
-    older = configs.unet2d(config, old)
+    older = unet2d(config, old)
     params = older.read(old)
     jax.tree.map(np.testing.assert_array_equal, params, network.read(state(model)))
     entries.write(params, older.entries, tmp_path, config)
@@ -334,9 +245,9 @@ def test_older_names_of_attention(tmp_path):
 @pytest.mark.parametrize(
     ("model", "defaults"),
     [
-        ("UNet2DModel", configs.UNET2D),
-        ("UNet2DConditionModel", configs.UNET2D_CONDITION),
-        ("ControlNetModel", configs.CONTROLNET),
+        ("UNet2DModel", UNET2D),
+        ("UNet2DConditionModel", unet2d_condition.UNET2D_CONDITION),
+        ("ControlNetModel", unet2d_condition.CONTROLNET),
         ("DiTTransformer2DModel", DIT),
     ],
 )
@@ -352,6 +263,6 @@ def test_absent_values_are_those_of_diffusers(model, defaults):
 
 
 def test_the_modules_are_those_of_the_papers():
-    assert type(configs.unet2d(CONSISTENCY_IMAGENET64).model) is ADMUNet
-    assert type(configs.unet2d(TINY["Improved DDPM"]).model) is ImprovedUNet
-    assert configs.unet2d(CONSISTENCY_LSUN).model.clone(heads=None) == AdditiveUNet(heads=None)
+    assert type(unet2d(CONSISTENCY_IMAGENET64).model) is ADMUNet
+    assert type(unet2d(TINY["Improved DDPM"]).model) is ImprovedUNet
+    assert unet2d(CONSISTENCY_LSUN).model.clone(heads=None) == AdditiveUNet(heads=None)

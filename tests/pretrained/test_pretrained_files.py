@@ -96,6 +96,19 @@ def test_names_of_wrapped_modules(tmp_path):
         files.weights(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("kind", [".safetensors", ".bin"])
+@pytest.mark.parametrize("variant", ["", ".fp16"])
+def test_the_names_of_transformers(tmp_path, kind, variant):
+    stem = {".safetensors": "model", ".bin": "pytorch_model"}[kind]
+    write_json(tmp_path / "text_encoder" / "config.json", {"channels": 3})
+    save(tmp_path / "text_encoder" / f"{stem}{variant}{kind}", w=2)
+    found = files.component(tmp_path, variant, folders=("text_encoder", ""))
+    assert (found.config, values(found.weights)) == ({"channels": 3}, {"w": 2})
+    assert values(files.component(tmp_path / "text_encoder", variant, folders=("other", "")).weights) == {"w": 2}
+    save(tmp_path / "text_encoder" / f"model{variant}.safetensors", w=3)  # which is taken where both are
+    assert values(files.component(tmp_path, variant, folders=("text_encoder",)).weights) == {"w": 3}
+
+
 @pytest.mark.parametrize("ending", [".fp16.safetensors", ".fp16.bin"])
 def test_a_variant(tmp_path, ending):
     write_json(tmp_path / "config.json", {})
@@ -122,10 +135,11 @@ SHARDS = {
 @pytest.mark.parametrize(
     ("name", "variant"), [("{}.index.json", ""), ("{}.index.fp16.json", "fp16"), (".fp16{}.index.json", "fp16")]
 )
-def test_parts(tmp_path, name, variant, kind):
+@pytest.mark.parametrize("whose", [0, 1])
+def test_parts(tmp_path, name, variant, kind, whose):
     write_json(tmp_path / "config.json", {})
     shards = {at: file.replace(".safetensors", kind) for at, file in SHARDS["weight_map"].items()}
-    write_json(tmp_path / f"diffusion_pytorch_model{name.format(kind)}", {"weight_map": shards})
+    write_json(tmp_path / f"{files.STEMS[kind][whose]}{name.format(kind)}", {"weight_map": shards})
     save(tmp_path / shards["a"], a=1)
     save(tmp_path / shards["b"], b=2)
     weights = files.component(tmp_path, variant).weights
@@ -272,6 +286,38 @@ def test_parts_from_the_hub(hub):
     for name, file in SHARDS["weight_map"].items():
         save(repository / "transformer" / file, **{name: 1})
     assert values(files.component("google/model").weights) == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("variant", "index", "part"),
+    [
+        ("", "model.safetensors.index.json", "model-00001-of-00002.safetensors"),
+        ("fp16", "model.safetensors.index.fp16.json", "model.fp16-00001-of-00002.safetensors"),
+        ("fp16", "pytorch_model.bin.index.fp16.json", "pytorch_model.fp16-00001-of-00002.bin"),
+    ],
+)
+def test_an_encoder_of_the_hub(hub, variant, index, part):
+    """Of parts those that the index names: not another variant's, and not .bin where there is .safetensors."""
+    repository, cache, _ = hub
+    at = repository / "text_encoder"
+    write_json(at / "config.json", {"channels": 5})
+    write_json(at / index, {"weight_map": {"w": part}})
+    names = {part, "model.fp32-00001-of-00002.safetensors", "pytorch_model-00001-of-00002.bin", "flax_model.bin"}
+    for name in names:
+        save(at / name, w=1)
+    fill(repository, ".safetensors")
+    found = files.component("google/model", variant, folders=("text_encoder", ""))
+    assert (found.config, values(found.weights)) == ({"channels": 5}, {"w": 1})
+    assert downloaded(cache) == [f"text_encoder/{part}"]
+
+
+def test_an_encoders_own_repository(hub):
+    repository, cache, _ = hub
+    write_json(repository / "config.json", {"channels": 5})
+    for name in ("pytorch_model.bin", "tf_model.bin"):
+        save(repository / name, w=1)
+    assert values(files.component("google/model", folders=("text_encoder", "")).weights) == {"w": 1}
+    assert downloaded(cache) == ["pytorch_model.bin"]
 
 
 def test_what_the_hub_says_is_told_in_one_line(hub):

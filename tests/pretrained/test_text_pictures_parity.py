@@ -11,6 +11,7 @@ pytest.importorskip("tokenizers", reason="tokenizers is not installed (the extra
 
 import text_tiny as tiny  # noqa: E402
 
+from diffusion_jax.app.known import drawing  # noqa: E402
 from diffusion_jax.core import rng  # noqa: E402
 from diffusion_jax.diffusion import stages  # noqa: E402
 from diffusion_jax.pipelines import first_stages, published  # noqa: E402
@@ -80,3 +81,85 @@ def test_rescaled_guidance(stable):
     theirs = pipeline(PROMPTS, guidance_rescale=0.7, **said).images
     found = ours(folder, texts(), guidance_scale=5.0, guidance_rescale=0.7)
     np.testing.assert_allclose(np.clip(found, 0, 1), theirs, atol=NEAR)
+
+
+PICTURE = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
+
+
+def known(folder, name, arrays, given, strength=None, **opened):
+    """Pictures in [0, 1] of which something is known, as the command line draws them."""
+    model = published.diffusers(str(folder), **opened)
+    edit = model.edits[name] if strength is None else model.edits[name].at(strength)
+    make = drawing(next(iter(model.samplers.values())), edit)(SampleRequest(2, STEPS, guidance_scale=5.0))
+    (cond,) = model.sample_condition(2, given)
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(jax.jit(make)(model.load()[0], KEYS, arrays, cond)) / 2 + 0.5
+
+
+@pytest.fixture
+def certain(monkeypatch):
+    """Their encoder's mean for its draw, and our noise for theirs."""
+    of_code = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
+    monkeypatch.setattr(of_code, "sample", lambda code, generator=None: code.mode())
+    for module in ("img2img", "inpaint"):
+        path = f"diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_{module}"
+        monkeypatch.setattr(f"{path}.randn_tensor", lambda *shape, **how: latents())
+
+
+def channels_first(x):
+    return torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+
+
+def test_a_picture_by_a_text(stable, certain):
+    folder, pipeline = stable
+    theirs = quiet(diffusers.StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False))
+    said = {"num_inference_steps": STEPS, "output_type": "np", "guidance_scale": 5.0}
+    wanted = theirs(PROMPTS, image=channels_first(PICTURE / 2 + 0.5), strength=0.5, **said).images
+    # Half of their steps are the last two, from index 251 of 1000 on: a time of .252.
+    found = known(folder, "from", {"image": PICTURE}, texts(), strength=0.26)
+    np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
+
+
+@pytest.fixture(scope="module")
+def painting(stable, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("painting") / "sd"
+    parts = stable[1].components | {"unet": tiny.unet(in_channels=9)}
+    pipeline = diffusers.StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False)
+    pipeline.save_pretrained(folder)
+    return folder, quiet(pipeline)
+
+
+def test_a_part_of_a_picture_by_a_text(painting, certain):
+    folder, pipeline = painting
+    paint = np.zeros((2, 16, 16, 1), np.float32)
+    paint[0, :6], paint[1, :, 4:] = 1, 1
+    said = {"num_inference_steps": STEPS, "output_type": "np", "guidance_scale": 5.0, "height": 16, "width": 16}
+    said |= {"mask_image": channels_first(paint), "latents": latents(), "strength": 1.0}
+    wanted = pipeline(PROMPTS, image=channels_first(PICTURE), **said).images
+    found = known(folder, "inpaint", {"image": PICTURE, "mask": 1 - paint}, texts())
+    # Theirs decodes the known part too; ours is the picture there.
+    drawn = np.where(paint > 0.5, np.clip(found, 0, 1) - wanted, 0)
+    np.testing.assert_allclose(drawn, 0, atol=NEAR)
+    np.testing.assert_allclose(np.where(paint > 0.5, 0, found - (PICTURE / 2 + 0.5)), 0, atol=1e-6)
+    # Without a picture nothing is known of it.
+    grey = pipeline(
+        PROMPTS, image=torch.zeros(2, 3, 16, 16), **(said | {"mask_image": torch.ones(2, 1, 16, 16)})
+    ).images
+    np.testing.assert_allclose(np.clip(ours(folder, texts(), guidance_scale=5.0), 0, 1), grey, atol=NEAR)
+
+
+def test_a_controlnet_and_a_text(stable, tmp_path):
+    folder, pipeline = stable
+    torch.manual_seed(5)
+    net = tiny.redrawn(
+        diffusers.ControlNetModel.from_unet(pipeline.unet, conditioning_embedding_out_channels=(8, 16))
+    )
+    net.save_pretrained(tmp_path / "control")
+    parts = pipeline.components | {"controlnet": net}
+    theirs = quiet(diffusers.StableDiffusionControlNetPipeline(**parts, requires_safety_checker=False))
+    hint = np.random.default_rng(1).uniform(size=(2, 16, 16, 3)).astype(np.float32)
+    said = {"num_inference_steps": STEPS, "output_type": "np", "latents": latents(), "guidance_scale": 5.0}
+    wanted = theirs(PROMPTS, image=channels_first(hint), **said).images
+    given = texts() | {"hint": hint}
+    found = ours(folder, given, opened={"controlnet": str(tmp_path / "control")}, guidance_scale=5.0)
+    np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)

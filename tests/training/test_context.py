@@ -403,3 +403,28 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_written(tmp_path, wro
     with pytest.raises(InputError, match="what the run holds"):
         run(tmp_path / "run", 2, lambda: wrong)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("way", ["eight devices", "spread, in one part"])
+def test_a_loss_that_compares_the_examples_of_all_devices(way, monkeypatch):
+    """What is learned is that of one device, by SGD, though every example is told apart from all others."""
+    monkeypatch.setitem(WAYS, "spread, in one part", lambda: (Sharded(jax.devices()[:4], least=1), 1))
+
+    def loss(keys, params, batch, context):
+        y = batch["x"] @ params["w"]
+        everyone = context.gather(y)
+        assert everyone.shape == (BATCH, K)
+        return jax.nn.logsumexp(y @ everyone.T, axis=-1) - jnp.sum(y**2, axis=-1), {}
+
+    def init(key):
+        return {"w": jax.random.normal(key, (D, K))}
+
+    (one, said), (other, heard) = (trained(loss, init, optax.sgd(0.05), way) for way in ("one device", way))
+    same(one.params, other.params)
+    np.testing.assert_allclose([m["loss"] for m in said], [m["loss"] for m in heard], rtol=1e-5)
+
+    def alone(keys, params, batch, context):  # the control: each device among its own
+        return loss(keys, params, batch, context._replace(gather=lambda y: jnp.tile(y, (BATCH // len(y), 1))))
+
+    wrong, _ = trained(alone, init, optax.sgd(0.05), way)
+    assert np.abs(wrong.params["w"] - one.params["w"]).max() > 1e-3

@@ -28,8 +28,10 @@ from diffusion_jax.core.protocols.autoencoding import (
     Teach,
     Weigh,
 )
+from diffusion_jax.core.protocols.cascades import Augment, Resize, Retell
 from diffusion_jax.core.protocols.data import (
     DefaultCondition,
+    EncodeTexts,
     Examples,
     Features,
     Files,
@@ -83,7 +85,16 @@ from diffusion_jax.core.protocols.likelihoods import (
     Slopes,
     Trace,
 )
-from diffusion_jax.core.protocols.losses import Criterion, DrawTimes, InitMemory, Integrand, Law, Loss, UpdateMemory
+from diffusion_jax.core.protocols.losses import (
+    Criterion,
+    DrawTimes,
+    GatherBatch,
+    InitMemory,
+    Integrand,
+    Law,
+    Loss,
+    UpdateMemory,
+)
 from diffusion_jax.core.protocols.methods import (
     AverageLikelihood,
     ClassifierFn,
@@ -113,6 +124,7 @@ from diffusion_jax.core.protocols.networks import (
     Initializer,
     InitParams,
     Layer,
+    MakeAttention,
     MakeLayer,
     Network,
     OfImages,
@@ -163,6 +175,7 @@ __all__ = [
     "Activation",
     "Apply",
     "Attend",
+    "Augment",
     "AverageLikelihood",
     "Believe",
     "Body",
@@ -204,6 +217,7 @@ __all__ = [
     "EditFn",
     "Encode",
     "EncodeEntries",
+    "EncodeTexts",
     "EncodeTime",
     "End",
     "Estimate",
@@ -214,6 +228,7 @@ __all__ = [
     "FromImages",
     "Gap",
     "Gather",
+    "GatherBatch",
     "Gradient",
     "Grid",
     "GridOfIndices",
@@ -241,6 +256,7 @@ __all__ = [
     "LogProb",
     "Lose",
     "Loss",
+    "MakeAttention",
     "MakeLayer",
     "MakeLikelihood",
     "MakeLoss",
@@ -272,6 +288,8 @@ __all__ = [
     "Refresh",
     "Report",
     "Rescale",
+    "Resize",
+    "Retell",
     "Run",
     "RunStage",
     "SampleCondition",

@@ -35,6 +35,12 @@ class DefaultCondition(Protocol):
     def __call__(self, num: int, /) -> dict[str, Any]: ...
 
 
+class EncodeTexts(Protocol):
+    """`texts [N] -> (ids int32 [N, L], mask bool [N, L])`, true where there is text; `InputError` for others."""
+
+    def __call__(self, texts: Sequence[str], /) -> tuple[np.ndarray, np.ndarray]: ...
+
+
 class Save(Protocol):
     """Writes to a binary file that is open."""
 

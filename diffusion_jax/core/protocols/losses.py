@@ -50,3 +50,9 @@ class UpdateMemory(Protocol):
     """`(memory, t [B], losses [B]) -> memory`, after an update with the global batch."""
 
     def __call__(self, memory: Tree, t: jax.Array, losses: jax.Array, /) -> Tree: ...
+
+
+class GatherBatch(Protocol):
+    """`tree [b, ...] -> tree [B, ...]`: arrays of one device's examples as those of the global batch, in order."""
+
+    def __call__(self, tree: Tree, /) -> Tree: ...

@@ -35,6 +35,12 @@ class MakeLayer(Protocol):
     def __call__(self, features: int, name: str, /) -> Layer: ...
 
 
+class MakeAttention(Protocol):
+    """`(level, features, name) -> layer` to [B, H, W, features]; the middle is the level after the last."""
+
+    def __call__(self, level: int, features: int, name: str, /) -> Layer: ...
+
+
 class TellBlock(Protocol):
     """`(h [B, H, W, C], context, activation, dtype) -> [B, H, W, C]`: what a residual block is told, put into h."""
 

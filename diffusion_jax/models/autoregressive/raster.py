@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.models.autoregressive.layers import Grouped, TokenTable, Told
-from diffusion_jax.models.blocks.conditioning import check_names, embedded
+from diffusion_jax.models.blocks.conditioning import check_names, conditions_of, embedded
 from diffusion_jax.models.blocks.layers import zero_init
 
 
@@ -100,7 +100,7 @@ class Raster(nn.Module):
             beyond = tokens[(tokens < 0) | (tokens > self.vocab)]
             if beyond.size:
                 raise InputError(f"there is no token {beyond[0]}: they run from 0 to {self.vocab - 1}")
-        check_names(cond, (*self.embed, *self.maps))
+        check_names(cond, (*conditions_of(self.embed), *self.maps))
         for name in self.maps:
             shape = (cond or {})[name].shape
             if len(shape) != 4 or shape[:3] != x.shape[:3]:

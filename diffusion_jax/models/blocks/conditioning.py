@@ -2,21 +2,24 @@
 
 The names in use: "label", int [B]; "noise_level", float [B]; "interval", float [B], how far a flow map is asked to go
 (`models.two_times`); "tokens", float [B, L, D], an encoded text; "low_res", float [B, h, w, C]; "hint" and "beside",
-float [B, H, W, C], as are those that `maps` of a network of tokens names; "guidance_scale", float [B], 1 for none.
-"text_embedding" and "image_embedding", float [B, D], a text's and a picture's one vector; "token_mask", bool [B, L],
-true where "tokens" are text.
+float [B, H, W, C], as are those that `maps` of a network of tokens names; "guidance_scale", float [B], 1 for none;
+"pooled", float [B, P], a text as one vector; "time_ids", float [B, K], sizes in pixels and a crop (`SizesEmbedding`);
+"text_embedding" and "image_embedding", float [B, D], a text's and a picture's one vector, NaN for none where an
+`OptionalVectorEmbedding` hears it; "token_mask", bool [B, L], true where "tokens" are text.
 What is one vector an example is added to the embedding of the time by modules of this file, `module(value [B, ...],
-features) -> [B, features]`.
+features) -> [B, features]`. A module that makes one vector of several conditions names them in its `hears`, and is
+given all, in that order.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.models.blocks.layers import TimeEmbedding, cosinusoid, sinusoid
+from diffusion_jax.models.blocks.layers import TimeEmbedding, cosinusoid, embedding_mlp, sinusoid
 
 
 class LabelEmbedding(nn.Module):
@@ -41,20 +44,25 @@ class LabelEmbedding(nn.Module):
 class NumberEmbedding(nn.Module):
     """A number as the time is told: float [B] -> float32 [B, features]; `features` is a multiple of 4.
 
-    For the noise level of a low-resolution image in a cascade (Ho et al. 2022, section 4), say, from 0 to 1000.
+    For the noise level of a low-resolution image in a cascade (Ho et al. 2022, section 4), say.
+
+    Attributes:
+      scale: multiplies the number first. Numbers are told apart on a range of 0 to 1000: 1000 is for those from 0
+        to 1.
     """
+
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, value: jax.Array, features: int) -> jax.Array:
-        return TimeEmbedding(features // 4, cosinusoid, name="embedding")(value)
+        return TimeEmbedding(features // 4, cosinusoid, name="embedding")(self.scale * value)
 
 
 class OptionalNumberEmbedding(nn.Module):
     """A number that may be withheld: float [B] -> float32 [B, features]; NaN, for none, has a vector of its own.
 
     Attributes:
-      scale: multiplies the number first. `NumberEmbedding` tells numbers apart on a range of 0 to 1000: 1000 is for
-        numbers from 0 to 1.
+      scale: as of `NumberEmbedding`.
     """
 
     scale: float = 1.0
@@ -63,8 +71,22 @@ class OptionalNumberEmbedding(nn.Module):
     def __call__(self, value: jax.Array, features: int) -> jax.Array:
         none = self.param("none", nn.initializers.normal(1.0), (features,), jnp.float32)
         known = jnp.isfinite(value)
-        number = NumberEmbedding(name="number")(self.scale * jnp.where(known, value, 0.0), features)
+        number = NumberEmbedding(self.scale, name="number")(jnp.where(known, value, 0.0), features)
         return jnp.where(known[:, None], number, none)
+
+
+class OptionalVectorEmbedding(nn.Module):
+    """A vector that may be withheld: float [B, D] -> float32 [B, features]; one with NaN has a vector of its own.
+
+    Of entries of about unit size, such as what an encoder makes of a picture.
+    """
+
+    @nn.compact
+    def __call__(self, value: jax.Array, features: int) -> jax.Array:
+        none = self.param("none", nn.initializers.normal(1.0), (features,), jnp.float32)
+        known = jnp.isfinite(value).all(axis=-1, keepdims=True)
+        told = nn.Dense(features, dtype=jnp.float32, name="dense")(jnp.where(known, value, 0.0))
+        return jnp.where(known, told, none)
 
 
 class GuidanceEmbedding(nn.Module):
@@ -86,9 +108,51 @@ class GuidanceEmbedding(nn.Module):
         return nn.Dense(features, use_bias=False, dtype=jnp.float32, kernel_init=zero, name="dense")(h)
 
 
+class SizesEmbedding(nn.Module):
+    """A pooled text and the sizes that an image had (Podell et al. 2023, section 2.2): -> float32 [B, features].
+
+    MLP([pooled, sinusoids]), with a sinusoid of `width` features, cosines first, of each of the time ids.
+
+    Attributes:
+      width: of a sinusoid, even.
+      inputs: P + K * width for "pooled" [B, P] and "time_ids" [B, K]; None for any.
+
+    Raises:
+      InputError: what is told has another width than `inputs`.
+    """
+
+    width: int = 256
+    inputs: int | None = None
+
+    hears: ClassVar[tuple[str, ...]] = ("pooled", "time_ids")
+
+    @nn.compact
+    def __call__(self, pooled: jax.Array, time_ids: jax.Array, features: int) -> jax.Array:
+        batch, ids = time_ids.shape
+        told = pooled.shape[-1] + ids * self.width
+        if self.inputs not in (None, told):
+            raise InputError(
+                f"pooled text of {pooled.shape[-1]} features and {ids} time_ids of {self.width} make {told}; "
+                f"this network takes {self.inputs}"
+            )
+        sinusoids = cosinusoid(time_ids.reshape(-1), self.width).reshape(batch, -1)
+        h = jnp.concatenate([pooled.astype(jnp.float32), sinusoids], axis=-1)
+        return embedding_mlp(h, features, nn.swish)
+
+
+def _hears(name, module):
+    return getattr(module, "hears", (name,))
+
+
+def conditions_of(embed: Mapping[str, nn.Module]) -> tuple[str, ...]:
+    """The conditions that `embed` makes vectors of: what a module is named by, or all that it `hears`."""
+    return tuple(condition for name, module in embed.items() for condition in _hears(name, module))
+
+
 def embedded(embed: Mapping[str, nn.Module], cond: Mapping[str, jax.Array] | None, features: int):
     """The sum of what `embed` makes of the entries of `cond` that it names, [B, features]; 0 if it names none."""
-    return sum(module((cond or {})[name], features) for name, module in embed.items())
+    told = cond or {}
+    return sum(module(*(told[one] for one in _hears(name, module)), features) for name, module in embed.items())
 
 
 def check_names(cond: Mapping[str, jax.Array] | None, names: Iterable[str]) -> None:

@@ -174,6 +174,12 @@ def _angles(time, features: int, last: int):
     return time.astype(jnp.float32)[:, None] * frequencies[None]
 
 
+def embedding_mlp(h: jax.Array, features: int, activation: Activation) -> jax.Array:
+    """dense(activation(dense(h))), float32 [B, features], by layers "dense_0" and "dense_1" of the caller's scope."""
+    h = dense(features, jnp.float32, "dense_0")(h)
+    return dense(features, jnp.float32, "dense_1")(activation(h))
+
+
 class TimeEmbedding(nn.Module):
     """Sinusoid -> dense -> swish -> dense: time [B] -> float32 [B, 4 * features].
 
@@ -181,20 +187,21 @@ class TimeEmbedding(nn.Module):
     Computed in float32: it is a few small products, and bfloat16 would blur neighbouring steps.
 
     Attributes:
-      features: of the sinusoid, a quarter of the result's.
+      features: of the sinusoid, a quarter of the result's unless that has a `width` of its own.
       encode: `(time, features) -> [B, features]`: `sinusoid` or `cosinusoid`.
       activation: between the dense layers.
+      width: of the result; None for 4 * features.
     """
 
     features: int
     encode: EncodeTime = sinusoid
     activation: Activation = nn.swish
+    width: int | None = None
 
     @nn.compact
     def __call__(self, time: jax.Array, beside: jax.Array | float = 0.0) -> jax.Array:
         h = self.encode(time, self.features) + beside
-        h = dense(4 * self.features, jnp.float32, "dense_0")(h)
-        return dense(4 * self.features, jnp.float32, "dense_1")(self.activation(h))
+        return embedding_mlp(h, self.width or 4 * self.features, self.activation)
 
 
 class Dropout(nn.Module):

@@ -204,13 +204,13 @@ class CLIP(nn.Module):
         Raises:
           InputError: the encoders project to different spaces, or a projection is missing.
         """
-        if self.text.projection is None or self.text.projection != self.vision.projection:
+        log_scale = self.param("log_scale", nn.initializers.constant(math.log(self.scale)), (), jnp.float32)
+        of_texts, of_images = self.text(ids, mask).pooled, self.vision(images).embedding
+        if of_images is None or of_texts.shape[1] != of_images.shape[1]:
             raise InputError(
                 f"CLIP projects texts to {self.text.projection} features and pictures to {self.vision.projection}; "
                 "give both the same projection"
             )
-        log_scale = self.param("log_scale", nn.initializers.constant(math.log(self.scale)), (), jnp.float32)
-        of_texts, of_images = self.text(ids, mask).pooled, self.vision(images).embedding
         return jnp.exp(log_scale) * (unit(of_images) @ unit(of_texts).T)
 
 

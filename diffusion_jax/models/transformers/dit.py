@@ -14,7 +14,7 @@ from flax import linen as nn
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Attend, EncodeTime, Wrap
-from diffusion_jax.models.blocks.conditioning import check_names, embedded
+from diffusion_jax.models.blocks.conditioning import check_names, conditions_of, embedded
 from diffusion_jax.models.blocks.layers import Convolution, cosinusoid, dense, scaled_init
 from diffusion_jax.models.ops import products
 from diffusion_jax.models.ops.attention import by_xla
@@ -133,7 +133,7 @@ class DiT(nn.Module):
                 f"images of {height}x{width}: height and width must be multiples of {self.patch}, the side of a "
                 "patch; resize, crop or pad them"
             )
-        check_names(cond, self.embed)
+        check_names(cond, conditions_of(self.embed))
         rows, columns = height // self.patch, width // self.patch
         embedding = TimestepEmbedding(self.features, self.encode_time, name="time_embedding")(time)
         embedding = embedding + embedded(self.embed, cond, self.features)

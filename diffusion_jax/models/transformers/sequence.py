@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.models.blocks.conditioning import check_names, embedded
+from diffusion_jax.models.blocks.conditioning import check_names, conditions_of, embedded
 from diffusion_jax.models.blocks.layers import Convolution, TimeEmbedding, default_init, dense, zero_init
 from diffusion_jax.models.ops import products
 from diffusion_jax.models.transformers.transformer import TransformerBlock, layer_norm, modulations
@@ -75,7 +75,7 @@ class SequenceTransformer(nn.Module):
                 f"take features as a multiple of {self.heads}, or other heads"
             )
         tokens = x.reshape(x.shape[0], -1)
-        check_names(cond, self.embed)
+        check_names(cond, conditions_of(self.embed))
         embedding = TimeEmbedding(self.features, name="time_embedding")(time)
         embedding = embedding + embedded(self.embed, cond, 4 * self.features)
         # Of unit size, like the branches that are added to them. At the usual 0.02, 300 steps on text had learned

@@ -112,7 +112,9 @@ class ADMUNet(Skeleton):
 
         return Parts(
             block=resampled(KEPT),
-            attention=lambda features, name: attention(self.heads(features), **norm, attend=self.attend, name=name),
+            attention=lambda level, features, name: attention(
+                self.heads(features), **norm, attend=self.attend, name=name
+            ),
             down=resampled(HALVED),
             up=resampled(ENLARGED),
         )

@@ -83,7 +83,15 @@ class ControlNet(nn.Module):
                 )
             return h + seen
 
-        middle, skips, _ = self.unet.encode(x, time, rest, dropout_keys, inward)
+        def own(embed, prefix):  # by the U-Net's names, and not within its scope
+            return {name: module.clone(parent=self, name=f"{prefix}_{name}") for name, module in embed.items()}
+
+        embeddings = {
+            "embed": own(self.unet.embed, "embed"),
+            "embed_early": own(self.unet.embed_early, "embed_early"),
+        }
+        unet = self.unet.clone(parent=None, **embeddings)
+        middle, skips, _ = unet.encode(x, time, rest, dropout_keys, inward)
         names = [f"control_{k}" for k in range(len(skips))] + ["control_middle"]
         return [
             dense(h.shape[-1], self.unet.dtype, name, kernel_init=closed)(h)

@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from diffusion_jax.core.protocols import Layer, MakeLayer
 from diffusion_jax.models.blocks.layers import ENLARGED, HALVED, AttentionBlock, Resampling, ResBlock
-from diffusion_jax.models.unets.skeleton import Parts, Skeleton
+from diffusion_jax.models.unets.skeleton import Parts, Skeleton, of_level
 
 
 class DDPMpp(Skeleton):
@@ -34,7 +34,7 @@ class DDPMpp(Skeleton):
             fields = same | {"resampling": way, "projected": True}
             return lambda features, name: _rescaled(block(features, self.dropout, **fields, name=name))
 
-        def attending(features, name):
+        def attending(level, features, name):
             return _rescaled(attention(**norm, attend=self.attend, name=name))
 
         return Parts(
@@ -45,9 +45,9 @@ class DDPMpp(Skeleton):
         )
 
     @nn.nowrap
-    def attends_up(self, block: int) -> bool:
+    def attends_up(self, level: int, block: int) -> bool:
         """After the last block."""
-        return block == self.blocks
+        return block == of_level(self.blocks, level)
 
 
 def _rescaled(layer: Layer) -> Layer:

@@ -18,6 +18,7 @@ from diffusion_jax.models.blocks.fourier import FourierFeatures
 from diffusion_jax.models.blocks.layers import LayerContext, Resampling, conv3x3, dense, group_norm, zero_init
 from diffusion_jax.models.ops import convolution
 from diffusion_jax.models.unets.ddpmpp import DDPMpp
+from diffusion_jax.models.unets.skeleton import of_level
 
 
 def smoothly_halved(x: jax.Array) -> jax.Array:
@@ -119,10 +120,10 @@ class NCSNpp(DDPMpp):
             return conv3x3(self.out_channels, jnp.float32, f"{name}_conv", kernel_init=zero_init)(h)
 
         for level, features in reversed(tuple(enumerate(self.widths))):
-            for i in range(self.blocks + 1):
+            for i in range(of_level(self.blocks, level) + 1):
                 h = parts.block(features, f"up_{level}_block_{i}")(jnp.concatenate([h, left.pop()], axis=-1), context)
             if level in attended:
-                h = parts.attention(features, f"up_{level}_attention")(h, context)
+                h = parts.attention(level, features, f"up_{level}_attention")(h, context)
             if level != 0:
                 image = smoothly_enlarged(image + output(h, f"up_{level}_image"))
                 h = parts.up(features, f"up_{level}_upsample")(h, context)

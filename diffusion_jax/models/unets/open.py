@@ -34,7 +34,7 @@ class OpenUNet(UNet):
             super()
             .parts()
             ._replace(
-                attention=lambda features, name: attention(self.heads(features), **rest, name=name),
+                attention=lambda level, features, name: attention(self.heads(features), **rest, name=name),
                 down=lambda features, name: Downsample(self.padding, dtype=self.dtype, name=name),
             )
         )

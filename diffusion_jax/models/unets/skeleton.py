@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Activation, Attend, MakeLayer, Wrap
-from diffusion_jax.models.blocks.conditioning import check_names, embedded
+from diffusion_jax.core.protocols import Activation, Attend, MakeAttention, MakeLayer, Wrap
+from diffusion_jax.models.blocks.conditioning import check_names, conditions_of, embedded
 from diffusion_jax.models.blocks.layers import LayerContext, TimeEmbedding, conv3x3, group_norm, sinusoid, zero_init
 from diffusion_jax.models.ops.attention import by_xla
 
@@ -25,15 +25,20 @@ class Parts(NamedTuple):
 
     Attributes:
       block: `(features, name) -> layer`, to [B, H, W, features].
-      attention: `(features, name) -> layer`, to the same shape.
+      attention: `(level, features, name) -> layer`, to the same shape; the middle is the level after the last.
       down: `(features, name) -> layer`, to [B, H / 2, W / 2, features].
       up: `(features, name) -> layer`, to [B, 2 H, 2 W, features].
     """
 
     block: MakeLayer
-    attention: MakeLayer
+    attention: MakeAttention
     down: MakeLayer
     up: MakeLayer
+
+
+def of_level(value: int | tuple[int, ...], level: int) -> int:
+    """What a level has, of a number for all levels or one for each."""
+    return value[level] if isinstance(value, tuple) else value
 
 
 class Skeleton(nn.Module):
@@ -42,7 +47,7 @@ class Skeleton(nn.Module):
     Attributes:
       channels: of the first convolution.
       multipliers: channels of each level, as multiples of `channels`; fractions too, to the nearest whole number.
-      blocks: residual blocks a level on the way down.
+      blocks: residual blocks on the way down, a number for all levels or one for each; the way up has one more.
       attention_levels: levels where attention stands after every residual block, down and up. The middle always
         has it, unless `middle_attention` is False.
       out_channels: channels of the result.
@@ -54,7 +59,8 @@ class Skeleton(nn.Module):
         them in the backward pass, which takes less memory and more time, and changes no number.
       dtype: of convolutions, dense layers and attention products. Parameters, statistics of normalisation,
         softmax, time embedding, last convolution and result are float32 whatever it is.
-      time_features: of the time's sinusoid, a quarter of its embedding; None for as many as `channels`.
+      time_features: of the time's sinusoid; None for as many as `channels`.
+      embedding_features: of the time's embedding; None for four times as many as its sinusoid has.
       attend: what attention is computed by, `attention.by_xla` or `attention.flash`.
       activation: within residual blocks.
       up_attention_levels: levels with attention on the way up; None for those of the way down.
@@ -65,7 +71,7 @@ class Skeleton(nn.Module):
 
     channels: int = 128
     multipliers: tuple[float, ...] = (1, 2, 2, 2)
-    blocks: int = 2
+    blocks: int | tuple[int, ...] = 2
     attention_levels: tuple[int, ...] = (1,)
     out_channels: int = 3
     dropout: float = 0.0
@@ -75,6 +81,7 @@ class Skeleton(nn.Module):
     wrap: Wrap = lambda module: module
     dtype: Any = jnp.float32
     time_features: int | None = None
+    embedding_features: int | None = None
     attend: Attend = by_xla
     activation: Activation = nn.swish
     up_attention_levels: tuple[int, ...] | None = None
@@ -149,10 +156,10 @@ class Skeleton(nn.Module):
         h = inward(conv3x3(self.channels, self.dtype, "input_conv")(x))
         skips, image = [h], x
         for level, features in enumerate(self.widths):
-            for i in range(self.blocks):
+            for i in range(of_level(self.blocks, level)):
                 h = parts.block(features, f"down_{level}_block_{i}")(h, context)
                 if level in self.attention_levels:
-                    h = parts.attention(features, f"down_{level}_attention_{i}")(h, context)
+                    h = parts.attention(level, features, f"down_{level}_attention_{i}")(h, context)
                 skips.append(h)
             if level != last:
                 h = parts.down(features, f"down_{level}_downsample")(h, context)
@@ -171,11 +178,12 @@ class Skeleton(nn.Module):
         self, time: jax.Array, cond: Mapping[str, jax.Array] | None, dropout_keys: jax.Array | None
     ) -> LayerContext:
         """What every layer is told."""
-        check_names(cond, (*self.embed, *self.embed_early, *self.sequences))
+        check_names(cond, (*conditions_of(self.embed), *conditions_of(self.embed_early), *self.sequences))
         features = self.time_features or self.channels
-        embed_time = TimeEmbedding(features, self.encode_time, self.outer_activation, name="time_embedding")
+        width, activation = self.embedding_features or 4 * features, self.outer_activation
+        embed_time = TimeEmbedding(features, self.encode_time, activation, width, name="time_embedding")
         embedding = embed_time(time, embedded(self.embed_early, cond, features))
-        embedding = embedding + embedded(self.embed, cond, 4 * features)
+        embedding = embedding + embedded(self.embed, cond, width)
         sequences = ((cond or {})[name] for name in self.sequences)
         return LayerContext(embedding, *sequences)._replace(dropout_keys=dropout_keys)
 
@@ -187,7 +195,7 @@ class Skeleton(nn.Module):
         parts, features = self.parts(), self.widths[-1]
         h = parts.block(features, "middle_block_0")(h, context) / self.middle_scale
         if self.middle_attention:
-            h = parts.attention(features, "middle_attention")(h, context) / self.middle_scale
+            h = parts.attention(len(self.widths), features, "middle_attention")(h, context) / self.middle_scale
         return parts.block(features, "middle_block_1")(h, context) / self.middle_scale
 
     @nn.nowrap
@@ -196,11 +204,11 @@ class Skeleton(nn.Module):
         parts, skips = self.parts(), list(skips)
         attended = self.attention_levels if self.up_attention_levels is None else self.up_attention_levels
         for level, features in reversed(tuple(enumerate(self.widths))):
-            for i in range(self.blocks + 1):
+            for i in range(of_level(self.blocks, level) + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = parts.block(features, f"up_{level}_block_{i}")(h, context)
-                if level in attended and self.attends_up(i):
-                    h = parts.attention(features, f"up_{level}_attention_{i}")(h, context)
+                if level in attended and self.attends_up(level, i):
+                    h = parts.attention(level, features, f"up_{level}_attention_{i}")(h, context)
             if level != 0:
                 h = parts.up(features, f"up_{level}_upsample")(h, context)
 
@@ -208,7 +216,7 @@ class Skeleton(nn.Module):
         return conv3x3(self.out_channels, jnp.float32, "output_conv", kernel_init=zero_init)(h)
 
     @nn.nowrap
-    def attends_up(self, block: int) -> bool:
+    def attends_up(self, level: int, block: int) -> bool:
         """Whether attention stands after that residual block of a level on the way up: after each of them."""
         return True
 
@@ -228,6 +236,8 @@ class Skeleton(nn.Module):
                     f"{channels} channels do not divide into {self.groups} groups; "
                     f"take channels as a multiple of {self.groups}, or other groups"
                 )
+        if isinstance(self.blocks, tuple) and len(self.blocks) != len(self.multipliers):
+            raise InputError(f"blocks {self.blocks}: give one number, or {len(self.multipliers)}, one for each level")
         for level in (*self.attention_levels, *(self.up_attention_levels or ())):
             if not 0 <= level < len(self.multipliers):
                 raise InputError(f"attention at level {level}: levels run from 0 to {len(self.multipliers) - 1}")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Activation, Attend, Heads
 from diffusion_jax.models.blocks.layers import (
     SAME,
@@ -22,7 +23,7 @@ from diffusion_jax.models.blocks.layers import (
 )
 from diffusion_jax.models.ops.attention import by_xla, multi_head
 from diffusion_jax.models.unets.adm import heads_always
-from diffusion_jax.models.unets.skeleton import Parts, Skeleton
+from diffusion_jax.models.unets.skeleton import Parts, Skeleton, of_level
 
 
 def _layer_norm(dtype, name):
@@ -88,11 +89,13 @@ class TextUNet(Skeleton):
     """Stable Diffusion's U-Net. The defaults are version 1's, of 859,520,964 parameters for tokens of 768 features.
 
     Version 2 has `heads=heads_of_width(64)` and tokens of 1024. It listens to "tokens", float [B, L, D]: an encoded
-    text, or any other sequence.
+    text, or any other sequence. SDXL (Podell et al. 2023), of 2,567,463,684 parameters for tokens of 2048 features,
+    has `multipliers=(1, 2, 4), attention_levels=(1, 2), depth=(0, 2, 10, 10), heads=heads_of_width(64)` and
+    `embed={"sizes": SizesEmbedding()}`.
 
     Attributes, beside those of `Skeleton`:
       heads: `features -> number of heads` (`adm.heads_of_width`, `adm.heads_always`).
-      depth: reading blocks in each transformer.
+      depth: reading blocks in each transformer, a number for all or one for each level and one for the middle.
     """
 
     channels: int = 320
@@ -100,7 +103,7 @@ class TextUNet(Skeleton):
     attention_levels: tuple[int, ...] = (0, 1, 2)
     out_channels: int = 4
     heads: Heads = heads_always(8)
-    depth: int = 1
+    depth: int | tuple[int, ...] = 1
 
     encode_time = staticmethod(cosinusoid)
     epsilon = 1e-5
@@ -119,7 +122,17 @@ class TextUNet(Skeleton):
         residual = norm | {"epsilon": self.epsilon, "activation": self.activation}
         return Parts(
             block=lambda features, name: block(features, self.dropout, **residual, name=name),
-            attention=lambda features, name: transformer(self.heads(features), self.depth, **reading, name=name),
+            attention=lambda level, features, name: transformer(
+                self.heads(features), of_level(self.depth, level), **reading, name=name
+            ),
             down=lambda features, name: Downsample(SAME, dtype=self.dtype, name=name),
             up=lambda features, name: Upsample(dtype=self.dtype, name=name),
         )
+
+    @nn.nowrap
+    def check(self, x: jax.Array) -> None:
+        """As of `Skeleton`; also where `depth` is not of as many levels."""
+        super().check(x)
+        places = len(self.multipliers) + 1
+        if isinstance(self.depth, tuple) and len(self.depth) != places:
+            raise InputError(f"depth {self.depth}: give one number, or {places}, one a level and one for the middle")

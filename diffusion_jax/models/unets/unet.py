@@ -18,7 +18,7 @@ class UNet(Skeleton):
         norm = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype}
         return Parts(
             block=lambda features, name: block(features, self.dropout, **norm, activation=self.activation, name=name),
-            attention=lambda features, name: attention(**norm, attend=self.attend, name=name),
+            attention=lambda level, features, name: attention(**norm, attend=self.attend, name=name),
             down=lambda features, name: Downsample(dtype=self.dtype, name=name),
             up=lambda features, name: Upsample(dtype=self.dtype, name=name),
         )

@@ -1,20 +1,23 @@
 """Names in diffusers' files of UNet2DModel, UNet2DConditionModel and ControlNetModel, and ours.
 
 Theirs count the way up from the lowest resolution, ours name levels from the full one. What differs between networks
-is handed over: functions `(theirs, ours) -> entries` for attention and for what stands between levels.
+is handed over: functions `(level, theirs, ours) -> entries` for attention, where the middle is the level after the
+last, and `(theirs, ours) -> entries` for what stands between levels.
 """
 
 from collections.abc import Callable
 from typing import TypeAlias
 
+from diffusion_jax.models.unets.skeleton import of_level
 from diffusion_jax.pretrained.entries import Entry
 from diffusion_jax.pretrained.layouts import Layout, linear, pointwise
 from diffusion_jax.pretrained.wiring import Wiring, affine, labels, norm, unbiased
 
-Part: TypeAlias = Callable[[str, str], list[Entry]]  # `(theirs, ours) -> entries`, of a layer by its two names
+Between: TypeAlias = Callable[[str, str], list[Entry]]  # `(theirs, ours) -> entries`, of a layer by its two names
+Attention: TypeAlias = Callable[[int, str, str], list[Entry]]  # `(level, theirs, ours) -> entries`
 
 
-def unet(wiring: Wiring, attention: Part, between: Part) -> list[Entry]:
+def unet(wiring: Wiring, attention: Attention, between: Between) -> list[Entry]:
     """A whole U-Net."""
     return [
         *begin(wiring),
@@ -26,10 +29,10 @@ def unet(wiring: Wiring, attention: Part, between: Part) -> list[Entry]:
     ]
 
 
-def controlnet(wiring: Wiring, attention: Part, hints: int) -> list[Entry]:
+def controlnet(wiring: Wiring, attention: Attention, hints: int) -> list[Entry]:
     """A ControlNet: a U-Net's way down and middle, an encoder of `hints` widths, and what they add."""
     hint = "controlnet_cond_embedding"
-    skips = len(wiring.widths) * (wiring.blocks + 1)
+    skips = sum(wiring.blocks_at(level) + 1 for level in wiring.levels)
     return [
         *begin(wiring),
         *_down(wiring, attention, convolution),
@@ -64,24 +67,31 @@ def residual(theirs: str, ours: str) -> list[Entry]:
 # ---- Kinds of attention.
 
 
-def attention(theirs: str, ours: str) -> list[Entry]:
+def attention(level: int, theirs: str, ours: str) -> list[Entry]:
     """Self-attention, by the names since diffusers 0.17."""
     return _attention(theirs, ours, ("to_q", "to_k", "to_v", "to_out.0"))
 
 
-def old_attention(theirs: str, ours: str) -> list[Entry]:
+def old_attention(level: int, theirs: str, ours: str) -> list[Entry]:
     """Self-attention, by the names before, which most published files of UNet2DModel have."""
     return _attention(theirs, ours, ("query", "key", "value", "proj_attn"))
 
 
-def transformer(depth: int, project: Layout) -> Part:
-    """`depth` blocks that read a text, between two projections: `pointwise` convolutions or `linear` layers."""
+def transformer(depth: int | tuple[int, ...], project: Layout) -> Attention:
+    """Blocks that read a text, between two projections: `pointwise` convolutions or `linear` layers.
 
-    def entries(theirs: str, ours: str) -> list[Entry]:
+    There are `depth` of them, everywhere, or at each level and in the middle.
+    """
+
+    def entries(level: int, theirs: str, ours: str) -> list[Entry]:
         return [
             *norm(f"{theirs}.norm", f"{ours}/norm"),
             *affine(f"{theirs}.proj_in", f"{ours}/project_in", project),
-            *(e for i in range(depth) for e in _reading(f"{theirs}.transformer_blocks.{i}", f"{ours}/block_{i}")),
+            *(
+                e
+                for i in range(of_level(depth, level))
+                for e in _reading(f"{theirs}.transformer_blocks.{i}", f"{ours}/block_{i}")
+            ),
             *affine(f"{theirs}.proj_out", f"{ours}/project_out", project),
         ]
 
@@ -128,31 +138,36 @@ def begin(wiring: Wiring):
     ]
 
 
-def blocks(theirs: str, ours: str, count: int, wiring: Wiring, attends: bool, attention: Part):
+def blocks(theirs: str, ours: str, level: int, wiring: Wiring, count: int, attention: Attention | None):
     shortcuts = wiring.shortcuts()
     for i in range(count):
         yield from residual(f"{theirs}.resnets.{i}", f"{ours}_block_{i}")
         if f"{ours}_block_{i}" in shortcuts:
             yield from affine(f"{theirs}.resnets.{i}.conv_shortcut", f"{ours}_block_{i}/shortcut", pointwise)
-        if attends:
-            yield from attention(f"{theirs}.attentions.{i}", f"{ours}_attention_{i}")
+        if attention:
+            yield from attention(level, f"{theirs}.attentions.{i}", f"{ours}_attention_{i}")
 
 
 def _down(wiring, attention, between):
     for level in wiring.levels:
         theirs, ours = f"down_blocks.{level}", f"down_{level}"
-        yield from blocks(theirs, ours, wiring.blocks, wiring, level in wiring.attention_levels, attention)
+        attends = attention if level in wiring.attention_levels else None
+        yield from blocks(theirs, ours, level, wiring, wiring.blocks_at(level), attends)
         if level != wiring.levels[-1]:
             yield from between(f"{theirs}.downsamplers.0", f"{ours}_downsample")
 
 
-def middle(wiring: Wiring, attention: Part):
+def middle(wiring: Wiring, attention: Attention):
     return (
         []
         if not wiring.middle
         else [
             *residual("mid_block.resnets.0", "middle_block_0"),
-            *(attention("mid_block.attentions.0", "middle_attention") if wiring.middle_attention else ()),
+            *(
+                attention(len(wiring.widths), "mid_block.attentions.0", "middle_attention")
+                if wiring.middle_attention
+                else ()
+            ),
             *residual("mid_block.resnets.1", "middle_block_1"),
         ]
     )
@@ -161,6 +176,7 @@ def middle(wiring: Wiring, attention: Part):
 def _up(wiring, attention, between):
     for level in reversed(wiring.levels):
         theirs, ours = f"up_blocks.{wiring.levels[-1] - level}", f"up_{level}"
-        yield from blocks(theirs, ours, wiring.blocks + 1, wiring, level in wiring.attended_up, attention)
+        attends = attention if level in wiring.attended_up else None
+        yield from blocks(theirs, ours, level, wiring, wiring.blocks_at(level) + 1, attends)
         if level != 0:
             yield from between(f"{theirs}.upsamplers.0", f"{ours}_upsample")

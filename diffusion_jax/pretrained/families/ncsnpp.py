@@ -7,6 +7,7 @@ from diffusion_jax.models.unets.ncsnpp import NCSNpp
 from diffusion_jax.pretrained.entries import Entry
 from diffusion_jax.pretrained.families import diffusers_configs as configs
 from diffusion_jax.pretrained.families import diffusers_names as names
+from diffusion_jax.pretrained.families.unet2d import UNET2D
 from diffusion_jax.pretrained.layouts import pointwise
 from diffusion_jax.pretrained.published import Network, Values
 from diffusion_jax.pretrained.wiring import Wiring, affine, norm
@@ -28,9 +29,10 @@ def has_skips(config: Mapping[str, Any]) -> bool:
 
 
 def ncsnpp(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
-    """UNet2DModel of skip blocks: `models.NCSNpp`. Arguments and errors as of `diffusers_configs.unet2d`."""
-    values = Values(config, configs.UNET2D, "UNet2DModel")
+    """UNet2DModel of skip blocks: `models.NCSNpp`. Arguments and errors as of `unet2d.unet2d`."""
+    values = Values(config, UNET2D, "UNet2DModel")
     wiring, _ = configs.wiring_of(values, KINDS, ("down_block_types", "up_block_types"))
+    configs.told_only_time(values, wiring)
     scale = values.number("mid_block_scale_factor", 0.0, 1e6)
     if abs(scale**2 - 2) > 1e-9:
         values.refuse("mid_block_scale_factor", scale, "among skip blocks it is sqrt(2)")
@@ -75,7 +77,8 @@ def _between(theirs: str, ours: str) -> list[Entry]:
 def _down(wiring: Wiring, attention):
     for level in wiring.levels:
         theirs, ours = f"down_blocks.{level}", f"down_{level}"
-        yield from names.blocks(theirs, ours, wiring.blocks, wiring, level in wiring.attention_levels, attention)
+        attends = attention if level in wiring.attention_levels else None
+        yield from names.blocks(theirs, ours, level, wiring, wiring.blocks_at(level), attends)
         if level != wiring.levels[-1]:
             yield from _between(f"{theirs}.resnet_down", f"{ours}_downsample")
             yield from affine(f"{theirs}.skip_conv", f"{ours}_image", pointwise)
@@ -84,9 +87,9 @@ def _down(wiring: Wiring, attention):
 def _up(wiring: Wiring, attention):
     for level in reversed(wiring.levels):
         theirs, ours = f"up_blocks.{wiring.levels[-1] - level}", f"up_{level}"
-        yield from names.blocks(theirs, ours, wiring.blocks + 1, wiring, False, attention)
+        yield from names.blocks(theirs, ours, level, wiring, wiring.blocks_at(level) + 1, None)
         if level in wiring.attended_up:
-            yield from attention(f"{theirs}.attentions.0", f"{ours}_attention")
+            yield from attention(level, f"{theirs}.attentions.0", f"{ours}_attention")
         if level != 0:
             yield from _between(f"{theirs}.resnet_up", f"{ours}_upsample")
             yield from norm(f"{theirs}.skip_norm", f"{ours}_image_norm")

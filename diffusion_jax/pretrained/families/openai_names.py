@@ -90,7 +90,7 @@ def _attention(theirs: str, ours: str, heads: int) -> list[Entry]:
 def _down(wiring: Wiring, attention: Attention, down: Between) -> Iterator[Entry]:
     number, shortcuts = 1, wiring.shortcuts()
     for level in wiring.levels:
-        for i in range(wiring.blocks):
+        for i in range(wiring.blocks_at(level)):
             theirs, ours = f"input_blocks.{number}", f"down_{level}_block_{i}"
             yield from residual(f"{theirs}.0", ours)
             if ours in shortcuts:
@@ -106,7 +106,7 @@ def _down(wiring: Wiring, attention: Attention, down: Between) -> Iterator[Entry
 def _up(wiring: Wiring, attention: Attention, up: Between) -> Iterator[Entry]:
     number, shortcuts = 0, wiring.shortcuts()
     for level in reversed(wiring.levels):
-        for i in range(wiring.blocks + 1):
+        for i in range(wiring.blocks_at(level) + 1):
             theirs, ours = f"output_blocks.{number}", f"up_{level}_block_{i}"
             last = 1  # place in the block
             yield from residual(f"{theirs}.0", ours)
@@ -115,6 +115,6 @@ def _up(wiring: Wiring, attention: Attention, up: Between) -> Iterator[Entry]:
             if level in wiring.attention_levels:
                 yield from attention(f"{theirs}.1", f"up_{level}_attention_{i}", wiring.widths[level])
                 last = 2
-            if level != 0 and i == wiring.blocks:
+            if level != 0 and i == wiring.blocks_at(level):
                 yield from up(f"{theirs}.{last}", f"up_{level}_upsample")
             number += 1

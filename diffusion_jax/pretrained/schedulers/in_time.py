@@ -19,7 +19,7 @@ from diffusion_jax.pretrained.schedulers.chains import (
     parameterization_of,
     parts,
 )
-from diffusion_jax.pretrained.schedulers.tables import TABLE, ZERO_SNR
+from diffusion_jax.pretrained.schedulers.tables import TABLE, ZERO_SNR, Walk
 
 DDPM = TABLE | ZERO_SNR | BOUNDS | CLIP | {"variance_type": "fixed_small"}
 DDIM = TABLE | ZERO_SNR | BOUNDS | CLIP | {"set_alpha_to_one": True}
@@ -78,7 +78,7 @@ def ddim(config: Mapping[str, Any]) -> Sampling:
 
     def landing(t):
         """Where diffusers has a step from t land: c = T // N entries lower, or at the end."""
-        index = np.rint(t * walk.num) - walk.num // len(t)
+        index = np.rint(t * walk.num) - walk.num // _steps(walk, t)
         return np.where(index >= 1, index, last) / walk.num
 
     def grid(steps):
@@ -89,6 +89,18 @@ def ddim(config: Mapping[str, Any]) -> Sampling:
     process = processes.gaussian(walk.schedule, processes.ddim(0.0))
     sampler = sampler._replace(plan=lambda t, s, plan=sampler.plan: plan(t, landing(t)))
     return parts(values, walk, process, sampler)._replace(grid=grid, own=(), listed=None)
+
+
+def _steps(walk: Walk, t: np.ndarray) -> int:
+    """Of the whole chain, of which `t` may be the end alone: one that begins from a picture."""
+
+    def ends(num: int) -> bool:
+        try:
+            return np.allclose(walk.grid(num)[num - len(t) : num], t)
+        except InputError:  # no grid has as many steps
+            return False
+
+    return next((num for num in range(len(t), walk.num + 1) if ends(num)), len(t))
 
 
 def pndm(config: Mapping[str, Any]) -> Sampling:

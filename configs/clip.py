@@ -1,0 +1,31 @@
+"""A small CLIP of MNIST and its captions, "a thick seven", which configs/unclip_prior.py and its decoder hold.
+
+  python -m diffusion_jax.train --config configs/clip.py --workdir runs/clip
+
+TODO
+"""
+
+from diffusion_jax.methods import captioned, clip, pixels
+from diffusion_jax.methods.compose import base_config, with_dir, without_chain
+
+
+def get_config():
+    config = pixels.with_shape(with_dir(base_config()), (32, 32, 1))
+    config.clip = clip.sizes()
+    config.train.batch_size = 128
+    config.train.steps = 1000
+    config.train.steps_per_call = 10
+    config.train.learning_rate = 1e-3
+    config.train.warmup_steps = 100
+    config.train.decay_steps = 900
+    config.train.ema_decay = 0.99
+    config.log.every = 50
+    config.log.checkpoint_every = 500
+    config.log.sample_every = 0
+    return without_chain(config)
+
+
+def build(config):
+    shape = tuple(config.data.shape)
+    data = captioned.data(shape, captioned.mnist(config.data.dir))
+    return clip.build(config, data, clip.network(config.clip, shape))

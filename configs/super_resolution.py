@@ -1,0 +1,19 @@
+"""MNIST, 8x8 to 32x32: the second stage of a cascade, told a small digit and how noisy that is.
+
+  python -m diffusion_jax.train --config configs/super_resolution.py --workdir runs/super_resolution
+  python -m diffusion_jax.sample --workdir runs/super_resolution --num 36 --condition noise_level=0,0.3,0.6
+  python -m diffusion_jax.sample --workdir runs/super_resolution --num 36 --condition low.npz
+
+TODO
+"""
+
+from diffusion_jax.methods import captioned, pixels, super_resolution
+
+
+def get_config():
+    return super_resolution.config_mnist()
+
+
+def build(config):
+    images = pixels.data(config, captioned.mnist(config.data.dir))
+    return super_resolution.build(config, super_resolution.told_low(config, images), super_resolution.unet(config))

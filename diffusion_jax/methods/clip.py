@@ -1,0 +1,106 @@
+"""CLIP (Radford et al. 2021): texts and pictures in one space, where a picture lies next to its own text."""
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.protocols import Loss
+from diffusion_jax.data.captions import WORDS
+from diffusion_jax.diffusion import time_sampling
+from diffusion_jax.methods.compose import of_batch
+from diffusion_jax.models.encoders.clip import CLIP, TextTransformer, VisionTransformer, unit
+from diffusion_jax.models.encoders.transformer import gelu
+from diffusion_jax.training import averages
+from diffusion_jax.training.experiment import Data, Experiment, Optimization, Task
+from diffusion_jax.training.optimizers import adam
+
+HIGHEST = 4.605170185988092  # ln 100: of the logits' scale (section 2.5)
+
+
+def sizes() -> Config:
+    """Values of a small CLIP, of digits of 32x32 pixels."""
+    return Config(
+        features=values.count(64, "features of both transformers, a multiple of heads", 65_536),
+        layers=values.count(2, "blocks of each", 256),
+        heads=values.count(4, "heads of attention", 1024),
+        embedding=values.count(32, "features of the common space", 65_536),
+        patch=values.count(8, "pixels of a patch's side", 256),
+    )
+
+
+def network(sizes: ConfigDict, shape: tuple[int, int, int]) -> CLIP:
+    """A CLIP of pictures of `shape` and the captions of `data.captions`, of the values of `sizes`.
+
+    Raises:
+      InputError: the patches do not tile the picture.
+    """
+    high, wide, patch = shape[0], shape[1], sizes.patch
+    if high % patch or wide % patch:
+        raise InputError(f"patches of {patch} pixels do not tile a picture of {high}x{wide}; take a divisor of both")
+    common = dict(
+        features=sizes.features,
+        hidden=4 * sizes.features,
+        layers=sizes.layers,
+        heads=sizes.heads,
+        projection=sizes.embedding,
+        activation=gelu,
+    )
+    return CLIP(
+        TextTransformer(vocab=WORDS.size, positions=WORDS.length, **common),
+        VisionTransformer(grid=(high // patch, wide // patch), patch=patch, **common),
+    )
+
+
+def contrastive(model: CLIP) -> Loss:
+    """The symmetric cross-entropy of which text belongs to which picture, among those of the global batch (figure 3).
+
+    The loss of an example is the mean of two: of its text among all texts, given its picture, and the other way
+    round. x0 is {"image", "ids", "mask"}; parameters are the model's. "right" is logged, the share of pictures that
+    no other text fits better.
+    """
+
+    def loss(keys, params, x0, context, *cond):
+        images = unit(model.vision.apply({"params": params["vision"]}, x0["image"]).embedding)
+        texts = unit(model.text.apply({"params": params["text"]}, x0["ids"], x0["mask"]).pooled)
+        scale = jnp.exp(jnp.minimum(params["log_scale"], HIGHEST))
+        all_images, all_texts = context.gather((images, texts))
+        own = scale * jnp.sum(images * texts, axis=-1)
+        among_texts, among_images = scale * images @ all_texts.T, scale * texts @ all_images.T
+        value = sum(jax.nn.logsumexp(logits, axis=-1) - own for logits in (among_texts, among_images)) / 2
+        return value, {"right": own >= among_texts.max(axis=-1) - 1e-4}
+
+    return loss
+
+
+def build(config: ConfigDict, data: Data, model: CLIP) -> Experiment:
+    """A CLIP as an experiment; it draws nothing.
+
+    Args:
+      config: values, with the sections of `compose.base_config`.
+      data: whose x0 is {"image" float [B, H, W, C], "ids" int [B, L], "mask" bool [B, L]}.
+      model: of such pictures and texts.
+
+    Raises:
+      InputError: a batch is computed in parts, of which none would see the others.
+    """
+    if config.train.accumulate != 1:
+        raise InputError(
+            f"train.accumulate={config.train.accumulate}: each example of a batch is compared with all others; take 1"
+        )
+    shown = {name: jnp.zeros((1, *shape), data.example[name].dtype) for name, shape in data.shape.items()}
+
+    def init(key):
+        return model.init(key, shown["ids"], jnp.zeros(shown["image"].shape), shown["mask"])["params"]
+
+    return Experiment(
+        data,
+        Task(init, of_batch(contrastive(model), data), time_sampling.none()),
+        Optimization(
+            adam(config.train),
+            config.train.ema_decay,
+            averages.named(config.train.ema_decays, config.train.ema_profiles),
+        ),
+    )

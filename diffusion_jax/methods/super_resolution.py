@@ -1,0 +1,146 @@
+"""Super-resolution, a stage of a cascade (Ho et al. 2022): images, of which the network is told a small one.
+
+In training the small image is made of the image itself, by means of blocks, and gets noise of a level that is drawn
+uniformly and told. Samples are told a small image of a user or of another model, with noise of a level that is
+chosen: little, and the sample keeps to it; more, and what is wrong with it is mended.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
+from diffusion_jax.core import resizing, rng
+from diffusion_jax.core.protocols import Network, Resize, Retell
+from diffusion_jax.data import conditions
+from diffusion_jax.diffusion import cascades, losses, schedules, time_sampling
+from diffusion_jax.diffusion.cascades import LEVEL, LOW
+from diffusion_jax.methods import compose, continuous, pixels
+from diffusion_jax.methods.autoencoders.compose import first_rows
+from diffusion_jax.methods.compose import Data, Method, with_dir
+from diffusion_jax.methods.ddpm import CLIPPED
+from diffusion_jax.models.blocks.conditioning import NumberEmbedding
+from diffusion_jax.models.unets.skeleton import Skeleton
+from diffusion_jax.models.unets.super_resolution import SuperResolution
+from diffusion_jax.training.experiment import Experiment, MakeSampler
+
+SCHEDULE = schedules.cosine()  # of the images, and of the noise on the small ones
+
+
+def with_low(config: Config, size: tuple[int, int], level: float = 0.1) -> Config:
+    """`config` with the size of the small images, and the noise on those of samples where no level is told."""
+    config.low = Config(
+        size=values.listed(size, "height and width of the small images", values.Whole(1, 4096), 2, 2),
+        level=values.share(level, "noise on the small images of samples where no noise_level is told"),
+    )
+    return config
+
+
+def config_mnist() -> Config:
+    """Values for MNIST, 8x8 to 32x32: a network that learns it in three minutes on two CPU cores."""
+    config = with_low(with_dir(pixels.config_digits()), (8, 8))
+    config.data.shape = (32, 32, 1)
+    config.model.channels = 16
+    config.model.multipliers = (1, 1, 2)
+    config.train.steps = 1200
+    config.train.batch_size = 16
+    config.train.ema_decay = 0.99
+    config.log.checkpoint_every = 600
+    config.log.sample_every = 600
+    config.log.preview_steps = 20
+    return config
+
+
+def unet(config: ConfigDict) -> Skeleton:
+    """DDPM's U-Net with the values of `config.model`, which hears the level."""
+    return pixels.unet(config, embed={LEVEL: NumberEmbedding(1000)})
+
+
+def told_low(config: ConfigDict, images: Data, untold: Mapping[str, Any] = MappingProxyType({})) -> Data:
+    """`images` of which the network is told a small one, "low_res", and its noise, "noise_level", beside the rest.
+
+    Samples are told a user's small images, each at each of the levels; by default those of the test images.
+
+    Args:
+      config: values, as `with_low` names them.
+      images: of a size that `config.low.size` divides.
+      untold: what is told beside a user's small images where that is all that is given, such as a label for none.
+    """
+    shape = (*config.low.size, images.shape[-1])
+
+    def condition(batch):
+        small = resizing.means(images.clean(batch), shape[:2])
+        (rest,) = images.condition(batch) or ({},)
+        return ({**rest, LOW: small, LEVEL: jnp.zeros(len(small))},)
+
+    def told(num, given):
+        rest = {name: x for name, x in given.items() if name != LOW}
+        if LOW in given:
+            small = given[LOW]
+            beside: Mapping = untold
+        else:
+            (known,) = condition(first_rows(images, images.source("test"), num))
+            small = known[LOW]
+            beside = {name: x for name, x in known.items() if name not in (LOW, LEVEL)}
+        (cond,) = conditions.pictures(dict, **{LOW: shape})(num, {LOW: small})
+        (others,) = images.sample_condition(num, {**beside, **rest}) or ({},)
+        return ({**others, **cond},)
+
+    return images._replace(condition=condition, sample_condition=conditions.swept(told, LEVEL, config.low.level))
+
+
+def method(data: Data, network: Network, enlarge: Resize = resizing.bilinear) -> Method:
+    """Super-resolution of `data`, as `told_low` makes it.
+
+    Args:
+      data: images in [-1, 1].
+      network: for the image and the enlarged small one as its channels; it hears "noise_level" as a number in [0, 1],
+        and what else `data` tells.
+      enlarge: how the small one is enlarged (`core.resizing`).
+    """
+    plain = continuous.model_of(data, SuperResolution(network, enlarge), SCHEDULE, transforms=CLIPPED)
+
+    def loss(*parts):
+        return losses.augmented(plain.loss(*parts), _augment, time_sampling.uniform(0.0))
+
+    return plain._replace(loss=loss)
+
+
+_augment: Retell = cascades.telling(cascades.noised(SCHEDULE))
+
+
+def compose_told(config: ConfigDict, method: Method) -> Experiment:
+    """`method`, of this page, as an experiment whose samplers put noise on the small images that they are told."""
+    experiment = compose.compose(config, method)
+    sampling = experiment.sampling
+    preview = sampling.preview
+    return experiment._replace(
+        sampling=sampling._replace(
+            samplers={name: spoiling(make) for name, make in sampling.samplers.items()},
+            preview=preview and (lambda batch: _spoiled(preview(batch), batch)),
+        )
+    )
+
+
+def spoiling(make: MakeSampler) -> MakeSampler:
+    """A sampler that is told a noisy image as one that is told a clean one, which gets noise of the level told."""
+    return lambda request: _spoiled(make(request), request.batch)
+
+
+def _spoiled(draw, batch):
+    def sample(params, key, cond):
+        keys = rng.of_batch(key, batch)
+        own = jax.vmap(lambda key: rng.stream(key, "augment"))(keys)
+        return draw(params, keys, _augment(own, cond, cond[LEVEL]))
+
+    return sample
+
+
+def build(config: ConfigDict, data: Data, network: Network) -> Experiment:
+    """`method` as an experiment."""
+    return compose_told(config, method(data, network))

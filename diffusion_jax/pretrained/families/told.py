@@ -1,0 +1,56 @@
+"""What diffusers' conditioned U-Nets are told as one vector an example: their embeddings of classes and additions."""
+
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+
+from diffusion_jax.models.blocks.conditioning import SizesEmbedding
+from diffusion_jax.pretrained.entries import Entry
+from diffusion_jax.pretrained.layouts import linear
+from diffusion_jax.pretrained.published import Values, shape
+from diffusion_jax.pretrained.wiring import affine
+
+IDS = 6  # height and width, top and left of the crop, height and width aimed at
+
+
+class Told(NamedTuple):
+    """What a network is told beside the time, and how.
+
+    Attributes:
+      embed: of `Skeleton`.
+      example: name -> shape of a condition.
+      entries: of the modules' parameters.
+    """
+
+    embed: dict[str, nn.Module]
+    example: dict[str, Any]
+    entries: list[Entry]
+
+
+NOTHING = Told({}, {}, [])
+
+
+def mlp(theirs: str, ours: str) -> list[Entry]:
+    """Two dense layers (`layers.embedding_mlp`)."""
+    return [
+        *affine(f"{theirs}.linear_1", f"{ours}/dense_0", linear),
+        *affine(f"{theirs}.linear_2", f"{ours}/dense_1", linear),
+    ]
+
+
+def sizes(values: Values) -> Told:
+    """`addition_embed_type` "text_time": a pooled text and sizes, as many as there is room for beside it."""
+    if values.only("addition_embed_type", None, "text_time") is None:
+        values.only("addition_time_embed_dim", None)
+        return NOTHING
+    width, inputs = (
+        values.integer("addition_time_embed_dim", 4),
+        values.integer("projection_class_embeddings_input_dim"),
+    )
+    if width % 2:
+        values.refuse("addition_time_embed_dim", width, "an even number of at least 4 is expected")
+    if inputs <= IDS * width:
+        values.refuse("projection_class_embeddings_input_dim", inputs, f"more than {IDS} x {width} are expected")
+    # Beside a wider text there are fewer sizes (five in SDXL's refiner): the module takes both.
+    told = {"pooled": shape(1, inputs - IDS * width), "time_ids": shape(1, IDS)}
+    return Told({"sizes": SizesEmbedding(width, inputs)}, told, mlp("add_embedding", "embed_sizes"))

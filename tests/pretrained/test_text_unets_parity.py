@@ -1,0 +1,84 @@
+"""SDXL's networks and their relatives, which are told more than a text, against diffusers.
+
+In float32 both differ by rounding only: below 1e-5 or so, asserted below 3e-5.
+"""
+
+import math
+
+import jax
+import pytest
+from configs_published import SDXL, SDXL_CONTROLNET, SDXL_REFINER
+
+from diffusion_jax.pretrained import loading
+
+torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
+diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
+
+from their_unets import HASTY, build, inputs, randomise, run_theirs, state, worst  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+TOLERANCE = 3e-5
+
+# ---- Full size: shapes; no number is made.
+
+FULL = {
+    "SDXL": (SDXL, 2_567_463_684),
+    "SDXL's refiner": (SDXL_REFINER, 2_259_526_660),
+    "SDXL's ControlNet": (SDXL_CONTROLNET, 1_251_014_160),
+}
+
+
+@pytest.mark.parametrize(("config", "parameters"), FULL.values(), ids=FULL)
+def test_parameters_are_as_many_as_published(config, parameters):
+    template = loading.build(config).template()
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(template)) == parameters
+
+
+# ---- Tiny: numbers.
+
+SMALL = {
+    "norm_num_groups": 8,
+    "cross_attention_dim": 12,
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 6 * 8 + 10,
+    "block_out_channels": [16, 32],
+    "attention_head_dim": [2, 4],
+    "down_block_types": ["CrossAttnDownBlock2D"] * 2,
+}
+TINY = {
+    "SDXL": SDXL
+    | SMALL
+    | {"up_block_types": ["CrossAttnUpBlock2D"] * 2}
+    | {"transformer_layers_per_block": [1, 2], "layers_per_block": [2, 1]},
+    "SDXL's ControlNet": SDXL_CONTROLNET
+    | SMALL
+    | {"transformer_layers_per_block": [2, 1], "layers_per_block": 1}
+    | {"conditioning_embedding_out_channels": [8, 16]},
+}
+
+
+def told_otherwise(cond):
+    """What shapes do not show: entries of the batch in the other order, one of what it is told at a time."""
+    for name in cond:
+        yield name, cond | {name: cond[name][::-1].copy()}
+
+
+@pytest.mark.parametrize("key", TINY)
+def test_outputs_equal_diffusers(key):
+    model, network = build(TINY[key])
+    randomise(model)
+    x, time, cond = inputs(network)
+    out, _ = run_theirs(model, x, time, cond)
+    params = network.read(state(model))
+    with jax.default_matmul_precision("highest"):
+        apply = jax.jit(network.model.apply).lower({"params": params}, x, time, cond).compile(HASTY)
+
+        def error(params, cond):
+            ours = apply({"params": params}, x, time, cond)
+            return worst(ours if type(ours) is list else [ours], out)
+
+        found = error(params, cond)
+        assert found < TOLERANCE
+        for name, other in told_otherwise(cond):
+            assert error(params, other) > 100 * TOLERANCE, name
