@@ -230,7 +230,7 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     add("--flags", metavar="TEXT", help="for a file of OpenAI's: the flags that its page gives, in quotes")
 
 
-STAGED = {
+STAGED: dict[str, Callable[[str], Any]] = {
     "sampler": str,
     "steps": cli.whole(1),
     "eta": cli.real(0, 1),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.core.protocols import EncodeTime, Gather, SampleFn, Tree
+from diffusion_jax.core.protocols import EncodeTime, Gather, Resize, SampleFn, Tree
 from diffusion_jax.diffusion.noising import LEVEL, Noising
 from diffusion_jax.diffusion.stages import Shape, Stage
 
@@ -91,14 +91,12 @@ def renoised(name: str, noising: Noising, encode: EncodeTime, features: int) -> 
     return Stage(name, run, {IMAGE: (features,), LEVEL: ()}, both)
 
 
-def shown(
-    name: str, enlarge: Callable[[jax.Array, Sequence[int]], jax.Array], entry: str, small: Shape, size: Sequence[int]
-) -> Stage:
+def shown(name: str, enlarge: Resize, entry: str, small: Shape, size: Sequence[int]) -> Stage:
     """The decoder's picture as the next network sees it: "beside", of the size of its own, clipped to [-1, 1] before.
 
     Args:
       name: of the stage.
-      enlarge: `(x [B, h, w, C], (H, W)) -> [B, H, W, C]`; Karlo's is the bicubic that is antialiased.
+      enlarge: Karlo's is `resizing.bicubic`.
       entry: the picture.
       small: its shape, (h, w, C).
       size: (H, W).

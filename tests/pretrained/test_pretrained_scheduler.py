@@ -157,7 +157,8 @@ def test_lists_of_indices_end_where_the_chain_does():
         1,
     ]
     assert scheduler.sampling(euler | {"use_karras_sigmas": True}).listed is None
-    assert scheduler.sampling({"_class_name": "PNDMScheduler"}).listed is None
+    for name in ("PNDMScheduler", "DDIMScheduler", "FlowMatchEulerDiscreteScheduler"):
+        assert scheduler.sampling({"_class_name": name}).listed is None
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 39, 40])

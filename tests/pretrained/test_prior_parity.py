@@ -13,7 +13,7 @@ import pytest
 from flax import traverse_util
 
 from diffusion_jax import pretrained
-from diffusion_jax.core import rng
+from diffusion_jax.core import resizing, rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import guidance, samplers, stages, unclip
 from diffusion_jax.models.blocks.layers import cosinusoid, sinusoid
@@ -263,11 +263,8 @@ def test_super_resolution_is_theirs(monkeypatch):
     draw = samplers.in_turn(turns, parts.process, parts.sampler, parts.grid(num), BATCH, (*large, 3))
     small, beside = 2 * drawn(BATCH, 4, 4, 3), (*large, 3)
 
-    def bicubic(x, size):
-        return jax.image.resize(x, (len(x), *size, x.shape[-1]), "bicubic")
-
     both = [
-        unclip.shown("enlarge", bicubic, "small", (4, 4, 3), large),
+        unclip.shown("enlarge", resizing.bicubic, "small", (4, 4, 3), large),
         stages.chain("super_res", draw, {"beside": beside}, "image", beside),
     ]
     found = stages.pipeline(both, {"small": (4, 4, 3)}, "image")({"super_res": weights}, keys, {"small": small})

@@ -25,8 +25,8 @@ FAST = [999, 800, 799, 600, 599, 400, 200, 199, 0]  # unequal strides, as IF's l
 
 KARLO = {"_class_name": "UnCLIPScheduler", "beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 1000}
 CHAINS = {
-    "prior": (KARLO | {"prediction_type": "sample", "clip_sample_range": 0.9, "clip_sample": True}, 25),
-    "decoder": (KARLO | {"variance_type": "learned_range", "prediction_type": "epsilon", "beta_start": 0.3}, 25),
+    "prior": (KARLO | {"prediction_type": "sample", "clip_sample_range": 0.9, "clip_sample": True}, 10),
+    "decoder": (KARLO | {"variance_type": "learned_range", "prediction_type": "epsilon", "beta_start": 0.3}, 10),
     "super-resolution": (KARLO | {"variance_type": "fixed_small_log"}, 7),
     "without bounds": (KARLO | {"clip_sample": False, "prediction_type": "sample"}, 2),
     "IF": (
@@ -40,6 +40,12 @@ CHAINS = {
         FAST,
     ),
     "turbo": ({"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}, 4),
+    "DPM++": ({"_class_name": "DPMSolverMultistepScheduler"}, [999, 800, 640, 400, 120, 0]),
+    "DPM++ with Karras's levels": (
+        {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}
+        | {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "skip_prk_steps": True},
+        12,
+    ),
     "LCM": ({"_class_name": "LCMScheduler"}, [999, 759, 499, 259]),
     "ends with noise": ({"_class_name": "DDPMScheduler", "clip_sample": False}, [900, 500, 40]),
 }
@@ -59,6 +65,10 @@ def drawn(number):
     return np.array(rng.normal_like(rng.each(KEYS, number), jnp.zeros(SHAPE)))
 
 
+def grid_of(parts, walk):
+    return parts.grid(walk) if isinstance(walk, int) else parts.listed(walk)
+
+
 def our_chain(config, walk):
     parts = scheduler.sampling(config)
     sample_fn = samplers.make_sample_fn(
@@ -66,7 +76,7 @@ def our_chain(config, walk):
         parts.parameterization,
         parts.process,
         parts.sampler,
-        parts.grid(walk) if isinstance(walk, int) else parts.listed(walk),
+        grid_of(parts, walk),
         SHAPE[0],
         SHAPE[1:],
         (*parts.own, parts.variance),
@@ -91,6 +101,12 @@ def their_chain(config, walk, monkeypatch):
     found = theirs(config)
     steps = {"num_inference_steps": walk} if isinstance(walk, int) else {"timesteps": walk}
     found.set_timesteps(**steps)
+    if isinstance(getattr(found, "sigmas", None), torch.Tensor):  # in double precision too
+        parts = scheduler.sampling(config)
+        times = grid_of(parts, walk)
+        levels = torch.from_numpy(parts.schedule.sigma(times) / parts.schedule.alpha(times))
+        torch.testing.assert_close(found.sigmas.double(), levels, rtol=1e-5, atol=1e-7)
+        found.sigmas = levels
     noise = (channels_first(drawn(n)) for n in itertools.count(1))
     monkeypatch.setattr(f"{type(found).__module__}.randn_tensor", lambda *_, **__: next(noise), raising=False)
     x = channels_first(drawn(0)) * found.init_noise_sigma

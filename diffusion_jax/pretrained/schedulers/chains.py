@@ -55,7 +55,7 @@ class Sampling(NamedTuple):
       anywhere: the same between the entries of its table; None where it has none, or no noise level at its end.
       darkest: of its data, whose brightest value is 1.
       listed: `indices -> times`, the grid that looks at these entries of its table (`timesteps.listed`); None where
-        the scheduler walks at its own spacing only.
+        its strides are equal, or its levels go by a curve.
       rescaled: `phi -> Rescale`, of guided predictions (`guidance.rescaled`); it refuses where none is known.
     """
 
@@ -89,6 +89,7 @@ def parts(
         walk.grid,
         own=bounds,
         anywhere=between(values),
+        listed=walk.listed,
         rescaled=rescaling_of(values, walk),
     )
 

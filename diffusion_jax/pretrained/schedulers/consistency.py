@@ -128,7 +128,7 @@ def latent(config: Mapping[str, Any]) -> Sampling:
 
     process = processes.gaussian(walk.schedule, processes.renoise)
     found = parts(values, walk, process, samplers.ancestral(process))
-    return found._replace(grid=grid, own=(*found.own, latent_models.boundary(walk.time, scaling)), listed=walk.listed)
+    return found._replace(grid=grid, own=(*found.own, latent_models.boundary(walk.time, scaling)))
 
 
 def distilled(config: Mapping[str, Any], bounded: bool, original: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.pretrained.published import Values
 from diffusion_jax.pretrained.schedulers import tables
 from diffusion_jax.pretrained.schedulers.chains import CLIP, Sampling, last_entry, noisy, parts
-from diffusion_jax.pretrained.schedulers.curves import CURVES, curve
+from diffusion_jax.pretrained.schedulers.curves import CURVES
 from diffusion_jax.pretrained.schedulers.tables import TABLE, ZERO_SNR
 
 LINSPACE = TABLE | {"timestep_spacing": "linspace"}
@@ -44,7 +44,7 @@ def euler(config: Mapping[str, Any]) -> Sampling:
         # Their images are x / alpha.
         alpha = float(walk.schedule.alpha(last / walk.num))
         sampler = sampler._replace(done=lambda x: x / alpha)
-    return parts(values, walk, noisy(values, walk), sampler)._replace(listed=None if curve(values) else walk.listed)
+    return parts(values, walk, noisy(values, walk), sampler)
 
 
 def euler_ancestral(config: Mapping[str, Any]) -> Sampling:

@@ -65,7 +65,7 @@ def _posterior(values: Values) -> Sampling:
         return t, t * num < 1.5, process.bridge(t, s)
 
     found = parts(values, walk, process, ancestral._replace(plan=plan), parameterization)
-    return found._replace(variance=variance, listed=walk.listed)
+    return found._replace(variance=variance)
 
 
 def ddim(config: Mapping[str, Any]) -> Sampling:
@@ -88,7 +88,7 @@ def ddim(config: Mapping[str, Any]) -> Sampling:
 
     process = processes.gaussian(walk.schedule, processes.ddim(0.0))
     sampler = sampler._replace(plan=lambda t, s, plan=sampler.plan: plan(t, landing(t)))
-    return parts(values, walk, process, sampler)._replace(grid=grid, own=())
+    return parts(values, walk, process, sampler)._replace(grid=grid, own=(), listed=None)
 
 
 def _steps(walk: Walk, t: np.ndarray) -> int:
@@ -127,4 +127,4 @@ def pndm(config: Mapping[str, Any]) -> Sampling:
 
     process = processes.gaussian(walk.schedule, processes.ddim(0.0))
     sampler = samplers.pndm(walk.schedule, IMPROVED_EULER if skip else RUNGE_KUTTA, direction)
-    return parts(values, walk, process, sampler)._replace(grid=grid)
+    return parts(values, walk, process, sampler)._replace(grid=grid, listed=None)

@@ -1,13 +1,13 @@
 """Tables of betas as published schedulers have them, and the times at which their chains look."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Grid, OfTime
+from diffusion_jax.core.protocols import Grid, GridOfIndices, OfTime
 from diffusion_jax.diffusion import parameterizations, schedules, timesteps
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.pretrained.published import Values
@@ -36,18 +36,14 @@ class Walk(NamedTuple):
       time: of t, what the network is told there.
       grid: `steps -> times`, falling to where the chain ends.
       num: how many entries the table has.
-      last: the entry of the table at which the chain ends, 0 or 1.
+      listed: `indices -> times`, to where the chain ends; None where its levels go by a curve.
     """
 
     schedule: Schedule
     time: OfTime
     grid: Grid
     num: int
-    last: int
-
-    def listed(self, indices: Sequence[int]) -> np.ndarray:
-        """The grid that looks at these entries, counted from 0 (`timesteps.listed`), to where the chain ends."""
-        return closed(np.rint(timesteps.listed(indices, self.num)[:-1] * self.num) - 1, self.num, self.last)
+    listed: GridOfIndices | None
 
 
 # ---- The table.
@@ -155,6 +151,11 @@ def closed(index: np.ndarray, num: int, last: int) -> np.ndarray:
     return np.append(times, last / num) if times[-1] > (last + 1e-6) / num else times
 
 
+def _listed(num: int, last: int) -> GridOfIndices:
+    """Grids that look at given entries (`timesteps.listed`), and end at the table's entry `last`."""
+    return lambda indices: closed(np.rint(timesteps.listed(indices, num)[:-1] * num) - 1, num, last)
+
+
 # ---- Walks.
 
 
@@ -168,7 +169,7 @@ def at_entries(values: Values, last: int) -> Walk:
         parameterizations.table_index(num),
         lambda steps: closed(whole(spacing(steps)), num, last),
         num,
-        last,
+        _listed(num, last),
     )
 
 
@@ -197,7 +198,7 @@ def between_entries(
             at = bent(at[0], at[-1], steps)
         return closed(index if through is schedules.through_levels else _index(at, level), num, last)
 
-    return Walk(through(level), lambda t: jnp.asarray(t) * num - 1, grid, num, last)
+    return Walk(through(level), lambda t: jnp.asarray(t) * num - 1, grid, num, None if bent else _listed(num, last))
 
 
 def by_log_snr(values: Values, last: int, idle: str = "", top: int | None = None) -> Walk:
@@ -236,7 +237,10 @@ def by_log_snr(values: Values, last: int, idle: str = "", top: int | None = None
         return closed(_index(bent(level[-1], level[1], steps), level), num, last)
 
     schedule = schedules.through_log_levels(level) if bent else schedules.from_betas(table)
-    return Walk(schedule, parameterizations.table_index(num), curved if bent else straight, num, last)
+    time = parameterizations.table_index(num)
+    return (
+        Walk(schedule, time, curved, num, None) if bent else Walk(schedule, time, straight, num, _listed(num, last))
+    )
 
 
 def _refuse_curve(values: Values, remedy: str):
