@@ -79,6 +79,21 @@ def _read(p, value):
     return jnp.einsum("...nl,...ld->...nd", p.astype(value.dtype), value)
 
 
+def masked(mask: jax.Array) -> Attend:
+    """Attention that reads where `mask`, bool [B, L], is true, computed by XLA; -10000 is added to the other products.
+
+    So an example without anything to read reads the mean of all, and not NaN.
+    """
+
+    def attend(query, key, value):
+        query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+        products = _products(query, key)
+        added = jnp.where(mask[:, None, None, :], 0.0, -1e4).astype(products.dtype)
+        return _read(jax.nn.softmax(products + added), value).swapaxes(1, 2)
+
+    return attend
+
+
 def flash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """cuDNN's fused attention (Dao et al. 2022), whose memory does not grow with N L: [B, N, heads, d] -> the same.
 
