@@ -1,6 +1,7 @@
 """How published networks are drawn from: by their scheduler's own sampler, and by others on the same noise."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,20 +49,20 @@ def check_told(config: Mapping, scheduler: Mapping):
 
 
 def made(
-    model, how: Sampling, guide: MakeGuide, shape, scheduler: Mapping, more: MoreChains, doubled: bool
+    model: Any, how: Sampling, guide: MakeGuide, shape: Any, scheduler: Mapping, more: MoreChains, doubled: bool
 ) -> dict[str, MakeSampler]:
     """The scheduler's own sampler first, and others on the same noise; `doubled` if the network says a variance."""
     num = scheduler.get("num_train_timesteps", 1000)
     single = scheduler["_class_name"] == "CMStochasticIterativeScheduler"
-    usually = {"DDPMScheduler": num, "ScoreSdeVeScheduler": num, "LCMScheduler": 4}
+    usually = {"DDPMScheduler": num, "ScoreSdeVeScheduler": num, "LCMScheduler": 4, "UnCLIPScheduler": 25}
     usual = scheduler.get("steps", usually.get(scheduler["_class_name"], 1 if single else 50))
 
     def apply(params, *inputs):
         return model.apply({"params": params}, *inputs)
 
-    # Only DDPM's own scheduler knows of variances; where a network learned one, ancestral steps take that.
+    # Only DDPM's own schedulers know of variances; where a network learned one, ancestral steps take that.
     certain = variances.posterior(how.schedule)
-    own = how.variance if scheduler["_class_name"] == "DDPMScheduler" else certain
+    own = how.variance if scheduler["_class_name"] in ("DDPMScheduler", "UnCLIPScheduler") else certain
 
     def grid(steps: int | None, usual: int) -> np.ndarray:
         return _grid_up_to(usual, how.grid) if steps is None else how.grid(steps)

@@ -17,6 +17,7 @@ from diffusion_jax.models.unets.beside import BESIDE, Beside
 from diffusion_jax.models.unets.controlnet import Controlled
 from diffusion_jax.pretrained import loading
 from diffusion_jax.pretrained.formats import files
+from diffusion_jax.pretrained.formats.files import Component
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.schedulers.scheduler import Sampling
 
@@ -184,7 +185,7 @@ def _labelled(config: Mapping, rest: SampleCondition) -> SampleCondition:
 # ---- Networks with others around them: the module, how it is read, and what it is told.
 
 
-def beside(model, read: Callable[[], Any], told: Told, shape: tuple[int, ...]) -> tuple:
+def beside(model: Any, read: Callable[[], Any], told: Told, shape: tuple[int, ...]) -> tuple:
     """A network that is shown more channels than it says: those, of `shape`."""
 
     def missing(num):
@@ -197,7 +198,9 @@ def beside(model, read: Callable[[], Any], told: Told, shape: tuple[int, ...]) -
     return Beside(model), lambda: {"network": read()}, told._replace(condition=combined)
 
 
-def controlled(network: Network, component, name: str, variant: str, told: Told, shape) -> tuple:
+def controlled(
+    network: Network, component: Component, name: str, variant: str, told: Told, shape: tuple[int, ...]
+) -> tuple:
     """A network with a ControlNet."""
     steering = files.component(name, variant)
     if steering.config.get("_class_name") != "ControlNetModel":

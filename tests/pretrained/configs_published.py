@@ -118,6 +118,18 @@ STABLE_DIFFUSION_2 = STABLE_DIFFUSION | {
     "upcast_attention": True,
     "use_linear_projection": True,
 }
+# stabilityai/stable-diffusion-2-1-unclip and stable-diffusion-x4-upscaler.
+STABLE_UNCLIP = STABLE_DIFFUSION_2 | {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 2048}
+STABLE_DIFFUSION_UPSCALER = STABLE_DIFFUSION_2 | {
+    "attention_head_dim": 8,
+    "block_out_channels": [256, 512, 512, 1024],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "in_channels": 7,
+    "num_class_embeds": 1000,
+    "only_cross_attention": [True, True, True, False],
+    "sample_size": 128,
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+}
 CONTROLNET = {
     "_class_name": "ControlNetModel",
     "act_fn": "silu",

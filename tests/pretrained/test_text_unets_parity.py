@@ -7,7 +7,14 @@ import math
 
 import jax
 import pytest
-from configs_published import SDXL, SDXL_CONTROLNET, SDXL_REFINER
+from configs_published import (
+    SDXL,
+    SDXL_CONTROLNET,
+    SDXL_REFINER,
+    STABLE_DIFFUSION_2,
+    STABLE_DIFFUSION_UPSCALER,
+    STABLE_UNCLIP,
+)
 
 from diffusion_jax.pretrained import loading
 
@@ -26,6 +33,7 @@ FULL = {
     "SDXL": (SDXL, 2_567_463_684),
     "SDXL's refiner": (SDXL_REFINER, 2_259_526_660),
     "SDXL's ControlNet": (SDXL_CONTROLNET, 1_251_014_160),
+    "Stable unCLIP": (STABLE_UNCLIP, 870_173_124),
 }
 
 
@@ -37,24 +45,36 @@ def test_parameters_are_as_many_as_published(config, parameters):
 
 # ---- Tiny: numbers.
 
+SIZES = {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 6 * 8 + 10}
 SMALL = {
     "norm_num_groups": 8,
     "cross_attention_dim": 12,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 6 * 8 + 10,
     "block_out_channels": [16, 32],
     "attention_head_dim": [2, 4],
     "down_block_types": ["CrossAttnDownBlock2D"] * 2,
 }
+ONE = {"layers_per_block": 1, "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}
+ONE |= {"down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"]}
 TINY = {
     "SDXL": SDXL
     | SMALL
+    | SIZES
     | {"up_block_types": ["CrossAttnUpBlock2D"] * 2}
     | {"transformer_layers_per_block": [1, 2], "layers_per_block": [2, 1]},
     "SDXL's ControlNet": SDXL_CONTROLNET
     | SMALL
+    | SIZES
     | {"transformer_layers_per_block": [2, 1], "layers_per_block": 1}
     | {"conditioning_embedding_out_channels": [8, 16]},
+    "Stable unCLIP": STABLE_UNCLIP
+    | SMALL
+    | ONE
+    | {"projection_class_embeddings_input_dim": 20, "act_fn": "gelu", "time_embedding_dim": 40},
+    "upscaler": STABLE_DIFFUSION_UPSCALER
+    | SMALL
+    | ONE
+    | {"num_class_embeds": 5, "only_cross_attention": [False, True], "attention_head_dim": 4},
+    "told a level": STABLE_DIFFUSION_2 | SMALL | ONE | {"class_embed_type": "timestep", "act_fn": "gelu"},
 }
 
 

@@ -1,11 +1,13 @@
 """What networks are told beside x and the time: a dictionary of arrays, each with the batch first.
 
 The names in use: "label", int [B]; "noise_level", float [B]; "interval", float [B], how far a flow map is asked to go
-(`models.two_times`); "tokens", float [B, L, D], an encoded text; "low_res", float [B, h, w, C]; "hint" and "beside",
-float [B, H, W, C], as are those that `maps` of a network of tokens names; "guidance_scale", float [B], 1 for none;
-"pooled", float [B, P], a text as one vector; "time_ids", float [B, K], sizes in pixels and a crop (`SizesEmbedding`);
-"text_embedding" and "image_embedding", float [B, D], a text's and a picture's one vector, NaN for none where an
-`OptionalVectorEmbedding` hears it; "token_mask", bool [B, L], true where "tokens" are text.
+(`models.two_times`); "tokens", float [B, L, D], an encoded text, and "token_mask", bool [B, L], true where there is
+text; "low_res", float [B, h, w, C]; "hint" and "beside", float [B, H, W, C], as are those that `maps` of a network of
+tokens names; "guidance_scale", float [B], 1 for none; "pooled", float [B, P], a text as one vector; "time_ids", float
+[B, K], sizes in pixels and a crop (`SizesEmbedding`); "text_embedding" and "image_embedding", float [B, D], a text's
+and a picture's one vector, NaN for none where an `OptionalVectorEmbedding` hears it; "vector", float [B, D], such as
+an embedded picture (`VectorEmbedding`, `GivenEmbedding`).
+
 What is one vector an example is added to the embedding of the time by modules of this file, `module(value [B, ...],
 features) -> [B, features]`. A module that makes one vector of several conditions names them in its `hears`, and is
 given all, in that order.
@@ -19,7 +21,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.models.blocks.layers import TimeEmbedding, cosinusoid, embedding_mlp, sinusoid
+from diffusion_jax.core.protocols import Activation
+from diffusion_jax.models.blocks.layers import TimeEmbedding, cosinusoid, dense, embedding_mlp, sinusoid
+from diffusion_jax.models.ops.attention import by_xla, multi_head
 
 
 class LabelEmbedding(nn.Module):
@@ -42,20 +46,26 @@ class LabelEmbedding(nn.Module):
 
 
 class NumberEmbedding(nn.Module):
-    """A number as the time is told: float [B] -> float32 [B, features]; `features` is a multiple of 4.
+    """A number as the time is told: float [B] -> float32 [B, features].
 
     For the noise level of a low-resolution image in a cascade (Ho et al. 2022, section 4), say.
 
     Attributes:
       scale: multiplies the number first. Numbers are told apart on a range of 0 to 1000: 1000 is for those from 0
         to 1.
+      width: of the sinusoid; None for a quarter of `features`, which is a multiple of 4 then.
+      activation: between the dense layers.
     """
 
     scale: float = 1.0
+    width: int | None = None
+    activation: Activation = nn.swish
 
     @nn.compact
     def __call__(self, value: jax.Array, features: int) -> jax.Array:
-        return TimeEmbedding(features // 4, cosinusoid, name="embedding")(self.scale * value)
+        width = self.width or features // 4
+        embed = TimeEmbedding(width, cosinusoid, self.activation, features, name="embedding")
+        return embed(self.scale * value)
 
 
 class OptionalNumberEmbedding(nn.Module):
@@ -108,6 +118,58 @@ class GuidanceEmbedding(nn.Module):
         return nn.Dense(features, use_bias=False, dtype=jnp.float32, kernel_init=zero, name="dense")(h)
 
 
+class VectorEmbedding(nn.Module):
+    """A vector through two dense layers with swish between: float [B, D] -> float32 [B, features]."""
+
+    @nn.compact
+    def __call__(self, vector: jax.Array, features: int) -> jax.Array:
+        return embedding_mlp(vector.astype(jnp.float32), features, nn.swish)
+
+
+class GivenEmbedding(nn.Module):
+    """A vector that is an embedding already: float [B, features] -> float32 [B, features].
+
+    Raises:
+      InputError: it is of another width.
+    """
+
+    def __call__(self, vector: jax.Array, features: int) -> jax.Array:
+        if vector.shape[-1] != features:
+            raise InputError(f"a vector of {vector.shape[-1]} features; this network takes {features}")
+        return vector.astype(jnp.float32)
+
+
+class TokensEmbedding(nn.Module):
+    """A whole text as one vector, by attention (Saharia et al. 2022): float [B, L, D] -> float32 [B, features].
+
+    LayerNorm, attention whose one query is made of the tokens' mean plus a learned position, and whose keys are made
+    of this and of all tokens; dense; LayerNorm. In float32.
+
+    Attributes:
+      heads: of attention, a divisor of D.
+    """
+
+    heads: int = 64
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, features: int) -> jax.Array:
+        width = tokens.shape[-1]
+        tokens = _layer_norm("norm_0")(tokens.astype(jnp.float32))
+        position = self.param("position", nn.initializers.normal(width**-0.5), (1, width), jnp.float32)
+        first = tokens.mean(1, keepdims=True) + position[None]
+        rows = jnp.concatenate([first, tokens], axis=1)
+        query, key, value = (
+            dense(width, jnp.float32, name)(source)
+            for name, source in (("query", first), ("key", rows), ("value", rows))
+        )
+        pooled = multi_head(query, key, value, self.heads, by_xla)[:, 0]
+        return _layer_norm("norm_1")(dense(features, jnp.float32, "out")(pooled))
+
+
+def _layer_norm(name):
+    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=jnp.float32, name=name)
+
+
 class SizesEmbedding(nn.Module):
     """A pooled text and the sizes that an image had (Podell et al. 2023, section 2.2): -> float32 [B, features].
 
@@ -155,13 +217,13 @@ def embedded(embed: Mapping[str, nn.Module], cond: Mapping[str, jax.Array] | Non
     return sum(module(*(told[one] for one in _hears(name, module)), features) for name, module in embed.items())
 
 
-def check_names(cond: Mapping[str, jax.Array] | None, names: Iterable[str]) -> None:
-    """Raise `InputError` unless the network is told exactly what it listens to."""
-    given, names = set(cond or {}), set(names)
+def check_names(cond: Mapping[str, jax.Array] | None, names: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raise `InputError` unless the network is told exactly what it listens to; `optional` may be missing."""
+    given, names, known = set(cond or {}), set(names), {*names, *optional}
     for name in sorted(names - given):
         raise InputError(f"this network needs the condition {name!r}; it was given {_listed(given)}")
-    for name in sorted(given - names):
-        raise InputError(f"this network knows no condition {name!r}; it takes {_listed(names)}")
+    for name in sorted(given - known):
+        raise InputError(f"this network knows no condition {name!r}; it takes {_listed(known)}")
 
 
 def _listed(names) -> str:

@@ -96,6 +96,21 @@ def biased(bias: jax.Array, scale: float | None = None) -> Attend:
     return attend
 
 
+def masked(mask: jax.Array) -> Attend:
+    """Attention that reads where `mask`, bool [B, L], is true, by XLA; -10000 is added to the other products.
+
+    So an example without anything to read reads the mean of all, and not NaN.
+    """
+
+    def attend(query, key, value):
+        query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+        products = _products(query, key)
+        added = jnp.where(mask[:, None, None, :], 0.0, -1e4).astype(products.dtype)
+        return _read(jax.nn.softmax(products + added), value).swapaxes(1, 2)
+
+    return attend
+
+
 def hiding(seen: jax.Array) -> jax.Array:
     """The bias that hides what is not `seen` (bool): float32 of its shape, 0 or the lowest number.
 

@@ -45,27 +45,40 @@ class ReadingBlock(nn.Module):
     def __call__(self, x: jax.Array, tokens: jax.Array) -> jax.Array:
         features = x.shape[-1]
 
-        def heard(h, source, kind):
+        def read(h, source, kind):
             query = self._dense(features, f"{kind}_query")(h)
             key, value = (self._dense(features, f"{kind}_{name}")(source) for name in ("key", "value"))
-            read = multi_head(query, key, value, self.heads, self.attend)
-            return dense(features, self.dtype, f"{kind}_out")(read)
+            h = multi_head(query, key, value, self.heads, self.attend)
+            return dense(features, self.dtype, f"{kind}_out")(h)
 
+        tokens = tokens.astype(self.dtype)
         h = _layer_norm(self.dtype, "norm_0")(x)
-        x = x + heard(h, h, "self")
-        x = x + heard(_layer_norm(self.dtype, "norm_1")(x), tokens.astype(self.dtype), "cross")
+        x = x + read(h, self.first_reads(h, tokens), "self")
+        x = x + read(_layer_norm(self.dtype, "norm_1")(x), tokens, "cross")
         h = dense(8 * features, self.dtype, "mlp_in")(_layer_norm(self.dtype, "norm_2")(x))
         value, gate = jnp.split(h, 2, axis=-1)
         return x + dense(features, self.dtype, "mlp_out")(value * nn.gelu(gate, approximate=False))
+
+    def first_reads(self, h: jax.Array, tokens: jax.Array) -> jax.Array:
+        """What the first attention reads: the pixels."""
+        return h
 
     def _dense(self, features, name):
         return Dense(features, use_bias=False, dtype=self.dtype, kernel_init=default_init, name=name)
 
 
+class ListeningBlock(ReadingBlock):
+    """`ReadingBlock` both of whose attentions read the tokens: pixels do not see one another."""
+
+    def first_reads(self, h: jax.Array, tokens: jax.Array) -> jax.Array:
+        """The tokens."""
+        return tokens
+
+
 class SpatialTransformer(nn.Module):
     """`depth` reading blocks over all pixels, with a residual: [B, H, W, C] -> [B, H, W, C] of `dtype`.
 
-    x + dense(blocks(dense(GroupNorm(x)))); the last dense layer starts at zero.
+    x + dense(blocks(dense(GroupNorm(x)))); the last dense layer starts at zero. `block` is the class of the blocks.
     """
 
     heads: int
@@ -73,6 +86,7 @@ class SpatialTransformer(nn.Module):
     groups: int = 32
     dtype: Any = jnp.float32
     attend: Attend = by_xla
+    block: type[ReadingBlock] = ReadingBlock
 
     @nn.compact
     def __call__(self, x: jax.Array, context: LayerContext) -> jax.Array:
@@ -80,7 +94,7 @@ class SpatialTransformer(nn.Module):
         h = group_norm(self.groups, self.dtype, "norm", epsilon=1e-6)(x).reshape(batch, height * width, channels)
         h = dense(channels, self.dtype, "project_in")(h)
         for i in range(self.depth):
-            h = ReadingBlock(self.heads, self.dtype, self.attend, name=f"block_{i}")(h, context.tokens)  # type: ignore[arg-type]  # `Skeleton` tells them
+            h = self.block(self.heads, self.dtype, self.attend, name=f"block_{i}")(h, context.tokens)  # type: ignore[arg-type]  # `Skeleton` tells them
         h = dense(channels, self.dtype, "project_out", kernel_init=zero_init)(h)
         return x + h.reshape(x.shape)
 
@@ -96,6 +110,7 @@ class TextUNet(Skeleton):
     Attributes, beside those of `Skeleton`:
       heads: `features -> number of heads` (`adm.heads_of_width`, `adm.heads_always`).
       depth: reading blocks in each transformer, a number for all or one for each level and one for the middle.
+      listening_levels: levels where pixels read the text alone (`ListeningBlock`), as in Stable Diffusion's upscaler.
     """
 
     channels: int = 320
@@ -104,6 +119,7 @@ class TextUNet(Skeleton):
     out_channels: int = 4
     heads: Heads = heads_always(8)
     depth: int | tuple[int, ...] = 1
+    listening_levels: tuple[int, ...] = ()
 
     encode_time = staticmethod(cosinusoid)
     epsilon = 1e-5
@@ -120,11 +136,14 @@ class TextUNet(Skeleton):
         norm = {"groups": self.groups, "dtype": self.dtype}
         reading = norm | {"attend": self.attend}
         residual = norm | {"epsilon": self.epsilon, "activation": self.activation}
+
+        def attention(level, features, name):
+            kind = ListeningBlock if level in self.listening_levels else ReadingBlock
+            return transformer(self.heads(features), of_level(self.depth, level), **reading, block=kind, name=name)
+
         return Parts(
             block=lambda features, name: block(features, self.dropout, **residual, name=name),
-            attention=lambda level, features, name: transformer(
-                self.heads(features), of_level(self.depth, level), **reading, name=name
-            ),
+            attention=attention,
             down=lambda features, name: Downsample(SAME, dtype=self.dtype, name=name),
             up=lambda features, name: Upsample(dtype=self.dtype, name=name),
         )

@@ -70,6 +70,7 @@ def wiring_of(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wi
 
 def fields_of(values: Values, wiring: Wiring) -> dict[str, Any]:
     """Fields of `Skeleton`."""
+    width = embedding_width(values, wiring)
     return {
         "channels": wiring.widths[0],
         "multipliers": tuple(width / wiring.widths[0] for width in wiring.widths),
@@ -78,7 +79,7 @@ def fields_of(values: Values, wiring: Wiring) -> dict[str, Any]:
         "up_attention_levels": wiring.up_attention_levels,
         "middle_attention": wiring.middle_attention,
         "middle": wiring.middle,
-        "embedding_features": _time_width(values, wiring),
+        "embedding_features": None if width == 4 * wiring.widths[0] else width,
         "middle_scale": values.number("mid_block_scale_factor", 1e-6, 1e6),
         "activation": ACTIVATIONS[values.only("act_fn", *ACTIVATIONS)],
         "out_channels": values.integer("out_channels"),
@@ -88,10 +89,9 @@ def fields_of(values: Values, wiring: Wiring) -> dict[str, Any]:
     }
 
 
-def _time_width(values: Values, wiring: Wiring) -> int | None:
-    if values["time_embedding_dim"] in (None, 4 * wiring.widths[0]):
-        return None
-    return values.integer("time_embedding_dim")
+def embedding_width(values: Values, wiring: Wiring) -> int:
+    """Features of the time's embedding."""
+    return 4 * wiring.widths[0] if values["time_embedding_dim"] is None else values.integer("time_embedding_dim")
 
 
 def as_openai(values: Values) -> None:
@@ -116,6 +116,15 @@ def by_level(values: Values, name: str, count: int, least: int = 1) -> int | tup
     if len(listed) != count:
         values.refuse(name, listed, f"{count} are expected, one for each of block_out_channels")
     return listed if len(set(listed)) > 1 else listed[0]
+
+
+def only_crossing(values: Values, count: int) -> tuple[int, ...]:
+    """Levels where pixels attend to the text alone, of `only_cross_attention`, a boolean or `count` of them."""
+    found = values["only_cross_attention"]
+    listed = found if type(found) in (list, tuple) else [found] * count
+    if len(listed) != count or not all(type(one) is bool for one in listed):
+        values.refuse("only_cross_attention", found, f"False or True, or {count} of these, are expected")
+    return tuple(level for level, only in enumerate(listed) if only)
 
 
 def equal(values: Values, name: str, count: int, most: int = LARGEST) -> int:

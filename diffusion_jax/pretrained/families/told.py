@@ -4,11 +4,12 @@ from typing import Any, NamedTuple
 
 from flax import linen as nn
 
-from diffusion_jax.models.blocks.conditioning import SizesEmbedding
+from diffusion_jax.models.blocks.conditioning import GivenEmbedding, NumberEmbedding, SizesEmbedding, VectorEmbedding
 from diffusion_jax.pretrained.entries import Entry
+from diffusion_jax.pretrained.families.diffusers_configs import ACTIVATIONS, embedding_width
 from diffusion_jax.pretrained.layouts import linear
 from diffusion_jax.pretrained.published import Values, shape
-from diffusion_jax.pretrained.wiring import affine
+from diffusion_jax.pretrained.wiring import Wiring, affine
 
 IDS = 6  # height and width, top and left of the crop, height and width aimed at
 
@@ -26,6 +27,10 @@ class Told(NamedTuple):
     example: dict[str, Any]
     entries: list[Entry]
 
+    def __or__(self, other: "Told") -> "Told":
+        """Both."""
+        return Told(self.embed | other.embed, self.example | other.example, self.entries + other.entries)
+
 
 NOTHING = Told({}, {}, [])
 
@@ -36,6 +41,25 @@ def mlp(theirs: str, ours: str) -> list[Entry]:
         *affine(f"{theirs}.linear_1", f"{ours}/dense_0", linear),
         *affine(f"{theirs}.linear_2", f"{ours}/dense_1", linear),
     ]
+
+
+def classes(values: Values, wiring: Wiring) -> Told:
+    """`class_embed_type`: "noise_level" of "timestep", "vector" of the others; a table of labels is the wiring's."""
+    kind = values.only("class_embed_type", None, "timestep", "identity", "projection")
+    if kind is not None:
+        values.only("num_class_embeds", None)
+    if kind == "timestep":
+        embed = NumberEmbedding(width=wiring.widths[0], activation=ACTIVATIONS[values["act_fn"]])
+        table = mlp("class_embedding", "embed_noise_level/embedding")
+        return Told({"noise_level": embed}, {"noise_level": shape(1)}, table)
+    if kind == "identity":
+        return Told({"vector": GivenEmbedding()}, {"vector": shape(1, embedding_width(values, wiring))}, [])
+    if kind == "projection":
+        width = values.integer("projection_class_embeddings_input_dim")
+        return Told(
+            {"vector": VectorEmbedding()}, {"vector": shape(1, width)}, mlp("class_embedding", "embed_vector")
+        )
+    return NOTHING
 
 
 def sizes(values: Values) -> Told:

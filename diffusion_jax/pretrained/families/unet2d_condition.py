@@ -17,9 +17,10 @@ from diffusion_jax.pretrained.families.diffusers_configs import (
     equal,
     example_of,
     fields_of,
+    only_crossing,
     wiring_of,
 )
-from diffusion_jax.pretrained.families.told import Told, sizes
+from diffusion_jax.pretrained.families.told import Told, classes, sizes
 from diffusion_jax.pretrained.layouts import linear, pointwise
 from diffusion_jax.pretrained.published import LAYERS, Network, Values, shape
 from diffusion_jax.pretrained.wiring import Wiring
@@ -67,8 +68,8 @@ READING = {
 def unet2d_condition(config: Mapping[str, Any]) -> Network:
     """UNet2DConditionModel as Stable Diffusion 1 and 2 and SDXL have it; it is told "tokens".
 
-    And "label" if it has labels, "pooled" and "time_ids" in SDXL, "guidance_scale" in latent consistency models.
-    Arguments and errors as of `unet2d`.
+    Where it has a class embedding it is told "label", "noise_level" or "vector" too; in SDXL "pooled" and "time_ids",
+    in latent consistency models "guidance_scale". Arguments and errors as of `unet2d`.
     """
     values = Values(config, UNET2D_CONDITION, "UNet2DConditionModel")
     wiring, model, attention, told = _reading(values, ("down_block_types", "up_block_types"), CROSS, None)
@@ -109,14 +110,15 @@ def _reading(
     as_openai(values)
     wiring = wiring._replace(middle=values.only("mid_block_type", *middles) is not None)
     values.only("resnet_time_scale_shift", "default")
-    values.only("only_cross_attention", False)
     values.only("downsample_padding", 1)
-    values.only("class_embed_type", None)
-    depth, told = _depth(values, wiring), sizes(values)
+    depth, told = _depth(values, wiring), classes(values, wiring) | sizes(values)
+    if not {"vector", "sizes"} & set(told.embed):
+        values.only("projection_class_embeddings_input_dim", None)
     project = linear if values.only("use_linear_projection", False, True) else pointwise
     fields = fields_of(values, wiring)
     fields["embed"] |= told.embed
-    model = TextUNet(heads=_heads(values, wiring.widths), depth=depth, **fields)
+    heads, listening = _heads(values, wiring.widths), only_crossing(values, len(wiring.widths))
+    model = TextUNet(heads=heads, depth=depth, listening_levels=listening, **fields)
     return wiring, model, names.transformer(depth, project), told
 
 
