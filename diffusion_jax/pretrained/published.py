@@ -133,10 +133,10 @@ class Values:
 
     def refuse(self, name: str, value: Any, remedy: str = "it is not known here"):
         """Raise `InputError` for a value."""
-        raise InputError(f"{self.what}: {name} = {_shown(value)} is not supported; {remedy}")
+        raise InputError(f"{self.what}: {name} = {shown(value)} is not supported; {remedy}")
 
 
-def _shown(value) -> str:
+def shown(value: Any) -> str:
     """The value, cut off: integers of thousands of digits and deep lists Python does not write."""
     try:
         return repr(value)[:100]

@@ -1,13 +1,14 @@
 """Texts as the integers that a text encoder is given: the interface, and how a tokenizer of a folder is run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
 
-CHARACTERS = 100_000  # of one text; it takes less than a second then
+CHARACTERS = 100_000  # of one text: seconds, where each of them is a ligature of eighteen
 LONGEST = 4096  # tokens of a text: attention takes the square of it
 
 
@@ -91,10 +92,8 @@ def run(backend: Any, pad: str, length: int, sides: Sides, what: str) -> Tokeniz
 
     def content(text: str) -> Any:
         _check(text)
-        try:
+        with refusing(f"{what} cannot read {text[:40]!r}"):
             return backend.encode(text, add_special_tokens=False)
-        except BaseException as error:
-            raise _one_line(error, f"{what}: it cannot read {text[:40]!r}") from error
 
     def encode(texts: Sequence[str]) -> Tokens:
         if isinstance(texts, str):
@@ -119,7 +118,7 @@ def run(backend: Any, pad: str, length: int, sides: Sides, what: str) -> Tokeniz
 
 def _check(text: str) -> None:
     if not isinstance(text, str):
-        raise InputError(f"a text is expected, not {text!r:.40}")
+        raise InputError(f"a text is expected, not {str(text)[:40]}, a {type(text).__name__}")
     if len(text) > CHARACTERS:
         raise InputError(f"a text has {len(text)} characters ({text[:40]!r}...); at most {CHARACTERS} are read")
     try:
@@ -128,18 +127,18 @@ def _check(text: str) -> None:
         raise InputError(f"a text holds half a surrogate pair, {error.object[error.start]!r}; take it out") from error
 
 
-def made(build: Any, what: str) -> Any:
-    """`build()`, what the library refuses in one line; `what` begins it."""
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """What the library raises in the body, as an `InputError` of one line that begins with `what`.
+
+    Among it are the panics of Rust, which are no `Exception`.
+    """
     try:
-        return build()
+        yield
+    except InputError:
+        raise
     except BaseException as error:
-        raise _one_line(error, what) from error
-
-
-def _one_line(error: BaseException, what: str) -> BaseException:
-    """The `InputError` of an error of the library; its panics are no `Exception`. Others as they are: an interrupt."""
-    if isinstance(error, InputError) or not (
-        isinstance(error, Exception) or type(error).__name__ == "PanicException"
-    ):
-        return error
-    return InputError(f"{what} ({(str(error).splitlines() or [''])[0][:120]}); get the tokenizer again")
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise  # an interrupt
+        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise InputError(f"{what} ({line}); get the tokenizer again") from error
