@@ -72,7 +72,7 @@ def read(template: Mapping[str, Any], entries: Sequence[Entry], weights: Mapping
                 fault = f"overflow {part.dtype}" if np.isfinite(array).all() else "are not finite"
                 broken.setdefault(fault, []).append(entry.theirs)
             # Wait: what is on its way to a device keeps the array that it was made of.
-            params[name] = jax.device_put(part).block_until_ready()
+            params[name] = jax.block_until_ready(jax.device_put(part))
 
     for entry in sorted(entries, key=lambda entry: -math.prod(weights[entry.theirs].shape)):
         add(entry)

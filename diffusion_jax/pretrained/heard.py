@@ -138,6 +138,14 @@ ENCODERS = {
         "hidden_size num_attention_heads num_hidden_layers head_dim",
     ),
 }
+# How pictures are prepared, and what wrote the file.
+PREPARED = {
+    "CLIPImageProcessor": _named(
+        "do_resize size resample do_center_crop crop_size do_rescale rescale_factor do_normalize",
+        "image_mean image_std do_convert_rgb",
+    ),
+}
+_SAVED = _named("feature_extractor_type image_processor_type processor_class data_format")
 # What no encoder hears: how text is generated, what is trained or returned, and what wrote the file.
 _WRITTEN = _named(
     "add_cross_attention architectures bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward",
@@ -163,6 +171,7 @@ _AVERAGES = _named("decay min_decay optimization_step update_after_step use_ema_
 _FAMILIES = (
     (SCHEDULERS, _SCHEDULERS_PAST.union(*SCHEDULERS.values())),
     (NETWORKS, _AVERAGES.union(*NETWORKS.values())),
+    (PREPARED, _SAVED.union(*PREPARED.values())),
     (ENCODERS, _WRITTEN.union(*ENCODERS.values())),
 )
 

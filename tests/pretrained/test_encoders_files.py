@@ -9,9 +9,10 @@ from encoders_tiny import CONFIGS, TEXT, arrays, folder_of
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import json_object, write_json
-from diffusion_jax.models.encoders import clip
+from diffusion_jax.models.encoders import clip, images
 from diffusion_jax.models.encoders.transformer import gelu, quick_gelu
 from diffusion_jax.pretrained import encoders
+from diffusion_jax.pretrained.families.clip_images import preparation
 from diffusion_jax.pretrained.formats import files
 
 
@@ -180,6 +181,36 @@ def test_values_that_are_not_implemented_are_named(kind, change, message):
     with pytest.raises(InputError, match=message) as raised:
         encoders.described(CONFIGS[kind] | change)
     assert "\n" not in str(raised.value)
+
+
+def test_how_pictures_are_prepared():
+    """By the first files' integers and by the later ones' objects."""
+    x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, 12, 9, 3)), np.float32)
+    old = {"size": 8, "crop_size": 6, "resample": 3, "feature_extractor_type": "CLIPFeatureExtractor"}
+    new = {"size": {"shortest_edge": 8}, "crop_size": {"height": 6, "width": 6}, "data_format": "channels_first"}
+    wanted = images.normalised(images.middle(images.resized(x, 8), 6), images.MEAN, images.STD)
+    for config in (old, new):
+        np.testing.assert_array_equal(preparation(config)(x), wanted)
+    other = preparation(new | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3})(x)
+    np.testing.assert_allclose(other, images.middle(images.resized(x, 8), 6), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"do_center_crop": False}, "do_center_crop = False is not supported; only True"),
+        ({"resample": 2}, "resample = 2"),
+        ({"rescale_factor": 1.0}, "rescale_factor = 1.0"),
+        ({"size": {"height": 8, "width": 8}}, r"size = .* shortest_edge of one length"),
+        ({"crop_size": {"height": 8, "width": 6}}, r"crop_size = .* height and width of one length"),
+        ({"size": 4, "crop_size": 8}, r"crop_size = 8 .* at most size = 4"),
+        ({"image_std": [0, 1, 1]}, r"image_std = \[0, 1, 1\]"),
+        ({"do_pad": True}, "do_pad = True is not supported; it is not known here"),
+    ],
+)
+def test_preparations_that_are_not_implemented_are_named(change, message):
+    with pytest.raises(InputError, match=message):
+        preparation(change)
 
 
 def test_dtypes_that_are_not_of_use(tmp_path):

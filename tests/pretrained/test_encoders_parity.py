@@ -11,6 +11,7 @@ import pytest
 from diffusion_jax.core.files import json_object
 from diffusion_jax.models.encoders import clip, t5
 from diffusion_jax.pretrained import encoders, entries, heard
+from diffusion_jax.pretrained.families import clip_images
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 transformers = pytest.importorskip("transformers", reason="parity needs transformers: see the extra 'parity'")
@@ -171,6 +172,21 @@ def test_places_of_t5(count, farthest):
     after = torch.arange(600)[None, :] - torch.arange(600)[:, None]
     wanted = T5Attention._relative_position_bucket(after, True, count, farthest)
     np.testing.assert_array_equal(t5.buckets(600, count, farthest), wanted.numpy())
+
+
+def test_pictures_are_prepared_as_transformers_does(tmp_path):
+    """But for rounding to levels, by Pillow there: at most 1.3 of 255 levels, over the deviation."""
+    from PIL import Image
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    theirs = CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size={"height": 20, "width": 20})
+    theirs.save_pretrained(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)
+    wanted = np.asarray(theirs(Image.fromarray(picture), return_tensors="np")["pixel_values"]).transpose(0, 2, 3, 1)
+    prepare = clip_images.preparation(json_object(tmp_path / "preprocessor_config.json"))
+    ours = prepare(picture[None] / np.float32(127.5) - 1)
+    assert ours.shape == wanted.shape == (1, 20, 20, 3)
+    assert np.abs(ours - wanted).max() < 1.3 / 255 / min(clip_images.images.STD)
 
 
 # ---- Files as other releases wrote them.

@@ -108,6 +108,7 @@ def test_weights_become_parameters():
     params = entries.read(TEMPLATE, TABLE, weights())
     same_tree(params, PARAMS)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
+    assert jax.eval_shape(lambda: entries.read(TEMPLATE, TABLE, weights())) == TEMPLATE  # traced, too
 
 
 def test_parameters_do_not_change_with_the_arrays_they_came_from():
