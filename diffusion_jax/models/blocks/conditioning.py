@@ -1,10 +1,11 @@
 """What networks are told beside x and the time: a dictionary of arrays, each with the batch first.
 
 The names in use: "label", int [B]; "noise_level", float [B]; "interval", float [B], how far a flow map is asked to go
-(`models.two_times`); "tokens", float [B, L, D], an encoded text; "token_mask", bool [B, L], true where there is text; "low_res", float [B, h, w, C]; "hint" and "beside",
-float [B, H, W, C], as are those that `maps` of a network of tokens names; "guidance_scale", float [B], 1 for none;
-"vector", float [B, D], such as an embedded image (`VectorEmbedding`, `GivenEmbedding`);
-"pooled", float [B, P], a text as one vector; "time_ids", float [B, K], sizes in pixels and a crop (`SizesEmbedding`).
+(`models.two_times`); "tokens", float [B, L, D], an encoded text; "token_mask", bool [B, L], true where there is text;
+"pooled", float [B, P], a text as one vector; "time_ids", float [B, K], sizes in pixels and a crop (`SizesEmbedding`);
+"vector", float [B, D], an embedded image, say (`VectorEmbedding`, `GivenEmbedding`); "low_res", float [B, h, w, C];
+"hint" and "beside", float [B, H, W, C], as are those that `maps` of a network of tokens names; "guidance_scale",
+float [B], 1 for none.
 What is one vector an example is added to the embedding of the time by modules of this file, `module(value [B, ...],
 features) -> [B, features]`. A module that makes one vector of several conditions names them in its `hears`, and is
 given all, in that order.
@@ -139,7 +140,8 @@ class TokensEmbedding(nn.Module):
         first = tokens.mean(1, keepdims=True) + position[None]
         rows = jnp.concatenate([first, tokens], axis=1)
         query, key, value = (
-            dense(width, jnp.float32, name)(source) for name, source in (("query", first), ("key", rows), ("value", rows))
+            dense(width, jnp.float32, name)(source)
+            for name, source in (("query", first), ("key", rows), ("value", rows))
         )
         pooled = multi_head(query, key, value, self.heads, by_xla)[:, 0]
         return _layer_norm("norm_1")(dense(features, jnp.float32, "out")(pooled))

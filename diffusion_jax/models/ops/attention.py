@@ -80,7 +80,7 @@ def _read(p, value):
 
 
 def masked(mask: jax.Array) -> Attend:
-    """Attention that reads where `mask`, bool [B, L], is true, computed by XLA; -10000 is added to the other products.
+    """Attention that reads where `mask`, bool [B, L], is true, by XLA; -10000 is added to the other products.
 
     So an example without anything to read reads the mean of all, and not NaN.
     """
