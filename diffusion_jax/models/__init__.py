@@ -9,6 +9,7 @@ from diffusion_jax.models.judges.classifier import Classifier
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.models.transformers.dit import DiT
 from diffusion_jax.models.transformers.prior import PriorTransformer
+from diffusion_jax.models.unets.added_keys import AddedKeyUNet
 from diffusion_jax.models.unets.adm import AdditiveUNet, ADMUNet, ImprovedUNet
 from diffusion_jax.models.unets.beside import Beside
 from diffusion_jax.models.unets.controlnet import Controlled, ControlNet
@@ -21,6 +22,7 @@ from diffusion_jax.models.unets.unet import UNet
 __all__ = [
     "MLP",
     "ADMUNet",
+    "AddedKeyUNet",
     "AdditiveUNet",
     "Beside",
     "Classifier",

@@ -11,6 +11,7 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import write_json
 from diffusion_jax.pretrained import entries
 from diffusion_jax.pretrained.families import first_stages
+from diffusion_jax.pretrained.families.added_keys import added_keys, has_added_keys
 from diffusion_jax.pretrained.families.dit_config import dit
 from diffusion_jax.pretrained.families.ncsnpp import has_skips, ncsnpp
 from diffusion_jax.pretrained.families.prior import prior, text_projection
@@ -103,9 +104,10 @@ def build(config: Mapping[str, Any], weights: Iterable[str] = ()) -> Network:
       InputError: another class, or a value that is not implemented; both are named. Or weights of another network.
     """
     unet = ncsnpp if has_skips(config) else unet2d
+    conditioned = added_keys if has_added_keys(config) else unet2d_condition
     kinds = {
         "UNet2DModel": lambda: unet(config, weights),
-        "UNet2DConditionModel": lambda: unet2d_condition(config),
+        "UNet2DConditionModel": lambda: conditioned(config),
         "ControlNetModel": lambda: controlnet(config),
         "DiTTransformer2DModel": lambda: dit(config),
         "Transformer2DModel": lambda: dit(config),

@@ -199,3 +199,44 @@ SDXL_CONTROLNET = CONTROLNET | {
         "use_linear_projection",
     )
 }
+# kakaobrain/karlo-v1-alpha's decoder, and DeepFloyd IF's first network, by its width.
+KARLO_DECODER = {
+    "_class_name": "UNet2DConditionModel",
+    "act_fn": "silu",
+    "attention_head_dim": 64,
+    "block_out_channels": [320, 640, 960, 1280],
+    "center_input_sample": False,
+    "class_embed_type": "identity",
+    "cross_attention_dim": 1536,
+    "down_block_types": ["ResnetDownsampleBlock2D"] + ["SimpleCrossAttnDownBlock2D"] * 3,
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 3,
+    "layers_per_block": 3,
+    "mid_block_scale_factor": 1,
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "norm_eps": 1e-05,
+    "norm_num_groups": 32,
+    "only_cross_attention": False,
+    "out_channels": 6,
+    "resnet_time_scale_shift": "scale_shift",
+    "sample_size": 64,
+    "up_block_types": ["SimpleCrossAttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"],
+}
+
+
+def deepfloyd(channels):
+    return KARLO_DECODER | {
+        "act_fn": "gelu",
+        "addition_embed_type": "text",
+        "addition_embed_type_num_heads": 64,
+        "block_out_channels": [channels * times for times in (1, 2, 3, 4)],
+        "class_embed_type": None,
+        "cross_attention_dim": 4 * channels,
+        "cross_attention_norm": "group_norm",
+        "encoder_hid_dim": 4096,
+        "encoder_hid_dim_type": "text_proj",
+        "resnet_out_scale_factor": 1,
+        "resnet_skip_time_act": False,
+    }

@@ -35,6 +35,7 @@ diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see
 from diffusers.models.activations import get_activation  # noqa: E402
 from their_unets import (  # noqa: E402
     HASTY,
+    ZERO_GRADIENT,
     build,
     distance,
     flat,
@@ -50,8 +51,6 @@ from their_unets import (  # noqa: E402
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-4
-# Keys that share a constant shift leave the softmax as it is: this gradient is zero but for rounding.
-ZERO_GRADIENT = "key/bias"
 
 
 @pytest.fixture(autouse=True, scope="module")

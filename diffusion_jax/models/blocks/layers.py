@@ -30,11 +30,13 @@ class LayerContext(NamedTuple):
       embedding: float [B, E], of the time and of whatever else is one vector an example.
       tokens: float [B, L, D], a sequence to attend to, such as an encoded text; None where there is none.
       dropout_keys: None for evaluation, or one typed threefry key an example, [B] (`Dropout`).
+      token_mask: bool [B, L], true where there is a token; None where there are only such.
     """
 
     embedding: jax.Array
     tokens: jax.Array | None = None
     dropout_keys: jax.Array | None = None
+    token_mask: jax.Array | None = None
 
 
 def scaled_init(scale: float) -> nn.initializers.Initializer:

@@ -34,7 +34,11 @@ class ModulatedResBlock(nn.Module):
 
     GroupNorm, swish, resampling, 3x3; GroupNorm * (1 + scale) + shift, swish, dropout, 3x3 (starts at zero), where
     scale and shift are dense(swish(embedding)); plus the input, resampled, through a 1x1 where the number of
-    channels changes. C and `features` are multiples of `groups`. `activation` may stand for swish.
+    channels changes. C and `features` are multiples of `groups`.
+
+    Attributes, beside those of `ResBlock`:
+      embedding_activation: acts on the embedding; None for `activation`.
+      divisor: of the sum.
     """
 
     features: int
@@ -44,12 +48,15 @@ class ModulatedResBlock(nn.Module):
     dtype: Any = jnp.float32
     resampling: Resampling = KEPT
     activation: Activation = nn.swish
+    embedding_activation: Activation | None = None
+    divisor: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, context: LayerContext) -> jax.Array:
+        told = (self.embedding_activation or self.activation)(context.embedding)
         h = self.activation(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
         h = conv3x3(self.features, self.dtype, "conv_0", self.resampling.convolve)(h)
-        modulation = dense(2 * self.features, self.dtype, "time")(self.activation(context.embedding))
+        modulation = dense(2 * self.features, self.dtype, "time")(told)
         scale, shift = jnp.split(modulation[:, None, None, :], 2, axis=-1)
         h = group_norm(self.groups, self.dtype, "norm_1", self.epsilon)(h)
         h = self.activation(h * (1 + scale) + shift)
@@ -58,7 +65,7 @@ class ModulatedResBlock(nn.Module):
         x = self.resampling.resample(x)
         if x.shape[-1] != self.features:
             x = dense(self.features, self.dtype, "shortcut")(x)
-        return x + h
+        return (x + h) / self.divisor
 
 
 def heads_of_width(width: int) -> Heads:
@@ -101,13 +108,19 @@ class ADMUNet(Skeleton):
     epsilon = 1e-5
     residual_block = ModulatedResBlock
 
+    @property
+    def residual_fields(self) -> dict[str, Any]:
+        """What all residual blocks have in common."""
+        norm = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype}
+        return norm | {"activation": self.activation}
+
     def parts(self) -> Parts:
         """Blocks modulated by the time, between levels too."""
         block, attention = self.wrap(self.residual_block), self.wrap(AttentionBlock)
         norm = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype}
 
         def resampled(way):
-            fields = norm | {"resampling": way, "activation": self.activation}
+            fields = self.residual_fields | {"resampling": way}
             return lambda features, name: block(features, self.dropout, **fields, name=name)
 
         return Parts(

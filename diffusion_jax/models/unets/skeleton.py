@@ -16,7 +16,15 @@ from flax import linen as nn
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Activation, Attend, MakeAttention, MakeLayer, Wrap
 from diffusion_jax.models.blocks.conditioning import check_names, conditions_of, embedded
-from diffusion_jax.models.blocks.layers import LayerContext, TimeEmbedding, conv3x3, group_norm, sinusoid, zero_init
+from diffusion_jax.models.blocks.layers import (
+    LayerContext,
+    TimeEmbedding,
+    conv3x3,
+    dense,
+    group_norm,
+    sinusoid,
+    zero_init,
+)
 from diffusion_jax.models.ops.attention import by_xla
 
 
@@ -54,6 +62,7 @@ class Skeleton(nn.Module):
       dropout: rate in [0, 1) within each residual block; active only when keys are given.
       groups: groups of every group normalisation.
       embed: name of a condition -> module that makes a vector of it (`conditioning`), added to the time embedding.
+      token_features: "tokens" are projected to so many features before layers attend to them; None for as they are.
       embed_early: likewise, but added to the time's sinusoid, before its dense layers (`GuidanceEmbedding`).
       wrap: module class -> module class, around residual and attention blocks: `nn.remat` recomputes what is inside
         them in the backward pass, which takes less memory and more time, and changes no number.
@@ -78,6 +87,7 @@ class Skeleton(nn.Module):
     groups: int = 32
     embed: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
     embed_early: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
+    token_features: int | None = None
     wrap: Wrap = lambda module: module
     dtype: Any = jnp.float32
     time_features: int | None = None
@@ -93,7 +103,8 @@ class Skeleton(nn.Module):
     encode_time = staticmethod(sinusoid)
     outer_activation = staticmethod(nn.swish)  # of the time's embedding, and before the last convolution
     epsilon = 1e-6
-    sequences: ClassVar[tuple[str, ...]] = ()  # conditions that layers attend to
+    sequences: ClassVar[tuple[str, ...]] = ()  # conditions that layers attend to, fields of `LayerContext`
+    optional: ClassVar[tuple[str, ...]] = ()  # such that may be missing
 
     def parts(self) -> Parts:
         """The layers of this kind of U-Net."""
@@ -178,14 +189,17 @@ class Skeleton(nn.Module):
         self, time: jax.Array, cond: Mapping[str, jax.Array] | None, dropout_keys: jax.Array | None
     ) -> LayerContext:
         """What every layer is told."""
-        check_names(cond, (*conditions_of(self.embed), *conditions_of(self.embed_early), *self.sequences))
+        names = (*conditions_of(self.embed), *conditions_of(self.embed_early), *self.sequences)
+        check_names(cond, names, self.optional)
         features = self.time_features or self.channels
         width, activation = self.embedding_features or 4 * features, self.outer_activation
         embed_time = TimeEmbedding(features, self.encode_time, activation, width, name="time_embedding")
         embedding = embed_time(time, embedded(self.embed_early, cond, features))
         embedding = embedding + embedded(self.embed, cond, width)
-        sequences = ((cond or {})[name] for name in self.sequences)
-        return LayerContext(embedding, *sequences)._replace(dropout_keys=dropout_keys)
+        told = {name: value for name, value in (cond or {}).items() if name in (*self.sequences, *self.optional)}
+        if self.token_features is not None:
+            told["tokens"] = dense(self.token_features, self.dtype, "project_tokens")(told["tokens"])
+        return LayerContext(embedding, dropout_keys=dropout_keys, **told)
 
     @nn.nowrap
     def turn(self, h: jax.Array, context: LayerContext) -> jax.Array:

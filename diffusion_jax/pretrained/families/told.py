@@ -4,12 +4,18 @@ from typing import Any, NamedTuple
 
 from flax import linen as nn
 
-from diffusion_jax.models.blocks.conditioning import GivenEmbedding, NumberEmbedding, SizesEmbedding, VectorEmbedding
+from diffusion_jax.models.blocks.conditioning import (
+    GivenEmbedding,
+    NumberEmbedding,
+    SizesEmbedding,
+    TokensEmbedding,
+    VectorEmbedding,
+)
 from diffusion_jax.pretrained.entries import Entry
 from diffusion_jax.pretrained.families.diffusers_configs import ACTIVATIONS, embedding_width
 from diffusion_jax.pretrained.layouts import linear
 from diffusion_jax.pretrained.published import Values, shape
-from diffusion_jax.pretrained.wiring import Wiring, affine
+from diffusion_jax.pretrained.wiring import Wiring, affine, norm
 
 IDS = 6  # height and width, top and left of the crop, height and width aimed at
 
@@ -60,6 +66,22 @@ def classes(values: Values, wiring: Wiring) -> Told:
             {"vector": VectorEmbedding()}, {"vector": shape(1, width)}, mlp("class_embedding", "embed_vector")
         )
     return NOTHING
+
+
+def text(values: Values) -> Told:
+    """`addition_embed_type` "text": the tokens as one vector, before they are projected."""
+    if values.only("addition_embed_type", None, "text") is None:
+        return NOTHING
+    heads, ours = values.integer("addition_embed_type_num_heads"), "embed_tokens"
+    pairs = (("q", "query"), ("k", "key"), ("v", "value"))
+    table = [
+        *norm("add_embedding.norm1", f"{ours}/norm_0"),
+        Entry("add_embedding.pool.positional_embedding", (f"{ours}/position",)),
+        *(e for a, b in pairs for e in affine(f"add_embedding.pool.{a}_proj", f"{ours}/{b}", linear)),
+        *affine("add_embedding.proj", f"{ours}/out", linear),
+        *norm("add_embedding.norm2", f"{ours}/norm_1"),
+    ]
+    return Told({"tokens": TokensEmbedding(heads)}, {}, table)
 
 
 def sizes(values: Values) -> Told:
