@@ -70,7 +70,7 @@ def prompts(encode: EncodeTexts, default: Sequence[str]) -> SampleCondition:
 
 
 def arrays(default: DefaultCondition, **shapes: tuple) -> SampleCondition:
-    """The `sample_condition` of a model that is told float arrays, such as an encoded text or a hint.
+    """The `sample_condition` of a model that is told float arrays, such as an encoded text or a hint, or masks.
 
     Integers are converted, so `--condition thickness=1` is as good as `thickness=1.0`.
 
@@ -90,7 +90,9 @@ def arrays(default: DefaultCondition, **shapes: tuple) -> SampleCondition:
                 wanted = ", ".join("any" if size is None else str(size) for size in shapes[name])
                 raise InputError(f"{name} of shape {array.shape}: give [samples, {wanted}]")
             # Bytes are refused: those of a picture run to 255, not to 1.
-            number = np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
+            number = array.dtype == bool or any(
+                np.issubdtype(array.dtype, kind) for kind in (np.floating, np.integer)
+            )
             with np.errstate(over="ignore"):
                 finite = number and array.dtype != np.uint8 and np.isfinite(array.astype(np.float32)).all()
             if not finite:
@@ -99,7 +101,7 @@ def arrays(default: DefaultCondition, **shapes: tuple) -> SampleCondition:
                 )
         if set(shapes) - set(found):
             found = default(num) | found
-        return ({name: np.take(x, np.arange(num) % len(x), axis=0).astype(np.float32) for name, x in found.items()},)
+        return ({name: _in_turn(x if x.dtype == bool else x.astype(np.float32), num) for name, x in found.items()},)
 
     return sample_condition
 
@@ -135,6 +137,11 @@ def swept(rest: SampleCondition, name: str, default: float) -> SampleCondition:
         return ({**cond, name: np.resize(numbers, num).astype(np.float32)},)
 
     return sample_condition
+
+
+def _in_turn(x: np.ndarray, num: int) -> np.ndarray:
+    """[num, ...] rows of `x`, again and again; of one row no copies are made."""
+    return np.broadcast_to(x, (num, *x.shape[1:])) if len(x) == 1 else np.take(x, np.arange(num) % len(x), axis=0)
 
 
 def joined(**parts: SampleCondition) -> SampleCondition:

@@ -105,9 +105,27 @@ def t5(folder, config=None):
     """A folder of spiece.model, of at most 72 pieces."""
     folder.mkdir()
     model, draw = io.BytesIO(), random.Random(1)
-    words = (
-        ["a", "photo", "of", "the", "cat", "dog", "and", "red", "green", "it's", "we'll", "they've", "wow!", "Ångström", "naïve", "café", "123", "jumped", "running"]
-    )
+    words = [
+        "a",
+        "photo",
+        "of",
+        "the",
+        "cat",
+        "dog",
+        "and",
+        "red",
+        "green",
+        "it's",
+        "we'll",
+        "they've",
+        "wow!",
+        "Ångström",
+        "naïve",
+        "café",
+        "123",
+        "jumped",
+        "running",
+    ]
     sentences = [" ".join(draw.choices(words, k=6)) for _ in range(200)]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
