@@ -16,8 +16,8 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import inpainting, parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.diffusion.samplers import dpm
-from diffusion_jax.models import ADMUNet, DiT, GatedPixelCNN, PixelSNAIL, TextUNet, UNet
-from diffusion_jax.models.blocks.conditioning import LabelEmbedding
+from diffusion_jax.models import AddedKeyUNet, ADMUNet, DiT, GatedPixelCNN, PixelSNAIL, TextUNet, UNet
+from diffusion_jax.models.blocks.conditioning import LabelEmbedding, TokensEmbedding, VectorEmbedding
 from diffusion_jax.models.mlp import MLP
 from diffusion_jax.models.transformers.sequence import SequenceTransformer
 from diffusion_jax.models.unets.adm import heads_of_width
@@ -203,6 +203,18 @@ MODELS = {
         TextUNet(**SMALL, out_channels=2, heads=heads_of_width(4)),
         IMAGE,
         {"tokens": np.zeros((2, 5, 6), np.float32)},
+    ),
+    "AddedKeyUNet": (
+        AddedKeyUNet(
+            **SMALL,
+            out_channels=2,
+            heads=heads_of_width(4),
+            token_groups=2,
+            token_features=4,
+            embed={"tokens": TokensEmbedding(2), "vector": VectorEmbedding()},
+        ),
+        IMAGE,
+        {"tokens": np.zeros((2, 5, 6), np.float32), "token_mask": np.ones((2, 5), bool), "vector": np.zeros((2, 3))},
     ),
     "NCSNpp": (NCSNpp(**SMALL, out_channels=2), IMAGE, {}),
     "DiT": (DiT(features=16, layers=1, heads=2, out_channels=2, embed=LABELS), IMAGE, TOLD),

@@ -134,6 +134,7 @@ def test_time_changes_the_output_and_may_be_a_float(params, batch, evaluate):
         ({}, 33, 32, "images of 33x32"),
         ({"channels": 100}, 32, 32, "100 channels do not divide into 32 groups"),
         ({"multipliers": (1, 3), "groups": 3}, 32, 32, "128 channels do not divide into 3 groups"),
+        ({"blocks": (1, 2)}, 32, 32, r"blocks \(1, 2\): give one number, or 4"),
         ({"attention_levels": (4,)}, 32, 32, "attention at level 4: levels run from 0 to 3"),
         ({"dropout": 1.0}, 32, 32, "dropout 1.0"),
     ],

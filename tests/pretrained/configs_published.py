@@ -6,7 +6,8 @@ def _up(down):
 
 
 def _unet2d(down, **values):
-    return {"down_block_types": down, "up_block_types": _up(down), "in_channels": 3, "out_channels": 3, **values}
+    blocks = {"down_block_types": down, "up_block_types": _up(down)}
+    return blocks | {"in_channels": 3, "out_channels": 3} | values
 
 
 DDPM = {
@@ -240,3 +241,13 @@ def deepfloyd(channels):
         "resnet_out_scale_factor": 1,
         "resnet_skip_time_act": False,
     }
+
+
+# Karlo's two networks for 256x256.
+KARLO_SUPER_RESOLUTION = CONSISTENCY_LSUN | _unet2d(
+    ["ResnetDownsampleBlock2D"] * 4,
+    add_attention=False,
+    block_out_channels=[320, 640, 960, 1280],
+    in_channels=6,
+    layers_per_block=3,
+)

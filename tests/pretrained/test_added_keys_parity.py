@@ -1,4 +1,4 @@
-"""Karlo's decoder and IF's networks, whose attention has a text's keys beside the pixels', against diffusers.
+"""Karlo's networks and IF's against diffusers; attention has a text's keys beside the pixels' there.
 
 In float32 both differ by rounding only: below 1e-5 or so, asserted below 3e-5.
 """
@@ -8,7 +8,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from configs_published import KARLO_DECODER, deepfloyd
+from configs_published import KARLO_DECODER, KARLO_SUPER_RESOLUTION, deepfloyd
 
 from diffusion_jax.models.unets.adm import heads_always
 from diffusion_jax.pretrained import loading
@@ -36,6 +36,7 @@ TOLERANCE = 3e-5
 
 FULL = {
     "Karlo's decoder": (KARLO_DECODER, 885_439_686),
+    "Karlo's super-resolution": (KARLO_SUPER_RESOLUTION, 691_579_523),
     "IF-I M": (deepfloyd(192), 371_605_830),
     "IF-I L": (deepfloyd(320), 935_365_830),
     "IF-I XL": (deepfloyd(704), 4_304_695_110),
@@ -66,6 +67,12 @@ TINY = {
             "time_embedding_dim": 64,
         },
         986_982,
+    ),
+    "Karlo's super-resolution": (
+        KARLO_SUPER_RESOLUTION
+        | {"block_out_channels": [32, 64], "layers_per_block": 1}
+        | {"down_block_types": ["ResnetDownsampleBlock2D"] * 2, "up_block_types": ["ResnetUpsampleBlock2D"] * 2},
+        None,
     ),
     "pixels see one another in the middle": (
         IF | {"only_cross_attention": [True, True], "time_embedding_act_fn": "silu"},

@@ -10,12 +10,14 @@ from configs_published import (
     CONSISTENCY_LSUN,
     CONTROLNET,
     DDPM_CIFAR10,
+    KARLO_DECODER,
     NCSNPP_256,
     SDXL,
     SDXL_CONTROLNET,
     STABLE_DIFFUSION,
     STABLE_DIFFUSION_2,
     STABLE_DIFFUSION_UPSCALER,
+    deepfloyd,
 )
 from flax import traverse_util
 
@@ -43,6 +45,7 @@ DIT = {
     "patch_size": 2,
     "sample_size": 32,
 }
+IF = deepfloyd(192)
 REFUSED = [
     (DDPM_CIFAR10, {"center_input_sample": True}, "only False"),
     (DDPM_CIFAR10, {"time_embedding_type": "cosine"}, "only 'positional' or 'fourier' or 'learned'"),
@@ -110,6 +113,20 @@ REFUSED = [
     (STABLE_DIFFUSION, {"conv_in_kernel": 5}, "only 3"),
     (STABLE_DIFFUSION_2, {"attention_head_dim": [5, 10, 20, 10]}, "heads as wide everywhere"),
     (STABLE_DIFFUSION_2, {"attention_head_dim": [5, 10]}, "heads as wide everywhere"),
+    (KARLO_DECODER, {"resnet_time_scale_shift": "default"}, "only 'scale_shift'"),
+    (KARLO_DECODER, {"attention_head_dim": [64, 64, 64, 32]}, "the same for every level"),
+    (KARLO_DECODER, {"up_block_types": ["CrossAttnUpBlock2D"] * 4}, "one of ResnetDownsampleBlock2D, "),
+    (KARLO_DECODER, {"mid_block_type": "UNetMidBlock2D"}, "only 'UNetMidBlock2DSimpleCrossAttn' or None"),
+    (KARLO_DECODER, {"transformer_layers_per_block": 2}, "only 1"),
+    (KARLO_DECODER, {"encoder_hid_dim_type": "text_proj"}, "only None"),
+    (KARLO_DECODER, {"cross_attention_norm": "layer_norm"}, "only None or 'group_norm'"),
+    (KARLO_DECODER, {"addition_embed_type": "image"}, "only None or 'text'"),
+    (KARLO_DECODER, {"mid_block_scale_factor": 2}, "that of resnet_out_scale_factor, 1.0"),
+    (KARLO_DECODER, {"timestep_post_act": "silu"}, "not known here"),
+    (IF, {"encoder_hid_dim_type": "image_proj"}, "only None or 'text_proj'"),
+    (IF, {"cross_attention_dim": 8}, "a multiple of 32"),
+    (IF, {"addition_embed_type_num_heads": 60}, "a divisor of 4096"),
+    (IF, {"time_embedding_act_fn": "elu"}, "only None or 'silu'"),
     (CONTROLNET, {"controlnet_conditioning_channel_order": "bgr"}, "only 'rgb'"),
     (CONTROLNET, {"global_pool_conditions": True}, "not known here"),
     (DIT, {"norm_type": "ada_norm"}, "only 'ada_norm_zero'"),

@@ -125,5 +125,5 @@ class AddedKeyUNet(ADMUNet):
         for level in self.text_only_levels:
             if not 0 <= level <= len(self.multipliers):
                 raise InputError(
-                    f"text_only_levels {self.text_only_levels}: levels run from 0 to {len(self.multipliers)}"
+                    f"text_only_levels: {level}; levels run from 0 to {len(self.multipliers)}, the middle"
                 )

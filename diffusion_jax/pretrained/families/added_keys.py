@@ -78,9 +78,6 @@ def added_keys(config: Mapping[str, Any]) -> Network:
     wiring = wiring._replace(middle=values.only("mid_block_type", MIDDLE, None) is not None)
     levels = len(wiring.widths)
     only = _text_only(values, levels)
-    told = classes(values, wiring) | text(values)
-    if "vector" not in told.embed:
-        values.only("projection_class_embeddings_input_dim", None)
     normed = values.only("cross_attention_norm", None, "group_norm") is not None
     wide = equal(values, "cross_attention_dim", levels)
     if values["encoder_hid_dim"] is None:
@@ -89,6 +86,9 @@ def added_keys(config: Mapping[str, Any]) -> Network:
     else:
         given, projected = values.integer("encoder_hid_dim"), wide
         values.only("encoder_hid_dim_type", None, "text_proj")
+    told = classes(values, wiring) | text(values, given)
+    if "vector" not in told.embed:
+        values.only("projection_class_embeddings_input_dim", None)
     if normed and wide % TOKEN_GROUPS:
         values.refuse("cross_attention_dim", wide, f"a multiple of {TOKEN_GROUPS} is expected")
     divisor = values.number("resnet_out_scale_factor", 1e-6, 1e6)

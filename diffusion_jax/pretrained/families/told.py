@@ -68,11 +68,13 @@ def classes(values: Values, wiring: Wiring) -> Told:
     return NOTHING
 
 
-def text(values: Values) -> Told:
-    """`addition_embed_type` "text": the tokens as one vector, before they are projected."""
+def text(values: Values, width: int) -> Told:
+    """`addition_embed_type` "text": tokens of `width` features as one vector, before they are projected."""
     if values.only("addition_embed_type", None, "text") is None:
         return NOTHING
     heads, ours = values.integer("addition_embed_type_num_heads"), "embed_tokens"
+    if width % heads:
+        values.refuse("addition_embed_type_num_heads", heads, f"a divisor of {width}, a token's width, is expected")
     pairs = (("q", "query"), ("k", "key"), ("v", "value"))
     table = [
         *norm("add_embedding.norm1", f"{ours}/norm_0"),
