@@ -12,7 +12,18 @@ from diffusion_jax.diffusion.few_step import guided
 from diffusion_jax.methods import edits
 from diffusion_jax.methods.compose import MoreChains, nothing_more
 from diffusion_jax.models.unets.beside import Beside
-from diffusion_jax.pipelines import denoisers, first_stages, inpainting, prompts, staged, texts, told, unclip
+from diffusion_jax.pipelines import (
+    deep_floyd,
+    denoisers,
+    first_stages,
+    inpainting,
+    prompts,
+    stable,
+    staged,
+    texts,
+    told,
+    unclip,
+)
 from diffusion_jax.pipelines.denoisers import size_of
 from diffusion_jax.pipelines.index import Index, index
 from diffusion_jax.pipelines.openai import openai
@@ -30,7 +41,13 @@ KINDS = {
     "DiTTransformer2DModel": told.of_dit,
     "Transformer2DModel": told.of_dit,
 }
-PIPELINES = {"UnCLIPPipeline": unclip.karlo}  # of several chains
+PIPELINES = {  # of several stages beside encoders and a decoder
+    "UnCLIPPipeline": unclip.karlo,
+    "StableUnCLIPPipeline": stable.stable_unclip,
+    "StableDiffusionUpscalePipeline": stable.upscaler,
+    "IFPipeline": deep_floyd.base,
+    "IFSuperResolutionPipeline": deep_floyd.second,
+}
 EDITS = {"CMStochasticIterativeScheduler": edits.projected}  # of others `edits.replaced`
 
 

@@ -2,21 +2,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import numpy as np
 
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.meshes import on_any_mesh
 from diffusion_jax.core.protocols import Hold, SampleFn, Tree
-from diffusion_jax.data import conditions, views
+from diffusion_jax.data import views
 from diffusion_jax.diffusion import samplers, stages
 from diffusion_jax.diffusion.stages import Shape, Stage
 from diffusion_jax.methods.compose import unguided
 from diffusion_jax.pipelines import prompts, texts
 from diffusion_jax.pipelines.index import Index
-from diffusion_jax.pipelines.told import NULL, Told
+from diffusion_jax.pipelines.told import NULL, Told, given
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.training.experiment import Drawable, MakeSampler, SampleRequest
 
@@ -84,7 +86,7 @@ def always(stage: Stage) -> StageOf:
 
 
 def around(
-    before: Sequence[StageOf], main: Link, after: Sequence[StageOf], given: Mapping[str, Shape], result: str
+    before: Sequence[StageOf], main: Link, after: Sequence[StageOf], known: Mapping[str, Shape], result: str
 ) -> dict[str, MakeSampler]:
     """The samplers of `main` as those of a whole pipeline, of `{stage: its own params}`.
 
@@ -93,17 +95,17 @@ def around(
     Raises:
       InputError: the stages do not fit together (`stages.check`).
     """
-    _check(before, main, after, given, result)
+    _check(before, main, after, known, result)
     return {
         name: _whole(before, main._replace(samplers={name: make}), after, result)
         for name, make in main.samplers.items()
     }
 
 
-def _check(before, main, after, given, result) -> None:
+def _check(before, main, after, known, result) -> None:
     one = SampleRequest(1)
     whole = [*(of(one) for of in before), main.stage(lambda *told: None), *(of(one) for of in after)]
-    if result not in stages.check(whole, given):
+    if result not in stages.check(whole, known):
         raise InputError(f"no stage gives {result!r}")
 
 
@@ -173,6 +175,7 @@ def drawable(
     samplers: Mapping[str, MakeSampler],
     read: Mapping[str, Hold],
     shape: Shape,
+    usual: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Drawable:
     """A pipeline of pictures that is told texts, to draw from.
 
@@ -183,12 +186,9 @@ def drawable(
       samplers: of the whole (`around`).
       read: stage -> `() -> params`.
       shape: of a picture.
+      usual: further entries that it is told, where nobody says them, [1, ...].
     """
-
-    def missing(num):
-        raise InputError(
-            f"this model draws what a text says: --prompt TEXT, or --condition FILE.npz with {', '.join(text)}"
-        )
+    missing = f"this model draws what a text says: --prompt TEXT, or --condition FILE.npz with {', '.join(text)}"
 
     def load():
         params = {name: hold() for name, hold in read.items()}
@@ -198,5 +198,6 @@ def drawable(
     encoders, view = texts.of_folder(whole, variant), views.pictures()
     assert encoders is not None
     whole.tell_left_out()
-    told = Told(conditions.arrays(missing, **text), unguided, view, text)
+    condition = given(missing, text, {**text, **{name: x.shape[1:] for name, x in usual.items()}}, usual)
+    told = Told(condition, unguided, view, text)
     return Drawable(samplers, prompts.telling(encoders, told), view, load, shape)

@@ -27,6 +27,7 @@ def of_folder(index: Index, variant: str = "") -> Texts | None:
         **dict.fromkeys(PLAIN, _plain),
         **dict.fromkeys(XL, _xl),
         **dict.fromkeys(UNCLIP, _unclip),
+        **dict.fromkeys(STABLE_UNCLIP, _stable_unclip),
         **dict.fromkeys(DEEP_FLOYD, _deep_floyd),
     }
     return kinds[index.kind](index, variant) if index.kind in kinds else None
@@ -37,11 +38,10 @@ PLAIN = (
     *(_STABLE.format(kind) for kind in ("", "Img2Img", "Inpaint", "ControlNet", "Upscale")),
     "LatentConsistencyModelPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
-    "StableUnCLIPPipeline",
-    "StableUnCLIPImg2ImgPipeline",
 )
 XL = tuple(_STABLE.format(f"XL{kind}") for kind in ("", "Img2Img", "Inpaint", "ControlNet"))
 UNCLIP = ("UnCLIPPipeline",)
+STABLE_UNCLIP = ("StableUnCLIPPipeline",)
 DEEP_FLOYD = tuple(f"IF{kind}Pipeline" for kind in ("", "Img2Img", "Inpainting", "SuperResolution"))
 
 
@@ -79,6 +79,17 @@ def _unclip(index: Index, variant: str) -> Texts:
     return Texts((_part(index, variant, "", entries),))
 
 
+def _stable_unclip(index: Index, variant: str) -> Texts:
+    """Stable unCLIP: what Stable Diffusion reads, and under "prior_NAME" what its prior does."""
+
+    def of_prior(said, mask):
+        entries = {TOKENS: said.final, EMBEDDING: said.pooled, TOKEN_MASK: mask}
+        return {"prior_" + name: x for name, x in entries.items()}
+
+    own = _part(index, variant, "", lambda said, mask: {TOKENS: said.final})
+    return Texts((own, _of(index, variant, "prior_tokenizer", "prior_text_encoder", of_prior)))
+
+
 def _deep_floyd(index: Index, variant: str) -> Texts:
     """DeepFloyd's IF: all rows of T5, which itself does not see the padding."""
     part = _part(index, variant, "", lambda said, mask: {TOKENS: said.final}, T5_LENGTH)
@@ -86,13 +97,19 @@ def _deep_floyd(index: Index, variant: str) -> Texts:
 
 
 def _part(index: Index, variant: str, end: str, entries: Entries, length: int | None = None) -> Part:
-    index.check(f"tokenizer{end}", f"text_encoder{end}")
-    encoder = encoders.opened(index.root, f"text_encoder{end}", variant)
-    tokenizer = tokenizers.opened(index.root / f"tokenizer{end}", length)
-    rows = encoder.config.get("vocab_size", tokenizer.size)
-    if tokenizer.size > rows:
+    return _of(index, variant, f"tokenizer{end}", f"text_encoder{end}", entries, length)
+
+
+def _of(
+    index: Index, variant: str, tokenizer: str, encoder: str, entries: Entries, length: int | None = None
+) -> Part:
+    index.check(tokenizer, encoder)
+    pieces = tokenizers.opened(index.root / tokenizer, length)
+    network = encoders.opened(index.root, encoder, variant)
+    rows = network.config.get("vocab_size", pieces.size)
+    if pieces.size > rows:
         raise InputError(
-            f"{index.root}: tokenizer{end}/ has {tokenizer.size} pieces and text_encoder{end}/ knows {rows}; "
+            f"{index.root}: {tokenizer}/ has {pieces.size} pieces and {encoder}/ knows {rows}; "
             "they are of different models"
         )
-    return Part(tokenizer, encoder, entries)
+    return Part(pieces, network, entries)

@@ -97,7 +97,7 @@ def of_text(config: Mapping[str, Any], network: Network, drawn: Drawn) -> Told:
         for name in shapes
         if name.endswith(SIZES)
     }
-    texts = _given(missing, text, shapes, sizes)
+    texts = given(missing, text, shapes, sizes)
 
     def condition(num, given):
         (cond,) = texts(num, given)
@@ -137,22 +137,28 @@ def _of_text_and_scale(config: Mapping[str, Any], takes: Mapping[str, Any], draw
     def guide(guidance_scale: float = OFFICIAL_LATENT) -> Guide:
         return guided.at_scale(guidance_scale)
 
-    return Told(_labelled(config, _given(missing, text, shapes, sizes)), guide, views.latents(), text)
+    return Told(_labelled(config, given(missing, text, shapes, sizes)), guide, views.latents(), text)
 
 
-def _given(
+def given(
     missing: str, text: Mapping[str, tuple], shapes: Mapping[str, tuple], usual: Mapping[str, np.ndarray]
 ) -> SampleCondition:
-    """Arrays of `shapes`; those of `text` must be given, others have a usual value."""
+    """The condition of a network of texts.
+
+    Args:
+      missing: the message where a person gives no text.
+      text: the entries that a text is, which must be given.
+      shapes: of all entries of one example.
+      usual: of the others, [1, ...], where nobody gives them.
+    """
 
     def refuse(num):
         raise InputError(missing)
 
     arrays = conditions.arrays(refuse, **shapes)
 
-    def condition(num, given):
-        needed = set(text) <= set(given)
-        return arrays(num, {**usual, **given} if needed else given)
+    def condition(num, wished):
+        return arrays(num, {**usual, **wished} if set(text) <= set(wished) else wished)
 
     return condition
 

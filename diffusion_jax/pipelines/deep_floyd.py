@@ -1,0 +1,110 @@
+"""DeepFloyd's IF, Imagen's cascade in the open: a text to 64x64 pixels, and a network that enlarges them."""
+
+import numpy as np
+
+from diffusion_jax.core import resizing
+from diffusion_jax.core.errors import InputError
+from diffusion_jax.core.files import json_object
+from diffusion_jax.diffusion.noising import LEVEL, Noising
+from diffusion_jax.diffusion.stages import Shape
+from diffusion_jax.models.unets.beside import BESIDE, Beside
+from diffusion_jax.pipelines import denoisers, enlarging, staged, told
+from diffusion_jax.pipelines.denoisers import Denoiser
+from diffusion_jax.pipelines.enlarging import LOW
+from diffusion_jax.pipelines.index import Index
+from diffusion_jax.pipelines.staged import Asked, Link
+from diffusion_jax.pretrained.formats.files import SCHEDULER
+from diffusion_jax.pretrained.schedulers.scheduler import table_of
+from diffusion_jax.training.experiment import Drawable, MakeSampler
+
+BASE, LARGE, IMAGE = "unet", "super_res", "image"
+NOISE = "image_noising_scheduler"
+STEPS = {BASE: 100, LARGE: 50}
+GUIDANCE = {BASE: 7.0, LARGE: 4.0}
+USUAL_LEVEL = 250.0  # of the noise on the small picture
+
+
+def base(whole: Index, variant: str, size: str | None, asked: Asked, upscaler: Index | None = None) -> Drawable:
+    """Stage I, and stage II after it where its folder is given; the encoder of texts is that of the first.
+
+    The sampler, steps and guidance that a person asks for are those of stage I; `asked` has those of "super_res".
+
+    Args:
+      whole: the folder of stage I.
+      variant: of the weights.
+      size: of the pictures of stage I.
+      asked: stage -> its options (`Link.asked`).
+      upscaler: the folder of stage II.
+
+    Raises:
+      InputError: a part is missing or of another kind, or an option is not known.
+    """
+    staged.check_known(asked, *([LARGE] if upscaler else []))
+    first = _opened(whole, variant, size)
+    text = staged.with_nulls({"tokens": (None, first.network.example[2]["tokens"].shape[-1])})
+    small = Link(BASE, _guided(first, BASE, first.network.model), text, IMAGE, first.shape)
+    if upscaler is None:
+        samplers = staged.around([], small, [], text, IMAGE)
+        return staged.drawable(whole, variant, text, samplers, {BASE: first.read}, first.shape)
+    second, noise = _second(upscaler, variant, None)
+    small = small._replace(into=LOW)
+    show = enlarging.showing(resizing.aligned, noise, first.shape, second.shape[:2])
+    large = _large(second, text)
+    after = [*map(staged.always, show), large.asked(asked.get(LARGE, {}))]
+    given = {**text, LEVEL: ()}
+    upscaler.tell_left_out()
+    drawable = staged.drawable(
+        whole,
+        variant,
+        text,
+        staged.around([], small, after, given, IMAGE),
+        {BASE: first.read, LARGE: _read(second)},
+        second.shape,
+        {LEVEL: np.array([USUAL_LEVEL], np.float32)},
+    )
+    return drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, LEVEL, noise))
+
+
+def second(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+    """Stage II by itself, which enlarges a picture by a text. Arguments and errors as of `base`."""
+    staged.check_known(asked)
+    large, noise = _second(whole, variant, size)
+    text = staged.with_nulls({"tokens": (None, large.network.example[2]["tokens"].shape[-1])})
+    link = _large(large, text)
+    samplers = staged.around([], link, [], link.needs, IMAGE)
+    usual = {LEVEL: np.array([USUAL_LEVEL], np.float32)}
+    drawable = staged.drawable(whole, variant, text, samplers, {LARGE: _read(large)}, large.shape, usual)
+    drawable = drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, LEVEL, noise))
+    low = (None, None, large.shape[-1])  # of any factor
+    show = enlarging.showing(resizing.aligned, noise, low, large.shape[:2])
+    return enlarging.by_picture(drawable, show, LEVEL, low)
+
+
+def _opened(whole: Index, variant: str, size: str | None) -> Denoiser:
+    whole.check(BASE, "scheduler")
+    part = denoisers.part(whole.root, BASE, "scheduler", variant)
+    return denoisers.opened(part, denoisers.size_of(size, part.config.get("sample_size")))
+
+
+def _second(whole: Index, variant: str, size: str | None) -> tuple[Denoiser, Noising]:
+    found, path = _opened(whole, variant, size), whole.root / NOISE / SCHEDULER
+    if found.seen != 2 * found.shape[-1] or not path.is_file():
+        raise InputError(
+            f"{whole.root} is no stage II of a cascade: it sees {found.seen} channels; or has no {NOISE}/"
+        )
+    return found, table_of(json_object(path))
+
+
+def _guided(denoiser: Denoiser, name: str, model) -> dict[str, MakeSampler]:
+    """Its samplers, by the guidance and in the steps of the published pipeline."""
+    usual = denoiser._replace(scheduler={**denoiser.scheduler, "steps": STEPS[name]})
+    return usual.samplers(told.by_nulls(denoiser.how, GUIDANCE[name]), model)
+
+
+def _large(denoiser: Denoiser, text: dict[str, Shape]) -> Link:
+    needs = {**text, LEVEL: (), BESIDE: denoiser.shape}
+    return Link(LARGE, _guided(denoiser, LARGE, Beside(denoiser.network.model)), needs, IMAGE, denoiser.shape)
+
+
+def _read(denoiser: Denoiser):
+    return lambda: {"network": denoiser.read()}
