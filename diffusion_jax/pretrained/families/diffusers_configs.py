@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion_jax.core.protocols import Activation
 from diffusion_jax.models.blocks.conditioning import LabelEmbedding
 from diffusion_jax.pretrained.published import LARGEST, LAYERS, Values, shape
 from diffusion_jax.pretrained.wiring import Wiring
@@ -32,7 +33,7 @@ SHARED = {
     "num_class_embeds": None,
     "sample_size": None,
 }
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Activation] = {
     "silu": nn.swish,
     "swish": nn.swish,
     "mish": lambda x: x * jnp.tanh(nn.softplus(x)),
