@@ -14,6 +14,7 @@ from diffusion_jax.models.unets.adm import AdditiveUNet, ADMUNet, ImprovedUNet
 from diffusion_jax.models.unets.beside import Beside
 from diffusion_jax.models.unets.controlnet import Controlled, ControlNet
 from diffusion_jax.models.unets.ddpmpp import DDPMpp
+from diffusion_jax.models.unets.efficient import EfficientUNet
 from diffusion_jax.models.unets.ncsnpp import NCSNpp, ResidualNCSNpp
 from diffusion_jax.models.unets.super_resolution import SuperResolution
 from diffusion_jax.models.unets.text_unet import TextUNet
@@ -30,6 +31,7 @@ __all__ = [
     "Controlled",
     "DDPMpp",
     "DiT",
+    "EfficientUNet",
     "GatedPixelCNN",
     "ImprovedUNet",
     "MaskedPixelCNN",

@@ -124,7 +124,9 @@ def opened(
     return Encoder(network, config, partial(network.read, weights), kind.masked(config))
 
 
-def described(config: Mapping[str, Any], weights: Mapping[str, Any] | None = None, dtype: DTypeLike = np.float32):
+def described(
+    config: Mapping[str, Any], weights: Mapping[str, Any] | None = None, dtype: DTypeLike = np.float32
+) -> Network:
     """The network of a config.json; `weights` are the arrays of its file, where there is one.
 
     Raises:

@@ -40,6 +40,7 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import numpy_files, sources
 from diffusion_jax.evaluation import image_store, protocol, references
 from diffusion_jax.evaluation.extractors import Extractor
+from diffusion_jax.pretrained import encoders
 from diffusion_jax.pretrained.formats import files
 from experiments.strangers import data, weights
 from experiments.strangers.cases import MARK, Case, zipped
@@ -83,6 +84,11 @@ def all_arrays(path) -> None:
         np.asarray(array)
 
 
+def encoder(folder: Path) -> None:
+    """A published encoder, in the dtype of its file."""
+    encoders.opened(folder).read(None)
+
+
 def images(path) -> None:
     """What an evaluation reads of `--images`."""
     found = image_store.of_path(path)
@@ -120,6 +126,7 @@ def kinds() -> dict[str, Kind]:
     """All kinds of files that are read."""
     with ProcessPoolExecutor(1, get_context("fork")) as other:  # a process whose JAX has started should not fork
         folder = other.submit(weights.model).result()
+        t5, clip = (other.submit(weights.encoder, config).result() for config in (weights.T5, weights.CLIP))
     moments = {f"{name}.npy": data.floats(*shape) for name, shape in (("mu", (3,)), ("sigma", (3, 3)))}
     return {
         "safetensors": Kind(
@@ -146,6 +153,8 @@ def kinds() -> dict[str, Kind]:
             ["config.json", weights.WEIGHTS],
             weights.crafted_folder(folder),
         ),
+        "T5": Kind(encoder, t5, ["config.json", weights.ENCODED], weights.crafted_encoder(t5, weights.T5)),
+        "CLIP": Kind(encoder, clip, ["config.json", weights.ENCODED], weights.crafted_encoder(clip, weights.CLIP)),
         "--condition": Kind(
             lambda root: numpy_files.arrays(root / "a.npz"),
             {"a.npz": zipped({"a.npy": data.floats(2, 3)})},

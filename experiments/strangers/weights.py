@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax.pretrained import entries, loading
+from diffusion_jax.pretrained import encoders, entries, loading
 from diffusion_jax.pretrained.formats import files
 from experiments.strangers.cases import MARK, Case, fifo, unusual, zipped
 from tests.pretrained import crafted as torch_crafted
@@ -180,7 +180,7 @@ CONFIG = {
     "sample_size": 8,
 }
 SCHEDULER = {"_class_name": "DDPMScheduler", "num_train_timesteps": 10}
-WEIGHTS = f"{files.WEIGHTS}.safetensors"
+WEIGHTS = f"{files.DIFFUSERS}.safetensors"
 
 
 def model() -> dict[str, bytes]:
@@ -225,6 +225,54 @@ def crafted_folder(good: Mapping[str, bytes]) -> list[Case]:
     cases.append(config("200 levels", **levels, up_block_types=["UpBlock2D"] * 200))
     return cases + [
         Case(f"config: {case.name}", dict(good) | dict(case.content)) for case in unusual("config.json")[:2]
+    ]
+
+
+T5 = {
+    "architectures": ["T5EncoderModel"],
+    "vocab_size": 9,
+    "d_model": 8,
+    "d_kv": 4,
+    "d_ff": 8,
+    "num_layers": 1,
+    "num_heads": 2,
+    "relative_attention_num_buckets": 8,
+}
+CLIP = {
+    "architectures": ["CLIPVisionModel"],
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 4,
+    "patch_size": 2,
+}
+ENCODED = f"{files.TRANSFORMERS}.safetensors"
+
+
+def encoder(config: Mapping) -> dict[str, bytes]:
+    """A published encoder's folder."""
+    network = encoders.described(config)
+    leaves = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), network.template())
+    with tempfile.TemporaryDirectory() as folder:
+        entries.write(leaves, network.entries, folder, config, files.TRANSFORMERS)
+        weights = (Path(folder) / ENCODED).read_bytes()
+    return {"config.json": json.dumps(config).encode(), ENCODED: weights}
+
+
+def crafted_encoder(good: Mapping[str, bytes], config: Mapping) -> list[Case]:
+    """Configs that ask for too much, or for another network than the weights'."""
+
+    def changed(name, value):
+        return Case(
+            f"{name} = {str(value)[:20]}", dict(good) | {"config.json": json.dumps(config | {name: value}).encode()}
+        )
+
+    numbers = [name for name in config if name != "architectures"]
+    values = (0, -1, 10**5, 10**9, 10**400, 1e300, float("nan"), "8", [8], {})
+    kinds = ("T5EncoderModel", "CLIPModel", "CLIPTextModel", ["T5EncoderModel"] * 2, {}, None)
+    return [changed(name, value) for name in numbers for value in values] + [
+        changed("architectures", [kind]) for kind in kinds
     ]
 
 

@@ -4,6 +4,7 @@ GLIDE's (Nichol et al. 2021), and after it unCLIP's decoder (Ramesh et al. 2022)
 and DeepFloyd IF's first two networks.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Activation, Attend
+from diffusion_jax.core.protocols import Activation, Attend, Heads, MakeAttention, Wrap
 from diffusion_jax.models.blocks.layers import LayerContext, dense, group_norm, zero_init
 from diffusion_jax.models.ops.attention import by_xla, masked, multi_head
 from diffusion_jax.models.unets.adm import ADMUNet
@@ -72,6 +73,25 @@ class TextOnlyAttention(TextAttention):
         return {}
 
 
+def attending(
+    text_only_levels: tuple[int, ...], heads: Heads, wrap: Wrap, fields: Mapping[str, Any]
+) -> MakeAttention:
+    """Attention to the text, and to other pixels but for `text_only_levels`, with `fields` of `TextAttention`."""
+
+    def attention(level: int, features: int, name: str) -> TextAttention:
+        kind = TextOnlyAttention if level in text_only_levels else TextAttention
+        return wrap(kind)(heads(features), **fields, name=name)
+
+    return attention
+
+
+def check_levels(text_only_levels: tuple[int, ...], middle: int) -> None:
+    """Raise `InputError` unless they are levels; the middle is the level after the last."""
+    for level in text_only_levels:
+        if not 0 <= level <= middle:
+            raise InputError(f"text_only_levels: {level}; levels run from 0 to {middle}, the middle")
+
+
 class AddedKeyUNet(ADMUNet):
     """ADM's U-Net with a text's keys and values added to its attention.
 
@@ -111,19 +131,10 @@ class AddedKeyUNet(ADMUNet):
         """ADM's, with attention to the text."""
         fields = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype, "attend": self.attend}
         fields["token_groups"] = self.token_groups
-
-        def attention(level, features, name):
-            kind = TextOnlyAttention if level in self.text_only_levels else TextAttention
-            return self.wrap(kind)(self.heads(features), **fields, name=name)
-
-        return super().parts()._replace(attention=attention)
+        return super().parts()._replace(attention=attending(self.text_only_levels, self.heads, self.wrap, fields))
 
     @nn.nowrap
     def check(self, x: jax.Array) -> None:
         """As of `Skeleton`; also where `text_only_levels` has one that does not exist."""
         super().check(x)
-        for level in self.text_only_levels:
-            if not 0 <= level <= len(self.multipliers):
-                raise InputError(
-                    f"text_only_levels: {level}; levels run from 0 to {len(self.multipliers)}, the middle"
-                )
+        check_levels(self.text_only_levels, len(self.multipliers))

@@ -113,7 +113,7 @@ class NCSNpp(DDPMpp):
         """As of `Skeleton`; each level adds to the image."""
         parts, left = self.parts(), list(skips)
         image: jax.Array | float = 0.0
-        attended = self.attention_levels if self.up_attention_levels is None else self.up_attention_levels
+        attended = self.attended_up
 
         def output(h, name):
             h = nn.swish(group_norm(self.groups, jnp.float32, f"{name}_norm", self.epsilon)(h))

@@ -115,6 +115,16 @@ class Skeleton(nn.Module):
         """Channels of each level."""
         return tuple(round(self.channels * multiplier) for multiplier in self.multipliers)
 
+    @property
+    def halvings(self) -> int:
+        """How often the way down halves an image."""
+        return len(self.multipliers) - 1
+
+    @property
+    def attended_up(self) -> tuple[int, ...]:
+        """Levels with attention on the way up."""
+        return self.attention_levels if self.up_attention_levels is None else self.up_attention_levels
+
     @nn.compact
     def __call__(
         self,
@@ -127,7 +137,7 @@ class Skeleton(nn.Module):
         """The network's raw output for noisy images (in DDPM, its estimate of the noise).
 
         Args:
-          x: [B, H, W, C], H and W multiples of 2^(levels - 1), equal or not; of any float type.
+          x: [B, H, W, C], H and W multiples of 2^`halvings`, equal or not; of any float type.
           time: [B], integer or float, in steps: 0 to 999 for DDPM's published weights.
           cond: what the network is told (`conditioning`), with exactly the names that it listens to.
           dropout_keys: None for evaluation, or one typed threefry key an example, [B]. The masks of an
@@ -215,8 +225,7 @@ class Skeleton(nn.Module):
     @nn.nowrap
     def decode(self, h: jax.Array, skips: Sequence[jax.Array], context: LayerContext) -> jax.Array:
         """The way up, to the network's result."""
-        parts, skips = self.parts(), list(skips)
-        attended = self.attention_levels if self.up_attention_levels is None else self.up_attention_levels
+        parts, skips, attended = self.parts(), list(skips), self.attended_up
         for level, features in reversed(tuple(enumerate(self.widths))):
             for i in range(of_level(self.blocks, level) + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
@@ -226,6 +235,11 @@ class Skeleton(nn.Module):
             if level != 0:
                 h = parts.up(features, f"up_{level}_upsample")(h, context)
 
+        return self.finish(h)
+
+    @nn.nowrap
+    def finish(self, h: jax.Array) -> jax.Array:
+        """The network's result, of the last map."""
         h = self.outer_activation(group_norm(self.groups, jnp.float32, "output_norm", self.epsilon)(h))
         return conv3x3(self.out_channels, jnp.float32, "output_conv", kernel_init=zero_init)(h)
 
@@ -238,7 +252,7 @@ class Skeleton(nn.Module):
     def check(self, x: jax.Array) -> None:
         """Raise `InputError` unless the network can have images of the shape of `x`."""
         height, width = x.shape[1:3]
-        multiple = 2 ** (len(self.multipliers) - 1)
+        multiple = 2**self.halvings
         if height % multiple or width % multiple:
             raise InputError(
                 f"images of {height}x{width}: height and width must be multiples of {multiple} "
