@@ -159,7 +159,17 @@ def released(options: argparse.Namespace) -> Drawable:
     _leave_out("of a run's", options, "step", "config")
     more = chains_of(options.chains) if options.chains else nothing_more
     if options.flags is not None:
-        _leave_out("of diffusers' folders", options, "variant", "controlnet", "first_stage", "tile", "size", "stage")
+        _leave_out(
+            "of diffusers' folders",
+            options,
+            "variant",
+            "controlnet",
+            "first_stage",
+            "tile",
+            "size",
+            "stage",
+            "upscaler",
+        )
         return published.openai(options.pretrained, options.flags, more)
     if Path(options.pretrained).suffix in files.TORCH:
         raise InputError(
@@ -176,6 +186,7 @@ def released(options: argparse.Namespace) -> Drawable:
         options.first_stage,
         options.tile,
         stages(options.stage),
+        options.upscaler,
     )
 
 
@@ -224,6 +235,7 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     add("--size", metavar="HxW", help="of the pictures, such as 256x384; of latents, where nothing decodes them")
     add("--variant", default="", metavar="NAME", help="of the weights, such as fp16 or ema")
     add("--controlnet", metavar="PATH", help="a published ControlNet for it; hints come with --condition")
+    add("--upscaler", metavar="PATH", help="a stage II for a stage I of DeepFloyd's IF")
     add("--first-stage", metavar="PATH", help="what decodes latents, for a folder without: folder, hub name or file")
     add("--tile", type=cli.whole(1), metavar="PIXELS", help="decode on tiles of this side: less memory, more time")
     add("--stage", action="append", metavar="S.O=V", help="of another stage of a pipeline: prior.steps=50, say")

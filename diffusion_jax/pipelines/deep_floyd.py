@@ -80,19 +80,21 @@ def second(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawab
     return enlarging.by_picture(drawable, show, LEVEL, low)
 
 
-def _opened(whole: Index, variant: str, size: str | None) -> Denoiser:
+def _opened(whole: Index, variant: str, size: str | None, shown: int = 1) -> Denoiser:
+    """A stage; it sees `shown` pictures, the noisy one among them."""
     whole.check(BASE, "scheduler")
     part = denoisers.part(whole.root, BASE, "scheduler", variant)
-    return denoisers.opened(part, denoisers.size_of(size, part.config.get("sample_size")))
+    channels, rest = divmod(part.config.get("in_channels", 0), shown)
+    if rest or channels not in (1, 3):
+        raise InputError(
+            f"{whole.root}, a {whole.kind}, sees {part.config.get('in_channels')} channels; it is damaged"
+        )
+    return denoisers.opened(part, denoisers.size_of(size, part.config.get("sample_size")), channels=channels)
 
 
 def _second(whole: Index, variant: str, size: str | None) -> tuple[Denoiser, Noising]:
-    found, path = _opened(whole, variant, size), whole.root / NOISE / SCHEDULER
-    if found.seen != 2 * found.shape[-1] or not path.is_file():
-        raise InputError(
-            f"{whole.root} is no stage II of a cascade: it sees {found.seen} channels; or has no {NOISE}/"
-        )
-    return found, table_of(json_object(path))
+    whole.check(NOISE)
+    return _opened(whole, variant, size, shown=2), table_of(json_object(whole.root / NOISE / SCHEDULER))
 
 
 def _guided(denoiser: Denoiser, name: str, model) -> dict[str, MakeSampler]:

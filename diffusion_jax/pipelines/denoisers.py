@@ -54,13 +54,16 @@ class Denoiser(NamedTuple):
         )
 
 
-def opened(component: Component, size: tuple[int, ...], sampler: str | None = None) -> Denoiser:
+def opened(
+    component: Component, size: tuple[int, ...], sampler: str | None = None, channels: int | None = None
+) -> Denoiser:
     """A network of images, of latents, or of vectors.
 
     Args:
       component: the network's files; its scheduler is there.
       size: height and width of what it draws; () of vectors.
       sampler: as of `published.diffusers`.
+      channels: of a sample; the fewer of the network's input and output, where it is not said.
 
     Raises:
       InputError: a config or a scheduler that is not known, or a size that the network cannot have.
@@ -68,7 +71,7 @@ def opened(component: Component, size: tuple[int, ...], sampler: str | None = No
     network = loading.build(component.config, component.weights)
     assert component.scheduler is not None
     seen, said = network.example[0].shape[-1], chains.channels_said(network, *size)
-    shape = (*size, min(seen, said))
+    shape = (*size, channels or min(seen, said))
     scheduler, how = chains.noise(component.scheduler, sampler)
     chains.check_told(component.config, scheduler)
     how = chains.with_variance(how, said, shape[-1], scheduler)

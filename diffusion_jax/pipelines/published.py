@@ -3,6 +3,7 @@
 OpenAI's are composed in `pipelines.openai`.
 """
 
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -61,6 +62,7 @@ def diffusers(
     first_stage: str | None = None,
     tile: int | None = None,
     asked: Asked = MappingProxyType({}),
+    upscaler: str | None = None,
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from; pictures, where a first stage lies beside its network.
 
@@ -76,6 +78,7 @@ def diffusers(
       more: further chains on the scheduler's noise.
       first_stage: what decodes latents (`pretrained.first_stages.opened`), for a folder that has none.
       tile: pixels of the side of the tiles that it decodes on, where pictures are too large for the memory.
+      upscaler: a folder of the stage II that enlarges the pictures of a DeepFloyd's IF.
       asked: of a pipeline of several chains, stage -> its options (`staged.Link.asked`).
 
     Raises:
@@ -87,7 +90,10 @@ def diffusers(
         given = [flag for flag, value in others.items() if value] + ["--chains"] * (more is not nothing_more)
         if given:
             raise InputError(f"{name} is a {whole.kind}, which takes no {' and no '.join(given)}; leave it out")
-        return PIPELINES[whole.kind](whole, variant, size, asked)
+        make = PIPELINES[whole.kind] if upscaler is None else partial(_cascade, upscaler)
+        return make(whole, variant, size, asked)
+    if upscaler is not None:
+        raise InputError(f"--upscaler {upscaler} is of DeepFloyd's IF, and {name} is another model; leave it out")
     staged.check_known(asked)
     component = files.component(name, variant)
     kind = str(component.config.get("_class_name"))
@@ -141,6 +147,16 @@ def diffusers(
         if painting
         else pictures
     )
+
+
+def _cascade(upscaler: str, whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+    above = index(Path(upscaler))
+    if above is None or (whole.kind, above.kind) != ("IFPipeline", "IFSuperResolutionPipeline"):
+        kind = above.kind if above else "no pipeline"
+        raise InputError(
+            f"--upscaler {upscaler} is a {kind}: a stage II of DeepFloyd's IF enlarges those of a stage I"
+        )
+    return deep_floyd.base(whole, variant, size, asked, above)
 
 
 def _of_texts(name: str, whole: Index | None, variant: str, heard: Told) -> SampleCondition:

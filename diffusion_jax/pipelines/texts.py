@@ -92,7 +92,7 @@ def _stable_unclip(index: Index, variant: str) -> Texts:
 
 def _deep_floyd(index: Index, variant: str) -> Texts:
     """DeepFloyd's IF: all rows of T5, which itself does not see the padding."""
-    part = _part(index, variant, "", lambda said, mask: {TOKENS: said.final}, T5_LENGTH)
+    part = _part(index, variant, "", lambda said, mask: {TOKENS: said}, T5_LENGTH)
     return Texts((part,), clean=lambda text: text.lower().strip())
 
 

@@ -10,9 +10,11 @@ pytest.importorskip("transformers", reason="transformers is not installed (the e
 pytest.importorskip("tokenizers", reason="tokenizers is not installed (the extra text)")
 
 import text_tiny as tiny  # noqa: E402
+from diffusers.pipelines.deepfloyd_if import pipeline_if, pipeline_if_superresolution  # noqa: E402
 from diffusers.pipelines.deprecated.unclip import pipeline_unclip, text_proj  # noqa: E402
-from diffusers.schedulers import scheduling_unclip  # noqa: E402
+from diffusers.schedulers import scheduling_ddpm, scheduling_unclip  # noqa: E402
 
+from diffusion_jax.app.known import drawing  # noqa: E402
 from diffusion_jax.core import rng  # noqa: E402
 from diffusion_jax.core.errors import InputError  # noqa: E402
 from diffusion_jax.diffusion import stages  # noqa: E402
@@ -26,17 +28,25 @@ NEAR = 2e-3  # of values in [0, 1]: float32 in two libraries, guided, over sever
 
 
 def noise(*chains):
-    """Our noise as theirs draw it, of chains (stage, shape, steps): the start, and that of all steps but the last."""
+    """Our noise as theirs draw it, of (stage, shape, steps of its chain); None for what no chain draws."""
 
     def drawn():
         for name, shape, steps in chains:
             keys = stages.keys_of(name, KEYS)
-            for step in range(steps):
-                x = jax.vmap(lambda key, shape=shape: rng.flat(jax.random.normal, key, shape))(rng.each(keys, step))
+            for each in [keys] if steps is None else [rng.each(keys, step) for step in steps]:
+                x = jax.vmap(lambda key, shape=shape: rng.flat(jax.random.normal, key, shape))(each)
                 yield torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy())
 
     queue = drawn()
     return lambda *shape, **how: next(queue)
+
+
+FAR = 2e-4  # on average, of values in [0, 1]
+
+
+def close(found, wanted):
+    np.testing.assert_allclose(found, wanted, atol=50 * FAR)
+    assert np.abs(found - wanted).mean() < FAR
 
 
 def in_double(scheduler):
@@ -108,7 +118,7 @@ ASKED = {"prior": {"steps": 3}, "super_res": {"steps": 3}}
 def test_karlo(karlo, monkeypatch):
     folder, pipeline = karlo
     shapes = {"prior": (24,), "decoder": (16, 16, 3), "super_res": (32, 32, 3)}
-    draw = noise(*((name, shapes[name], STEPS[name]) for name in STEPS))
+    draw = noise(*((name, shapes[name], range(STEPS[name])) for name in STEPS))  # none is drawn at the end
     monkeypatch.setattr(pipeline_unclip, "randn_tensor", draw)
     monkeypatch.setattr(scheduling_unclip, "randn_tensor", draw)
     said = {f"{name}_num_inference_steps": steps for name, steps in STEPS.items()}
@@ -138,3 +148,101 @@ def test_stages_are_asked_by_name(karlo):
     ):
         with pytest.raises(InputError, match=said):
             published.diffusers(str(folder), asked=asked)
+
+
+# ---- DeepFloyd's IF.
+
+IF = SIMPLE | {
+    "norm_num_groups": 32,
+    "encoder_hid_dim": 48,
+    "encoder_hid_dim_type": "text_proj",
+    "addition_embed_type": "text",
+    "addition_embed_type_num_heads": 4,
+    "cross_attention_norm": "group_norm",
+    "act_fn": "gelu",
+}
+OF_LEVELS = {
+    "in_channels": 6,
+    "sample_size": 32,
+    "class_embed_type": "timestep",
+    "time_embedding_act_fn": "gelu",
+    "time_embedding_dim": 64,
+    "resnet_skip_time_act": True,
+    "resnet_out_scale_factor": 1 / 0.7071,
+    "mid_block_scale_factor": 1 / 0.7071,
+    "only_cross_attention": True,
+    "layers_per_block": [1, 2],
+}
+TABLE = {"beta_schedule": "squaredcos_cap_v2", "variance_type": "learned_range", "thresholding": True}
+
+
+@pytest.fixture(scope="module")
+def floyd(tmp_path_factory):
+    """Both stages: their folders, and their pipelines."""
+    root = tmp_path_factory.mktemp("floyd")
+    texts = {"tokenizer": tiny.t5_tokenizer(), "text_encoder": tiny.t5()}
+    beside = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "watermarker": None,
+        "requires_safety_checker": False,
+    }
+    made = {}
+    for name, kind, config, more in (
+        ("one", diffusers.IFPipeline, {"sample_max_value": 1.5, "dynamic_thresholding_ratio": 0.95}, {}),
+        (
+            "two",
+            diffusers.IFSuperResolutionPipeline,
+            {"dynamic_thresholding_ratio": 0.95},
+            {"image_noising_scheduler": 1},
+        ),
+    ):
+        unet = tiny.unet(seed=len(made), **(IF | (OF_LEVELS if more else {})))
+        scheduler = in_double(diffusers.DDPMScheduler(**TABLE, **config))
+        noising = {part: in_double(diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")) for part in more}
+        pipeline = kind(**texts, unet=unet, scheduler=scheduler, **noising, **beside)
+        pipeline.save_pretrained(root / name)
+        pipeline.set_progress_bar_config(disable=True)
+        made[name] = pipeline
+    return root, made
+
+
+def drawn(folder, options, request, arrays=None, **more):
+    """Pictures in [0, 1]."""
+    model = published.diffusers(str(folder), **options)
+    make = model.samplers["published"]
+    if arrays is not None:
+        make = drawing(make, model.edits["enlarge"])
+    (cond,) = model.sample_condition(2, {"prompt": np.array(PROMPTS, object), **more})
+    told = (cond,) if arrays is None else (arrays, cond)
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(jax.jit(make(request))(model.load()[0], KEYS, *told)) / 2 + 0.5
+
+
+def test_deep_floyd(floyd, monkeypatch):
+    root, pipelines = floyd
+    small, large = (16, 16, 3), (32, 32, 3)
+    draw = noise(
+        ("unet", small, range(4)), ("super_res", large, [0]), ("renoise", large, None), ("super_res", large, [1, 2])
+    )
+    for module in (pipeline_if, pipeline_if_superresolution, scheduling_ddpm):
+        monkeypatch.setattr(module, "randn_tensor", draw)
+    first = pipelines["one"](PROMPTS, num_inference_steps=4, output_type="pt").images
+    theirs = pipelines["two"](PROMPTS, image=first, num_inference_steps=3, noise_level=100, output_type="np").images
+
+    # Bounded by quantiles of themselves, these chains of random networks enlarge rounding: 1e-6 of the small picture
+    # becomes 4e-4 of the large one. So the second stage is held to theirs by their small picture.
+    one = drawn(root / "one", {}, SampleRequest(2, 4))
+    small_picture = np.moveaxis(first.numpy(), 1, -1)
+    close(one, small_picture / 2 + 0.5)
+    two = drawn(root / "two", {}, SampleRequest(2, 3), {"image": small_picture}, noise_level=np.array([100.0]))
+    close(np.clip(two, 0, 1), theirs)
+    # Both in one program are the second alone, of the first's picture; and told another level it draws others.
+    options = {"upscaler": str(root / "two"), "asked": {"super_res": {"steps": 3}}}
+    both = drawn(root / "one", options, SampleRequest(2, 4), noise_level=np.array([100.0]))
+    alone = drawn(root / "two", {}, SampleRequest(2, 3), {"image": one * 2 - 1}, noise_level=np.array([100.0]))
+    close(alone, both)
+    other = drawn(root / "two", {}, SampleRequest(2, 3), {"image": one * 2 - 1})
+    assert np.abs(other - both).mean() > 20 * FAR
+    with pytest.raises(InputError, match="noise_level 1000: give whole numbers from 0 to 999"):
+        drawn(root / "two", {}, SampleRequest(2, 3), {"image": one}, noise_level=np.array([1000.0]))

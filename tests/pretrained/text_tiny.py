@@ -51,3 +51,20 @@ def redrawn(network):
             scale = x.shape[1] ** -0.5 if x.ndim > 1 else 0.1
             x.copy_(torch.randn(x.shape) * scale + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
     return network.eval()
+
+
+def t5_tokenizer():
+    """T5's, of single letters."""
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces = [
+        ("\u2581", -2.0),
+        *((letter, -3.0 - 0.01 * n) for n, letter in enumerate("abcdefghijklmnopqrstuvwxyz,!")),
+    ]
+    return transformers.T5Tokenizer(vocab=special + pieces, extra_ids=0, model_max_length=77)
+
+
+def t5(seed=8, **config):
+    torch.manual_seed(seed)
+    said = {"vocab_size": 72, "d_model": 48, "d_kv": 6, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+    said |= {"feed_forward_proj": "gated-gelu"}
+    return redrawn(transformers.T5EncoderModel(transformers.T5Config(**(said | config))))
