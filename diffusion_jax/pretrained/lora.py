@@ -73,7 +73,8 @@ class Merged(NamedTuple):
             rank = down.shape[0]
             low, high = np.asarray(down).astype(wide).reshape(rank, -1), np.asarray(up).astype(wide).reshape(-1, rank)
             total += scale * (high @ low).reshape(self.shape)
-        return total.astype(self.dtype if dtype is None else dtype)
+        with np.errstate(over="ignore"):  # `entries.read` refuses what is not finite
+            return total.astype(self.dtype if dtype is None else dtype)
 
 
 def merged(weights: Mapping[str, Any], loras: Sequence[Lora], component: str) -> dict[str, Any]:
@@ -98,6 +99,8 @@ def merged(weights: Mapping[str, Any], loras: Sequence[Lora], component: str) ->
     spelled = lora_names.spellings(layers)
     updates: dict[str, list[Update]] = defaultdict(list)
     for lora in loras:
+        if not math.isfinite(lora.scale):
+            raise InputError(f"{lora.path} times {lora.scale}; the scale of a LoRA is a finite number")
         parts: dict[str, dict[str, tuple[str, Stored]]] = defaultdict(dict)
         for name, where, array in _places(lora.path):
             if where.component != component:

@@ -208,6 +208,12 @@ def test_misfits_are_refused_by_name(weights, tmp_path, arrays, message):
     assert "\n" not in str(raised.value)
 
 
+def test_a_scale_that_is_none_is_refused(weights, tmp_path):
+    path = write(tmp_path / "a.safetensors", PAIR)
+    with pytest.raises(InputError, match="times nan; the scale of a LoRA is a finite number"):
+        lora.merged(weights(), [lora.Lora(path, np.nan)], "unet")
+
+
 def test_pickles_are_refused_unopened(tmp_path):
     with pytest.raises(InputError, match=r"named \.safetensors"):
         lora.check([lora.Lora(tmp_path / "lora.bin")], ["unet"])

@@ -52,8 +52,13 @@ def model(found: Pieces, extra: int, what: str, beside: Beside = NOTHING) -> Mod
     _check_pieces(found, what)
     _check_characters(found.characters, what)
     beside = beside._replace(further=[*beside.further, *map(Special, sentinels(extra))])
-    classes, around = ("T5Tokenizer", "T5TokenizerFast"), (None, "eos_token")
-    return Model(lambda roles: _backend(found), classes, ROLES, around, beside, lower=False, unknown=found.unknown)
+    settings = {
+        "tokenizer_class": (None, "T5Tokenizer", "T5TokenizerFast"),
+        "do_lower_case": (None, False),
+        "add_prefix_space": (None, False, True),  # to transformers all are one: a space stands before every word
+        "unk_id": (None, found.unknown),
+    }
+    return Model(lambda roles: _backend(found), ROLES, (None, "eos_token"), beside, settings)
 
 
 def _check_pieces(found: Pieces, what: str) -> None:
