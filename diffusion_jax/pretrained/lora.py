@@ -139,11 +139,11 @@ def _places(path: str | Path) -> list[tuple[str, lora_names.Place, Stored]]:
         raise InputError(f"{path} holds no arrays; it is no LoRA")
     found = []
     for name, array in arrays.items():
-        method = next((method for part, method in lora_names.OTHERS.items() if part in name), None)
-        if method is not None:
-            raise InputError(f"{path}: {shown(name)} is one of {method}; only LoRA is known here")
         where = lora_names.place(name)
         if where is None:
+            method = next((method for part, method in lora_names.OTHERS.items() if part in name), None)
+            if method is not None:
+                raise InputError(f"{path}: {shown(name)} is one of {method}; only LoRA is known here")
             raise InputError(
                 f"{path}: {shown(name)} is none of a LoRA's arrays, which are named as in peft or kohya's"
             )
@@ -226,6 +226,6 @@ def _factor(config: Mapping[str, Any], layer: str, rank: int, what: str) -> floa
         if layer == name or (pattern == name and layer.endswith(f".{name}")):
             alpha = value
             break
-    if type(alpha) not in (int, float) or not math.isfinite(alpha):
+    if type(alpha) not in (int, float) or not abs(alpha) < 1e30:
         raise InputError(f"{what}: alpha = {shown(alpha)} of {layer} is no finite number")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -250,6 +250,7 @@ def test_alphas_of_pefts_config(weights, tmp_path, notes, factor):
         (config(use_dora=True), "use_dora = True is not supported"),
         (config(lora_bias=True), "lora_bias = True is not supported"),
         (config(lora_alpha="8"), "alpha = '8' of .* is no finite number"),
+        (config(lora_alpha=10**400), "alpha = 1000.* is no finite number"),
         (config(alpha_pattern=[1]), r"alpha_pattern = \[1\]"),
         (config(alpha_pattern={"(a+)+$": 1}), "the pattern .* is none of letters and dots"),
     ],

@@ -173,6 +173,10 @@ HOSTILE = {
     "a piece twice": (with_value([["a", 0], ["a", 0]], T5, "model", "vocab"), "the piece 'a' comes twice"),
     "a piece of a thousand letters": (with_value([["a" * 1000, 0]], T5, "model", "vocab"), "no piece of 1 to 256"),
     "a score that is none": (with_value([["a", None]], T5, "model", "vocab"), "score that is no number"),
+    "a score of a thousand digits": (
+        with_value([["a", -(10**999)]], T5, "model", "vocab"),
+        "score that is no number",
+    ),
     "a score of infinity": (with_value([["a", -np.inf]], T5, "model", "vocab"), "score that is no number"),
     "an unknown beyond the pieces": (with_value(4, T5, "model", "unk_id"), "the id 4 of what is unknown"),
     "pieces without scores": (with_value(["a"], T5, "model", "vocab"), "a list of pieces and their scores"),
