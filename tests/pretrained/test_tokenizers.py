@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.pretrained.tokenizers import byte_pairs, described, opened, settings, spiece
+from diffusion_jax.pretrained.tokenizers import byte_pairs, described, opened, save, settings, spiece
 
 BOS, EOS = byte_pairs.BOS, byte_pairs.EOS
 VOCAB = {"a": 0, "b</w>": 1, "ab</w>": 2, BOS: 3, EOS: 4}
@@ -76,7 +76,7 @@ T5 = {
     "version": "1.0",
     "added_tokens": [],
     "normalizer": {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(RULES).decode()},
-    "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": True},
+    "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "str_rep": "▁", "add_prefix_space": True},
     "post_processor": {
         "type": "TemplateProcessing",
         "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
@@ -106,7 +106,7 @@ def test_descriptions_of_clip_and_t5_are_read(tmp_path, content, unknown):
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(content))
     model = described.load(path, {}, extra=2)
-    assert model.unknown == unknown
+    assert model.settings["unk_id"][1:] == (() if unknown is None else (unknown,))
     further = [one.content for one in model.beside.further]
     assert further == ([] if unknown is None else ["<extra_id_1>", "<extra_id_0>"])
     assert {number: one.content for number, one in model.beside.numbered.items()} == (
@@ -173,6 +173,10 @@ HOSTILE = {
     "a piece twice": (with_value([["a", 0], ["a", 0]], T5, "model", "vocab"), "the piece 'a' comes twice"),
     "a piece of a thousand letters": (with_value([["a" * 1000, 0]], T5, "model", "vocab"), "no piece of 1 to 256"),
     "a score that is none": (with_value([["a", None]], T5, "model", "vocab"), "score that is no number"),
+    "a score of a thousand digits": (
+        with_value([["a", -(10**999)]], T5, "model", "vocab"),
+        "score that is no number",
+    ),
     "a score of infinity": (with_value([["a", -np.inf]], T5, "model", "vocab"), "score that is no number"),
     "an unknown beyond the pieces": (with_value(4, T5, "model", "unk_id"), "the id 4 of what is unknown"),
     "pieces without scores": (with_value(["a"], T5, "model", "vocab"), "a list of pieces and their scores"),
@@ -193,7 +197,7 @@ def test_files_of_sentencepiece_are_read(tmp_path):
     path = tmp_path / "spiece.model"
     path.write_bytes(trained(*PIECES, piece("<mine>", kind=4)))
     model = spiece.load(path, extra=1)
-    assert model.unknown == 2
+    assert model.settings["unk_id"] == (None, 2)
     flags = {one.content: one.special for one in model.beside.further}
     assert flags == {"<pad>": True, "</s>": True, "<mine>": False, "<extra_id_0>": True}
 
@@ -256,7 +260,7 @@ def write(folder, **contents):
 def test_vocabulary_and_merges_are_read(tmp_path):
     for text in ("#version: 0.2\na b</w>\n", "a b</w>", "#version: 0.2\r\na b</w>\r\n"):
         write(tmp_path, vocab__json=VOCAB, merges__txt=text)
-        assert byte_pairs.load(tmp_path).lower
+        assert byte_pairs.load(tmp_path).around
 
 
 @pytest.mark.parametrize(
@@ -277,6 +281,7 @@ def test_vocabularies_without_sense_are_refused(tmp_path, contents, message):
 
 def test_special_tokens_are_those_of_the_files_that_count(tmp_path):
     config = {"bos_token": BOS, "pad_token": {"__type": "AddedToken", "content": EOS}, "model_max_length": 77}
+    config["extra_special_tokens"] = {}
     write(tmp_path, tokenizer_config__json=config, special_tokens_map__json={"pad_token": "!"})
     write(tmp_path, added_tokens__json={"<mine>": 7, BOS: 3})
     said = settings.read(tmp_path)
@@ -299,7 +304,6 @@ def test_special_tokens_are_those_of_the_files_that_count(tmp_path):
         ({"do_upper_case": True}, "do_upper_case = True is not supported"),
         ({"auto_map": {"AutoTokenizer": "mine.py"}}, "auto_map = "),
         ({"split_special_tokens": True}, "split_special_tokens = True"),
-        ({"add_prefix_space": True}, "add_prefix_space = True"),
         ({"sp_model_kwargs": {"enable_sampling": True}}, "sp_model_kwargs = "),
         ({"model_max_length": 0}, "model_max_length = 0"),
         ({"model_max_length": "77"}, "model_max_length = '77'"),
@@ -316,6 +320,19 @@ def test_special_tokens_are_those_of_the_files_that_count(tmp_path):
 def test_settings_without_sense_are_refused(tmp_path, config, message):
     with pytest.raises(InputError, match=message):
         settings.read(write(tmp_path, tokenizer_config__json=config))
+
+
+def test_folders_are_written_byte_for_byte(tmp_path):
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    write(folder, vocab__json=VOCAB, merges__txt="a b</w>\r\n", tokenizer_config__json={}, modeling__py="import os")
+    save(folder, tmp_path / "copy")
+    copied = {path.name: path.read_bytes() for path in (tmp_path / "copy").iterdir()}
+    wanted = ("merges.txt", "tokenizer_config.json", "vocab.json")
+    assert copied == {name: (folder / name).read_bytes() for name in wanted}
+    with pytest.raises(InputError, match=r"has none of tokenizer\.json, vocab\.json, spiece\.model"):
+        save(tmp_path, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_missing_library_is_said(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -105,27 +106,7 @@ def t5(folder, config=None):
     """A folder of spiece.model, of at most 72 pieces."""
     folder.mkdir()
     model, draw = io.BytesIO(), random.Random(1)
-    words = [
-        "a",
-        "photo",
-        "of",
-        "the",
-        "cat",
-        "dog",
-        "and",
-        "red",
-        "green",
-        "it's",
-        "we'll",
-        "they've",
-        "wow!",
-        "Ångström",
-        "naïve",
-        "café",
-        "123",
-        "jumped",
-        "running",
-    ]
+    words = re.split(" ", "a photo of the cat dog and green it's we'll they've wow! Ångström naïve café 123 jumped")
     sentences = [" ".join(draw.choices(words, k=6)) for _ in range(200)]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
@@ -165,7 +146,10 @@ FOLDERS = {
     "t5": t5,
     "t5, older": lambda path: t5(
         path,
-        {"additional_special_tokens": [f"<extra_id_{n}>" for n in range(10)], "sp_model_kwargs": {}, "legacy": True},
+        {
+            **{"additional_special_tokens": [f"<extra_id_{n}>" for n in range(10)], "sp_model_kwargs": {}},
+            **{"legacy": True, "add_prefix_space": None},
+        },
     ),
     "t5, saved again": lambda path: saved(theirs.T5Tokenizer, t5(path)),
 }
@@ -190,6 +174,8 @@ def test_tokens_are_theirs(tmp_path, name):
     other = np.flatnonzero((found.ids != np.array(wanted["input_ids"])).any(axis=1))
     assert not len(other), [(TEXTS[n], found.ids[n], wanted["input_ids"][n]) for n in other[:3]]
     np.testing.assert_array_equal(found.mask, np.array(wanted["attention_mask"], bool))
+    tokenizers.save(folder, tmp_path / "copy")
+    assert kind.from_pretrained(tmp_path / "copy")(TEXTS[:50])["input_ids"] == their(TEXTS[:50])["input_ids"]
     assert (ours.size, ours.length) == (max(their.get_vocab().values()) + 1, their.model_max_length)
     assert 0 < found.mask.all(axis=1).sum() < len(TEXTS)
     for text, whole in zip(TEXTS, their(TEXTS, truncation=False)["input_ids"], strict=True):
@@ -212,6 +198,32 @@ def test_what_is_cut_is_told(tmp_path):
     assert clips.cut("Cat " * 14 + "and a Dog.") == "and a Dog."
     left = tokenizers.opened(clip(tmp_path / "left", {"truncation_side": "left"}))
     assert left.cut("and a Dog." + " cat" * 14) == "and a Dog."
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"tokenizer_class": "GPT2Tokenizer"}, "tokenizer_class = 'GPT2Tokenizer' is not supported"),
+        ({"do_lower_case": False}, "do_lower_case = False"),
+        ({"add_prefix_space": True}, "add_prefix_space = True"),
+        ({"unk_token": "<nothing>"}, "unk_token = '<nothing>' is not in the vocabulary"),
+        ({"model_max_length": None}, "says no model_max_length up to 4096; give a length"),
+        ({"model_max_length": 2}, "texts of 2 tokens; 3 to 4096 are possible"),
+        ({"added_tokens_decoder": {"7": flags(EOS)}}, "'<|endoftext|>' has the id 7, and 523 in the vocabulary"),
+        ({"extra_special_tokens": [f"<{n}>" for n in range(4095)]}, "4097 tokens beside its vocabulary"),
+    ],
+)
+def test_folders_that_make_no_sense_are_refused(tmp_path, config, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        tokenizers.opened(clip(tmp_path / "clip", config))
+
+
+def test_a_length_without_sense_is_refused(tmp_path):
+    folder = clip(tmp_path / "clip")
+    assert tokenizers.opened(folder, length=4096).length == 4096
+    for length in (0, 4097):
+        with pytest.raises(InputError, match=f"texts of {length} tokens; 3 to 4096 are possible"):
+            tokenizers.opened(folder, length)
 
 
 def test_texts_that_are_none(tmp_path):

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +46,29 @@ def load(path: str | Path) -> dict[str, Stored]:
         array of a type that is not in `DTYPES`.
     """
     path = Path(path)
+    header, _, start, total = _read(path)
+    places = {name: _place(path, name, entry, total - start) for name, entry in header.items()}
+    _check_cover(path, places, total - start)
+    return {name: Stored(path, p.dtype, p.shape, start + p.begin) for name, p in places.items()}
+
+
+def metadata(path: str | Path) -> dict[str, str]:
+    """What a file says beside its arrays, name -> text.
+
+    Raises:
+      InputError: as of `load`, but for the arrays, which are not looked at.
+    """
+    return _read(Path(path)).metadata
+
+
+class _Header(NamedTuple):
+    entries: dict[str, Any]
+    metadata: dict[str, str]
+    start: int  # of the arrays, in bytes
+    total: int  # bytes of the file
+
+
+def _read(path: Path) -> _Header:
     damaged = InputError(f"{path} is not a file of safetensors, or it is damaged; get it again")
     with files.reading(path) as file:
         length = int.from_bytes(file.read(8), "little")
@@ -59,12 +82,10 @@ def load(path: str | Path) -> dict[str, Stored]:
         header = json.loads(content.decode(), object_pairs_hook=files.once, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise damaged from error
-    if type(header) is not dict or not _is_metadata(header.pop(METADATA, None)) or not _is_text(header):
+    notes = header.pop(METADATA, None) if type(header) is dict else None
+    if type(header) is not dict or not _is_metadata(notes) or not _is_text(header):
         raise damaged
-    start = 8 + length
-    places = {name: _place(path, name, entry, total - start) for name, entry in header.items()}
-    _check_cover(path, places, total - start)
-    return {name: Stored(path, p.dtype, p.shape, start + p.begin) for name, p in places.items()}
+    return _Header(header, notes or {}, 8 + length, total)
 
 
 class _Place(NamedTuple):

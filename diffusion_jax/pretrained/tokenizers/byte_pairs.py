@@ -13,6 +13,12 @@ from diffusion_jax.pretrained.tokenizers.tokens import library
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 ROLES = {"bos_token": Special(BOS), **dict.fromkeys(("eos_token", "unk_token", "pad_token"), Special(EOS))}
+SETTINGS = {
+    "tokenizer_class": (None, "CLIPTokenizer", "CLIPTokenizerFast"),
+    "do_lower_case": (None, True),
+    "add_prefix_space": (None, False),
+    "unk_id": (None,),
+}
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
 MOST = 16 * files.MEBIBYTE  # bytes of either; CLIP's have one, and a half
 END = "</w>"  # of a word's last letter
@@ -78,8 +84,7 @@ def model(known: Mapping[str, int], pairs: Sequence[tuple[str, str]], what: str,
             )
         return _backend(known, pairs, unknown)
 
-    around = ("bos_token", None, "eos_token")
-    return Model(backend, ("CLIPTokenizer", "CLIPTokenizerFast"), ROLES, around, beside, lower=True)
+    return Model(backend, ROLES, ("bos_token", None, "eos_token"), beside, SETTINGS)
 
 
 def _backend(known: Mapping[str, int], pairs: Sequence[tuple[str, str]], unknown: str) -> Any:

@@ -27,7 +27,10 @@ PARTS = (
 STEPS: dict[Any, dict[str, Any]] = {
     "Split": {"invert": False},
     "ByteLevel": {"add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-    "Metaspace": {"replacement": pieces.SPACE, "add_prefix_space": True, "prepend_scheme": "always", "split": True},
+    "Metaspace": {
+        **{"replacement": pieces.SPACE, "str_rep": pieces.SPACE, "add_prefix_space": True},
+        **{"prepend_scheme": "always", "split": True},
+    },
 }
 
 

@@ -1,17 +1,22 @@
 """A tokenizer's folder of a pipeline, read."""
 
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
+from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.pretrained.published import shown
-from diffusion_jax.pretrained.tokenizers import byte_pairs, described, settings, spiece
+from diffusion_jax.pretrained.tokenizers import byte_pairs, described, settings, special, spiece
 from diffusion_jax.pretrained.tokenizers.model import Model
 from diffusion_jax.pretrained.tokenizers.settings import Settings
-from diffusion_jax.pretrained.tokenizers.special import MOST, Beside, Special
+from diffusion_jax.pretrained.tokenizers.special import Beside, Special
 from diffusion_jax.pretrained.tokenizers.tokens import LONGEST, Tokenizer, library, refusing, run
 
 DESCRIBED, SPIECE = "tokenizer.json", "spiece.model"
+VOCABULARIES = (DESCRIBED, byte_pairs.VOCABULARY, SPIECE)
+NAMES = (settings.CONFIG, settings.SPECIAL, settings.ADDED, byte_pairs.MERGES, *VOCABULARIES)
+MOST = 16 * files.MEBIBYTE  # bytes of any of them
 
 
 def opened(folder: Path, length: int | None = None) -> Tokenizer:
@@ -35,9 +40,8 @@ def opened(folder: Path, length: int | None = None) -> Tokenizer:
     library()  # what is missing here is said before what may be missing there
     said = settings.read(folder)
     model = _model(folder, said)
-    said.values.only("tokenizer_class", None, *model.classes)
-    said.values.only("do_lower_case", None, model.lower)
-    said.values.only("unk_id", None, *([] if model.unknown is None else [model.unknown]))
+    for name, allowed in model.settings.items():
+        said.values.only(name, *allowed)
     length = said.length if length is None else length
     if length is None:
         raise InputError(f"{said.values.what} says no model_max_length up to {LONGEST}; give a length")
@@ -49,6 +53,25 @@ def opened(folder: Path, length: int | None = None) -> Tokenizer:
         return run(backend, roles["pad_token"].content, length, said.sides, str(folder))
 
 
+def save(folder: Path, path: Path) -> None:
+    """Write what `opened` reads of a folder into another, byte for byte, so that transformers reads it there too.
+
+    Each file appears whole or not at all, those of the vocabulary last.
+
+    Args:
+      folder: that is read.
+      path: that is written, made if there is none.
+
+    Raises:
+      InputError: a file cannot be read or written, or is larger than such files are.
+    """
+    contents = {name: files.read(Path(folder) / name, MOST) for name in NAMES if (Path(folder) / name).exists()}
+    if not contents.keys() & VOCABULARIES:
+        raise InputError(f"{folder} has none of {', '.join(VOCABULARIES)}; it is no tokenizer's folder")
+    for name, content in contents.items():
+        files.write(Path(path) / name, methodcaller("write", content))
+
+
 def _model(folder: Path, said: Settings) -> Model:
     extra = said.values.integer("extra_ids", 0, 1000)
     if (folder / DESCRIBED).exists():
@@ -57,7 +80,7 @@ def _model(folder: Path, said: Settings) -> Model:
         return byte_pairs.load(folder)
     if (folder / SPIECE).exists():
         return spiece.load(folder / SPIECE, extra)
-    raise InputError(f"{folder} has no {DESCRIBED}, {byte_pairs.VOCABULARY} or {SPIECE}; it is no tokenizer's folder")
+    raise InputError(f"{folder} has none of {', '.join(VOCABULARIES)}; it is no tokenizer's folder")
 
 
 def _beside(model: Model, said: Settings, roles: dict[str, Special]) -> Beside:
@@ -69,8 +92,8 @@ def _beside(model: Model, said: Settings, roles: dict[str, Special]) -> Beside:
 def _add(backend: Any, beside: Beside, what: str) -> None:
     """Add tokens to a `tokenizers.Tokenizer`; those of its vocabulary keep their ids, others get the next."""
     tokens = beside.ordered()
-    if len(tokens) > MOST:
-        raise InputError(f"{what} has {len(tokens)} tokens beside its vocabulary; {MOST} are possible")
+    if len(tokens) > special.MOST:
+        raise InputError(f"{what} has {len(tokens)} tokens beside its vocabulary; {special.MOST} are possible")
     backend.add_tokens([library().AddedToken(**one._asdict()) for _, one in tokens.values()])
     for content, (number, _) in tokens.items():
         if number is not None and backend.token_to_id(content) != number:

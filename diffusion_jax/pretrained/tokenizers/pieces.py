@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.pretrained.published import shown
 from diffusion_jax.pretrained.tokenizers.model import Model
@@ -52,8 +50,13 @@ def model(found: Pieces, extra: int, what: str, beside: Beside = NOTHING) -> Mod
     _check_pieces(found, what)
     _check_characters(found.characters, what)
     beside = beside._replace(further=[*beside.further, *map(Special, sentinels(extra))])
-    classes, around = ("T5Tokenizer", "T5TokenizerFast"), (None, "eos_token")
-    return Model(lambda roles: _backend(found), classes, ROLES, around, beside, lower=False, unknown=found.unknown)
+    settings = {
+        "tokenizer_class": (None, "T5Tokenizer", "T5TokenizerFast"),
+        "do_lower_case": (None, False),
+        "add_prefix_space": (None, False, True),  # to transformers all are one: a space stands before every word
+        "unk_id": (None, found.unknown),
+    }
+    return Model(lambda roles: _backend(found), ROLES, (None, "eos_token"), beside, settings)
 
 
 def _check_pieces(found: Pieces, what: str) -> None:
@@ -68,7 +71,7 @@ def _check_pieces(found: Pieces, what: str) -> None:
         raise InputError(f"{what}: the piece {shown(twice[0])} comes twice; get the tokenizer again")
     if sum(len(name.encode(errors="replace")) for name in names) > TOTAL:
         raise InputError(f"{what} has pieces of more than {TOTAL} bytes in all; no tokenizer known here has as many")
-    if not all(type(score) in (int, float) and np.isfinite(score) for score in scores):
+    if not all(type(score) in (int, float) and abs(score) < 1e30 for score in scores):
         raise InputError(f"{what}: a piece has a score that is no number; get the tokenizer again")
     if type(found.unknown) is not int or not 0 <= found.unknown < len(names):
         raise InputError(f"{what}: the id {shown(found.unknown)} of what is unknown is none of its {len(names)}")

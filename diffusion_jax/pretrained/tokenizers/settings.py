@@ -21,7 +21,7 @@ DEFAULTS = {
     "truncation_side": "right",
     "extra_ids": 100,
     "unk_id": None,
-    "add_prefix_space": False,
+    "add_prefix_space": None,
     "do_lower_case": None,
     "sp_model_kwargs": None,  # they may ask for pieces that are drawn at random
     "init_inputs": None,
@@ -64,7 +64,6 @@ def read(folder: Path) -> Settings:
       InputError: a file cannot be read, or says what is not known.
     """
     values = Values(_object(folder / CONFIG), DEFAULTS | dict.fromkeys(NOTES), str(folder / CONFIG))
-    values.only("add_prefix_space", False)
     for name in ("sp_model_kwargs", "init_inputs"):
         if values[name]:
             values.refuse(name, values[name])

@@ -65,7 +65,7 @@ def told(given: Mapping[str, Any], what: str, special: bool) -> tuple[dict[str, 
     """The tokens with a role and those without, of a file's names of `ROLES` and `FURTHER`; None is as absent.
 
     Args:
-      given: name -> a token, or of `FURTHER` a list of tokens.
+      given: name -> a token, or of `FURTHER` a list or an object of tokens.
       what: the file, for messages.
       special: whether an object that does not say so is a special token.
 
@@ -78,7 +78,9 @@ def told(given: Mapping[str, Any], what: str, special: bool) -> tuple[dict[str, 
             continue
         if name in ROLES:
             roles[name] = token(value, f"{what}: {name}", special)
-        elif type(value) is list and len(value) <= MOST:
+            continue
+        value = [*value.values()] if type(value) is dict else value
+        if type(value) is list and len(value) <= MOST:
             further += [token(one, f"{what}: {name}", special) for one in value]
         else:
             raise InputError(f"{what}: {name} = {shown(value)} is no list of at most {MOST} tokens")

@@ -86,7 +86,7 @@ def run(backend: Any, pad: str, length: int, sides: Sides, what: str) -> Tokeniz
       InputError: nothing of a text would fit.
     """
     room = length - backend.num_special_tokens_to_add(False)
-    if not 0 < room < LONGEST:
+    if room < 1 or length > LONGEST:
         raise InputError(f"{what}: texts of {length} tokens; {length - room + 1} to {LONGEST} are possible")
     padding = {"length": length, "direction": sides.padding, "pad_id": backend.token_to_id(pad), "pad_token": pad}
 
