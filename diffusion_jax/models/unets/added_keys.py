@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Activation, Attend, Heads, MakeAttention, Wrap
+from diffusion_jax.core.protocols import Activation, Attend, Heads, MakeAttention, MakeLayer, Wrap
 from diffusion_jax.models.blocks.layers import LayerContext, dense, group_norm, zero_init
 from diffusion_jax.models.ops.attention import by_xla, masked, multi_head
 from diffusion_jax.models.unets.adm import ADMUNet
@@ -124,14 +124,19 @@ class AddedKeyUNet(ADMUNet):
 
     @property
     def residual_fields(self) -> dict[str, Any]:
-        """As of `ADMUNet`, with the divisor and what acts on the embedding."""
-        return super().residual_fields | {"divisor": self.divisor, "embedding_activation": self.embedding_activation}
+        """As of `ADMUNet`, with what acts on the embedding."""
+        return super().residual_fields | {"embedding_activation": self.embedding_activation}
 
     def parts(self) -> Parts:
-        """ADM's, with attention to the text."""
+        """ADM's, whose sums are divided, with attention to the text."""
         fields = {"groups": self.groups, "epsilon": self.epsilon, "dtype": self.dtype, "attend": self.attend}
         fields["token_groups"] = self.token_groups
-        return super().parts()._replace(attention=attending(self.text_only_levels, self.heads, self.wrap, fields))
+        parts = super().parts()
+        block, down, up = (self._divided(make) for make in (parts.block, parts.down, parts.up))
+        return Parts(block, attending(self.text_only_levels, self.heads, self.wrap, fields), down, up)
+
+    def _divided(self, make: MakeLayer) -> MakeLayer:
+        return lambda features, name: lambda h, context: make(features, name)(h, context) / self.divisor
 
     @nn.nowrap
     def check(self, x: jax.Array) -> None:

@@ -34,11 +34,8 @@ class ModulatedResBlock(nn.Module):
 
     GroupNorm, swish, resampling, 3x3; GroupNorm * (1 + scale) + shift, swish, dropout, 3x3 (starts at zero), where
     scale and shift are dense(swish(embedding)); plus the input, resampled, through a 1x1 where the number of
-    channels changes. C and `features` are multiples of `groups`.
-
-    Attributes, beside those of `ResBlock`:
-      embedding_activation: acts on the embedding; None for `activation`.
-      divisor: of the sum.
+    channels changes. C and `features` are multiples of `groups`. `activation` may stand for swish, and
+    `embedding_activation` for that of the embedding; None is `activation`.
     """
 
     features: int
@@ -49,13 +46,12 @@ class ModulatedResBlock(nn.Module):
     resampling: Resampling = KEPT
     activation: Activation = nn.swish
     embedding_activation: Activation | None = None
-    divisor: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, context: LayerContext) -> jax.Array:
-        told = (self.embedding_activation or self.activation)(context.embedding)
         h = self.activation(group_norm(self.groups, self.dtype, "norm_0", self.epsilon)(x))
         h = conv3x3(self.features, self.dtype, "conv_0", self.resampling.convolve)(h)
+        told = (self.embedding_activation or self.activation)(context.embedding)
         modulation = dense(2 * self.features, self.dtype, "time")(told)
         scale, shift = jnp.split(modulation[:, None, None, :], 2, axis=-1)
         h = group_norm(self.groups, self.dtype, "norm_1", self.epsilon)(h)
@@ -65,7 +61,7 @@ class ModulatedResBlock(nn.Module):
         x = self.resampling.resample(x)
         if x.shape[-1] != self.features:
             x = dense(self.features, self.dtype, "shortcut")(x)
-        return (x + h) / self.divisor
+        return x + h
 
 
 def heads_of_width(width: int) -> Heads:

@@ -1,7 +1,7 @@
 """Imagen's Efficient U-Net for super-resolution (Saharia et al. 2022, section 2.3 and appendix B.1)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -58,7 +58,8 @@ class EfficientUNet(Skeleton):
 
     The defaults are the network for 256x256, but for what it is told: `embed={"tokens": TokensEmbedding(),
     "noise_level": NumberEmbedding()}`, in `SuperResolution`; 516,813,059 parameters for tokens of 4096 features. That
-    for 1024x1024 sees the text alone, `text_only_levels=(3,)`. It listens to "tokens", float [B, L, D], and may be told "token_mask", bool [B, L].
+    for 1024x1024 sees the text alone, `text_only_levels=(3,)`. It listens to "tokens", float [B, L, D], and may be
+    told "token_mask", bool [B, L].
 
     Attributes, beside those of `Skeleton`:
       blocks: residual blocks a level, on each way as many.
@@ -102,7 +103,12 @@ class EfficientUNet(Skeleton):
 
     @nn.nowrap
     def encode(
-        self, x, time, cond=None, dropout_keys=None, inward=lambda h: h
+        self,
+        x: jax.Array,
+        time: jax.Array,
+        cond: Mapping[str, jax.Array] | None = None,
+        dropout_keys: jax.Array | None = None,
+        inward: Activation = lambda h: h,
     ) -> tuple[jax.Array, list[jax.Array], LayerContext]:
         """As of `Skeleton`: (result, skip connections of all levels but the last, `LayerContext`)."""
         self.check(x)

@@ -89,6 +89,8 @@ def controlnet(config: Mapping[str, Any]) -> Network:
     values = Values(config, CONTROLNET, "ControlNetModel")
     wiring, unet, attention, told = _reading(values, ("down_block_types",), CROSS)
     equal(values, "layers_per_block", len(wiring.widths))
+    values.only("time_embedding_dim", None, 4 * wiring.widths[0])
+    values.only("class_embed_type", None, "identity", "projection")
     values.only("controlnet_conditioning_channel_order", "rgb")
     widths = values.integers("conditioning_embedding_out_channels")
     table = [*names.controlnet(wiring, attention, len(widths)), *told.entries]
