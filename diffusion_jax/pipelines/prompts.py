@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 from diffusion_jax.core.protocols import SampleCondition, Tree
@@ -19,6 +20,7 @@ from diffusion_jax.diffusion.stages import Shape, Stage
 from diffusion_jax.pipelines.told import NULL, Told
 from diffusion_jax.pretrained.encoders import Encoder
 from diffusion_jax.pretrained.tokenizers import Tokenizer
+from diffusion_jax.training.experiment import Encoding
 
 PROMPT, NEGATIVE = "prompt", "negative"  # the entries of a person's wishes: lists of texts
 STAGE = "text"
@@ -85,8 +87,8 @@ class Texts(NamedTuple):
                 together.setdefault(name, []).append(x)
         return {name: jnp.concatenate(parts, axis=-1) for name, parts in together.items()}
 
-    def stage(self) -> Stage:
-        """`encode` as a stage, of the entries of `ids`, and of the same under "null_NAME" what withholds them."""
+    def stage(self, wanted: Mapping[str, Shape]) -> Stage:
+        """`encode` as a stage, from the entries of `told` to those that are `wanted`."""
         lengths = {str(number): (part.tokenizer.length,) for number, part in enumerate(self.parts)}
         needs = {f"{kind}_{number}": shape for number, shape in lengths.items() for kind in (IDS, MASK)}
         templates = {str(number): part.encoder.network.template() for number, part in enumerate(self.parts)}
@@ -96,9 +98,22 @@ class Texts(NamedTuple):
         def both(params, cond):
             told = self.encode(params, {name: cond[name] for name in needs})
             null = self.encode(params, {name: cond[NULL + name] for name in needs})
-            return told | {NULL + name: x for name, x in null.items()}
+            said = cond[f"{NULL}{MASK}_0"].any(1)  # no tokens at all: zeros stand for it
+            null = {name: jnp.where(expand(said, x), x, jnp.zeros_like(x)) for name, x in null.items()}
+            return {name: x for name, x in (told | _nulls(null)).items() if name in wanted}
 
-        return stages.encode(STAGE, both, _with_nulls(needs), _with_nulls(gives))
+        shapes = {**gives, **_nulls(gives)}
+        return stages.encode(STAGE, both, {**needs, **_nulls(needs)}, {name: shapes[name] for name in wanted})
+
+    def told(self, prompts: Sequence[str], negatives: Sequence[str] | None) -> dict[str, np.ndarray]:
+        """What `stage` takes of texts, and of those that withhold them, in turn."""
+        withheld = (
+            [""] * len(prompts) if negatives is None else [negatives[n % len(negatives)] for n in range(len(prompts))]
+        )
+        null = self.ids(withheld)
+        if negatives is None and self.zeros:
+            null = {name: np.zeros_like(x) if name.startswith(MASK) else x for name, x in null.items()}
+        return self.ids(prompts) | _nulls(null)
 
     def read(self) -> Tree:
         """The parameters of the stage."""
@@ -163,5 +178,10 @@ def refusing(remedy: str, told: Told) -> SampleCondition:
     return condition
 
 
-def _with_nulls(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    return {**shapes, **{NULL + name: shape for name, shape in shapes.items()}}
+def encoding(texts: Texts, told: Told) -> Encoding:
+    """How the texts of a network enter its program."""
+    return Encoding(texts.told, lambda: texts.stage(told.text), texts.read, told.usual)
+
+
+def _nulls(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {NULL + name: x for name, x in entries.items()}

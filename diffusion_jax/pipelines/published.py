@@ -32,7 +32,7 @@ from diffusion_jax.pipelines.staged import Asked
 from diffusion_jax.pipelines.told import Drawn, Told
 from diffusion_jax.pretrained.first_stages import CLASSES
 from diffusion_jax.pretrained.formats import files
-from diffusion_jax.training.experiment import Drawable
+from diffusion_jax.training.experiment import Drawable, Encoding
 
 __all__ = ["diffusers", "openai"]
 
@@ -124,8 +124,10 @@ def diffusers(
     if controlnet is not None:
         model, read, heard = told.controlled(network, component, controlnet, variant, heard, shape)
 
+    encoding = None
     if heard.text:
-        heard = heard._replace(condition=_of_texts(name, whole, variant, heard))
+        condition, encoding = _of_texts(name, whole, variant, heard)
+        heard = heard._replace(condition=condition)
     drawn = denoiser.samplers(heard.guide, model, more)
     about = f"published {kind} of {name}"
     if scheduler is not component.scheduler:
@@ -137,7 +139,13 @@ def diffusers(
 
     known = EDITS.get(scheduler["_class_name"], edits.replaced)
     drawable = Drawable(
-        drawn, heard.condition, heard.view, load, shape, {**known(how.process), **edits.between(how.schedule)}
+        drawn,
+        heard.condition,
+        heard.view,
+        load,
+        shape,
+        {**known(how.process), **edits.between(how.schedule)},
+        encoding=encoding,
     )
     if decoder is None:
         return drawable
@@ -159,11 +167,12 @@ def _cascade(upscaler: str, whole: Index, variant: str, size: str | None, asked:
     return deep_floyd.base(whole, variant, size, asked, above)
 
 
-def _of_texts(name: str, whole: Index | None, variant: str, heard: Told) -> SampleCondition:
+def _of_texts(name: str, whole: Index | None, variant: str, heard: Told) -> tuple[SampleCondition, Encoding | None]:
     """The condition of a network of texts, which are encoded where the folder has encoders of them."""
     found = whole and texts.of_folder(whole, variant)
     if whole is None or found is None:
         what = f"a {whole.kind}, whose encoders are not known" if whole else "one network without encoders of texts"
-        return prompts.refusing(f"{name} is {what}; give --condition FILE.npz with {', '.join(heard.text)}", heard)
+        remedy = f"{name} is {what}; give --condition FILE.npz with {', '.join(heard.text)}"
+        return prompts.refusing(remedy, heard), None
     whole.tell_left_out()
-    return prompts.telling(found, heard)
+    return prompts.telling(found, heard), prompts.encoding(found, heard)

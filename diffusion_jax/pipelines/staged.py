@@ -199,5 +199,6 @@ def drawable(
     assert encoders is not None
     whole.tell_left_out()
     condition = given(missing, text, {**text, **{name: x.shape[1:] for name, x in usual.items()}}, usual)
-    told = Told(condition, unguided, view, text)
-    return Drawable(samplers, prompts.telling(encoders, told), view, load, shape)
+    told = Told(condition, unguided, view, text, usual)
+    encoding = prompts.encoding(encoders, told)
+    return Drawable(samplers, prompts.telling(encoders, told), view, load, shape, encoding=encoding)

@@ -36,12 +36,14 @@ class Told(NamedTuple):
       guide: what is made of it.
       view: how what is drawn is shown.
       text: the entries that an encoder of texts gives, name -> shape of one example; of no other network.
+      usual: others that it is told, where nobody says them, [1, ...].
     """
 
     condition: SampleCondition
     guide: MakeGuide
     view: View
     text: Mapping[str, tuple] = MappingProxyType({})
+    usual: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Drawn(NamedTuple):
@@ -106,7 +108,7 @@ def of_text(config: Mapping[str, Any], network: Network, drawn: Drawn) -> Told:
             raise InputError(f"tokens are {long} to a text and null_tokens {null}; give as many")
         return (cond,)
 
-    return Told(_labelled(config, condition), by_nulls(drawn.how), views.latents(), text)
+    return Told(_labelled(config, condition), by_nulls(drawn.how), views.latents(), text, sizes)
 
 
 def by_nulls(how: Sampling, usual: float = OFFICIAL_TEXT) -> MakeGuide:
@@ -137,7 +139,7 @@ def _of_text_and_scale(config: Mapping[str, Any], takes: Mapping[str, Any], draw
     def guide(guidance_scale: float = OFFICIAL_LATENT) -> Guide:
         return guided.at_scale(guidance_scale)
 
-    return Told(_labelled(config, given(missing, text, shapes, sizes)), guide, views.latents(), text)
+    return Told(_labelled(config, given(missing, text, shapes, sizes)), guide, views.latents(), text, sizes)
 
 
 def given(

@@ -33,6 +33,7 @@ from diffusion_jax.core.protocols import (
 )
 from diffusion_jax.data import conditions
 from diffusion_jax.data.views import View
+from diffusion_jax.diffusion.stages import Stage
 from diffusion_jax.diffusion.time_sampling import Times
 from diffusion_jax.training.averages import Average
 from diffusion_jax.training.optimizers import Optimizer
@@ -135,6 +136,22 @@ class MakeSampler(Protocol):
     def __call__(self, request: SampleRequest, /) -> SampleFn: ...
 
 
+class Encoding(NamedTuple):
+    """How texts become a condition inside of a program, where a model draws what they say.
+
+    Attributes:
+      ids: `(texts [N], texts that withhold them [N] or None) -> cond`, arrays of integers [N, ...].
+      stage: `() -> stage` from these to entries of the condition (`diffusion.stages`).
+      read: `() -> params` of the stage.
+      usual: further entries of the condition, [1, ...].
+    """
+
+    ids: Callable[[Sequence[str], Sequence[str] | None], Mapping[str, np.ndarray]]
+    stage: Callable[[], Stage]
+    read: Hold
+    usual: Mapping[str, np.ndarray] = MappingProxyType({})
+
+
 # `() -> (params, which they are, for a person, sampler's name -> the folder of its samples)`.
 Load: TypeAlias = Callable[[], tuple[Tree, str, Callable[[str], Path]]]
 
@@ -150,6 +167,7 @@ class Drawable(NamedTuple):
         and `folder` gives the default folder of a sampler's samples, `name -> Path`.
       shape: of one sample, as of `Data`.
       edits, looks, told: as of `Sampling`.
+      encoding: of texts; None where it is told none.
     """
 
     samplers: Mapping[str, MakeSampler]
@@ -160,6 +178,7 @@ class Drawable(NamedTuple):
     edits: Mapping[str, Edit] = MappingProxyType({})
     looks: Mapping[str, Look] = MappingProxyType({})
     told: Mapping[str, SampleCondition] = MappingProxyType({})
+    encoding: Encoding | None = None
 
 
 class Data(NamedTuple):

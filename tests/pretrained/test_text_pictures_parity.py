@@ -1,6 +1,7 @@
 """Pictures of texts, by whole pipelines: those of diffusers, of the same folder and noise."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -13,10 +14,12 @@ pytest.importorskip("tokenizers", reason="tokenizers is not installed (the extra
 
 import text_tiny as tiny  # noqa: E402
 
+from diffusion_jax import sample  # noqa: E402
+from diffusion_jax.app import cli  # noqa: E402
 from diffusion_jax.app.known import drawing  # noqa: E402
 from diffusion_jax.core import rng  # noqa: E402
 from diffusion_jax.diffusion import stages  # noqa: E402
-from diffusion_jax.pipelines import first_stages, published  # noqa: E402
+from diffusion_jax.pipelines import first_stages, published, whole  # noqa: E402
 from diffusion_jax.training.experiment import SampleRequest  # noqa: E402
 
 PROMPTS = ["a photo of the cat", "the dog, WOW!"]
@@ -196,3 +199,86 @@ def test_xl(xl, negative):
     given = texts() if negative is None else texts(negative=negative)
     found = ours(folder, given, guidance_scale=5.0)
     np.testing.assert_allclose(np.clip(found, 0, 1), theirs, atol=NEAR)
+
+
+@pytest.mark.parametrize(("name", "negative"), [("stable", ["the dog"]), ("xl", None)])
+def test_encoders_in_the_program_and_apart(name, negative, request):
+    """One pure function of ids draws what encoders draw that run before it; zeros withhold XL's texts."""
+    folder, _ = request.getfixturevalue(name)
+    model = published.diffusers(str(folder))
+    draw = whole.sample_fn(model, SampleRequest(2, 2, guidance_scale=5.0))
+    together = jax.jit(draw)(whole.read(model), KEYS, model.encoding.ids(PROMPTS, negative))
+    given = texts() if negative is None else texts(negative=negative)
+    (cond,) = model.sample_condition(2, given)
+    make = model.samplers["published"](SampleRequest(2, 2, guidance_scale=5.0))
+    np.testing.assert_allclose(together, jax.jit(make)(model.load()[0], KEYS, cond), atol=1e-3)
+
+
+def run(*arguments):
+    try:
+        cli.run(sample.main, [str(a) for a in arguments])
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def test_the_command_line(stable, tmp_path, monkeypatch, capsys):
+    """A file of texts, one of which is cut; sample i is of line i, and alone it is the same picture."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("the cat\n" + "the " * 30 + "\n")
+    drawing = ("--pretrained", stable[0], "--steps", 2, "--guidance", 1, "--quiet")
+    assert run(*drawing, "--prompts", "texts.txt", "--out", "both") == 0
+    assert f"more than {tiny.LENGTH} tokens is cut; not read is: 'the the" in capsys.readouterr().err
+    asked = json.loads((tmp_path / "both" / "asked.json").read_text())
+    assert asked["prompt"] == ["the cat", "the " * 30]
+    both = np.load("both/samples.npz")["images"]
+    assert both.shape == (2, 16, 16, 3)
+    assert run(*drawing, "--prompt", "the cat") == 0
+    (kept,) = (tmp_path / "samples" / "sd").iterdir()
+    assert kept.name == "published_steps-2_guidance-1.0_prompt-the-cat"
+    alone = np.load(kept / "samples.npz")["images"]
+    assert np.abs(alone[0].astype(int) - both[0]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "draws what a text says: give --prompt"),
+        (("--negative", "a dog"), "give --prompt with what they should"),
+        (("--prompt", "a" * 10_001), "has 10001 characters; give at most 10000"),
+        (("--prompts", "none.txt"), "--prompts none.txt cannot be read: No such file"),
+        (("--prompts", "empty.txt"), "--prompts empty.txt has no lines"),
+        (("--prompt", "a", "--stage", "prior.steps=3"), "it is one chain: give --steps"),
+        (("--prompt", "a", "--stage", "prior.step=3"), "give STAGE.OPTION=VALUE"),
+        (("--prompt", "a", "--upscaler", "x"), "is of DeepFloyd's IF, and"),
+        (("--prompt", "a", "--condition", "tokens.npz"), "--prompt and --condition with tokens are different texts"),
+    ],
+)
+def test_a_mistake_gets_one_line(stable, options, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("")
+    np.savez("tokens.npz", tokens=np.zeros((1, 3, 32)))
+    assert run("--pretrained", stable[0], *options) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "samples").exists()
+
+
+def test_folders_that_are_not_whole(stable, tmp_path, capsys):
+    def damaged(name, damage):
+        folder = tmp_path / name
+        shutil.copytree(stable[0], folder)
+        damage(folder)
+        assert run("--pretrained", folder, "--prompt", "a cat") == 2
+        return capsys.readouterr().err
+
+    def another(file, old, new):
+        return lambda folder: (folder / file).write_text((folder / file).read_text().replace(old, new))
+
+    assert "has no folder tokenizer/" in damaged("missing", lambda folder: shutil.rmtree(folder / "tokenizer"))
+    config = "text_encoder/config.json"
+    wrong = damaged("other", another(config, '"vocab_size": 520', '"vocab_size": 510'))
+    assert "tokenizer/ has 520 pieces and text_encoder/ knows 510" in wrong
+    kind = damaged("kind", another("model_index.json", '"StableDiffusionPipeline"', '"WeirdPipeline"'))
+    assert "is a WeirdPipeline, whose encoders are not known; give --condition FILE.npz with tokens" in kind
+    assert run("--pretrained", stable[0] / "unet", "--prompt", "a cat") == 2
+    assert "one network without encoders of texts" in capsys.readouterr().err
