@@ -2,8 +2,9 @@
 
   python -m experiments.strangers.hostile --number 300
 
-Half of the files are crafted, each for one weakness that readers have (`weights`, `data`); the others are good files
-with bytes changed, cut, repeated or moved by a generator with `--seed`. Prints a table, a row for each kind of file:
+Half of the files are crafted, each for one weakness that readers have (`weights`, `data`, `texts`); the others are
+good files with bytes changed, cut, repeated or moved by a generator with `--seed`. Prints a table, a row for each
+kind of file:
 
   tried      files of this kind.
   read       they were read to the end, and what was read is theirs.
@@ -42,7 +43,7 @@ from diffusion_jax.evaluation import image_store, protocol, references
 from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.pretrained import encoders
 from diffusion_jax.pretrained.formats import files
-from experiments.strangers import data, weights
+from experiments.strangers import data, texts, weights
 from experiments.strangers.cases import MARK, Case, zipped
 
 FAULTS = ("raised", "slow", "large", "died", "executed")
@@ -177,6 +178,14 @@ def kinds() -> dict[str, Kind]:
             pictures, {"b.png": data.png(8, 8), "c.png": data.png(9, 9)}, ["b.png"], data.crafted_pictures()
         ),
         "latents": Kind(latents, data.good_latents(), [data.LATENTS, data.RECORD], data.crafted_latents()),
+        "tokenizer.json": Kind(
+            texts.read, texts.good_described(), [texts.DESCRIBED, texts.CONFIG], texts.crafted_described()
+        ),
+        "vocab.json": Kind(
+            texts.read, texts.good_vocabulary(), [texts.VOCABULARY, texts.CONFIG], texts.crafted_vocabulary()
+        ),
+        "spiece.model": Kind(texts.read, texts.good_spiece(), [texts.SPIECE], texts.crafted_spiece()),
+        "LoRA": Kind(texts.read_lora, texts.good_lora(), [texts.LORA], texts.crafted_lora()),
         "--compare": Kind(
             lambda root: compared(root / "a.json"), {"a.json": data.good_report()}, ["a.json"], data.crafted_report()
         ),

@@ -64,7 +64,10 @@ class Networks:
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    return Networks(tmp_path_factory.mktemp("networks"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # layers as small as these are slower on several
+    yield Networks(tmp_path_factory.mktemp("networks"))
+    torch.set_num_threads(before)
 
 
 def pairs(layers, rank=3) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
