@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from configs_published import KARLO_DECODER, KARLO_SUPER_RESOLUTION, deepfloyd
 
+from diffusion_jax.models.blocks.conditioning import GivenEmbedding, TokensEmbedding
+from diffusion_jax.models.unets.added_keys import AddedKeyUNet
 from diffusion_jax.models.unets.adm import heads_always
 from diffusion_jax.pretrained import loading
+from diffusion_jax.pretrained.families.diffusers_configs import ACTIVATIONS
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: see the extra 'parity'")
@@ -137,3 +140,10 @@ def test_diffusers_loads_what_is_written(tmp_path, key):
     config, _ = TINY[key]
     model, network = build(config)
     check_written(tmp_path, model, network, config)
+
+
+def test_the_modules_are_those_of_the_docstring():
+    karlo, base = (loading.build(config).model.clone(heads=None) for config in (KARLO_DECODER, deepfloyd(192)))
+    assert karlo == AddedKeyUNet(heads=None, embed={"vector": GivenEmbedding()})
+    tokens = {"token_features": 4 * 192, "token_groups": 32, "embed": {"tokens": TokensEmbedding()}}
+    assert base == AddedKeyUNet(heads=None, channels=192, activation=ACTIVATIONS["gelu"], **tokens)

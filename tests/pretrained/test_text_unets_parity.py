@@ -15,6 +15,8 @@ from configs_published import (
     STABLE_UNCLIP,
 )
 
+from diffusion_jax.models.blocks.conditioning import SizesEmbedding
+from diffusion_jax.models.unets.text_unet import TextUNet
 from diffusion_jax.pretrained import loading
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install 'diffusion_jax[parity]'")
@@ -100,3 +102,9 @@ def test_outputs_equal_diffusers(key):
 def test_diffusers_loads_what_is_written(tmp_path, key):
     model, network = build(TINY[key])
     check_written(tmp_path, model, network, TINY[key])
+
+
+def test_the_module_is_that_of_the_docstring():
+    sizes = {"sizes": SizesEmbedding(256, 2816)}
+    wiring = {"multipliers": (1, 2, 4), "attention_levels": (1, 2), "depth": (1, 2, 10, 10)}
+    assert loading.build(SDXL).model.clone(heads=None) == TextUNet(**wiring, heads=None, embed=sizes)

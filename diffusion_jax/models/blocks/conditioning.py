@@ -124,7 +124,7 @@ class TokensEmbedding(nn.Module):
     """A whole text as one vector, by attention (Saharia et al. 2022): float [B, L, D] -> float32 [B, features].
 
     LayerNorm, attention whose one query is made of the tokens' mean plus a learned position, and whose keys are made
-    of this and of all tokens; dense; LayerNorm. In float32.
+    of this and of all tokens; dense; LayerNorm. In float32. No mask reaches it: IF has none.
 
     Attributes:
       heads: of attention, a divisor of D.
