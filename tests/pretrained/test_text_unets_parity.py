@@ -60,7 +60,7 @@ TINY = {
     "SDXL": SDXL
     | SMALL
     | SIZES
-    | {"up_block_types": ["CrossAttnUpBlock2D"] * 2}
+    | {"up_block_types": ["CrossAttnUpBlock2D"] * 2, "class_embed_type": "simple_projection"}
     | {"transformer_layers_per_block": [1, 2], "layers_per_block": [2, 1]},
     "SDXL's ControlNet": SDXL_CONTROLNET
     | SMALL
@@ -74,7 +74,8 @@ TINY = {
     "upscaler": STABLE_DIFFUSION_UPSCALER
     | SMALL
     | ONE
-    | {"num_class_embeds": 5, "only_cross_attention": [False, True], "attention_head_dim": 4},
+    | {"num_class_embeds": 5, "only_cross_attention": [False, True], "attention_head_dim": 4}
+    | {"addition_embed_type": "text", "addition_embed_type_num_heads": 3},
 }
 
 

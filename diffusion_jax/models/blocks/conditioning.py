@@ -3,7 +3,7 @@
 The names in use: "label", int [B]; "noise_level", float [B]; "interval", float [B], how far a flow map is asked to go
 (`models.two_times`); "tokens", float [B, L, D], an encoded text; "token_mask", bool [B, L], true where there is text;
 "pooled", float [B, P], a text as one vector; "time_ids", float [B, K], sizes in pixels and a crop (`SizesEmbedding`);
-"vector", float [B, D], an embedded image, say (`VectorEmbedding`, `GivenEmbedding`); "low_res", float [B, h, w, C];
+"vector", float [B, D], an embedded image, say (`VectorEmbedding` and others); "low_res", float [B, h, w, C];
 "hint" and "beside", float [B, H, W, C], as are those that `maps` of a network of tokens names; "guidance_scale",
 float [B], 1 for none.
 What is one vector an example is added to the embedding of the time by modules of this file, `module(value [B, ...],
@@ -105,6 +105,14 @@ class VectorEmbedding(nn.Module):
     @nn.compact
     def __call__(self, vector: jax.Array, features: int) -> jax.Array:
         return embedding_mlp(vector.astype(jnp.float32), features, nn.swish)
+
+
+class LinearEmbedding(nn.Module):
+    """A vector through one dense layer: float [B, D] -> float32 [B, features]."""
+
+    @nn.compact
+    def __call__(self, vector: jax.Array, features: int) -> jax.Array:
+        return dense(features, jnp.float32, "dense")(vector.astype(jnp.float32))
 
 
 class GivenEmbedding(nn.Module):

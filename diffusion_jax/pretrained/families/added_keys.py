@@ -22,7 +22,7 @@ from diffusion_jax.pretrained.families.diffusers_configs import (
     only_crossing,
     wiring_of,
 )
-from diffusion_jax.pretrained.families.told import check_projected, classes, text, tokens
+from diffusion_jax.pretrained.families.told import additions, classes, tokens
 from diffusion_jax.pretrained.families.unet2d_condition import UNET2D_CONDITION
 from diffusion_jax.pretrained.layouts import linear
 from diffusion_jax.pretrained.published import Network, Values, shape
@@ -51,7 +51,6 @@ FIXED = {
     # Of kinds of blocks that are not among these:
     "transformer_layers_per_block": 1,
     "use_linear_projection": False,
-    "addition_time_embed_dim": None,
 }
 
 
@@ -80,8 +79,7 @@ def added_keys(config: Mapping[str, Any]) -> Network:
     read = given if projected is None else projected
     if normed and read % TOKEN_GROUPS:
         values.refuse("cross_attention_dim", read, f"a multiple of {TOKEN_GROUPS} is expected")
-    told = classes(values, wiring) | text(values, given)
-    check_projected(values)
+    told = classes(values, wiring) | additions(values, given)
     divisor = values.number("resnet_out_scale_factor", 1e-6, 1e6)
     if values["mid_block_scale_factor"] != divisor:
         found = values["mid_block_scale_factor"]

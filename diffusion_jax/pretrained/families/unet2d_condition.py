@@ -20,7 +20,7 @@ from diffusion_jax.pretrained.families.diffusers_configs import (
     only_crossing,
     wiring_of,
 )
-from diffusion_jax.pretrained.families.told import Told, check_projected, classes, sizes, tokens
+from diffusion_jax.pretrained.families.told import Told, additions, classes, tokens
 from diffusion_jax.pretrained.layouts import linear, pointwise
 from diffusion_jax.pretrained.published import LAYERS, Network, Values, shape
 from diffusion_jax.pretrained.wiring import Wiring
@@ -116,15 +116,14 @@ def _reading(
     wiring = wiring._replace(middle=values.only("mid_block_type", *middles) is not None)
     values.only("resnet_time_scale_shift", "default")
     values.only("downsample_padding", 1)
-    depth, told = _depth(values, wiring), classes(values, wiring) | sizes(values)
-    check_projected(values)
+    given, projected, table = tokens(values, len(wiring.widths))
+    told = classes(values, wiring) | additions(values, given) | Told({}, {"tokens": shape(1, 1, given)}, table)
+    depth = _depth(values, wiring)
     project = linear if values.only("use_linear_projection", False, True) else pointwise
     fields = fields_of(values, wiring)
     fields["embed"] |= told.embed
     heads, listening = _heads(values, wiring.widths), only_crossing(values, len(wiring.widths))
-    given, projected, table = tokens(values, len(wiring.widths))
     model = TextUNet(heads=heads, depth=depth, listening_levels=listening, token_features=projected, **fields)
-    told |= Told({}, {"tokens": shape(1, 1, given)}, table)
     return wiring, model, names.transformer(depth, project), told
 
 
