@@ -13,7 +13,7 @@ from their_source import scale_embedding
 
 from diffusion_jax.models.blocks.time_table import TimeTable
 from diffusion_jax.models.unets.open import OpenUNet
-from diffusion_jax.pretrained import loading
+from diffusion_jax.pretrained import entries, loading
 
 BATCH = 2
 # Keys that share a constant shift leave the softmax as it is: this gradient is zero but for rounding.
@@ -125,3 +125,12 @@ def swapped(params):
     return traverse_util.unflatten_dict(
         {"/".join(moved.get(part, part) for part in name.split("/")): value for name, value in names.items()}, sep="/"
     )
+
+
+def check_written(folder, model, network, config):
+    """Bit for bit, through files: ours written, theirs read; and theirs written, ours read."""
+    randomise(model)
+    entries.write(network.read(state(model)), network.entries, folder, config)
+    loaded = state(type(model).from_pretrained(folder))
+    for name, array in state(model).items():
+        np.testing.assert_array_equal(loaded[name], array, err_msg=name)

@@ -126,6 +126,14 @@ class VectorEmbedding(nn.Module):
         return embedding_mlp(vector.astype(jnp.float32), features, nn.swish)
 
 
+class LinearEmbedding(nn.Module):
+    """A vector through one dense layer: float [B, D] -> float32 [B, features]."""
+
+    @nn.compact
+    def __call__(self, vector: jax.Array, features: int) -> jax.Array:
+        return dense(features, jnp.float32, "dense")(vector.astype(jnp.float32))
+
+
 class GivenEmbedding(nn.Module):
     """A vector that is an embedding already: float [B, features] -> float32 [B, features].
 
@@ -143,7 +151,7 @@ class TokensEmbedding(nn.Module):
     """A whole text as one vector, by attention (Saharia et al. 2022): float [B, L, D] -> float32 [B, features].
 
     LayerNorm, attention whose one query is made of the tokens' mean plus a learned position, and whose keys are made
-    of this and of all tokens; dense; LayerNorm. In float32.
+    of this and of all tokens; dense; LayerNorm. In float32. No mask reaches it: IF has none.
 
     Attributes:
       heads: of attention, a divisor of D.

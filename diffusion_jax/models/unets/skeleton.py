@@ -61,7 +61,8 @@ class Skeleton(nn.Module):
       out_channels: channels of the result.
       dropout: rate in [0, 1) within each residual block; active only when keys are given.
       groups: groups of every group normalisation.
-      embed: name of a condition -> module that makes a vector of it (`conditioning`), added to the time embedding.
+      embed: name of a condition -> module that makes a vector of it (`conditioning`), added to the time embedding; a
+        module of several conditions has any name, and `hears` theirs.
       token_features: "tokens" are projected to so many features before layers attend to them; None for as they are.
       embed_early: likewise, but added to the time's sinusoid, before its dense layers (`GuidanceEmbedding`).
       wrap: module class -> module class, around residual and attention blocks: `nn.remat` recomputes what is inside

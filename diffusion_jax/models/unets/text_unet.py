@@ -104,7 +104,7 @@ class TextUNet(Skeleton):
 
     Version 2 has `heads=heads_of_width(64)` and tokens of 1024. It listens to "tokens", float [B, L, D]: an encoded
     text, or any other sequence. SDXL (Podell et al. 2023), of 2,567,463,684 parameters for tokens of 2048 features,
-    has `multipliers=(1, 2, 4), attention_levels=(1, 2), depth=(0, 2, 10, 10), heads=heads_of_width(64)` and
+    has `multipliers=(1, 2, 4), attention_levels=(1, 2), depth=(1, 2, 10, 10), heads=heads_of_width(64)` and
     `embed={"sizes": SizesEmbedding()}`.
 
     Attributes, beside those of `Skeleton`:

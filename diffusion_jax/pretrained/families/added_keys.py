@@ -14,6 +14,7 @@ from diffusion_jax.pretrained.entries import Entry
 from diffusion_jax.pretrained.families import diffusers_names as names
 from diffusion_jax.pretrained.families.diffusers_configs import (
     ACTIVATIONS,
+    activation_of,
     as_openai,
     equal,
     example_of,
@@ -21,15 +22,13 @@ from diffusion_jax.pretrained.families.diffusers_configs import (
     only_crossing,
     wiring_of,
 )
-from diffusion_jax.pretrained.families.told import classes, text
+from diffusion_jax.pretrained.families.told import additions, classes, tokens
 from diffusion_jax.pretrained.families.unet2d_condition import UNET2D_CONDITION
 from diffusion_jax.pretrained.layouts import linear
 from diffusion_jax.pretrained.published import Network, Values, shape
 from diffusion_jax.pretrained.wiring import affine, norm
 
 DEFAULTS = UNET2D_CONDITION | {
-    "encoder_hid_dim": None,
-    "encoder_hid_dim_type": None,
     "cross_attention_norm": None,
     "mid_block_only_cross_attention": None,
     "resnet_skip_time_act": False,
@@ -43,8 +42,6 @@ KINDS = {
 }
 MIDDLE = "UNetMidBlock2DSimpleCrossAttn"
 TOKEN_GROUPS = 32  # of `cross_attention_norm`, whatever norm_num_groups
-
-
 FIXED = {
     "resnet_time_scale_shift": "scale_shift",
     "conv_in_kernel": 3,
@@ -54,7 +51,6 @@ FIXED = {
     # Of kinds of blocks that are not among these:
     "transformer_layers_per_block": 1,
     "use_linear_projection": False,
-    "addition_time_embed_dim": None,
 }
 
 
@@ -79,18 +75,11 @@ def added_keys(config: Mapping[str, Any]) -> Network:
     levels = len(wiring.widths)
     only = _text_only(values, levels)
     normed = values.only("cross_attention_norm", None, "group_norm") is not None
-    wide = equal(values, "cross_attention_dim", levels)
-    if values["encoder_hid_dim"] is None:
-        given, projected = wide, None
-        values.only("encoder_hid_dim_type", None)
-    else:
-        given, projected = values.integer("encoder_hid_dim"), wide
-        values.only("encoder_hid_dim_type", None, "text_proj")
-    told = classes(values, wiring) | text(values, given)
-    if "vector" not in told.embed:
-        values.only("projection_class_embeddings_input_dim", None)
-    if normed and wide % TOKEN_GROUPS:
-        values.refuse("cross_attention_dim", wide, f"a multiple of {TOKEN_GROUPS} is expected")
+    given, projected, projection = tokens(values, levels)
+    read = given if projected is None else projected
+    if normed and read % TOKEN_GROUPS:
+        values.refuse("cross_attention_dim", read, f"a multiple of {TOKEN_GROUPS} is expected")
+    told = classes(values, wiring) | additions(values, given)
     divisor = values.number("resnet_out_scale_factor", 1e-6, 1e6)
     if values["mid_block_scale_factor"] != divisor:
         found = values["mid_block_scale_factor"]
@@ -106,9 +95,7 @@ def added_keys(config: Mapping[str, Any]) -> Network:
         embedding_activation=_embedding_activation(values),
         **fields | {"middle_scale": 1.0},
     )
-    table = [*names.unet(wiring, _attention(only, normed), names.residual), *told.entries]
-    if projected is not None:
-        table += affine("encoder_hid_proj", "project_tokens", linear)
+    table = [*names.unet(wiring, _attention(only, normed), names.residual), *told.entries, *projection]
     return Network(model, example_of(values, wiring, tokens=shape(1, 1, given), **told.example), table)
 
 
@@ -125,9 +112,10 @@ def _embedding_activation(values: Values) -> Activation | None:
     """What acts on the embedding in all, before the residual blocks and within them; None for `act_fn`."""
     before = values.only("time_embedding_act_fn", None, *ACTIVATIONS)
     skipped = values.only("resnet_skip_time_act", False, True)
-    acting = [ACTIVATIONS[name] for name in (before, None if skipped else values["act_fn"]) if name is not None]
     if before is None and not skipped:
         return None
+    acting = [] if before is None else [ACTIVATIONS[before]]
+    acting += [] if skipped else [activation_of(values)]
     return lambda h: reduce(lambda h, act: act(h), acting, h)
 
 

@@ -69,6 +69,11 @@ def wiring_of(values: Values, kinds: Mapping, blocks: Iterable[str]) -> tuple[Wi
     return wiring, between.pop() if between else "conv"
 
 
+def activation_of(values: Values) -> Activation:
+    """`act_fn`."""
+    return ACTIVATIONS[values.only("act_fn", *ACTIVATIONS)]
+
+
 def fields_of(values: Values, wiring: Wiring) -> dict[str, Any]:
     """Fields of `Skeleton`."""
     width = embedding_width(values, wiring)
@@ -82,7 +87,7 @@ def fields_of(values: Values, wiring: Wiring) -> dict[str, Any]:
         "middle": wiring.middle,
         "embedding_features": None if width == 4 * wiring.widths[0] else width,
         "middle_scale": values.number("mid_block_scale_factor", 1e-6, 1e6),
-        "activation": ACTIVATIONS[values.only("act_fn", *ACTIVATIONS)],
+        "activation": activation_of(values),
         "out_channels": values.integer("out_channels"),
         "dropout": values.number("dropout", 0.0, 1.0),
         "groups": values.integer("norm_num_groups"),

@@ -20,7 +20,7 @@ from diffusion_jax.pretrained.families.diffusers_configs import (
     only_crossing,
     wiring_of,
 )
-from diffusion_jax.pretrained.families.told import Told, classes, sizes
+from diffusion_jax.pretrained.families.told import Told, additions, classes, tokens
 from diffusion_jax.pretrained.layouts import linear, pointwise
 from diffusion_jax.pretrained.published import LAYERS, Network, Values, shape
 from diffusion_jax.pretrained.wiring import Wiring
@@ -33,6 +33,8 @@ CONDITIONED = SHARED | {
     "mid_block_type": CROSS,
     "block_out_channels": (320, 640, 1280, 1280),
     "cross_attention_dim": 1280,
+    "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None,
     "transformer_layers_per_block": 1,
     "addition_embed_type": None,
     "addition_time_embed_dim": None,
@@ -78,7 +80,7 @@ def unet2d_condition(config: Mapping[str, Any]) -> Network:
     values.number("resnet_out_scale_factor", -1e6, 1e6)  # of kinds of blocks that are not among these
     wiring, model = _scaled(values, wiring, model)
     table = [*names.unet(wiring, attention, names.convolution), *told.entries]
-    return Network(model, example_of(values, wiring, tokens=_tokens(values, wiring), **told.example), table)
+    return Network(model, example_of(values, wiring, **told.example), table)
 
 
 def controlnet(config: Mapping[str, Any]) -> Network:
@@ -91,12 +93,13 @@ def controlnet(config: Mapping[str, Any]) -> Network:
     equal(values, "layers_per_block", len(wiring.widths))
     values.only("time_embedding_dim", None, 4 * wiring.widths[0])
     values.only("class_embed_type", None, "identity", "projection")
+    values.only("encoder_hid_dim", None)
     values.only("controlnet_conditioning_channel_order", "rgb")
     widths = values.integers("conditioning_embedding_out_channels")
     table = [*names.controlnet(wiring, attention, len(widths)), *told.entries]
     side = 2 ** (wiring.levels[-1] + len(widths) - 1)
     hint = shape(1, side, side, values.integer("conditioning_channels"))
-    example = example_of(values, wiring, tokens=_tokens(values, wiring), hint=hint, **told.example)
+    example = example_of(values, wiring, hint=hint, **told.example)
     return Network(ControlNet(unet, HintEncoder(widths)), example, table)
 
 
@@ -113,14 +116,14 @@ def _reading(
     wiring = wiring._replace(middle=values.only("mid_block_type", *middles) is not None)
     values.only("resnet_time_scale_shift", "default")
     values.only("downsample_padding", 1)
-    depth, told = _depth(values, wiring), classes(values, wiring) | sizes(values)
-    if not {"vector", "sizes"} & set(told.embed):
-        values.only("projection_class_embeddings_input_dim", None)
+    given, projected, table = tokens(values, len(wiring.widths))
+    told = classes(values, wiring) | additions(values, given) | Told({}, {"tokens": shape(1, 1, given)}, table)
+    depth = _depth(values, wiring)
     project = linear if values.only("use_linear_projection", False, True) else pointwise
     fields = fields_of(values, wiring)
     fields["embed"] |= told.embed
     heads, listening = _heads(values, wiring.widths), only_crossing(values, len(wiring.widths))
-    model = TextUNet(heads=heads, depth=depth, listening_levels=listening, **fields)
+    model = TextUNet(heads=heads, depth=depth, listening_levels=listening, token_features=projected, **fields)
     return wiring, model, names.transformer(depth, project), told
 
 
@@ -154,7 +157,3 @@ def _heads(values: Values, widths: tuple[int, ...]) -> Heads:
     if not rest and [number * width for number in heads] == list(widths):
         return heads_of_width(width)
     return values.refuse(name, heads, "as many heads everywhere, or heads as wide everywhere, are expected")
-
-
-def _tokens(values: Values, wiring: Wiring):
-    return shape(1, 1, equal(values, "cross_attention_dim", len(wiring.widths)))
