@@ -156,7 +156,9 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     samplers = list(experiment.sampling.samplers.items())
     # Of the long ones the first alone: a small config of the same method has the others.
     for name, make in samplers[:1] if path.stem.endswith(LONG) else samplers:
-        told = experiment.sampling.told.get(name, experiment.data.sample_condition)(2, given.get(name, lambda: TOLD.get(path.stem, {}))())
+        told = experiment.sampling.told.get(name, experiment.data.sample_condition)(
+            2, given.get(name, lambda: TOLD.get(path.stem, {}))()
+        )
         drawn = jax.eval_shape(make(SampleRequest(batch=2)), whole, keys, *told)
         assert {leaf.shape[0] for leaf in jax.tree.leaves(drawn)} == {2}
     # What a work directory stores gives the same values back.
