@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core import resizing, rng
-from diffusion_jax.core.protocols import Network, OfTime, Resize, Retell
+from diffusion_jax.core.protocols import OfTime, Resize, Retell
 from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import cascades, losses, parameterizations, schedules, time_sampling
 from diffusion_jax.diffusion.cascades import LEVEL, LOW
@@ -122,7 +122,7 @@ def told_low(config: ConfigDict, images: Data, untold: Mapping[str, Any] = Mappi
 
 def method(
     data: Data,
-    network: Network,
+    network: nn.Module,
     enlarge: Resize = resizing.bilinear,
     prediction: Callable[[Schedule, OfTime], Parameterization] = parameterizations.v,
 ) -> Method:

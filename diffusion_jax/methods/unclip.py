@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,7 @@ def config_prior() -> Config:
         layers=values.count(3, "blocks of the prior", 256),
         heads=values.count(4, "heads of attention", 1024),
         draws=values.count(2, "samples of the prior of which the nearest to the text stays", 1024),
-        **guided.guidance_values("text"),
+        **guided.guidance_values("text"),  # type: ignore[arg-type]  # ConfigDict's own keywords come first
     )
     config.decoder = config_decoder().model
     config.decoder.run = values.text("", "work directory of the decoder (configs/unclip_decoder.py)")
@@ -112,12 +113,13 @@ def _says_x0(schedule, time):
 
 def seen(model: CLIP, params: Tree, image: jax.Array) -> jax.Array:
     """The embeddings [B, D] of pictures [B, H, W, C] in [-1, 1]."""
-    return _of_unit_entries(model.vision.apply({"params": params["vision"]}, image).embedding)
+    picture: Any = model.vision.apply({"params": params["vision"]}, image)
+    return _of_unit_entries(picture.embedding)
 
 
 def read(model: CLIP, params: Tree, ids: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
     """Of texts, int and bool [B, L]: "text_embedding" [B, D], "tokens" [B, L, F] and "token_mask" [B, L]."""
-    text = model.text.apply({"params": params["text"]}, ids, mask)
+    text: Any = model.text.apply({"params": params["text"]}, ids, mask)
     return {TEXT: _of_unit_entries(text.pooled), "tokens": text.final, "token_mask": mask}
 
 

@@ -66,7 +66,7 @@ def test_samples_are_told_an_image_with_noise_of_the_level_asked_for():
 
 
 def test_the_small_image_of_training_is_the_means_of_the_image_with_noise_of_a_uniform_level():
-    """Of images that are flat in blocks the loss is (sigma / alpha)^2 of its own level, times a chi-squared of 16 / 16.
+    """Of images that are flat in blocks the loss is (sigma / alpha)^2 of its level, times a chi-squared of 16 / 16.
 
     400 examples, seed 1: the median of the loss is that of tan^2(pi level / 2), 1, within a factor of 2 in all but
     one of a million tests.
