@@ -16,4 +16,5 @@ def get_config():
 
 def build(config):
     images = pixels.data(config, captioned.mnist(config.data.dir))
-    return super_resolution.build(config, super_resolution.told_low(config, images), super_resolution.unet(config))
+    method = super_resolution.mnist(config, super_resolution.told_low(config, images))
+    return super_resolution.compose_told(config, method)

@@ -1,5 +1,7 @@
 """CLIP (Radford et al. 2021): texts and pictures in one space, where a picture lies next to its own text."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -63,8 +65,9 @@ def contrastive(model: CLIP) -> Loss:
     """
 
     def loss(keys, params, x0, context, *cond):
-        images = unit(model.vision.apply({"params": params["vision"]}, x0["image"]).embedding)
-        texts = unit(model.text.apply({"params": params["text"]}, x0["ids"], x0["mask"]).pooled)
+        picture: Any = model.vision.apply({"params": params["vision"]}, x0["image"])
+        text: Any = model.text.apply({"params": params["text"]}, x0["ids"], x0["mask"])
+        images, texts = unit(picture.embedding), unit(text.pooled)
         scale = jnp.exp(jnp.minimum(params["log_scale"], HIGHEST))
         all_images, all_texts = context.gather((images, texts))
         own = scale * jnp.sum(images * texts, axis=-1)

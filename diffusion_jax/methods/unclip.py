@@ -8,6 +8,7 @@ length, so of entries of about unit size. Those that the prior is of are standar
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -69,14 +70,15 @@ def config_decoder() -> Config:
     """Values of a decoder that makes digits of 8x8 pixels from the embeddings of pictures of 32x32."""
     config = _config((32, 32, 1))
     config.low = Config(size=values.listed((8, 8), "height and width of its pictures", values.Whole(1, 4096), 2, 2))
-    config.model = pixels.config_digits().model
+    config.model = super_resolution.perceptron_values(192, 5)
     config.decoder = Config(
         withheld=values.share(0.1, "share of examples that are not told the picture's embedding"),
         withheld_text=values.share(0.5, "share of examples that are not told the text"),
         guidance=values.number(1.0, "guidance where none is asked for; 1 is as learned", -1000, 1000),
     )
-    config.train.batch_size = 32
-    config.train.steps = 1500
+    config.train.batch_size = 128
+    config.train.steps = 2500
+    config.train.decay_steps = 2400
     return config
 
 
@@ -88,7 +90,7 @@ def config_prior() -> Config:
         layers=values.count(3, "blocks of the prior", 256),
         heads=values.count(4, "heads of attention", 1024),
         draws=values.count(2, "samples of the prior of which the nearest to the text stays", 1024),
-        **guided.guidance_values("text"),
+        **guided.guidance_values("text"),  # type: ignore[arg-type]  # ConfigDict's own keywords come first
     )
     config.decoder = config_decoder().model
     config.decoder.run = values.text("", "work directory of the decoder (configs/unclip_decoder.py)")
@@ -102,17 +104,22 @@ def config_prior() -> Config:
     return config
 
 
+def _says_x0(schedule, time):
+    return parameterizations.x0(time)
+
+
 # ---- What CLIP says.
 
 
 def seen(model: CLIP, params: Tree, image: jax.Array) -> jax.Array:
     """The embeddings [B, D] of pictures [B, H, W, C] in [-1, 1]."""
-    return _of_unit_entries(model.vision.apply({"params": params["vision"]}, image).embedding)
+    picture: Any = model.vision.apply({"params": params["vision"]}, image)
+    return _of_unit_entries(picture.embedding)
 
 
 def read(model: CLIP, params: Tree, ids: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
     """Of texts, int and bool [B, L]: "text_embedding" [B, D], "tokens" [B, L, F] and "token_mask" [B, L]."""
-    text = model.text.apply({"params": params["text"]}, ids, mask)
+    text: Any = model.text.apply({"params": params["text"]}, ids, mask)
     return {TEXT: _of_unit_entries(text.pooled), "tokens": text.final, "token_mask": mask}
 
 
@@ -123,9 +130,10 @@ def _of_unit_entries(embedding):
 # ---- The decoder.
 
 
-def decoder_network(config: Any) -> Network:
-    """The decoder's U-Net, of the values of `config.model` and the colours of `config.data.shape`."""
-    return pixels.unet(config, embed={name: OptionalVectorEmbedding() for name in (IMAGE, TEXT)})
+def decoder_network(model: ConfigDict, shape: tuple[int, int, int]) -> Network:
+    """A decoder of pictures of `shape`, a perceptron of the values of `super_resolution.perceptron_values`."""
+    sizes = SimpleNamespace(model=model, data=SimpleNamespace(shape=shape))
+    return super_resolution.perceptron(sizes, {name: OptionalVectorEmbedding() for name in (IMAGE, TEXT)})
 
 
 def decoder_method(
@@ -139,7 +147,7 @@ def decoder_method(
       withheld, withheld_text: shares of the examples that are not told the picture's, and the text's.
       usual: the scale of guidance where none is asked for; 1 is as learned.
     """
-    plain = continuous.model_of(data, network, SCHEDULE, transforms=CLIPPED)
+    plain = continuous.model_of(data, network, SCHEDULE, _says_x0, CLIPPED)
     no_text = guidance.replacing(**{TEXT: jnp.nan})
     independent = plain._replace(
         loss=lambda *parts: losses.withholding(plain.loss(*parts), no_text, withheld_text), preview="ddim"
@@ -191,7 +199,9 @@ def decoder(config: ConfigDict) -> Experiment:
         (before,),
     )
     section = config.decoder
-    method = decoder_method(data, decoder_network(config), section.withheld, section.withheld_text, section.guidance)
+    method = decoder_method(
+        data, decoder_network(config.model, low), section.withheld, section.withheld_text, section.guidance
+    )
     return staged.compose(config, pipeline, method)
 
 
@@ -267,9 +277,8 @@ def prior_pipeline(config: ConfigDict) -> tuple[Pipeline, Method]:
         Stage(SCALING, scaling, of(TEXT), of("mean", "std")),
     )
     # Methods of the two runs, for their networks and chains alone: nothing is read of their data.
-    small = decoder_method(images._replace(shape=low), decoder_network(of_section(config, "decoder")))
-    upper_values = of_section(config, "upper")
-    large = super_resolution.method(images._replace(shape=shape), super_resolution.unet(upper_values))
+    small = decoder_method(images._replace(shape=low), decoder_network(config.decoder, low))
+    large = super_resolution.mnist(of_section(config, "upper"), images._replace(shape=shape))
     level, steps, upper_steps = config.low.level, config.decoder.steps, config.upper.steps
 
     def after(request):
@@ -293,7 +302,7 @@ def prior_pipeline(config: ConfigDict) -> tuple[Pipeline, Method]:
 
     network = PriorTransformer(LENGTH, config.prior.features, config.prior.layers, config.prior.heads)
     data = images._replace(shape=(size,), sample_condition=conditions.prompts(captions.WORDS.encode, captions.ALL))
-    method = continuous.model_of(data, network, SCHEDULE, lambda schedule, time: parameterizations.x0(time))
+    method = continuous.model_of(data, network, SCHEDULE, _says_x0)
     null = guidance.replacing(**{TEXT: 0.0, "tokens": 0.0, "token_mask": False})
     method = guided.classifier_free(method, null, config.prior.withheld, config.prior.guidance)
     hold = _held_of(config, model, images, small, large)

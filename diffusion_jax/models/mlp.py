@@ -12,6 +12,30 @@ from diffusion_jax.models.blocks.conditioning import check_names, conditions_of,
 from diffusion_jax.models.blocks.layers import TimeEmbedding, dense, zero_init
 
 
+class OfImages(nn.Module):
+    """A network of vectors as one of small images: pixels are its numbers, [B, H, W, C] -> [B, H, W, D / (H W)].
+
+    Attributes:
+      network: of [B, H W C] numbers, which answers D of them.
+    """
+
+    network: nn.Module
+
+    def __call__(
+        self,
+        x: jax.Array,
+        time: jax.Array,
+        cond: Mapping[str, jax.Array] | None = None,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """The network's output for x [B, H, W, C]; `InputError` where D is no multiple of H W."""
+        batch, height, width, _ = x.shape
+        out = self.network(x.reshape(batch, -1), time, cond, dropout_keys)
+        if out.shape[-1] % (height * width):
+            raise InputError(f"{out.shape[-1]} numbers are no image of {height}x{width}; give the network a multiple")
+        return out.reshape(batch, height, width, -1)
+
+
 class MLP(nn.Module):
     """A residual perceptron: h <- h + dense(swish(dense(h) + dense(swish(time embedding)))), `layers` times.
 
@@ -24,12 +48,14 @@ class MLP(nn.Module):
       layers: number of residual layers.
       embed: name of a condition -> module that makes a vector of it, added to the time embedding (`conditioning`).
       embed_early: likewise, but added to the time's sinusoid, before its dense layers (`GuidanceEmbedding`).
+      outputs: how many numbers are answered; as many as x has by default.
     """
 
     features: int = 128
     layers: int = 3
     embed: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
     embed_early: Mapping[str, nn.Module] = dataclasses.field(default_factory=dict)
+    outputs: int | None = None
 
     @nn.compact
     def __call__(
@@ -48,7 +74,7 @@ class MLP(nn.Module):
           dropout_keys: not used; there is no dropout.
 
         Returns:
-          float32 [B, D], all but 0 at first.
+          float32 [B, D] or [B, outputs], all but 0 at first.
 
         Raises:
           InputError: x is not [B, D], `features` is odd or below 4, or a condition is missing or
@@ -65,4 +91,4 @@ class MLP(nn.Module):
             branch = dense(self.features, jnp.float32, f"layer_{i}_dense_0")(h)
             branch = branch + dense(self.features, jnp.float32, f"layer_{i}_time")(embedding)
             h = h + dense(self.features, jnp.float32, f"layer_{i}_dense_1", zero_init)(nn.swish(branch))
-        return dense(x.shape[-1], jnp.float32, "output", zero_init)(h)
+        return dense(self.outputs or x.shape[-1], jnp.float32, "output", zero_init)(h)

@@ -79,3 +79,29 @@ WRONG = [
 def test_what_cannot_be_told(sample_condition, given, said):
     with pytest.raises(InputError, match=said):
         sample_condition(4, given)
+
+
+def test_pictures_are_floats_or_pixels():
+    sample_condition = conditions.pictures(default, hint=(8, 8, 1))
+    pixels = np.full((2, 8, 8, 1), 255, np.uint8)
+    pixels[1] = 0
+    (cond,) = sample_condition(3, {"hint": pixels})
+    np.testing.assert_array_equal(cond["hint"][:, 0, 0, 0], [1, -1, 1])
+    np.testing.assert_array_equal(sample_condition(1, {"hint": 1.5 * np.ones((1, 8, 8, 1))})[0]["hint"], 1.5)
+    with pytest.raises(InputError, match=r"hint reaches 255: give floats in \[-1, 1\], or pixels as uint8"):
+        sample_condition(1, {"hint": pixels.astype(float)})
+    with pytest.raises(InputError, match=r"give \[samples, 8, 8, 1\]"):
+        sample_condition(1, {"hint": pixels[0]})
+
+
+def test_each_row_is_told_every_number():
+    sample_condition = conditions.swept(conditions.labels(10), "noise_level", 0.1)
+    (cond,) = sample_condition(5, {"label": np.array([7, 8]), "noise_level": np.array([0, 0.3])})
+    np.testing.assert_array_equal(cond["label"], [7, 7, 8, 8, 7])
+    np.testing.assert_array_equal(cond["noise_level"], np.float32([0, 0.3, 0, 0.3, 0]))
+    np.testing.assert_array_equal(sample_condition(2, {})[0]["noise_level"], np.float32([0.1, 0.1]))
+    for wrong in ([1.5], [-0.1], [], [np.nan], [[0.1]]):
+        with pytest.raises(InputError, match="noise_level is a list of numbers from 0 to 1"):
+            sample_condition(2, {"noise_level": np.array(wrong)})
+    with pytest.raises(InputError, match="no label 10"):
+        sample_condition(2, {"label": np.array([10])})
