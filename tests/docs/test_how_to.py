@@ -35,6 +35,7 @@ ELSEWHERE = {
     "network": "tests/docs/test_networks.py",
     "process": "tests/docs/test_docs.py",
     "published": "tests/pretrained/test_finetune.py",
+    "text": "tests/pretrained/test_text_pictures_parity.py",
     "watching": "tests/docs/test_watching.py",
 }
 PAGES = sorted({path.stem for path in FOLDER.glob("*.md")} - ELSEWHERE.keys())

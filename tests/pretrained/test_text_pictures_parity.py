@@ -1,7 +1,10 @@
 """Pictures of texts, by whole pipelines: those of diffusers, of the same folder and noise."""
 
 import json
+import re
+import shlex
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -282,3 +285,20 @@ def test_folders_that_are_not_whole(stable, tmp_path, capsys):
     assert "is a WeirdPipeline, whose encoders are not known; give --condition FILE.npz with tokens" in kind
     assert run("--pretrained", stable[0] / "unet", "--prompt", "a cat") == 2
     assert "one network without encoders of texts" in capsys.readouterr().err
+
+
+def test_the_pages_python_and_its_commands(stable, monkeypatch, tmp_path):
+    """docs/how_to/text.md, with a tiny folder in place of a published one; commands as far as a missing folder."""
+    page = (Path(__file__).parents[2] / "docs" / "how_to" / "text.md").read_text()
+    of_folders, of_stages = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(of_folders.replace("stable-diffusion-v1-5", str(stable[0])).replace("steps=30", "steps=2"), names)
+    assert names["images"].shape == (2, 16, 16, 3)
+    exec(of_stages, names)
+    assert names["vectors"].shape == (3, 4)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("a cat\n")
+    commands = re.findall(r"^python -m diffusion_jax.sample (.*)$", page, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        assert run(*shlex.split(command)) == 2  # no such folder: every option was known
