@@ -1,4 +1,4 @@
-"""MNIST, 8x8 to 32x32: the second stage of a cascade, told a small digit and how noisy that is.
+"""MNIST, 8x8 to 16x16: the second stage of a cascade, told a small digit and how noisy that is.
 
   python -m diffusion_jax.train --config configs/super_resolution.py --workdir runs/super_resolution
   python -m diffusion_jax.sample --workdir runs/super_resolution --num 36 --condition noise_level=0,0.3,0.6
@@ -15,6 +15,6 @@ def get_config():
 
 
 def build(config):
-    images = pixels.data(config, captioned.mnist(config.data.dir))
+    images = pixels.data(config, captioned.mnist(config.data.dir, shrink=2))
     method = super_resolution.mnist(config, super_resolution.told_low(config, images))
     return super_resolution.compose_told(config, method)
