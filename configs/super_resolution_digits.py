@@ -3,7 +3,19 @@
   python -m diffusion_jax.train --config configs/super_resolution_digits.py --workdir runs/super_resolution_digits
   python -m diffusion_jax.sample --workdir runs/super_resolution_digits --num 36 --condition noise_level=0,0.3,1
 
-TODO
+Two minutes of CPU time, 1500 steps. Small images are the means of 2x2 pixels, and get noise of a level that is told:
+with `noise_level=0,0.3,1` each is enlarged at three of them, side by side. A file of small images of one's own is
+`--condition low.npz`, with the array "low_res" [N, 4, 4, 1], uint8 or in [-1, 1]; the label is then withheld, unless
+`--label` says it. Of 597 test digits made small and enlarged again with their label, ancestral in 200 steps, one run
+(FD and agreement as of configs/guided.py; "again": how far means of 2x2 of the sample lie from those of the digit):
+
+  noise_level          0     0.1     0.3     0.6       1
+  again, of 2       0.22    0.22    0.28    0.33    0.35
+  FD                1.34    1.32    1.63    1.86    1.73
+  agree            98.7%   98.0%   98.3%   97.5%   97.3%
+
+A level of 1 tells nothing but the label. So little training leaves the network loose: at level 0 the means could be
+met exactly.
 """
 
 from diffusion_jax.config.values import Config

@@ -3,22 +3,24 @@
   python -m experiments.captioned_quality --workdir runs/unclip_prior
   python -m experiments.captioned_quality --workdir runs/unclip_prior --each 50 --png captions.png
 
-The classifier is two of scikit-learn's MLPClassifier((128, 64)), of digits and of thicknesses, trained on the images
-that the run is trained on, shrunk to 16x16. FD is the Fréchet distance to the test images in the last hidden layer of
-the one of digits. Of each caption --each pictures are drawn. The rows:
+The classifiers are scikit-learn's MLPClassifier((128, 64)), of digits and of thicknesses, trained on the images that
+the run is trained on, shrunk to the size of the pictures that they read. FD is the Fréchet distance to the test
+images in the last hidden layer of the one of digits. Of each caption --each pictures are drawn. The rows, of the
+decoder's small pictures:
 
-  the whole     prior, decoder and super-resolution, as `sample` draws
-  one draw      the same, of one draw of the prior in place of the best of several
-  no guidance   the same as the whole, without guidance of the prior
-  the text's    the control: the decoder is told the embedding of the text in place of the prior's
+  the decoder   told the best of several draws of the prior
+  one draw      told one draw of the prior in place of the best of several
+  no guidance   the same as the first, without guidance of the prior
+  the text's    the control: told the embedding of the text in place of the prior's
   real, train   the training images, as many as there are samples
 
-A last line compares the pictures of the whole pipeline, drawn in one program and stage by stage.
+and of the pictures that super-resolution makes of those of the first row, with noise of a level on them. A last line
+compares pictures of the whole pipeline that are drawn in one program, and stage by stage.
 """
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -32,6 +34,7 @@ from diffusion_jax.app import cli
 from diffusion_jax.core import files, resizing, rng
 from diffusion_jax.data import captions, images
 from diffusion_jax.diffusion import stages
+from diffusion_jax.diffusion.cascades import LEVEL, LOW
 from diffusion_jax.diffusion.stages import Stage
 from diffusion_jax.evaluation.frechet import gaussian_distance, moments
 from diffusion_jax.methods import staged, unclip
@@ -41,7 +44,7 @@ from diffusion_jax.training.experiment import SampleRequest
 from diffusion_jax.training.trained import parameters
 
 CAPTIONS = len(captions.ALL)  # pictures that are drawn at a time: one of each
-SIDE = 16  # of the pictures that are judged
+LEVELS = (0.0, 0.1, 0.3)  # of noise on the small pictures
 COLUMNS = 10  # of the picture of pictures
 
 
@@ -49,35 +52,43 @@ def main(arguments: list[str]):
     """The command `python -m experiments.captioned_quality`."""
     options = _parser().parse_args(arguments)
     run = Run(options.workdir)
-    judge = Judge(run.examples("train"), run.examples("test"))
-    print("of test images are read: {:.3f} of the digits, {:.3f} of the thicknesses".format(*judge.accuracy))
-    print(f"{'':<16}{'images':>8}{'digit':>8}{'thick':>8}{'FD':>8}")
-    rows, drawn = {}, {}
     keys = rng.per_example(rng.root(options.seed), jnp.arange(CAPTIONS * options.each))
-    for name, listed in run.ways().items():
-        drawn[name] = run.draw(listed, keys)
-        rows[name] = judge(drawn[name], np.tile(np.arange(CAPTIONS), options.each))
-        _print(name, len(drawn[name]), rows[name])
-    real, labels = (x[: len(keys)] for x in run.examples("train"))
-    rows["real, train"] = judge(real, labels)
-    _print("real, train", len(real), rows["real, train"])
+    rows: dict = {}
+    shown = compared(run, "low_res", run.priors(), keys, rows)
+    levels = {f"level {level}": run.whole(level) for level in LEVELS}
+    shown |= compared(run, "image", levels, keys, rows)
+    (level, listed), *_ = levels.items()
     read = {name: lambda name=name: run.params[name] for name in run.params}
-    apart = stages.apart(run.ways()["the whole"], read, keys[:CAPTIONS], run.told)["image"]
-    difference = float(np.abs(drawn["the whole"][:CAPTIONS] - apart).max())
-    print(f"in one program and stage by stage pictures differ by at most {difference:.1e}")
+    apart = stages.apart(listed, read, keys[:CAPTIONS], run.told)["image"]
+    rows["apart"] = float(np.abs(shown[level][:CAPTIONS] - apart).max())
+    print(f"in one program and stage by stage pictures differ by at most {rows['apart']:.1e}")
     if options.png:
         order = np.argsort(
             np.arange(CAPTIONS) % 3, kind="stable"
         )  # a row of thin digits, one of medium, one of thick
-        shown = images.to_uint8(drawn["the whole"][:CAPTIONS][order])
-        images.save_png(options.png, images.grid(shown, columns=COLUMNS))
+        pictures = images.to_uint8(shown[level][:CAPTIONS][order])
+        images.save_png(options.png, images.grid(pictures, columns=COLUMNS))
     if options.json:
-        report = {"accuracy": judge.accuracy, "rows": rows, "apart": difference}
-        files.write(options.json, lambda file: file.write((json.dumps(report, indent=1) + "\n").encode()))
+        files.write(options.json, lambda file: file.write((json.dumps(rows, indent=1) + "\n").encode()))
 
 
-def _print(name, count, row):
-    print(f"{name:<16}{count:>8}" + "".join(f"{x:>8.3f}" for x in row), flush=True)
+def compared(run: "Run", entry: str, ways: Mapping[str, Sequence[Stage]], keys: jax.Array, rows: dict) -> dict:
+    """The pictures of each way, name -> float [N, H, W, C]; their figures are printed, and put into `rows`."""
+    drawn = {name: run.draw(listed, entry, keys) for name, listed in ways.items()}
+    side = len(next(iter(drawn.values()))[0])
+    judge = Judge(run.examples("train", side), run.examples("test", side))
+    rows[f"test images of {side}x{side}"] = judge.accuracy
+    print(
+        "{}x{}: of test images are read {:.3f} of digits, {:.3f} of thicknesses".format(side, side, *judge.accuracy)
+    )
+    print(f"{'':<16}{'images':>8}{'digit':>8}{'thick':>8}{'FD':>8}")
+    labels = np.tile(np.arange(CAPTIONS), len(keys) // CAPTIONS)
+    real, known = (x[: len(keys)] for x in run.examples("train", side))
+    sets = {name: (pictures, labels) for name, pictures in drawn.items()} | {"real, train": (real, known)}
+    for name, (pictures, told) in sets.items():
+        rows[f"{name}, {side}x{side}"] = row = judge(pictures, told)
+        print(f"{name:<16}{len(pictures):>8}" + "".join(f"{x:>8.3f}" for x in row), flush=True)
+    return drawn
 
 
 class Run:
@@ -93,42 +104,55 @@ class Run:
         ids, mask = captions.WORDS.encode(captions.ALL)
         self.told = {"ids": jnp.asarray(ids), "mask": jnp.asarray(mask)}
 
-    def examples(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Images, float [N, H, W, C] in [-1, 1], and the places of their captions in `captions.ALL`, of the first
-        4000."""
+    def examples(self, split: str, side: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first 4000 images, float [N, side, side, C] in [-1, 1], and the places of their captions in `ALL`."""
         source = self._data.source(split)
         batch = first_rows(self._data, source, captions.LOOKED_AT)
         known = {tuple(ids): number for number, ids in enumerate(np.asarray(self.told["ids"]))}
-        return np.asarray(self._data.clean(batch)["image"]), np.array([known[tuple(ids)] for ids in batch["ids"]])
+        pictures = resizing.means(self._data.clean(batch)["image"], (side, side))
+        return np.asarray(pictures), np.array([known[tuple(ids)] for ids in batch["ids"]])
 
-    def ways(self) -> dict[str, list[Stage]]:
-        """The pipelines that are compared."""
-        request = SampleRequest(CAPTIONS)
-        once = self._pipeline._replace(wrap=lambda stage: stage)
-
-        def listed(pipeline, request=request):
-            return staged.all_stages(pipeline, self._method, "ddim", request)
+    def priors(self) -> dict[str, list[Stage]]:
+        """The pipelines that are compared by the decoder's pictures."""
 
         def of_text(cond):
             return {"embedding": (cond[unclip.TEXT] - cond["mean"]) / cond["std"]}
 
         vector = (self._config.clip.embedding,)
         needs = dict.fromkeys((unclip.TEXT, "mean", "std"), vector)
-        control = stages.arrays(unclip.PRIOR, of_text, needs, {"embedding": vector})
-        whole = listed(self._pipeline)
+        once = self._pipeline._replace(wrap=lambda stage: stage)
         return {
-            "the whole": whole,
-            "one draw": listed(once),
-            "no guidance": listed(self._pipeline, request._replace(guidance_scale=1.0)),
-            "the text's": [control if stage.name == unclip.PRIOR else stage for stage in whole],
+            "the decoder": self._listed(self._pipeline),
+            "one draw": self._listed(once),
+            "no guidance": self._listed(self._pipeline, guidance_scale=1.0),
+            "the text's": _with(
+                self._listed(self._pipeline), stages.arrays(unclip.PRIOR, of_text, needs, {"embedding": vector})
+            ),
         }
 
-    def draw(self, listed: Sequence[Stage], keys: jax.Array) -> np.ndarray:
-        """A picture of each of `keys`, of one caption after the other, float [N, H, W, C]."""
+    def whole(self, level: float) -> list[Stage]:
+        """The whole pipeline, with noise of a level on the decoder's pictures."""
+        low = (*self._config.low.size, self._config.data.shape[-1])
+
+        def chosen(cond):
+            return {LEVEL: jnp.full(len(cond[LOW]), level)}
+
+        return _with(self._listed(self._pipeline), stages.arrays("level", chosen, {LOW: low}, {LEVEL: ()}))
+
+    def _listed(self, pipeline, **options):
+        return staged.all_stages(pipeline, self._method, "ddim", SampleRequest(CAPTIONS, **options))
+
+    def draw(self, listed: Sequence[Stage], entry: str, keys: jax.Array) -> np.ndarray:
+        """The entry of each of `keys`, of one caption after the other, float [N, H, W, C]."""
         given = {name: x.shape[1:] for name, x in self.told.items()}
-        sample = jax.jit(stages.pipeline(listed, given, "image"))
+        sample = jax.jit(stages.pipeline(listed, given, entry))
         parts = [sample(self.params, keys[i : i + CAPTIONS], self.told) for i in range(0, len(keys), CAPTIONS)]
         return np.concatenate([np.asarray(part) for part in parts])
+
+
+def _with(listed, stage):
+    """`listed`, with `stage` in place of the one of its name."""
+    return [stage if other.name == stage.name else other for other in listed]
 
 
 class Judge:
@@ -169,9 +193,8 @@ def classifier(x: np.ndarray, labels: np.ndarray, seed: int) -> MLPClassifier:
 
 
 def vectors(pictures: np.ndarray) -> np.ndarray:
-    """What is judged: float64 [N, 256] in [0, 1]."""
-    small = resizing.means(jnp.asarray(np.clip(pictures, -1, 1)), (SIDE, SIDE))
-    return (np.asarray(small, np.float64).reshape(len(pictures), -1) + 1) / 2
+    """What is judged: float64 [N, H W C] in [0, 1]."""
+    return (np.clip(pictures, -1, 1).astype(np.float64).reshape(len(pictures), -1) + 1) / 2
 
 
 def _parser():

@@ -2,20 +2,31 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from PIL import ImageOps
 
 from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import captions, images, sources, views
+from diffusion_jax.data.sources import Mapped
 from diffusion_jax.training.experiment import Data
 
 
-def mnist(data_dir: str = "") -> Source:
-    """MNIST of TFDS with a border of two pixels, 32x32, which can be halved; labels 0 to 9."""
+def mnist(data_dir: str = "", shrink: int = 1) -> Source:
+    """MNIST of TFDS with a border of two pixels, 32x32, which can be halved; labels 0 to 9.
+
+    With `shrink`, a divisor of 32, blocks of that side become one pixel, their mean.
+    """
 
     def pad(picture):
         return ImageOps.expand(picture, border=2)
 
-    return lambda split: sources.tfds_images("mnist", split, data_dir or None, transform=pad)
+    def shrunk(example):
+        image = example["image"]
+        side = len(image) // shrink
+        blocks = image.reshape(side, shrink, side, shrink, -1)
+        return {**example, "image": np.rint(blocks.mean((1, 3))).astype(np.uint8)}
+
+    return lambda split: Mapped(sources.tfds_images("mnist", split, data_dir or None, transform=pad), shrunk)
 
 
 def data(shape: tuple[int, int, int], source: Source) -> Data:

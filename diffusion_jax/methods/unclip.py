@@ -28,7 +28,6 @@ from diffusion_jax.diffusion.stages import Stage
 from diffusion_jax.methods import captioned, clip, continuous, guided, pixels, runs, staged, super_resolution
 from diffusion_jax.methods.autoencoders.compose import first_rows
 from diffusion_jax.methods.autoencoders.opened import digest
-from diffusion_jax.methods.autoencoders.priors import of_section
 from diffusion_jax.methods.compose import Data, Method, base_config, with_dir
 from diffusion_jax.methods.ddpm import CLIPPED
 from diffusion_jax.methods.staged import Pipeline
@@ -94,10 +93,14 @@ def config_prior() -> Config:
     )
     config.decoder = config_decoder().model
     config.decoder.run = values.text("", "work directory of the decoder (configs/unclip_decoder.py)")
+    config.decoder.guidance = values.number(1.5, "guidance of its chain; 1 is as learned", -1000, 1000)
     config.decoder.steps = values.count(25, "steps of its chain", 100_000)
     upper = super_resolution.config_mnist()
     config.low = upper.low
     config.upper = upper.model
+    config.upper.shape = values.listed(
+        (16, 16, 1), "height, width and channels of its pictures", values.Whole(1, 4096), 3, 3
+    )
     config.upper.run = values.text("", "work directory of the super-resolution (configs/super_resolution.py)")
     config.upper.steps = values.count(25, "steps of its chain", 100_000)
     config.train.steps = 1500
@@ -278,12 +281,15 @@ def prior_pipeline(config: ConfigDict) -> tuple[Pipeline, Method]:
     )
     # Methods of the two runs, for their networks and chains alone: nothing is read of their data.
     small = decoder_method(images._replace(shape=low), decoder_network(config.decoder, low))
-    large = super_resolution.mnist(of_section(config, "upper"), images._replace(shape=shape))
+    pictures = tuple(config.upper.shape)
+    sizes = SimpleNamespace(model=config.upper, data=SimpleNamespace(shape=pictures))
+    large = super_resolution.mnist(sizes, images._replace(shape=pictures))
     level, steps, upper_steps = config.low.level, config.decoder.steps, config.upper.steps
+    guided_by = config.decoder.guidance
 
     def after(request):
         asked = SampleRequest(request.batch, steps, gather=request.gather)
-        decode = staged.chains(small)["ddim"](asked)
+        decode = staged.chains(small)["ddim"](asked._replace(guidance_scale=guided_by))
         enlarge = super_resolution.spoiling(staged.chains(large)["ddim"])(asked._replace(steps=upper_steps))
         return (
             stages.arrays(
@@ -291,7 +297,7 @@ def prior_pipeline(config: ConfigDict) -> tuple[Pipeline, Method]:
             ),
             stages.chain(DECODER, decode, of(IMAGE, TEXT), LOW, low),
             stages.arrays("level", lambda cond: {LEVEL: jnp.full(len(cond[LOW]), level)}, {LOW: low}, {LEVEL: ()}),
-            stages.chain(UPPER, enlarge, {LOW: low, LEVEL: ()}, "image", shape),
+            stages.chain(UPPER, enlarge, {LOW: low, LEVEL: ()}, "image", pictures),
         )
 
     def nearest(stage):

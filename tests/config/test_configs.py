@@ -75,7 +75,7 @@ READ_BY_THE_LOOP = {
 
 
 ENDS = "_cifar _imagenet _mnist _ncsnpp imagenet64 _dit _church _cat ldm_celeba_hq _f4 _f8 latent_guided lsun_bedroom"
-LONG = tuple(ENDS.split())
+LONG = (*ENDS.split(), "super_resolution", "unclip_decoder", "unclip_prior")
 
 
 def cases() -> list:

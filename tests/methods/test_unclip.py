@@ -28,13 +28,14 @@ def run(root, name, workdir, *more):
     train.main(["--config", str(CONFIGS / f"{name}.py"), "--workdir", str(root / workdir), *values(LOOP), *more])
 
 
-def digits(split):
-    """Of 32x32 pixels, as MNIST with its border."""
+def digits(data_dir="", shrink=1):
+    """Of 32x32 pixels, as MNIST with its border, or fewer."""
+    times = 4 // shrink
 
     def enlarged(example):
-        return {**example, "image": example["image"].repeat(4, axis=0).repeat(4, axis=1)}
+        return {**example, "image": example["image"].repeat(times, axis=0).repeat(times, axis=1)}
 
-    return sources.Mapped(sources.digits(split), enlarged)
+    return lambda split: sources.Mapped(sources.digits(split), enlarged)
 
 
 def prior(root, workdir, clip="clip"):
@@ -55,7 +56,7 @@ def prior(root, workdir, clip="clip"):
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(captioned, "mnist", lambda data_dir="": digits)
+        patch.setattr(captioned, "mnist", digits)
         run(root, "clip", "clip", *values(CLIP, "clip."))
         of_clip = [*values(CLIP, "clip."), f"--config.clip.run={root}/clip"]
         run(root, "unclip_decoder", "decoder", *of_clip, *values(SMALL, "model."))
@@ -72,7 +73,7 @@ def drawn(folder, *more):
 
 def test_pictures_are_drawn_of_captions(runs):
     pictures, told = drawn(runs / "prior")
-    assert pictures.shape == (4, 32, 32, 1)
+    assert pictures.shape == (4, 16, 16, 1)
     assert told["ids"].shape == (4, 4)
     assert len(np.unique(pictures.reshape(4, -1), axis=0)) == 4
 
@@ -107,7 +108,7 @@ def test_a_decoder_makes_variations_of_pictures_and_pictures_of_texts(runs):
 
 def test_the_sizes_of_small_images_are_swept(runs):
     pictures, told = drawn(runs / "upper", "--condition=noise_level=0,0.5")
-    assert pictures.shape == (4, 32, 32, 1)
+    assert pictures.shape == (4, 16, 16, 1)
     np.testing.assert_array_equal(told["noise_level"], np.float32([0, 0.5, 0, 0.5]))
     np.testing.assert_array_equal(told["low_res"][0], told["low_res"][1])
 
