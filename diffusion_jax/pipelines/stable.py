@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import json_object
 from diffusion_jax.core.protocols import Hold
 from diffusion_jax.diffusion import stages, unclip
@@ -24,12 +25,15 @@ CHAIN, DECODER, PRIOR, VECTOR = first_stages.CHAIN, "vae", "prior", "vector"
 LATENT, IMAGE, LABEL = "latent", "image", "label"
 USUAL_LEVEL = 20  # of the noise on the picture that the x4 upscaler enlarges
 MOST_LEVEL = 350
+UPSCALER_GUIDANCE = 9.0
 UNCLIP_STEPS, UNCLIP_GUIDANCE, PRIOR_STEPS, PRIOR_GUIDANCE = 20, 10.0, 25, 4.0
 OF_PRIOR = "prior_"  # before the entries that the prior's own encoder makes of a text
 
 
 def upscaler(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
     """The x4 upscaler: latents beside a small picture of their size with noise, at a level told as a label.
+
+    The level is "noise_level", 20 where nobody says it.
 
     Args:
       whole: the pipeline's folder.
@@ -44,18 +48,26 @@ def upscaler(whole: Index, variant: str, size: str | None, asked: Asked) -> Draw
     denoiser, decoder = _latents(whole, variant, size)
     noise = table_of(json_object(_file(whole, "low_res_scheduler", SCHEDULER)))
     most = json_object(whole.root / FILE).get("max_noise_level", MOST_LEVEL)
+    levels = denoiser.config.get("num_class_embeds")
+    if levels is None or type(most) is not int or most < 0:
+        raise InputError(
+            f"{whole.root}: max_noise_level = {str(most)[:40]} and num_class_embeds = {levels}; "
+            "an x4 upscaler has whole numbers from 0 on for both"
+        )
     text = _text(denoiser)
     low = (*denoiser.shape[:2], denoiser.seen - denoiser.shape[-1])
-    samplers = denoiser.samplers(told.by_nulls(denoiser.how, 9.0), Beside(denoiser.network.model))
-    needs = {**text, LABEL: (), BESIDE: low}
-    main = Link(CHAIN, samplers, needs, LATENT, denoiser.shape)
+    samplers = denoiser.samplers(told.by_nulls(denoiser.how, UPSCALER_GUIDANCE), Beside(denoiser.network.model))
+    # Its network is told the level as one of its labels.
+    label = stages.arrays(LABEL, lambda cond: {LABEL: cond[LEVEL].astype(np.int32)}, {LEVEL: ()}, {LABEL: ()})
+    main = Link(CHAIN, samplers, {**text, LABEL: (), BESIDE: low}, LATENT, denoiser.shape)
     decode, shape = _decode(decoder, denoiser.shape)
     read: dict[str, Hold] = {CHAIN: lambda: {"network": denoiser.read()}, DECODER: decoder.stage.read}
-    usual = {LABEL: np.array([USUAL_LEVEL])}
-    made = staged.around([], main, [decode], needs, IMAGE)
+    made = staged.around([staged.always(label)], main, [decode], {**text, LEVEL: (), BESIDE: low}, IMAGE)
+    usual = {LEVEL: np.array([USUAL_LEVEL], np.float32)}
     drawable = staged.drawable(whole, variant, text, made, read, shape, usual)
-    drawable = drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, LABEL, noise, most))
-    return enlarging.by_picture(drawable, enlarging.showing(_as_it_is, noise, low, low[:2]), LABEL, low)
+    condition = enlarging.checked(drawable.sample_condition, noise, most, levels - 1)
+    show = enlarging.showing(_as_it_is, noise, low, low[:2])
+    return enlarging.by_picture(drawable._replace(sample_condition=condition), show, low)
 
 
 def stable_unclip(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
@@ -91,7 +103,7 @@ def stable_unclip(whole: Index, variant: str, size: str | None, asked: Asked) ->
     made = staged.around(before, main, [decode], {**text, LEVEL: ()}, IMAGE)
     level = {LEVEL: np.zeros(1, np.float32)}
     drawable = staged.drawable(whole, variant, text, made, read, shape, level)
-    return drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, LEVEL, noise))
+    return drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, noise))
 
 
 def _latents(whole: Index, variant: str, size: str | None) -> tuple[Denoiser, Decoder]:
