@@ -17,7 +17,7 @@ from diffusers.pipelines.stable_diffusion import (  # noqa: E402
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import (  # noqa: E402
     StableUnCLIPImageNormalizer,
 )
-from diffusers.schedulers import scheduling_unclip  # noqa: E402
+from diffusers.schedulers import scheduling_ddpm  # noqa: E402
 from their_noise import KEYS, PROMPTS, in_double, noise  # noqa: E402
 
 from diffusion_jax.app.known import drawing  # noqa: E402
@@ -105,16 +105,16 @@ def unclip(tmp_path_factory):
     """Stable unCLIP in small: its folder, and their pipeline of it."""
     folder = tmp_path_factory.mktemp("unclip") / "unclip"
     torch.manual_seed(3)
+    karlo = diffusers.UnCLIPScheduler(
+        variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0
+    )
     prior = tiny.redrawn(diffusers.PriorTransformer(2, 16, 2, embedding_dim=24, num_embeddings=tiny.LENGTH))
     pipeline = diffusers.StableUnCLIPPipeline(
         prior_tokenizer=tiny.tokenizer("!"),
         prior_text_encoder=tiny.encoder(tiny.transformers.CLIPTextModelWithProjection, 24, seed=5),
         prior=prior,
-        prior_scheduler=in_double(
-            diffusers.UnCLIPScheduler(
-                variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0
-            )
-        ),
+        # Their page makes a DDPMScheduler of Karlo's: the pipeline does not tell an UnCLIPScheduler where it steps to.
+        prior_scheduler=in_double(diffusers.DDPMScheduler.from_config(karlo.config)),
         **of_vectors(),
     )
     pipeline.save_pretrained(folder)
@@ -142,7 +142,7 @@ def of_vectors():
 def test_stable_unclip(unclip, monkeypatch):
     folder, pipeline = unclip
     draw = noise(*[("prior", (24,), range(STEPS)), ("vector", (24,), None), ("unet", LATENT, [0])] * 2)
-    for module in (pipeline_stable_unclip, scheduling_unclip):
+    for module in (pipeline_stable_unclip, scheduling_ddpm):
         monkeypatch.setattr(module, "randn_tensor", draw)
     said = {"num_inference_steps": STEPS, "prior_num_inference_steps": STEPS, "output_type": "np"}
     ours = Drawn(folder, asked={"prior": {"steps": STEPS}})
