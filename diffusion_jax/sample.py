@@ -111,7 +111,7 @@ NAMED = (
     "tile",
     "stage",
 )
-FILES = ("condition", "classifier", "controlnet", "upscaler", "chains", "first_stage")
+FILES = ("condition", "classifier", "controlnet", "upscaler", "refiner", "chains", "first_stage")
 
 
 def _asked(options, name: str, about: str, told: tuple) -> dict:

@@ -113,7 +113,7 @@ def unclip(tmp_path_factory):
         prior_tokenizer=tiny.tokenizer("!"),
         prior_text_encoder=tiny.encoder(tiny.transformers.CLIPTextModelWithProjection, 24, seed=5),
         prior=prior,
-        # Their page makes a DDPMScheduler of Karlo's: the pipeline does not tell an UnCLIPScheduler where it steps to.
+        # Their page makes a DDPMScheduler of Karlo's: their pipeline does not tell the other where it steps to.
         prior_scheduler=in_double(diffusers.DDPMScheduler.from_config(karlo.config)),
         **of_vectors(),
     )
