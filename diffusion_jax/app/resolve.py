@@ -246,7 +246,7 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("published models").add_argument
     add("--size", metavar="HxW", help="of the pictures, such as 256x384; of latents, where nothing decodes them")
     add("--variant", default="", metavar="NAME", help="of the weights, such as fp16 or ema")
-    add("--controlnet", metavar="PATH", help="a published ControlNet for it; hints come with --condition")
+    add("--controlnet", metavar="PATH", help="a published ControlNet for it; give --hint too")
     add("--upscaler", metavar="PATH", help="a stage II for a stage I of DeepFloyd's IF")
     add(
         "--refiner",

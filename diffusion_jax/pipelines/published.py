@@ -52,6 +52,7 @@ KINDS = {
 PIPELINES = {  # of several stages beside encoders and a decoder
     "UnCLIPPipeline": unclip.karlo,
     "StableUnCLIPPipeline": stable.stable_unclip,
+    "StableUnCLIPImg2ImgPipeline": stable.variations,
     "StableDiffusionUpscalePipeline": stable.upscaler,
     "IFPipeline": deep_floyd.base,
     "IFSuperResolutionPipeline": deep_floyd.second,
@@ -169,6 +170,7 @@ def _network(
         heard = heard._replace(condition=_of_texts(name, whole, variant, heard))
     drawn = denoiser.samplers(heard.guide, model, more)
     about = f"published {kind} of {name}"
+    assert component.scheduler is not None  # checked
     if scheduler is not component.scheduler:
         del drawn["published"]
         about += f", whose {str(component.scheduler.get('_class_name'))[:60]} is not used"

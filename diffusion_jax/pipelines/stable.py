@@ -1,5 +1,8 @@
 """Stable Diffusion's relatives of several stages: the x4 upscaler, and Stable unCLIP."""
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
@@ -10,7 +13,7 @@ from diffusion_jax.diffusion.noising import LEVEL
 from diffusion_jax.diffusion.stages import Shape
 from diffusion_jax.models.blocks.layers import cosinusoid
 from diffusion_jax.models.unets.beside import BESIDE, Beside
-from diffusion_jax.pipelines import denoisers, enlarging, first_stages, staged, told
+from diffusion_jax.pipelines import denoisers, enlarging, first_stages, likes, staged, told
 from diffusion_jax.pipelines.denoisers import Denoiser
 from diffusion_jax.pipelines.first_stages import Decoder
 from diffusion_jax.pipelines.index import FILE, Index
@@ -77,32 +80,64 @@ def stable_unclip(whole: Index, variant: str, size: str | None, asked: Asked) ->
     The level of the noise is "noise_level", 0 where nobody says it. Arguments and errors as of `upscaler`.
     """
     staged.check_known(asked, PRIOR)
-    denoiser, decoder = _latents(whole, variant, size)
     prior = denoisers.opened(denoisers.part(whole.root, PRIOR, "prior_scheduler", variant), ())
+    heard = staged.with_nulls({OF_PRIOR + name: shape for name, shape in staged.heard(prior.network).items()})
+    drawn = Link(PRIOR, _prior(prior), heard, unclip.IMAGE, prior.shape)
+    draw = drawn.asked({"steps": PRIOR_STEPS, **asked.get(PRIOR, {})})
+    return _of_embeddings(whole, variant, size, prior.shape[0], [draw], {PRIOR: prior.read}, heard)
+
+
+def variations(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+    """Stable unCLIP without a prior: variations of a picture, "like", or of its "image_embedding".
+
+    A text may steer them. The level of the noise on the embedding, arguments and errors are as of `stable_unclip`.
+    """
+    staged.check_known(asked)
+    pictures = likes.of_folder(whole, variant)
+    embedding = {unclip.IMAGE: (pictures.features,)}
+    made = _of_embeddings(whole, variant, size, pictures.features, [], {}, {}, embedding)
+    return made._replace(sample_condition=likes.telling(pictures, ("tokens",), made.sample_condition))
+
+
+def _of_embeddings(
+    whole: Index,
+    variant: str,
+    size: str | None,
+    features: int,
+    before: Sequence[StageOf],
+    read: Mapping[str, Hold],
+    heard: Mapping[str, Shape],
+    further: Mapping[str, Shape] = MappingProxyType({}),
+) -> Drawable:
+    """A network of latents that is told a picture's embedding, with noise.
+
+    Args:
+      whole, variant, size: as of `upscaler`.
+      features: of an embedding.
+      before: the stages that give "image_embedding".
+      read: their parameters.
+      heard: what they are told of texts.
+      further: what is told in their place.
+    """
+    denoiser, decoder = _latents(whole, variant, size)
     noise = table_of(json_object(_file(whole, "image_noising_scheduler", SCHEDULER)))
     statistics = files.component(whole.root, variant, folders=("image_normalizer",))
-    features = prior.shape[0]
-    heard = {OF_PRIOR + name: shape for name, shape in staged.heard(prior.network).items()}
-    text = {**_text(denoiser), **staged.with_nulls(heard)}
-    drawn = Link(PRIOR, _prior(prior), staged.with_nulls(heard), unclip.IMAGE, prior.shape)
-    before: list[StageOf] = [
-        drawn.asked({"steps": PRIOR_STEPS, **asked.get(PRIOR, {})}),
-        staged.gathered(unclip.renoised(VECTOR, noise, cosinusoid, features)),
-    ]
+    noisy = staged.gathered(unclip.renoised(VECTOR, noise, cosinusoid, features))
     usual = denoiser._replace(scheduler={**denoiser.scheduler, "steps": UNCLIP_STEPS})
-    needs = {**_text(denoiser), **staged.with_nulls({VECTOR: (2 * features,)})}
-    samplers = usual.samplers(told.by_nulls(denoiser.how, UNCLIP_GUIDANCE))
-    main = Link(CHAIN, samplers, needs, LATENT, denoiser.shape)
+    own = _text(denoiser)
+    needs = own | staged.with_nulls({VECTOR: (2 * features,)})
+    main = Link(CHAIN, usual.samplers(told.by_nulls(denoiser.how, UNCLIP_GUIDANCE)), needs, LATENT, denoiser.shape)
     decode, shape = _decode(decoder, denoiser.shape)
-    read = {
-        PRIOR: prior.read,
+    text = {**own, **heard}
+    made = staged.around([*before, noisy], main, [decode], {**text, **further, LEVEL: ()}, IMAGE)
+    held: dict[str, Hold] = {
+        **read,
         VECTOR: lambda: normalizer(statistics.config, statistics.weights),
         CHAIN: denoiser.read,
         DECODER: decoder.stage.read,
     }
-    made = staged.around(before, main, [decode], {**text, LEVEL: ()}, IMAGE)
     level = {LEVEL: np.zeros(1, np.float32)}
-    drawable = staged.drawable(whole, variant, text, made, read, shape, level)
+    drawable = staged.drawable(whole, variant, text, made, held, shape, level, further)
     return drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, noise))
 
 

@@ -195,6 +195,7 @@ def drawable(
     read: Mapping[str, Hold],
     shape: Shape,
     usual: Mapping[str, np.ndarray] = MappingProxyType({}),
+    further: Mapping[str, Shape] = MappingProxyType({}),
 ) -> Drawable:
     """A pipeline of pictures that is told texts, to draw from.
 
@@ -205,7 +206,8 @@ def drawable(
       samplers: of the whole (`around`).
       read: stage -> `() -> params`.
       shape: of a picture.
-      usual: further entries that it is told, where nobody says them, [1, ...].
+      usual: other entries that it is told, where nobody says them, [1, ...].
+      further: other entries, which must be said.
     """
     missing = f"this model draws what a text says: --prompt TEXT, or --condition FILE.npz with {', '.join(text)}"
 
@@ -217,6 +219,6 @@ def drawable(
     encoders, view = texts.of_folder(whole, variant), views.pictures()
     assert encoders is not None
     whole.tell_left_out()
-    condition = given(missing, text, {**text, **{name: x.shape[1:] for name, x in usual.items()}}, usual)
+    condition = given(missing, text, {**text, **further, **{name: x.shape[1:] for name, x in usual.items()}}, usual)
     told = Told(condition, unguided, view, text)
     return Drawable(samplers, prompts.telling(encoders, told), view, load, shape)

@@ -36,6 +36,7 @@ def of_folder(index: Index, variant: str = "") -> Texts | None:
 _STABLE = "StableDiffusion{}Pipeline"
 PLAIN = (
     *(_STABLE.format(kind) for kind in ("", "Img2Img", "Inpaint", "ControlNet", "Upscale")),
+    "StableUnCLIPImg2ImgPipeline",
     "LatentConsistencyModelPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
 )

@@ -242,7 +242,9 @@ def controlled(
     wanted = (shape[0] * factor, shape[1] * factor, other.example[2]["hint"].shape[-1])
 
     def missing(num):
-        raise InputError(f"a ControlNet is told a hint: --condition FILE.npz with hint, float [N, {wanted}]")
+        raise InputError(
+            f"a ControlNet is told a hint: --hint PICTURE, or --condition FILE.npz with hint, float [N, {wanted}]"
+        )
 
     def read():
         return {"unet": network.read(component.weights), "control": other.read(steering.weights)}

@@ -13,6 +13,7 @@ import text_tiny as tiny  # noqa: E402
 from diffusers.pipelines.stable_diffusion import (  # noqa: E402
     pipeline_stable_diffusion_upscale,
     pipeline_stable_unclip,
+    pipeline_stable_unclip_img2img,
 )
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import (  # noqa: E402
     StableUnCLIPImageNormalizer,
@@ -22,6 +23,8 @@ from their_noise import KEYS, PROMPTS, in_double, noise  # noqa: E402
 
 from diffusion_jax.app.known import drawing  # noqa: E402
 from diffusion_jax.core.errors import InputError  # noqa: E402
+from diffusion_jax.data import images  # noqa: E402
+from diffusion_jax.models.encoders.images import prepared  # noqa: E402
 from diffusion_jax.pipelines import published  # noqa: E402
 from diffusion_jax.training.experiment import SampleRequest  # noqa: E402
 
@@ -45,8 +48,9 @@ class Drawn:
             make = drawing(make, known if strength is None else known.at(strength))
         self.draw = jax.jit(make(SampleRequest(2, STEPS, **dict(request))))
 
-    def __call__(self, *arrays, negative=None, **told):
-        texts = {"prompt": PROMPTS} | ({"negative": negative} if negative else {})
+    def __call__(self, *arrays, prompt=PROMPTS, negative=None, **told):
+        prompts = {} if prompt is None else {"prompt": prompt}
+        texts = prompts | ({"negative": negative} if negative else {})
         given = {name: np.array(said, object) for name, said in texts.items()}
         (cond,) = self.model.sample_condition(2, given | told)
         with jax.default_matmul_precision("highest"):
@@ -153,3 +157,36 @@ def test_stable_unclip(unclip, monkeypatch):
         assert wanted.std() > 0.05
     # Control: another level.
     assert np.abs(ours(negative=negative) - found).max() > 20 * NEAR
+
+
+def test_variations_of_a_picture(tmp_path, monkeypatch):
+    torch.manual_seed(6)
+    config = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config |= {"image_size": 16, "patch_size": 8, "projection_dim": 24}
+    encoder = tiny.transformers.CLIPVisionModelWithProjection(tiny.transformers.CLIPVisionConfig(**config))
+    prepare = tiny.transformers.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    pipeline = diffusers.StableUnCLIPImg2ImgPipeline(
+        feature_extractor=prepare, image_encoder=tiny.redrawn(encoder), **of_vectors()
+    )
+    pipeline.save_pretrained(tmp_path / "like")
+    pipeline.set_progress_bar_config(disable=True)
+    draw = noise(*[("vector", (24,), None), ("unet", LATENT, [0])] * 2)
+    monkeypatch.setattr(pipeline_stable_unclip_img2img, "randn_tensor", draw)
+    ours = Drawn(tmp_path / "like")
+    with pytest.raises(InputError, match="give --like PICTURE"):
+        ours()
+
+    # Of any size. Pillow's rounding is not ours, so theirs is given what ours prepares.
+    pictures = np.empty(2, object)
+    pictures[:] = [np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8) for size in ((20, 33), (16, 18))]
+    seen = [prepared(images.to_float(picture)[None], side=16) for picture in pictures]
+    seen = channels_first(np.concatenate(seen))
+    for level, prompt in ((0, PROMPTS), (300, None)):
+        said = {"num_inference_steps": STEPS, "output_type": "np", "noise_level": level}
+        wanted = pipeline(image=seen, prompt=prompt or ["", ""], **said).images
+        found = ours(prompt=prompt, like=pictures, noise_level=np.array([float(level)]))
+        np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
+        assert wanted.std() > 0.05
+    # Control: the pictures in the other order.
+    other = ours(prompt=None, like=pictures[::-1], noise_level=np.array([300.0]))
+    assert np.abs(other - found).max() > 20 * NEAR
