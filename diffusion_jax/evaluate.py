@@ -74,7 +74,19 @@ DRAWING = (
         "sigma_rel",
         "step",
     ),
-    *("config", "size", "variant", "controlnet", "first_stage", "tile", "stage", "upscaler", "flags", "num"),
+    *(
+        "config",
+        "size",
+        "variant",
+        "controlnet",
+        "first_stage",
+        "tile",
+        "stage",
+        "upscaler",
+        "refiner",
+        "flags",
+        "num",
+    ),
 )
 
 
@@ -211,7 +223,11 @@ def _generated(options, experiment, extractor: Extractor) -> tuple[Path, dict, I
         "steps": options.steps or "the sampler's own",
         "eta": options.eta if options.eta is not None else "the sampler's own",
         "guidance": options.guidance if options.guidance is not None else "the model's own",
-        **{name: value for name in ("rescale", "stage", "upscaler") if (value := getattr(options, name)) is not None},
+        **{
+            name: value
+            for name in ("rescale", "stage", "upscaler", "refiner")
+            if (value := getattr(options, name)) is not None
+        },
         "label": options.label or "all in turn",
         "seed": options.seed,
         "ema_decay": experiment.optimization.ema_decay if averaged else None,

@@ -37,7 +37,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.app import cli, cpu, known, looks, prompts, resolve, sampling
+from diffusion_jax.app import cli, cpu, known, looks, prompts, resolve, sampling, shown
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
@@ -92,8 +92,8 @@ def main(arguments: list[str]):
 
 
 def _usual_num(options) -> int:
-    """As many samples as texts, or 64."""
-    return prompts.count(options, 64)
+    """As many samples as texts or pictures that they are told of, or 64."""
+    return max([prompts.count(options, 0), *map(len, shown.paths(options).values())]) or 64
 
 
 # What samples depend on and is not in their folder's usual name; it is added to the name where it is not the default.
@@ -111,7 +111,7 @@ NAMED = (
     "tile",
     "stage",
 )
-FILES = ("condition", "classifier", "controlnet", "upscaler", "chains", "first_stage")
+FILES = ("condition", "classifier", "controlnet", "upscaler", "refiner", "chains", "first_stage")
 
 
 def _asked(options, name: str, about: str, told: tuple) -> dict:
@@ -119,7 +119,7 @@ def _asked(options, name: str, about: str, told: tuple) -> dict:
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
     given |= {name: value and ", ".join(value) for name in ("condition", "stage") for value in [given[name]]}
     asked = {option: value if isinstance(value, int | float) else str(value) for option, value in given.items()}
-    asked |= {option: ", ".join(map(str, paths)) for option, paths in known.given(options).items()}
+    asked |= {option: ", ".join(map(str, paths)) for option, paths in _pictures(options).items()}
     texts = {name: list(said) for name, said in prompts.given(options).items()}
     arrays = {of: np.ascontiguousarray(x) for each in told for of, x in each.items()}
     digests = {of: hashlib.sha256(x.data).hexdigest() for of, x in arrays.items()}
@@ -135,13 +135,17 @@ def _beside(usual: Path, options) -> Path:
     default = {option: usually(option) for option in given} | {"num": _usual_num(options)}
     differing = {option: value for option, value in given.items() if value != default[option]}
     files = {option: Path(value).stem for option, value in differing.items() if option in FILES[1:]}
-    for option, pictures in known.given(options).items():
+    for option, pictures in _pictures(options).items():
         files[option] = pictures[0].stem + (f"-{len(pictures)}" if len(pictures) > 1 else "")
     tags = {"prompt": prompts.tag(options.prompt), "negative": prompts.tag(options.negative)}
     tags["prompts"] = options.prompts and options.prompts.stem
     differing |= files | {name: tag for name, tag in tags.items() if tag}
     named = [f"{option}-{value}" for option, value in differing.items()]
     return usual.with_name("_".join([usual.name, *named]))
+
+
+def _pictures(options) -> dict[str, list[Path]]:
+    return known.given(options) | shown.paths(options)
 
 
 class _Classifier(NamedTuple):
@@ -172,7 +176,7 @@ def _condition(options, model, classifier: _Classifier | None) -> tuple:
 
 def _given(options) -> dict[str, np.ndarray]:
     """What the person tells the samples, name -> array."""
-    given = resolve.labels(options.label) | prompts.given(options)
+    given = resolve.labels(options.label) | prompts.given(options) | shown.given(options)
     for text in options.condition or ():
         found = resolve.numbers(text) or numpy_files.arrays(text)
         if twice := sorted(given.keys() & found.keys()):
@@ -187,7 +191,7 @@ def _parser():
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", type=Path, metavar="DIR", help="a trained run")
     model.add_argument("--pretrained", metavar="PATH", help="a published model: folder, hub name or OpenAI's file")
-    add("--num", type=cli.whole(1), metavar="N", help="how many (64, or one of each text)")
+    add("--num", type=cli.whole(1), metavar="N", help="how many (64, or one of each text or picture)")
     add(
         "--condition",
         action="append",
@@ -199,6 +203,7 @@ def _parser():
     add("--quiet", action="store_true", help="no progress within a batch: its program then stays in JAX's cache")
     add("--out", type=Path, metavar="DIR", help="where to write (samples/SAMPLER_STEP in the work directory)")
     prompts.add_options(parser)
+    shown.add_options(parser)
     known.add_options(parser)
     looks.add_options(parser)
     resolve.add_drawing(parser)

@@ -109,7 +109,17 @@ def which(options: argparse.Namespace) -> Which:
     """
     if not options.pretrained:
         _leave_out(
-            "of published models", options, "size", "variant", "controlnet", "first_stage", "tile", "stage", "flags"
+            "of published models",
+            options,
+            "size",
+            "variant",
+            "controlnet",
+            "first_stage",
+            "tile",
+            "stage",
+            "flags",
+            "upscaler",
+            "refiner",
         )
     asked = {
         "--raw": RAW if options.raw else None,
@@ -169,6 +179,7 @@ def released(options: argparse.Namespace) -> Drawable:
             "size",
             "stage",
             "upscaler",
+            "refiner",
         )
         return published.openai(options.pretrained, options.flags, more)
     if Path(options.pretrained).suffix in files.TORCH:
@@ -187,6 +198,7 @@ def released(options: argparse.Namespace) -> Drawable:
         options.tile,
         stages(options.stage),
         options.upscaler,
+        options.refiner,
     )
 
 
@@ -234,8 +246,13 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("published models").add_argument
     add("--size", metavar="HxW", help="of the pictures, such as 256x384; of latents, where nothing decodes them")
     add("--variant", default="", metavar="NAME", help="of the weights, such as fp16 or ema")
-    add("--controlnet", metavar="PATH", help="a published ControlNet for it; hints come with --condition")
+    add("--controlnet", metavar="PATH", help="a published ControlNet for it; give --hint too")
     add("--upscaler", metavar="PATH", help="a stage II for a stage I of DeepFloyd's IF")
+    add(
+        "--refiner",
+        metavar="PATH",
+        help="a network that goes on from the latents, as XL's refiner (--stage refiner.steps=N)",
+    )
     add("--first-stage", metavar="PATH", help="what decodes latents, for a folder without: folder, hub name or file")
     add("--tile", type=cli.whole(1), metavar="PIXELS", help="decode on tiles of this side: less memory, more time")
     add("--stage", action="append", metavar="S.O=V", help="of another stage of a pipeline: prior.steps=50, say")
@@ -248,6 +265,7 @@ STAGED: dict[str, Callable[[str], Any]] = {
     "eta": cli.real(0, 1),
     "guidance": cli.real(),
     "rescale": cli.real(0, 1),
+    "strength": cli.real(0, 1),
 }
 
 

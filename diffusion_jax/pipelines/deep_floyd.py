@@ -62,7 +62,7 @@ def base(whole: Index, variant: str, size: str | None, asked: Asked, upscaler: I
         second.shape,
         {LEVEL: np.array([USUAL_LEVEL], np.float32)},
     )
-    return drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, LEVEL, noise))
+    return drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, noise))
 
 
 def second(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
@@ -74,10 +74,10 @@ def second(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawab
     samplers = staged.around([], link, [], link.needs, IMAGE)
     usual = {LEVEL: np.array([USUAL_LEVEL], np.float32)}
     drawable = staged.drawable(whole, variant, text, samplers, {LARGE: _read(large)}, large.shape, usual)
-    drawable = drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, LEVEL, noise))
+    drawable = drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, noise))
     low = (None, None, large.shape[-1])  # of any factor
     show = enlarging.showing(resizing.aligned, noise, low, large.shape[:2])
-    return enlarging.by_picture(drawable, show, LEVEL, low)
+    return enlarging.by_picture(drawable, show, low)
 
 
 def _opened(whole: Index, variant: str, size: str | None, shown: int = 1) -> Denoiser:

@@ -26,19 +26,18 @@ def showing(resize: Resize, noise: Noising, low: Shape, size: Sequence[int]) -> 
     return [enlarge, noising.renoise("renoise", noise, BESIDE, beside)]
 
 
-def by_picture(model: Drawable, show: Sequence[Stage], level: str, low: Shape) -> Drawable:
+def by_picture(model: Drawable, show: Sequence[Stage], low: Shape) -> Drawable:
     """A model that draws what `--enlarge` shows it.
 
     Args:
-      model: its samplers need "beside".
+      model: its samplers need "beside" and "noise_level".
       show: `showing`.
-      level: the name under which the network is told the level of the noise.
       low: shape of the small picture.
     """
 
     def tell(keys, known, cond):
         (told,) = cond
-        entries = {LOW: known["image"], LEVEL: told[level]}
+        entries = {LOW: known["image"], LEVEL: told[LEVEL]}
         return ({**told, BESIDE: stages.run(show, {}, keys, entries)[BESIDE]},)
 
     def needing(make: MakeSampler) -> MakeSampler:
@@ -60,15 +59,15 @@ def by_picture(model: Drawable, show: Sequence[Stage], level: str, low: Shape) -
     )
 
 
-def checked(condition: SampleCondition, name: str, noise: Noising, most: int | None = None) -> SampleCondition:
-    """`condition`, whose levels of noise `name` are indices of the table, up to `most` where that is given."""
-    last = noise.num - 1 if most is None else most
+def checked(condition: SampleCondition, noise: Noising, *most: int) -> SampleCondition:
+    """`condition`, whose "noise_level" is an index of the table, and no more than any of `most`."""
+    last = min([noise.num - 1, *most])
 
     def sample_condition(num, given):
         found = condition(num, given)
-        for level in np.unique(found[0][name]):
+        for level in np.unique(found[0][LEVEL]):
             if not 0 <= level <= last or level != int(level):
-                raise InputError(f"{name} {level:g}: give whole numbers from 0 to {last}")
+                raise InputError(f"{LEVEL} {level:g}: give whole numbers from 0 to {last}")
         return found
 
     return sample_condition

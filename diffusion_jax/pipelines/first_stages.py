@@ -15,7 +15,6 @@ from diffusion_jax.core.protocols import Tree
 from diffusion_jax.data import conditions, views
 from diffusion_jax.methods import latent
 from diffusion_jax.methods.compose import direct
-from diffusion_jax.pipelines.staged import keyed
 from diffusion_jax.pretrained import first_stages
 from diffusion_jax.pretrained.first_stages import FirstStage
 from diffusion_jax.training.experiment import Drawable, Look
@@ -150,7 +149,7 @@ def decoding(decoder: Decoder, model: Drawable) -> Drawable:
         return latent.whole(trained, decoder.stage.read()), about, folder
 
     return model._replace(
-        samplers={name: latent.decoded(stage, keyed(CHAIN, make)) for name, make in model.samplers.items()},
+        samplers={name: latent.decoded(stage, make) for name, make in model.samplers.items()},
         view=views.pictures(),
         load=load,
         shape=shape,

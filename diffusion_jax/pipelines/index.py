@@ -37,7 +37,9 @@ class Index(NamedTuple):
 
     def tell_left_out(self) -> None:
         """Say on the screen which parts are not used."""
-        out = [f"{part}/ ({kind})" for part, kind in self.parts.items() if part in AFTERWARDS]
+        # An encoder of pictures takes them as the feature extractor says.
+        used = {"feature_extractor"} if "image_encoder" in self.parts else set()
+        out = [f"{part}/ ({kind})" for part, kind in self.parts.items() if part in AFTERWARDS and part not in used]
         if out:
             line(f"left out of {self.root}: {', '.join(out)}; pictures are neither checked nor marked")
 

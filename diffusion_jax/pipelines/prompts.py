@@ -52,11 +52,13 @@ class Texts(NamedTuple):
       parts: its encoders. What several of them give under one name is laid side by side.
       clean: `text -> text`, before it is told.
       zeros: whether zeros stand for no text, where no other is asked for; else the empty text is encoded.
+      unsteered: the entries that a negative text leaves alone: the empty one withholds them always.
     """
 
     parts: tuple[Part, ...]
     clean: Callable[[str], str] = str
     zeros: bool = False
+    unsteered: tuple[str, ...] = ()
 
     def ids(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Texts as the stage takes them: for each part number n "ids_n", int32 [N, L], and "mask_n", bool [N, L].
@@ -127,13 +129,15 @@ class Texts(NamedTuple):
         """
         withheld = [""] if negatives is None else list(negatives)
         zeros = negatives is None and self.zeros
-        different = list(dict.fromkeys([*prompts, *([] if zeros else withheld)]))
+        empty = [""] if self.unsteered else []
+        different = list(dict.fromkeys([*prompts, *([] if zeros else withheld), *empty]))
         found = self._of(different)
         row = {text: number for number, text in enumerate(different)}
         told = {name: x[[row[text] for text in prompts]] for name, x in found.items()}
         if zeros:
             return told | {NULL + name: np.zeros_like(x[:1]) for name, x in found.items()}
-        return told | {NULL + name: x[[row[text] for text in withheld]] for name, x in found.items()}
+        rows = {name: [row[text] for text in (empty if name in self.unsteered else withheld)] for name in found}
+        return told | {NULL + name: x[rows[name]] for name, x in found.items()}
 
     def _of(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         ids, params = self.ids(texts), self.read()
@@ -180,7 +184,7 @@ def refusing(remedy: str, told: Told) -> SampleCondition:
 
 def encoding(texts: Texts, told: Told) -> Encoding:
     """How the texts of a network enter its program."""
-    return Encoding(texts.told, lambda: texts.stage(told.text), texts.read, told.usual)
+    return Encoding(texts.told, lambda: texts.stage(told.text), texts.read)
 
 
 def _nulls(entries: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,13 @@
 OpenAI's are composed in `pipelines.openai`.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+
+import numpy as np
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import SampleCondition
@@ -19,6 +23,7 @@ from diffusion_jax.pipelines import (
     first_stages,
     inpainting,
     prompts,
+    refining,
     stable,
     staged,
     texts,
@@ -26,12 +31,14 @@ from diffusion_jax.pipelines import (
     unclip,
 )
 from diffusion_jax.pipelines.denoisers import size_of
+from diffusion_jax.pipelines.first_stages import Decoder
 from diffusion_jax.pipelines.index import Index, index
 from diffusion_jax.pipelines.openai import openai
 from diffusion_jax.pipelines.staged import Asked
 from diffusion_jax.pipelines.told import Drawn, Told
 from diffusion_jax.pretrained.first_stages import CLASSES
 from diffusion_jax.pretrained.formats import files
+from diffusion_jax.pretrained.formats.files import Component
 from diffusion_jax.training.experiment import Drawable, Encoding
 
 __all__ = ["diffusers", "openai"]
@@ -45,6 +52,7 @@ KINDS = {
 PIPELINES = {  # of several stages beside encoders and a decoder
     "UnCLIPPipeline": unclip.karlo,
     "StableUnCLIPPipeline": stable.stable_unclip,
+    "StableUnCLIPImg2ImgPipeline": stable.variations,
     "StableDiffusionUpscalePipeline": stable.upscaler,
     "IFPipeline": deep_floyd.base,
     "IFSuperResolutionPipeline": deep_floyd.second,
@@ -63,6 +71,7 @@ def diffusers(
     tile: int | None = None,
     asked: Asked = MappingProxyType({}),
     upscaler: str | None = None,
+    refiner: str | None = None,
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from; pictures, where a first stage lies beside its network.
 
@@ -79,6 +88,7 @@ def diffusers(
       first_stage: what decodes latents (`pretrained.first_stages.opened`), for a folder that has none.
       tile: pixels of the side of the tiles that it decodes on, where pictures are too large for the memory.
       upscaler: a folder of the stage II that enlarges the pictures of a DeepFloyd's IF.
+      refiner: a network of the same latents, which goes on from what this draws (`refining`).
       asked: of a pipeline of several chains, stage -> its options (`staged.Link.asked`).
 
     Raises:
@@ -86,7 +96,7 @@ def diffusers(
     """
     whole = index(Path(name))
     if whole is not None and whole.kind in PIPELINES:
-        others = {"--controlnet": controlnet, "--first-stage": first_stage, "--tile": tile}
+        others = {"--refiner": refiner, "--controlnet": controlnet, "--first-stage": first_stage, "--tile": tile}
         given = [flag for flag, value in others.items() if value] + ["--chains"] * (more is not nothing_more)
         if given:
             raise InputError(f"{name} is a {whole.kind}, which takes no {' and no '.join(given)}; leave it out")
@@ -94,17 +104,49 @@ def diffusers(
         return make(whole, variant, size, asked)
     if upscaler is not None:
         raise InputError(f"--upscaler {upscaler} is of DeepFloyd's IF, and {name} is another model; leave it out")
-    staged.check_known(asked)
+    staged.check_known(asked, *([refining.REFINER] if refiner else []))
     component = files.component(name, variant)
     kind = str(component.config.get("_class_name"))
     if kind in CLASSES:
         return first_stages.alone(name, variant, size_of(size, component.config.get("sample_size")), tile)
-    if component.scheduler is None:
-        raise InputError(f"{name} has no scheduler_config.json, which says how to draw from it; put it there")
-    if kind not in KINDS:
-        raise InputError(f"{name} is a {kind[:60]!r}; of use are {', '.join(KINDS)}")
+    _check(name, component)
     decoder = first_stages.beside(name, variant, first_stage, tile)
-    denoiser = denoisers.opened(component, size_of(size, component.config.get("sample_size"), decoder), sampler)
+    shape = size_of(size, component.config.get("sample_size"), decoder)
+    drawable, painting = _network(name, whole, variant, component, shape, sampler, decoder, more, controlnet)
+    if decoder is None:
+        if refiner is not None:
+            raise InputError(f"--refiner {refiner} is of latents that something decodes; {name} has no first stage")
+        return drawable
+    # As a stage of a pipeline, by whose name it draws.
+    keyed = {sampler: staged.keyed(first_stages.CHAIN, make) for sampler, make in drawable.samplers.items()}
+    drawable = drawable._replace(samplers=keyed)
+    if refiner is not None:
+        drawable = _refined(refiner, drawable, variant, decoder, asked.get(refining.REFINER, {}))
+    pictures = first_stages.decoding(decoder, drawable)
+    return (
+        inpainting.shown(first_stages.within(decoder, pictures.shape), decoder.factor, pictures)
+        if painting
+        else pictures
+    )
+
+
+def _network(
+    name: str,
+    whole: Index | None,
+    variant: str,
+    component: Component,
+    size: tuple[int, ...],
+    sampler: str | None,
+    decoder: Decoder | None,
+    more: MoreChains = nothing_more,
+    controlnet: str | None = None,
+) -> tuple[Drawable, bool]:
+    """A network, to draw from by itself: of `size`, which `decoder` enlarges; and whether it paints (`inpainting`).
+
+    Other arguments and errors as of `diffusers`.
+    """
+    kind = _check(name, component)
+    denoiser = denoisers.opened(component, size, sampler)
     network, how, shape, scheduler = denoiser.network, denoiser.how, denoiser.shape, denoiser.scheduler
     factor = decoder.factor if decoder else 1
     heard = KINDS[kind](component.config, network, Drawn(shape, (shape[0] * factor, shape[1] * factor), how))
@@ -130,6 +172,7 @@ def diffusers(
         heard = heard._replace(condition=condition)
     drawn = denoiser.samplers(heard.guide, model, more)
     about = f"published {kind} of {name}"
+    assert component.scheduler is not None  # checked
     if scheduler is not component.scheduler:
         del drawn["published"]
         about += f", whose {str(component.scheduler.get('_class_name'))[:60]} is not used"
@@ -138,23 +181,30 @@ def diffusers(
         return read(), about, lambda sampler: Path("samples") / Path(name).name / sampler
 
     known = EDITS.get(scheduler["_class_name"], edits.replaced)
-    drawable = Drawable(
-        drawn,
-        heard.condition,
-        heard.view,
-        load,
-        shape,
-        {**known(how.process), **edits.between(how.schedule)},
-        encoding=encoding,
-    )
-    if decoder is None:
-        return drawable
-    pictures = first_stages.decoding(decoder, drawable)
-    return (
-        inpainting.shown(first_stages.within(decoder, pictures.shape), decoder.factor, pictures)
-        if painting
-        else pictures
-    )
+    edited = {**known(how.process), **edits.between(how.schedule)}
+    return Drawable(drawn, heard.condition, heard.view, load, shape, edited, encoding=encoding), painting
+
+
+def _refined(refiner: str, base: Drawable, variant: str, decoder: Decoder, options: Mapping[str, Any]) -> Drawable:
+    component, whole = files.component(refiner, variant), index(Path(refiner))
+    own = first_stages.beside(refiner, variant)
+    if own is not None and not all(map(np.array_equal, own.scaling, decoder.scaling)):
+        raise InputError(f"--refiner {refiner} is of latents of another scale than those of {decoder.about}")
+    size = base.shape[:2]
+    made, painting = _network(refiner, whole, variant, component, size, options.get("sampler"), decoder)
+    if painting:
+        raise InputError(f"--refiner {refiner} fills holes in pictures; a network of latents alone is expected")
+    return refining.refined(base, made, options)
+
+
+def _check(name: str, component: Component) -> str:
+    """The class of a network that is drawn from."""
+    kind = str(component.config.get("_class_name"))
+    if component.scheduler is None:
+        raise InputError(f"{name} has no scheduler_config.json, which says how to draw from it; put it there")
+    if kind not in KINDS:
+        raise InputError(f"{name} is a {kind[:60]!r}; of use are {', '.join(KINDS)}")
+    return kind
 
 
 def _cascade(upscaler: str, whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:

@@ -1,7 +1,11 @@
 """Stable Diffusion's relatives of several stages: the x4 upscaler, and Stable unCLIP."""
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 import numpy as np
 
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import json_object
 from diffusion_jax.core.protocols import Hold
 from diffusion_jax.diffusion import stages, unclip
@@ -9,7 +13,7 @@ from diffusion_jax.diffusion.noising import LEVEL
 from diffusion_jax.diffusion.stages import Shape
 from diffusion_jax.models.blocks.layers import cosinusoid
 from diffusion_jax.models.unets.beside import BESIDE, Beside
-from diffusion_jax.pipelines import denoisers, enlarging, first_stages, staged, told
+from diffusion_jax.pipelines import denoisers, enlarging, first_stages, likes, staged, told
 from diffusion_jax.pipelines.denoisers import Denoiser
 from diffusion_jax.pipelines.first_stages import Decoder
 from diffusion_jax.pipelines.index import FILE, Index
@@ -24,12 +28,15 @@ CHAIN, DECODER, PRIOR, VECTOR = first_stages.CHAIN, "vae", "prior", "vector"
 LATENT, IMAGE, LABEL = "latent", "image", "label"
 USUAL_LEVEL = 20  # of the noise on the picture that the x4 upscaler enlarges
 MOST_LEVEL = 350
+UPSCALER_GUIDANCE = 9.0
 UNCLIP_STEPS, UNCLIP_GUIDANCE, PRIOR_STEPS, PRIOR_GUIDANCE = 20, 10.0, 25, 4.0
 OF_PRIOR = "prior_"  # before the entries that the prior's own encoder makes of a text
 
 
 def upscaler(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
     """The x4 upscaler: latents beside a small picture of their size with noise, at a level told as a label.
+
+    The level is "noise_level", 20 where nobody says it.
 
     Args:
       whole: the pipeline's folder.
@@ -44,18 +51,26 @@ def upscaler(whole: Index, variant: str, size: str | None, asked: Asked) -> Draw
     denoiser, decoder = _latents(whole, variant, size)
     noise = table_of(json_object(_file(whole, "low_res_scheduler", SCHEDULER)))
     most = json_object(whole.root / FILE).get("max_noise_level", MOST_LEVEL)
+    levels = denoiser.config.get("num_class_embeds")
+    if levels is None or type(most) is not int or most < 0:
+        raise InputError(
+            f"{whole.root}: max_noise_level = {str(most)[:40]} and num_class_embeds = {levels}; "
+            "an x4 upscaler has whole numbers from 0 on for both"
+        )
     text = _text(denoiser)
     low = (*denoiser.shape[:2], denoiser.seen - denoiser.shape[-1])
-    samplers = denoiser.samplers(told.by_nulls(denoiser.how, 9.0), Beside(denoiser.network.model))
-    needs = {**text, LABEL: (), BESIDE: low}
-    main = Link(CHAIN, samplers, needs, LATENT, denoiser.shape)
+    samplers = denoiser.samplers(told.by_nulls(denoiser.how, UPSCALER_GUIDANCE), Beside(denoiser.network.model))
+    # Its network is told the level as one of its labels.
+    label = stages.arrays(LABEL, lambda cond: {LABEL: cond[LEVEL].astype(np.int32)}, {LEVEL: ()}, {LABEL: ()})
+    main = Link(CHAIN, samplers, {**text, LABEL: (), BESIDE: low}, LATENT, denoiser.shape)
     decode, shape = _decode(decoder, denoiser.shape)
     read: dict[str, Hold] = {CHAIN: lambda: {"network": denoiser.read()}, DECODER: decoder.stage.read}
-    usual = {LABEL: np.array([USUAL_LEVEL])}
-    made = staged.around([], main, [decode], needs, IMAGE)
+    made = staged.around([staged.always(label)], main, [decode], {**text, LEVEL: (), BESIDE: low}, IMAGE)
+    usual = {LEVEL: np.array([USUAL_LEVEL], np.float32)}
     drawable = staged.drawable(whole, variant, text, made, read, shape, usual)
-    drawable = drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, LABEL, noise, most))
-    return enlarging.by_picture(drawable, enlarging.showing(_as_it_is, noise, low, low[:2]), LABEL, low)
+    condition = enlarging.checked(drawable.sample_condition, noise, most, levels - 1)
+    show = enlarging.showing(_as_it_is, noise, low, low[:2])
+    return enlarging.by_picture(drawable._replace(sample_condition=condition), show, low)
 
 
 def stable_unclip(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
@@ -65,33 +80,65 @@ def stable_unclip(whole: Index, variant: str, size: str | None, asked: Asked) ->
     The level of the noise is "noise_level", 0 where nobody says it. Arguments and errors as of `upscaler`.
     """
     staged.check_known(asked, PRIOR)
-    denoiser, decoder = _latents(whole, variant, size)
     prior = denoisers.opened(denoisers.part(whole.root, PRIOR, "prior_scheduler", variant), ())
+    heard = staged.with_nulls({OF_PRIOR + name: shape for name, shape in staged.heard(prior.network).items()})
+    drawn = Link(PRIOR, _prior(prior), heard, unclip.IMAGE, prior.shape)
+    draw = drawn.asked({"steps": PRIOR_STEPS, **asked.get(PRIOR, {})})
+    return _of_embeddings(whole, variant, size, prior.shape[0], [draw], {PRIOR: prior.read}, heard)
+
+
+def variations(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+    """Stable unCLIP without a prior: variations of a picture, "like", or of its "image_embedding".
+
+    A text may steer them. The level of the noise on the embedding, arguments and errors are as of `stable_unclip`.
+    """
+    staged.check_known(asked)
+    pictures = likes.of_folder(whole, variant)
+    embedding = {unclip.IMAGE: (pictures.features,)}
+    made = _of_embeddings(whole, variant, size, pictures.features, [], {}, {}, embedding)
+    return made._replace(sample_condition=likes.telling(pictures, ("tokens",), made.sample_condition))
+
+
+def _of_embeddings(
+    whole: Index,
+    variant: str,
+    size: str | None,
+    features: int,
+    before: Sequence[StageOf],
+    read: Mapping[str, Hold],
+    heard: Mapping[str, Shape],
+    further: Mapping[str, Shape] = MappingProxyType({}),
+) -> Drawable:
+    """A network of latents that is told a picture's embedding, with noise.
+
+    Args:
+      whole, variant, size: as of `upscaler`.
+      features: of an embedding.
+      before: the stages that give "image_embedding".
+      read: their parameters.
+      heard: what they are told of texts.
+      further: what is told in their place.
+    """
+    denoiser, decoder = _latents(whole, variant, size)
     noise = table_of(json_object(_file(whole, "image_noising_scheduler", SCHEDULER)))
     statistics = files.component(whole.root, variant, folders=("image_normalizer",))
-    features = prior.shape[0]
-    heard = {OF_PRIOR + name: shape for name, shape in staged.heard(prior.network).items()}
-    text = {**_text(denoiser), **staged.with_nulls(heard)}
-    drawn = Link(PRIOR, _prior(prior), staged.with_nulls(heard), unclip.IMAGE, prior.shape)
-    before: list[StageOf] = [
-        drawn.asked({"steps": PRIOR_STEPS, **asked.get(PRIOR, {})}),
-        staged.gathered(unclip.renoised(VECTOR, noise, cosinusoid, features)),
-    ]
+    noisy = staged.gathered(unclip.renoised(VECTOR, noise, cosinusoid, features))
     usual = denoiser._replace(scheduler={**denoiser.scheduler, "steps": UNCLIP_STEPS})
-    needs = {**_text(denoiser), **staged.with_nulls({VECTOR: (2 * features,)})}
-    samplers = usual.samplers(told.by_nulls(denoiser.how, UNCLIP_GUIDANCE))
-    main = Link(CHAIN, samplers, needs, LATENT, denoiser.shape)
+    own = _text(denoiser)
+    needs = own | staged.with_nulls({VECTOR: (2 * features,)})
+    main = Link(CHAIN, usual.samplers(told.by_nulls(denoiser.how, UNCLIP_GUIDANCE)), needs, LATENT, denoiser.shape)
     decode, shape = _decode(decoder, denoiser.shape)
-    read = {
-        PRIOR: prior.read,
+    text = {**own, **heard}
+    made = staged.around([*before, noisy], main, [decode], {**text, **further, LEVEL: ()}, IMAGE)
+    held: dict[str, Hold] = {
+        **read,
         VECTOR: lambda: normalizer(statistics.config, statistics.weights),
         CHAIN: denoiser.read,
         DECODER: decoder.stage.read,
     }
-    made = staged.around(before, main, [decode], {**text, LEVEL: ()}, IMAGE)
     level = {LEVEL: np.zeros(1, np.float32)}
-    drawable = staged.drawable(whole, variant, text, made, read, shape, level)
-    return drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, LEVEL, noise))
+    drawable = staged.drawable(whole, variant, text, made, held, shape, level, further)
+    return drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, noise))
 
 
 def _latents(whole: Index, variant: str, size: str | None) -> tuple[Denoiser, Decoder]:

@@ -20,7 +20,7 @@ from diffusion_jax.pipelines import prompts, texts
 from diffusion_jax.pipelines.index import Index
 from diffusion_jax.pipelines.told import NULL, Told, given
 from diffusion_jax.pretrained.published import Network
-from diffusion_jax.training.experiment import Drawable, MakeSampler, SampleRequest
+from diffusion_jax.training.experiment import OPTIONS, Drawable, MakeSampler, SampleRequest
 
 # `request -> stage`: a chain beside the one that is asked for, or a network, on as many examples.
 StageOf: TypeAlias = Callable[[SampleRequest], Stage]
@@ -59,16 +59,35 @@ class Link(NamedTuple):
         Raises:
           InputError: there is no such option or sampler, or the sampler does not take it.
         """
-        options = dict(options)
-        name = options.pop("sampler", next(iter(self.samplers)))
-        if name not in self.samplers:
-            raise InputError(f"the stage {self.name} has no sampler {name}; choose from {', '.join(self.samplers)}")
-        self.samplers[name](SampleRequest(1, **options))  # refused here, before anything is read
+        make, options = chosen(self.name, self.samplers, options)
 
         def of(request: SampleRequest) -> Stage:
-            return self.stage(self.samplers[name](SampleRequest(request.batch, gather=request.gather, **options)))
+            return self.stage(make(SampleRequest(request.batch, gather=request.gather, **options)))
 
         return of
+
+
+def chosen(
+    stage: str, samplers: Mapping[str, MakeSampler], options: Mapping[str, Any]
+) -> tuple[MakeSampler, dict[str, Any]]:
+    """The sampler that a person asks of a stage, its first by default, and the other options.
+
+    Args:
+      stage: its name.
+      samplers: its samplers.
+      options: "sampler" and those of a `SampleRequest`.
+
+    Raises:
+      InputError: there is no such option or sampler, or the sampler does not take it.
+    """
+    options = dict(options)
+    name = options.pop("sampler", next(iter(samplers)))
+    if name not in samplers:
+        raise InputError(f"the stage {stage} has no sampler {name}; choose from {', '.join(samplers)}")
+    if unknown := sorted(options.keys() - set(OPTIONS)):
+        raise InputError(f"the stage {stage} takes no {unknown[0]}; leave it out")
+    samplers[name](SampleRequest(1, **options))  # refused here, before anything is read
+    return samplers[name], options
 
 
 def gathered(stage: Stage) -> StageOf:
@@ -176,6 +195,7 @@ def drawable(
     read: Mapping[str, Hold],
     shape: Shape,
     usual: Mapping[str, np.ndarray] = MappingProxyType({}),
+    further: Mapping[str, Shape] = MappingProxyType({}),
 ) -> Drawable:
     """A pipeline of pictures that is told texts, to draw from.
 
@@ -186,7 +206,8 @@ def drawable(
       samplers: of the whole (`around`).
       read: stage -> `() -> params`.
       shape: of a picture.
-      usual: further entries that it is told, where nobody says them, [1, ...].
+      usual: other entries that it is told, where nobody says them, [1, ...].
+      further: other entries, which must be said.
     """
     missing = f"this model draws what a text says: --prompt TEXT, or --condition FILE.npz with {', '.join(text)}"
 
@@ -198,7 +219,7 @@ def drawable(
     encoders, view = texts.of_folder(whole, variant), views.pictures()
     assert encoders is not None
     whole.tell_left_out()
-    condition = given(missing, text, {**text, **{name: x.shape[1:] for name, x in usual.items()}}, usual)
-    told = Told(condition, unguided, view, text, usual)
+    condition = given(missing, text, {**text, **further, **{name: x.shape[1:] for name, x in usual.items()}}, usual)
+    told = Told(condition, unguided, view, text)
     encoding = prompts.encoding(encoders, told)
     return Drawable(samplers, prompts.telling(encoders, told), view, load, shape, encoding=encoding)

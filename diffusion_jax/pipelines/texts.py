@@ -36,6 +36,7 @@ def of_folder(index: Index, variant: str = "") -> Texts | None:
 _STABLE = "StableDiffusion{}Pipeline"
 PLAIN = (
     *(_STABLE.format(kind) for kind in ("", "Img2Img", "Inpaint", "ControlNet", "Upscale")),
+    "StableUnCLIPImg2ImgPipeline",
     "LatentConsistencyModelPipeline",
     "LatentConsistencyModelImg2ImgPipeline",
 )
@@ -82,12 +83,15 @@ def _unclip(index: Index, variant: str) -> Texts:
 def _stable_unclip(index: Index, variant: str) -> Texts:
     """Stable unCLIP: what Stable Diffusion reads, and under "prior_NAME" what its prior does."""
 
+    names = EMBEDDING, TOKENS, TOKEN_MASK
+
     def of_prior(said, mask):
-        entries = {TOKENS: said.final, EMBEDDING: said.pooled, TOKEN_MASK: mask}
-        return {"prior_" + name: x for name, x in entries.items()}
+        return {"prior_" + name: x for name, x in zip(names, (said.pooled, said.final, mask), strict=True)}
 
     own = _part(index, variant, "", lambda said, mask: {TOKENS: said.final})
-    return Texts((own, _of(index, variant, "prior_tokenizer", "prior_text_encoder", of_prior)))
+    prior = _of(index, variant, "prior_tokenizer", "prior_text_encoder", of_prior)
+    # What pictures should not show is told the network of latents alone.
+    return Texts((own, prior), unsteered=tuple("prior_" + name for name in names))
 
 
 def _deep_floyd(index: Index, variant: str) -> Texts:

@@ -23,9 +23,11 @@ from diffusion_jax.pretrained.schedulers.scheduler import Sampling
 
 OFFICIAL_DIT = 4.0  # the guidance of its own script
 OFFICIAL_TEXT = 7.5  # of Stable Diffusion's pipeline
+OFFICIAL_XL = 5.0  # of that of XL
 OFFICIAL_LATENT = 8.5  # of latent consistency models' pipeline
 NULL = "null_"  # before the name of an entry: what withholds it
 TOKENS, POOLED, SIZES = "tokens", "pooled", "time_ids"
+LOOKS = {"": 6.0, NULL: 2.5}  # how well pictures look, in the refiner's eyes: those that are wanted, and that are not
 
 
 class Told(NamedTuple):
@@ -36,14 +38,12 @@ class Told(NamedTuple):
       guide: what is made of it.
       view: how what is drawn is shown.
       text: the entries that an encoder of texts gives, name -> shape of one example; of no other network.
-      usual: others that it is told, where nobody says them, [1, ...].
     """
 
     condition: SampleCondition
     guide: MakeGuide
     view: View
     text: Mapping[str, tuple] = MappingProxyType({})
-    usual: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Drawn(NamedTuple):
@@ -86,7 +86,7 @@ def of_text(config: Mapping[str, Any], network: Network, drawn: Drawn) -> Told:
     takes = network.example[2]
     if guided.NAME in takes:
         return _of_text_and_scale(config, takes, drawn)
-    told = {name: _shape(takes[name]) for name in (TOKENS, POOLED, SIZES) if name in takes}
+    told = {name: _shape(name, takes[name]) for name in (TOKENS, POOLED, SIZES) if name in takes}
     shapes = told | {NULL + name: shape for name, shape in told.items()}
     text = {name: shape for name, shape in shapes.items() if not name.endswith(SIZES)}
     wanted = _wanted({name: shape for name, shape in text.items() if not name.startswith(NULL)})
@@ -94,12 +94,7 @@ def of_text(config: Mapping[str, Any], network: Network, drawn: Drawn) -> Told:
         f"this model is told an encoded text: --condition FILE.npz with {wanted}, and the same of the empty text "
         f"({', '.join(name for name in text if name.startswith(NULL))}) for its guidance"
     )
-    sizes = {
-        name: _sizes(takes[name.removeprefix(NULL)].shape[-1], drawn.pixels, name)
-        for name in shapes
-        if name.endswith(SIZES)
-    }
-    texts = given(missing, text, shapes, sizes)
+    texts = _sized(config, takes, drawn.pixels, given(missing, text, shapes, {}))
 
     def condition(num, given):
         (cond,) = texts(num, given)
@@ -108,7 +103,8 @@ def of_text(config: Mapping[str, Any], network: Network, drawn: Drawn) -> Told:
             raise InputError(f"tokens are {long} to a text and null_tokens {null}; give as many")
         return (cond,)
 
-    return Told(_labelled(config, condition), by_nulls(drawn.how), views.latents(), text, sizes)
+    usual = OFFICIAL_XL if POOLED in takes else OFFICIAL_TEXT
+    return Told(_labelled(config, condition), by_nulls(drawn.how, usual), views.latents(), text)
 
 
 def by_nulls(how: Sampling, usual: float = OFFICIAL_TEXT) -> MakeGuide:
@@ -131,15 +127,15 @@ def by_nulls(how: Sampling, usual: float = OFFICIAL_TEXT) -> MakeGuide:
 
 def _of_text_and_scale(config: Mapping[str, Any], takes: Mapping[str, Any], drawn: Drawn) -> Told:
     """Of a latent consistency model, which is told the scale of guidance and has no unconditional half."""
-    shapes = {name: _shape(takes[name]) for name in (TOKENS, POOLED, SIZES) if name in takes}
+    shapes = {name: _shape(name, takes[name]) for name in (TOKENS, POOLED, SIZES) if name in takes}
     text = {name: shape for name, shape in shapes.items() if name != SIZES}
     missing = f"this model is told an encoded text: --condition FILE.npz with {_wanted(text)}"
-    sizes = {name: _sizes(takes[name].shape[-1], drawn.pixels, name) for name in shapes if name == SIZES}
+    texts = _sized(config, takes, drawn.pixels, given(missing, text, shapes, {}))
 
     def guide(guidance_scale: float = OFFICIAL_LATENT) -> Guide:
         return guided.at_scale(guidance_scale)
 
-    return Told(_labelled(config, given(missing, text, shapes, sizes)), guide, views.latents(), text, sizes)
+    return Told(_labelled(config, texts), guide, views.latents(), text)
 
 
 def given(
@@ -166,23 +162,50 @@ def given(
 
 
 def _wanted(shapes: Mapping[str, tuple]) -> str:
-    sizes = {name: ", ".join("L" if size is None else str(size) for size in shape) for name, shape in shapes.items()}
+    any_size = {POOLED: "P"}
+    sizes = {
+        name: ", ".join(any_size.get(name, "L") if size is None else str(size) for size in shape)
+        for name, shape in shapes.items()
+    }
     return " and ".join(f"{name}, float [N, {size}]" for name, size in sizes.items())
 
 
-def _shape(example: Any) -> tuple[int | None, ...]:
-    """Of one example: a sequence may be of any length."""
+def _shape(name: str, example: Any) -> tuple[int | None, ...]:
+    """Of one example: a sequence may be of any length, as may a pooled text and the sizes beside it (`_sized`)."""
     shape = example.shape[1:]
-    return (None, *shape[1:]) if len(shape) == 2 else shape
+    return (None, *shape[1:]) if len(shape) == 2 or name in (POOLED, SIZES) else shape
 
 
-def _sizes(count: int, pixels: tuple[int, int], name: str) -> np.ndarray:
-    """XL's numbers of a picture that is neither cut nor enlarged; its refiner's end on how well pictures look."""
-    looks = {True: 2.5, False: 6.0}[name.startswith(NULL)]
-    usual = {6: (*pixels, 0, 0, *pixels), 5: (*pixels, 0, 0, looks)}
-    if count not in usual:
-        raise InputError(f"a network that is told {count} numbers of a picture's size is not known")
-    return np.array([usual[count]], np.float32)
+def _sized(
+    config: Mapping[str, Any], takes: Mapping[str, Any], pixels: tuple[int, int], rest: SampleCondition
+) -> SampleCondition:
+    """`rest`, with XL's numbers of a picture's size where nobody gives them: as many as fit beside the pooled text.
+
+    Six are those of a picture that is neither cut nor enlarged. Five, of the refiner, end on how well pictures look.
+    """
+    if POOLED not in takes:
+        return rest
+    room, width = config["projection_class_embeddings_input_dim"], config["addition_time_embed_dim"]
+    fitting = {room - count * width: count for count in (5, 6)}
+
+    def condition(num, given):
+        given = dict(given)
+        for null in ("", NULL):
+            if np.ndim(given.get(null + POOLED, 0)) != 2:
+                continue  # `rest` refuses that
+            features = np.shape(given[null + POOLED])[-1]
+            if features not in fitting:
+                wanted = " or ".join(map(str, fitting))
+                raise InputError(f"{null}{POOLED} has {features} features; this network is told {wanted}")
+            count = fitting[features]
+            usual = np.array([(*pixels, 0, 0, *(pixels if count == 6 else (LOOKS[null],)))], np.float32)
+            # A picture's size is no wish, and is told where the text is withheld.
+            sizes = given.setdefault(null + SIZES, given.get(SIZES, usual) if count == 6 else usual)
+            if np.ndim(sizes) == 2 and np.shape(sizes)[-1] != count:
+                raise InputError(f"{null}{SIZES} has {np.shape(sizes)[-1]} numbers; beside this text go {count}")
+        return rest(num, given)
+
+    return condition
 
 
 def _labelled(config: Mapping, rest: SampleCondition) -> SampleCondition:
@@ -219,7 +242,9 @@ def controlled(
     wanted = (shape[0] * factor, shape[1] * factor, other.example[2]["hint"].shape[-1])
 
     def missing(num):
-        raise InputError(f"a ControlNet is told a hint: --condition FILE.npz with hint, float [N, {wanted}]")
+        raise InputError(
+            f"a ControlNet is told a hint: --hint PICTURE, or --condition FILE.npz with hint, float [N, {wanted}]"
+        )
 
     def read():
         return {"unet": network.read(component.weights), "control": other.read(steering.weights)}

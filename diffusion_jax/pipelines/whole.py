@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.meshes import on_any_mesh
@@ -29,14 +31,16 @@ def sample_fn(model: Drawable, request: SampleRequest, sampler: str | None = Non
     """
     if model.encoding is None:
         raise InputError("this model is told no texts, or its folder has no encoders of them")
-    encode, usual = model.encoding.stage(), model.encoding.usual
+    encode = model.encoding.stage()
+    blank = {name: np.zeros((1, *shape), np.float32) for name, shape in encode.gives.items()}
+    (beside,) = model.sample_condition(1, blank)  # what else it is told: XL's sizes
+    usual = {name: x.repeat(request.batch, axis=0) for name, x in beside.items() if name not in blank}
     draw = model.samplers[sampler or next(iter(model.samplers))](request)
 
     def sample(params, key, cond):
         keys = rng.of_batch(key, request.batch)
         told = stages.one(encode, request.gather(params["text"]), keys, cond)
-        further = {name: x.repeat(request.batch, axis=0) for name, x in usual.items()}
-        return draw(params["model"], keys, {**further, **told})
+        return draw(params["model"], keys, {**usual, **told})
 
     return on_any_mesh(sample)
 

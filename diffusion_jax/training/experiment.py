@@ -143,13 +143,11 @@ class Encoding(NamedTuple):
       ids: `(texts [N], texts that withhold them [N] or None) -> cond`, arrays of integers [N, ...].
       stage: `() -> stage` from these to entries of the condition (`diffusion.stages`).
       read: `() -> params` of the stage.
-      usual: further entries of the condition, [1, ...].
     """
 
     ids: Callable[[Sequence[str], Sequence[str] | None], Mapping[str, np.ndarray]]
     stage: Callable[[], Stage]
     read: Hold
-    usual: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 # `() -> (params, which they are, for a person, sampler's name -> the folder of its samples)`.

@@ -109,8 +109,8 @@ def certain(monkeypatch):
     """Their encoder's mean for its draw, and our noise for theirs."""
     of_code = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
     monkeypatch.setattr(of_code, "sample", lambda code, generator=None: code.mode())
-    for module in ("img2img", "inpaint"):
-        path = f"diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_{module}"
+    for folder, module in (("", "img2img"), ("", "inpaint"), ("_xl", "xl_img2img")):
+        path = f"diffusers.pipelines.stable_diffusion{folder}.pipeline_stable_diffusion_{module}"
         monkeypatch.setattr(f"{path}.randn_tensor", lambda *shape, **how: latents())
 
 
@@ -202,6 +202,47 @@ def test_xl(xl, negative):
     given = texts() if negative is None else texts(negative=negative)
     found = ours(folder, given, guidance_scale=5.0)
     np.testing.assert_allclose(np.clip(found, 0, 1), theirs, atol=NEAR)
+
+
+@pytest.fixture(scope="module")
+def refiner(xl, tmp_path_factory):
+    """XL's refiner in small: it reads the second encoder alone, and is told how well pictures look."""
+    folder = tmp_path_factory.mktemp("refiner") / "refiner"
+    config = XL | {"cross_attention_dim": 24, "projection_class_embeddings_input_dim": 24 + 5 * 8}
+    parts = {name: xl[1].components[name] for name in ("tokenizer_2", "text_encoder_2", "vae", "scheduler")}
+    parts |= {"tokenizer": None, "text_encoder": None, "unet": tiny.unet(seed=9, **config)}
+    pipeline = diffusers.StableDiffusionXLImg2ImgPipeline(
+        **parts, requires_aesthetics_score=True, add_watermarker=False
+    )
+    pipeline.save_pretrained(folder)
+    return folder, quiet(pipeline)
+
+
+def test_xl_refiner(refiner, certain):
+    folder, pipeline = refiner
+    said = {"num_inference_steps": STEPS, "output_type": "np", "guidance_scale": 5.0, "strength": 0.5}
+    wanted = pipeline(PROMPTS, image=channels_first(PICTURE / 2 + 0.5), **said).images
+    # Half of their steps are the last two, from the time .252 on.
+    found = known(folder, "from", {"image": PICTURE}, texts(), strength=0.3)
+    np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
+    assert wanted.std() > 0.1
+
+
+def test_xl_and_its_refiner(xl, refiner, certain, monkeypatch):
+    module = "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img"
+    monkeypatch.setattr(f"{module}.randn_tensor", lambda *shape, **how: latents(name="refiner"))
+    said = {"num_inference_steps": STEPS, "guidance_scale": 5.0, "negative_prompt": ["the dog"] * 2}
+    first = xl[1](PROMPTS, output_type="latent", latents=latents(), **said).images
+    said |= {"guidance_scale": 3.0, "strength": 0.5}
+    wanted = refiner[1](PROMPTS, image=first, output_type="np", **said).images
+    asked = {"refiner": {"steps": STEPS, "guidance_scale": 3.0}}
+    opened = {"refiner": str(refiner[0]), "asked": asked}
+    found = ours(xl[0], texts(negative=["the dog"]), opened=opened, guidance_scale=5.0)
+    np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
+    # Control: the first alone draws another picture.
+    with torch.no_grad():
+        alone = xl[1].vae.decode(first / xl[1].vae.config.scaling_factor).sample.numpy().transpose(0, 2, 3, 1)
+    assert np.abs(np.clip(alone / 2 + 0.5, 0, 1) - wanted).max() > 20 * NEAR
 
 
 @pytest.mark.parametrize(("name", "negative"), [("stable", ["the dog"]), ("xl", None)])

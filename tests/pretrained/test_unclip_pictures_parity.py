@@ -13,32 +13,14 @@ import text_tiny as tiny  # noqa: E402
 from diffusers.pipelines.deepfloyd_if import pipeline_if, pipeline_if_superresolution  # noqa: E402
 from diffusers.pipelines.deprecated.unclip import pipeline_unclip, text_proj  # noqa: E402
 from diffusers.schedulers import scheduling_ddpm, scheduling_unclip  # noqa: E402
+from their_noise import KEYS, PROMPTS, in_double, noise  # noqa: E402
 
 from diffusion_jax.app.known import drawing  # noqa: E402
-from diffusion_jax.core import rng  # noqa: E402
 from diffusion_jax.core.errors import InputError  # noqa: E402
-from diffusion_jax.diffusion import stages  # noqa: E402
 from diffusion_jax.pipelines import published  # noqa: E402
-from diffusion_jax.pretrained.schedulers import scheduler as ours_of  # noqa: E402
 from diffusion_jax.training.experiment import SampleRequest  # noqa: E402
 
-PROMPTS = ["a photo of the cat", "the dog, WOW!"]
-KEYS = jax.random.split(jax.random.key(0), 2)
 NEAR = 2e-3  # of values in [0, 1]: float32 in two libraries, guided, over several chains
-
-
-def noise(*chains):
-    """Our noise as theirs draw it, of (stage, shape, steps of its chain); None for what no chain draws."""
-
-    def drawn():
-        for name, shape, steps in chains:
-            keys = stages.keys_of(name, KEYS)
-            for each in [keys] if steps is None else [rng.each(keys, step) for step in steps]:
-                x = jax.vmap(lambda key, shape=shape: rng.flat(jax.random.normal, key, shape))(each)
-                yield torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy())
-
-    queue = drawn()
-    return lambda *shape, **how: next(queue)
 
 
 FAR = 2e-4  # on average, of values in [0, 1]
@@ -47,14 +29,6 @@ FAR = 2e-4  # on average, of values in [0, 1]
 def close(found, wanted):
     np.testing.assert_allclose(found, wanted, atol=50 * FAR)
     assert np.abs(found - wanted).mean() < FAR
-
-
-def in_double(scheduler):
-    """Diffusers' own tables in float32 alone move such pictures by 3e-2, where nothing is left of them."""
-    table = ours_of.betas(scheduler.config | {"_class_name": type(scheduler).__name__})
-    scheduler.betas, scheduler.alphas = torch.from_numpy(table), torch.from_numpy(1 - table)
-    scheduler.alphas_cumprod = torch.cumprod(scheduler.alphas, 0)
-    return scheduler
 
 
 SIMPLE = {
