@@ -32,7 +32,7 @@ def sample_fn(model: Drawable, request: SampleRequest, sampler: str | None = Non
     if model.encoding is None:
         raise InputError("this model is told no texts, or its folder has no encoders of them")
     encode = model.encoding.stage()
-    blank = {name: np.zeros((1, *shape), np.float32) for name, shape in encode.gives.items()}
+    blank = {name: np.zeros([1, *(size or 1 for size in shape)], np.float32) for name, shape in encode.gives.items()}
     (beside,) = model.sample_condition(1, blank)  # what else it is told: XL's sizes
     usual = {name: x.repeat(request.batch, axis=0) for name, x in beside.items() if name not in blank}
     draw = model.samplers[sampler or next(iter(model.samplers))](request)

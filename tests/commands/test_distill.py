@@ -206,6 +206,7 @@ def test_a_run_needs_no_teacher_once_it_has_begun(root, tmp_path):
     assert (one != two).any()
 
 
+@pytest.mark.rare
 def test_ect_starts_as_its_teacher(root):
     method = load(root / "ect.py").build(load(root / "ect.py").get_config()).method
     assert method.held() == {}
@@ -213,6 +214,7 @@ def test_ect_starts_as_its_teacher(root):
     assert images(root, "ect").shape == (2, 8, 8, 1)
 
 
+@pytest.mark.rare
 def test_a_guided_student_is_told_its_scale(root, capsys):
     weak, strong = (images(root, "guided", "--steps", 2, "--guidance", scale) for scale in (1, 5))
     assert weak.shape == (2, 8, 8, 1)
@@ -223,6 +225,7 @@ def test_a_guided_student_is_told_its_scale(root, capsys):
     assert images(root, "halves/steps_2", "--guidance", 3).shape == strong.shape
 
 
+@pytest.mark.rare
 def test_a_latent_consistency_student_is_told_its_scale(root, capsys):
     assert trained(root, "table") == 0
     assert trained(root, "lcm", "table") == 0

@@ -12,7 +12,7 @@ from diffusion_jax.app import resolve
 from experiments.tables import points
 from tests.commands.test_cli import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.rare]
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = (

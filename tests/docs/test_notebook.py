@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 NOTEBOOK = Path(__file__).parent.parent.parent / "experiments" / "digits.ipynb"
 
 
+@pytest.mark.rare
 @pytest.mark.exhaustive
 def test_the_notebook_runs_from_top_to_bottom(monkeypatch):
     monkeypatch.setenv("STEPS", "8")

@@ -48,7 +48,7 @@ def close(found, least, share):
     assert least - 1e-6 < found < least + share
 
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = [pytest.mark.exhaustive, pytest.mark.rare]
 
 
 def test_a_plain_one_loses_the_trailing_variances(tmp_path):

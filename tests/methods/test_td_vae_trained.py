@@ -14,7 +14,7 @@ from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.methods.autoencoders.td_vae import of_network
 from diffusion_jax.models.autoencoders.recurrent import GaussianDecoder, Recurrent
 
-pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.rare]
 
 MODEL, LENGTH, BATCH, STEPS = sequences.turning(), 12, 64, 1200
 

@@ -83,6 +83,7 @@ def test_stable_diffusion(stable, guidance):
     assert np.abs(other - found).max() > 20 * NEAR
 
 
+@pytest.mark.rare
 def test_rescaled_guidance(stable):
     folder, pipeline = stable
     said = {"num_inference_steps": STEPS, "output_type": "np", "latents": latents(), "guidance_scale": 5.0}
@@ -156,6 +157,7 @@ def test_a_part_of_a_picture_by_a_text(painting, certain):
     np.testing.assert_allclose(np.clip(ours(folder, texts(), guidance_scale=5.0), 0, 1), grey, atol=NEAR)
 
 
+@pytest.mark.rare
 def test_a_controlnet_and_a_text(stable, tmp_path):
     folder, pipeline = stable
     torch.manual_seed(5)
@@ -194,7 +196,7 @@ def xl(tmp_path_factory):
     return folder, quiet(pipeline)
 
 
-@pytest.mark.parametrize("negative", [None, ["the dog"]])
+@pytest.mark.parametrize("negative", [None, pytest.param(["the dog"], marks=pytest.mark.rare)])
 def test_xl(xl, negative):
     folder, pipeline = xl
     said = {"num_inference_steps": STEPS, "output_type": "np", "guidance_scale": 5.0, "latents": latents()}
