@@ -30,7 +30,8 @@ from diffusion_jax.methods.improved import l_hybrid, parameterizations_of
 def with_guidance(config: Config) -> Config:
     """`config` with a table of betas, the share of examples that are not told their label, and a usual guidance."""
     config = with_table(config)
-    config.diffusion.update(Config(**guidance_values()))  # type: ignore[arg-type]  # as in `pixels`
+    for name, value in guidance_values().items():
+        config.diffusion[name] = value
     return config
 
 

@@ -1,5 +1,6 @@
 """unCLIP from the command line, every network tiny: CLIP, decoder, super-resolution, prior; and what is refused."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from diffusion_jax.app import resolve
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources
 from diffusion_jax.methods import captioned
+from experiments import captioned_quality
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
@@ -126,3 +128,13 @@ def test_what_is_refused(runs, tmp_path):
     with pytest.raises(InputError, match="patches of 7 pixels do not tile a picture of 32x32"):
         run(runs, "clip", "refused", "--config.clip.patch=7")
     assert not (runs / "refused").exists()
+
+
+def test_the_table_of_a_run(runs, tmp_path, capsys):
+    captioned_quality.main([f"--workdir={runs}/prior", "--each=2", f"--json={tmp_path}/rows.json"])
+    said = capsys.readouterr().out
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert rows["real, train, 8x8"][:2] == [1.0, 1.0]
+    assert rows["the decoder, 8x8"][2] > rows["real, train, 8x8"][2]  # nothing was learned in two steps
+    assert rows["apart"] < 1e-4
+    assert "the text's" in said
