@@ -40,7 +40,10 @@ def refined(base: Drawable, refiner: Drawable, options: Mapping[str, Any]) -> Dr
     options = {"strength": STRENGTH, **options}
     begun = refiner.edits["from"].at
     assert begun is not None
-    edit = begun(options.pop("strength"))
+    strength = options.pop("strength")
+    if not 0 < strength <= 1:
+        raise InputError(f"--stage refiner.strength={strength:g}: give a number in (0, 1]")
+    edit = begun(strength)
     refine, options = staged.chosen(REFINER, refiner.samplers, options)
 
     def refining(make: MakeSampler) -> MakeSampler:

@@ -10,7 +10,9 @@ pytest.importorskip("transformers", reason="transformers is not installed (the e
 pytest.importorskip("tokenizers", reason="tokenizers is not installed (the extra text)")
 
 import text_tiny as tiny  # noqa: E402
+from diffusers.pipelines.latent_consistency_models import pipeline_latent_consistency_text2img  # noqa: E402
 from diffusers.pipelines.stable_diffusion import (  # noqa: E402
+    pipeline_stable_diffusion,
     pipeline_stable_diffusion_upscale,
     pipeline_stable_unclip,
     pipeline_stable_unclip_img2img,
@@ -18,7 +20,7 @@ from diffusers.pipelines.stable_diffusion import (  # noqa: E402
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import (  # noqa: E402
     StableUnCLIPImageNormalizer,
 )
-from diffusers.schedulers import scheduling_ddpm  # noqa: E402
+from diffusers.schedulers import scheduling_ddpm, scheduling_euler_ancestral_discrete, scheduling_lcm  # noqa: E402
 from their_noise import KEYS, PROMPTS, in_double, noise  # noqa: E402
 
 from diffusion_jax.app.known import drawing  # noqa: E402
@@ -190,3 +192,36 @@ def test_variations_of_a_picture(tmp_path, monkeypatch):
     # Control: the pictures in the other order.
     other = ours(prompt=None, like=pictures[::-1], noise_level=np.array([300.0]))
     assert np.abs(other - found).max() > 20 * NEAR
+
+
+def test_few_steps(tmp_path, monkeypatch):
+    """A latent consistency model, which is told the scale of guidance; and a turbo model, which takes none."""
+    parts = {"vae": tiny.vae(), "text_encoder": tiny.encoder(), "tokenizer": tiny.tokenizer(), **BESIDE}
+    consistent = diffusers.LatentConsistencyModelPipeline(
+        unet=tiny.unet(time_cond_proj_dim=8),
+        scheduler=diffusers.LCMScheduler(**SCALED),
+        requires_safety_checker=False,
+        **parts,
+    )
+    ancestral = diffusers.EulerAncestralDiscreteScheduler(**SCALED, timestep_spacing="trailing")
+    turbo = diffusers.StableDiffusionPipeline(
+        unet=tiny.unet(), scheduler=ancestral, requires_safety_checker=False, **parts
+    )
+    for number, (pipeline, guidance, modules) in enumerate(
+        (
+            (consistent, 3.0, (pipeline_latent_consistency_text2img, scheduling_lcm)),
+            (turbo, 1.0, (pipeline_stable_diffusion, scheduling_euler_ancestral_discrete)),
+        )
+    ):
+        pipeline.save_pretrained(tmp_path / str(number))
+        pipeline.set_progress_bar_config(disable=True)
+        draw = noise(("unet", LATENT, range(STEPS + 1)))
+        for module in modules:
+            monkeypatch.setattr(module, "randn_tensor", draw)
+        said = {"num_inference_steps": STEPS, "output_type": "np", "guidance_scale": guidance}
+        wanted = pipeline(PROMPTS, **said).images
+        ours = Drawn(tmp_path / str(number), request={"guidance_scale": guidance})
+        found = ours()
+        np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
+        assert wanted.std() > 0.05
+        assert np.abs(ours(prompt=PROMPTS[::-1]) - found).max() > 20 * NEAR
