@@ -80,6 +80,7 @@ def stable_unclip(whole: Index, variant: str, size: str | None, asked: Asked) ->
     The level of the noise is "noise_level", 0 where nobody says it. Arguments and errors as of `upscaler`.
     """
     staged.check_known(asked, PRIOR)
+    whole.check(PRIOR, "prior_scheduler")
     prior = denoisers.opened(denoisers.part(whole.root, PRIOR, "prior_scheduler", variant), ())
     heard = staged.with_nulls({OF_PRIOR + name: shape for name, shape in staged.heard(prior.network).items()})
     drawn = Link(PRIOR, _prior(prior), heard, unclip.IMAGE, prior.shape)
