@@ -4,7 +4,7 @@ It runs before the chain and apart from it, once for each picture, and is let go
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,9 @@ class Likes(NamedTuple):
 
     def encoded(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """Embeddings, float32 [N, D], of pictures uint8 [H, W, 3], each of any size."""
+        model: Any = self.encoder.network.model
         params = self.encoder.read()
-        encode = jax.jit(lambda x: self.encoder.network.model.apply({"params": params}, x).embedding)
+        encode = jax.jit(lambda x: model.apply({"params": params}, x).embedding)
         prepared = (self.prepare(jnp.asarray(images.to_float(picture)[None])) for picture in pictures)
         return np.concatenate([np.asarray(encode(x)) for x in prepared])
 

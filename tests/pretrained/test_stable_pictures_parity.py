@@ -1,5 +1,7 @@
 """Stable Diffusion's relatives whole: those of diffusers, of the same folders and noise."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -80,6 +82,10 @@ def upscaler(tmp_path_factory):
         **BESIDE,
     )
     pipeline.save_pretrained(folder)
+    file = folder / "vae" / "config.json"  # of old it did not say its scale, which is not Stable Diffusion's
+    said = json.loads(file.read_text())
+    assert said.pop("scaling_factor") == 0.08333
+    file.write_text(json.dumps(said))
     pipeline.set_progress_bar_config(disable=True)
     return folder, pipeline
 
