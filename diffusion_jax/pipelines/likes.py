@@ -40,15 +40,11 @@ class Likes(NamedTuple):
 
     def encoded(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """Embeddings, float32 [N, D], of pictures uint8 [H, W, 3], each of any size."""
+        model: Any = self.encoder.network.model
         params = self.encoder.read()
-
-        @jax.jit
-        def encode(x: jax.Array) -> jax.Array:
-            seen: Any = self.encoder.network.model.apply({"params": params}, x)
-            return seen.embedding
-
+        encode = jax.jit(lambda params, x: model.apply({"params": params}, x).embedding)
         prepared = (self.prepare(jnp.asarray(images.to_float(picture)[None])) for picture in pictures)
-        return np.concatenate([np.asarray(encode(x)) for x in prepared])
+        return np.concatenate([np.asarray(encode(params, x)) for x in prepared])
 
 
 def of_folder(whole: Index, variant: str) -> Likes:

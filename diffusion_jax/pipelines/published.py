@@ -51,6 +51,7 @@ KINDS = {
 }
 PIPELINES = {  # of several stages beside encoders and a decoder
     "UnCLIPPipeline": unclip.karlo,
+    "UnCLIPImageVariationPipeline": unclip.variations,
     "StableUnCLIPPipeline": stable.stable_unclip,
     "StableUnCLIPImg2ImgPipeline": stable.variations,
     "StableDiffusionUpscalePipeline": stable.upscaler,

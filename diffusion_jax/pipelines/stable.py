@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from diffusion_jax.autoencoding.latents import Scaling
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import json_object
 from diffusion_jax.core.protocols import Hold
@@ -28,7 +29,7 @@ CHAIN, DECODER, PRIOR, VECTOR = first_stages.CHAIN, "vae", "prior", "vector"
 LATENT, IMAGE, LABEL = "latent", "image", "label"
 USUAL_LEVEL = 20  # of the noise on the picture that the x4 upscaler enlarges
 MOST_LEVEL = 350
-UPSCALER_GUIDANCE = 9.0
+UPSCALER_GUIDANCE, UPSCALER_SCALE = 9.0, 0.08333
 UNCLIP_STEPS, UNCLIP_GUIDANCE, PRIOR_STEPS, PRIOR_GUIDANCE = 20, 10.0, 25, 4.0
 OF_PRIOR = "prior_"  # before the entries that the prior's own encoder makes of a text
 
@@ -49,6 +50,8 @@ def upscaler(whole: Index, variant: str, size: str | None, asked: Asked) -> Draw
     """
     staged.check_known(asked)
     denoiser, decoder = _latents(whole, variant, size)
+    if "scaling_factor" not in json_object(_file(whole, DECODER, "config.json")):
+        decoder = decoder._replace(scaling=Scaling(UPSCALER_SCALE))  # files of old do not say it
     noise = table_of(json_object(_file(whole, "low_res_scheduler", SCHEDULER)))
     most = json_object(whole.root / FILE).get("max_noise_level", MOST_LEVEL)
     levels = denoiser.config.get("num_class_embeds")
@@ -80,6 +83,7 @@ def stable_unclip(whole: Index, variant: str, size: str | None, asked: Asked) ->
     The level of the noise is "noise_level", 0 where nobody says it. Arguments and errors as of `upscaler`.
     """
     staged.check_known(asked, PRIOR)
+    whole.check(PRIOR, "prior_scheduler")
     prior = denoisers.opened(denoisers.part(whole.root, PRIOR, "prior_scheduler", variant), ())
     heard = staged.with_nulls({OF_PRIOR + name: shape for name, shape in staged.heard(prior.network).items()})
     drawn = Link(PRIOR, _prior(prior), heard, unclip.IMAGE, prior.shape)

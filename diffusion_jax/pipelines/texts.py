@@ -41,7 +41,7 @@ PLAIN = (
     "LatentConsistencyModelImg2ImgPipeline",
 )
 XL = tuple(_STABLE.format(f"XL{kind}") for kind in ("", "Img2Img", "Inpaint", "ControlNet"))
-UNCLIP = ("UnCLIPPipeline",)
+UNCLIP = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
 STABLE_UNCLIP = ("StableUnCLIPPipeline",)
 DEEP_FLOYD = tuple(f"IF{kind}Pipeline" for kind in ("", "Img2Img", "Inpainting", "SuperResolution"))
 

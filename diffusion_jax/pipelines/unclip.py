@@ -1,25 +1,31 @@
-"""unCLIP's pipelines: Karlo's, from a text to a picture by a prior, a decoder and two networks that enlarge."""
+"""unCLIP's pipelines: Karlo's, from a text to a picture by a prior, a decoder and two networks that enlarge.
+
+Of another picture in place of the prior's embedding it draws variations.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import jax.numpy as jnp
 
 from diffusion_jax.core import resizing
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import SampleFn
+from diffusion_jax.core.protocols import Hold, SampleFn
 from diffusion_jax.diffusion import stages, unclip
 from diffusion_jax.diffusion.samplers import Turn, in_turn
 from diffusion_jax.diffusion.stages import Shape
 from diffusion_jax.models.unets.beside import BESIDE, Beside
-from diffusion_jax.pipelines import denoisers, staged, told
+from diffusion_jax.pipelines import denoisers, likes, staged, told
 from diffusion_jax.pipelines.denoisers import Denoiser
 from diffusion_jax.pipelines.index import Index
-from diffusion_jax.pipelines.staged import Asked, Link
+from diffusion_jax.pipelines.staged import Asked, Link, StageOf
 from diffusion_jax.pretrained import loading
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.training.experiment import OPTIONS, Drawable, MakeSampler, SampleRequest
 
 PRIOR, PROJECTION, DECODER, FIRST, LAST = "prior", "text_proj", "decoder", "super_res_first", "super_res_last"
-SCHEDULERS = {PRIOR: "prior_scheduler", DECODER: "decoder_scheduler", FIRST: "super_res_scheduler"}
+SCHEDULERS = {DECODER: "decoder_scheduler", FIRST: "super_res_scheduler"}
 ENLARGED = "super_res"  # the stage of both networks that enlarge
 STEPS = {PRIOR: 25, DECODER: 25, ENLARGED: 7}
 GUIDANCE = {PRIOR: 4.0, DECODER: 8.0}
@@ -41,41 +47,77 @@ def karlo(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawabl
     Raises:
       InputError: a part is missing or of another kind, or an option is not known.
     """
-    whole.check(PRIOR, PROJECTION, DECODER, FIRST, LAST, *SCHEDULERS.values())
+    staged.check_known(asked, PRIOR, ENLARGED)
+    whole.check(PRIOR, "prior_scheduler")
+    prior = denoisers.opened(denoisers.part(whole.root, PRIOR, "prior_scheduler", variant), ())
+    text = staged.with_nulls(staged.heard(prior.network))
+    embedding = Link(PRIOR, _restored(prior), text, unclip.IMAGE, prior.shape)
+    draw = embedding.asked({"steps": STEPS[PRIOR], **asked.get(PRIOR, {})})
+    return _of_embeddings(whole, variant, size, asked, text, [draw], {PRIOR: prior.read})
+
+
+def variations(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+    """Karlo without its prior: variations of a picture, "like", or of its "image_embedding"; a text may steer them.
+
+    Arguments and errors as of `karlo`; `asked` has the options of "super_res".
+    """
+    staged.check_known(asked, ENLARGED)
+    pictures = likes.of_folder(whole, variant)
+    embedding: dict[str, Shape] = {unclip.IMAGE: (pictures.features,)}
+    read = {unclip.TEXT: (pictures.features,), "tokens": (None, pictures.features), "token_mask": (None,)}
+    text = staged.with_nulls(read)
+    made = _of_embeddings(whole, variant, size, asked, text, [], {}, embedding)
+    return made._replace(sample_condition=likes.telling(pictures, tuple(text), made.sample_condition))
+
+
+def _of_embeddings(
+    whole: Index,
+    variant: str,
+    size: str | None,
+    asked: Asked,
+    text: Mapping[str, Shape],
+    before: Sequence[StageOf],
+    held: Mapping[str, Hold],
+    further: Mapping[str, Shape] = MappingProxyType({}),
+) -> Drawable:
+    """The decoder of a picture's embedding, and the networks that enlarge.
+
+    Args:
+      whole, variant, size, asked: as of `karlo`.
+      text: the entries that a text is.
+      before: the stages that give "image_embedding".
+      held: their parameters.
+      further: what is told in their place.
+    """
+    whole.check(PROJECTION, DECODER, FIRST, LAST, *SCHEDULERS.values())
     if size is not None:
         raise InputError(f"--size {size}: {whole.kind} draws pictures of one size; leave it out")
-    staged.check_known(asked, PRIOR, ENLARGED)
     parts = {name: denoisers.part(whole.root, name, SCHEDULERS[name], variant) for name in SCHEDULERS}
-    prior = denoisers.opened(parts[PRIOR], ())
     decoder, enlarger = (
-        denoisers.opened(parts[name], denoisers.size_of(None, parts[name].config.get("sample_size")))
-        for name in (DECODER, FIRST)
+        denoisers.opened(part, denoisers.size_of(None, part.config.get("sample_size"))) for part in parts.values()
     )
     projection, last = (files.component(whole.root, variant, folders=(name,)) for name in (PROJECTION, LAST))
     project, ending = (loading.build(found.config, found.weights) for found in (projection, last))
-    read = {
-        PRIOR: prior.read,
+    read: dict[str, Hold] = {
+        **held,
         PROJECTION: lambda: project.read(projection.weights),
         DECODER: decoder.read,
         ENLARGED: lambda: {"first": enlarger.read(), "last": ending.read(last.weights)},
     }
 
-    text = staged.with_nulls(staged.heard(prior.network))
-    tokens, _ = text["tokens"]
-    made: dict[str, Shape] = {"tokens": (project.model.extra + tokens, project.model.features)}
-    made |= {"token_mask": (project.model.extra + tokens,), unclip.VECTOR: (project.model.width,)}
+    long, extra = text["tokens"][0], project.model.extra
+    tokens = None if long is None else extra + long
+    made: dict[str, Shape] = {"tokens": (tokens, project.model.features), "token_mask": (tokens,)}
+    made |= {unclip.VECTOR: (project.model.width,)}
 
     def say(params, *told):
         return project.model.apply({"params": params}, *told)
 
-    embedding = Link(PRIOR, _restored(prior), text, unclip.IMAGE, prior.shape)
+    needs = {unclip.IMAGE: project.example[0].shape[1:], **text}
     small = Link(DECODER, _guided(decoder, DECODER), staged.with_nulls(made), SMALL, decoder.shape)
     shape = enlarger.shape
     large = Link(ENLARGED, {"published": _enlarge(enlarger, ending)}, {BESIDE: shape}, IMAGE, shape)
-    before = [
-        embedding.asked({"steps": STEPS[PRIOR], **asked.get(PRIOR, {})}),
-        staged.gathered(unclip.projected(PROJECTION, say, {unclip.IMAGE: prior.shape, **text}, made)),
-    ]
+    first = [*before, staged.gathered(unclip.projected(PROJECTION, say, needs, made))]
     after = [
         staged.always(unclip.shown("enlarge", resizing.bicubic, SMALL, decoder.shape, shape[:2])),
         large.asked(asked.get(ENLARGED, {})),
@@ -83,7 +125,8 @@ def karlo(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawabl
             stages.arrays("clip", lambda cond: {IMAGE: jnp.clip(cond[IMAGE], -1, 1)}, {IMAGE: shape}, {IMAGE: shape})
         ),
     ]
-    return staged.drawable(whole, variant, text, staged.around(before, small, after, text, IMAGE), read, shape)
+    samplers = staged.around(first, small, after, {**text, **further}, IMAGE)
+    return staged.drawable(whole, variant, text, samplers, read, shape, further=further)
 
 
 def _guided(denoiser: Denoiser, name: str) -> dict[str, MakeSampler]:

@@ -1,5 +1,7 @@
 """Stable Diffusion's relatives whole: those of diffusers, of the same folders and noise."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -80,6 +82,10 @@ def upscaler(tmp_path_factory):
         **BESIDE,
     )
     pipeline.save_pretrained(folder)
+    file = folder / "vae" / "config.json"  # of old it did not say its scale, which is not Stable Diffusion's
+    said = json.loads(file.read_text())
+    assert said.pop("scaling_factor") == 0.08333
+    file.write_text(json.dumps(said))
     pipeline.set_progress_bar_config(disable=True)
     return folder, pipeline
 
@@ -162,14 +168,7 @@ def test_stable_unclip(unclip, monkeypatch):
 
 
 def test_variations_of_a_picture(tmp_path, monkeypatch):
-    torch.manual_seed(6)
-    config = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config |= {"image_size": 16, "patch_size": 8, "projection_dim": 24}
-    encoder = tiny.transformers.CLIPVisionModelWithProjection(tiny.transformers.CLIPVisionConfig(**config))
-    prepare = tiny.transformers.CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    pipeline = diffusers.StableUnCLIPImg2ImgPipeline(
-        feature_extractor=prepare, image_encoder=tiny.redrawn(encoder), **of_vectors()
-    )
+    pipeline = diffusers.StableUnCLIPImg2ImgPipeline(**tiny.of_pictures(), **of_vectors())
     pipeline.save_pretrained(tmp_path / "like")
     pipeline.set_progress_bar_config(disable=True)
     draw = noise(*[("vector", (24,), None), ("unet", LATENT, [0])] * 2)

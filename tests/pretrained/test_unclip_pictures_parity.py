@@ -11,12 +11,14 @@ pytest.importorskip("tokenizers", reason="tokenizers is not installed (the extra
 
 import text_tiny as tiny  # noqa: E402
 from diffusers.pipelines.deepfloyd_if import pipeline_if, pipeline_if_superresolution  # noqa: E402
-from diffusers.pipelines.deprecated.unclip import pipeline_unclip, text_proj  # noqa: E402
+from diffusers.pipelines.deprecated.unclip import pipeline_unclip, pipeline_unclip_image_variation, text_proj  # noqa: E402
 from diffusers.schedulers import scheduling_ddpm, scheduling_unclip  # noqa: E402
 from their_noise import KEYS, PROMPTS, in_double, noise  # noqa: E402
 
 from diffusion_jax.app.known import drawing  # noqa: E402
 from diffusion_jax.core.errors import InputError  # noqa: E402
+from diffusion_jax.data import images  # noqa: E402
+from diffusion_jax.models.encoders.images import prepared  # noqa: E402
 from diffusion_jax.pipelines import published  # noqa: E402
 from diffusion_jax.training.experiment import SampleRequest  # noqa: E402
 
@@ -107,6 +109,33 @@ def test_karlo(karlo, monkeypatch):
     assert found.shape == theirs.shape == (2, 32, 32, 3)
     assert theirs.std() > 0.1
     np.testing.assert_allclose(np.clip(found, 0, 1), theirs, atol=NEAR)
+
+
+def test_variations_by_karlo(karlo, tmp_path, monkeypatch):
+    parts = {name: part for name, part in karlo[1].components.items() if not name.startswith("prior")}
+    pipeline = diffusers.UnCLIPImageVariationPipeline(**parts, **tiny.of_pictures())
+    pipeline.save_pretrained(tmp_path / "karlo")
+    pipeline.set_progress_bar_config(disable=True)
+    draw = noise(("decoder", (16, 16, 3), range(STEPS["decoder"])), ("super_res", (32, 32, 3), range(3)))
+    monkeypatch.setattr(pipeline_unclip_image_variation, "randn_tensor", draw)
+    monkeypatch.setattr(scheduling_unclip, "randn_tensor", draw)
+    said = {"decoder_num_inference_steps": STEPS["decoder"], "super_res_num_inference_steps": 3}
+    # Pillow's rounding is not ours: theirs is given what ours prepares.
+    likes = np.random.default_rng(0).integers(0, 256, (2, 20, 18, 3), np.uint8)
+    seen = np.moveaxis(np.asarray(prepared(images.to_float(likes), side=16)), -1, 1)
+    wanted = pipeline(image=torch.from_numpy(seen.copy()), output_type="np", **said).images
+
+    model = published.diffusers(str(tmp_path / "karlo"), asked={"super_res": {"steps": 3}})
+    make = model.samplers["published"](SampleRequest(2, STEPS["decoder"]))
+    draw, params = jax.jit(make), model.load()[0]
+    with jax.default_matmul_precision("highest"):
+        found, other = (
+            np.asarray(draw(params, KEYS, *model.sample_condition(2, {"like": pictures}))) / 2 + 0.5
+            for pictures in (likes, likes[::-1])
+        )
+    np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
+    assert wanted.std() > 0.1
+    assert np.abs(other - found).max() > 20 * NEAR
 
 
 def test_stages_are_asked_by_name(karlo):

@@ -32,6 +32,16 @@ def encoder(kind=transformers.CLIPTextModel, width=32, seed=0, **config):
     return redrawn(kind(transformers.CLIPTextConfig(**(said | {"bos_token_id": 518} | config))))
 
 
+def of_pictures(seed=6):
+    """CLIP's encoder of pictures, as wide as the encoder of texts, and what prepares pictures for it."""
+    torch.manual_seed(seed)
+    said = {"hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4}
+    said |= {"image_size": 16, "patch_size": 8, "projection_dim": 24}
+    side = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    network = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**said))
+    return {"image_encoder": redrawn(network), "feature_extractor": transformers.CLIPImageProcessor(**side)}
+
+
 def unet(seed=1, **config):
     torch.manual_seed(seed)
     return redrawn(UNet2DConditionModel(**(SMALL | {"cross_attention_dim": 32, "attention_head_dim": 4} | config)))
