@@ -107,6 +107,7 @@ NAMED = (
     "seed",
     "size",
     "variant",
+    "dtype",
     "strength",
     "tile",
     "stage",

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from numpy.typing import DTypeLike
 
 from diffusion_jax.app import cli
 from diffusion_jax.core import rng, user_files
@@ -109,7 +111,9 @@ def which(options: argparse.Namespace) -> Which:
     """
     if not options.pretrained:
         _leave_out(
-            "of published models", options, "size", "variant", "controlnet", "first_stage", "tile", "stage", "flags"
+            "of published models",
+            options,
+            *("size", "variant", "dtype", "controlnet", "upscaler", "first_stage", "tile", "stage", "flags"),
         )
     asked = {
         "--raw": RAW if options.raw else None,
@@ -158,19 +162,14 @@ def released(options: argparse.Namespace) -> Drawable:
         raise InputError("a published model has one set of parameters; leave --raw, --average and --sigma-rel out")
     _leave_out("of a run's", options, "step", "config")
     more = chains_of(options.chains) if options.chains else nothing_more
+    dtype = DTYPES[options.dtype or "float32"]
     if options.flags is not None:
         _leave_out(
             "of diffusers' folders",
             options,
-            "variant",
-            "controlnet",
-            "first_stage",
-            "tile",
-            "size",
-            "stage",
-            "upscaler",
+            *("variant", "controlnet", "first_stage", "tile", "size", "stage", "upscaler"),
         )
-        return published.openai(options.pretrained, options.flags, more)
+        return published.openai(options.pretrained, options.flags, more, dtype)
     if Path(options.pretrained).suffix in files.TORCH:
         raise InputError(
             f"{options.pretrained} is a file of weights alone, as OpenAI's are: give --flags with the flags that its "
@@ -187,6 +186,7 @@ def released(options: argparse.Namespace) -> Drawable:
         options.tile,
         stages(options.stage),
         options.upscaler,
+        dtype,
     )
 
 
@@ -239,9 +239,17 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     add("--first-stage", metavar="PATH", help="what decodes latents, for a folder without: folder, hub name or file")
     add("--tile", type=cli.whole(1), metavar="PIXELS", help="decode on tiles of this side: less memory, more time")
     add("--stage", action="append", metavar="S.O=V", help="of another stage of a pipeline: prior.steps=50, say")
+    add("--dtype", choices=DTYPES, help="of the network and its parameters (float32); file: parameters as they lie")
     add("--flags", metavar="TEXT", help="for a file of OpenAI's: the flags that its page gives, in quotes")
 
 
+# None: each array as its file has it.
+DTYPES: dict[str, DTypeLike | None] = {
+    "float32": np.float32,
+    "bfloat16": jnp.bfloat16,
+    "float16": np.float16,
+    "file": None,
+}
 STAGED: dict[str, Callable[[str], Any]] = {
     "sampler": str,
     "steps": cli.whole(1),

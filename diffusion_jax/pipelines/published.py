@@ -3,9 +3,13 @@
 OpenAI's are composed in `pipelines.openai`.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import DTypeLike
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import SampleCondition
@@ -28,10 +32,13 @@ from diffusion_jax.pipelines import (
 from diffusion_jax.pipelines.denoisers import size_of
 from diffusion_jax.pipelines.index import Index, index
 from diffusion_jax.pipelines.openai import openai
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pipelines.staged import Asked
 from diffusion_jax.pipelines.told import Drawn, Told
+from diffusion_jax.pretrained.families.lora_names import UNET
 from diffusion_jax.pretrained.first_stages import CLASSES
 from diffusion_jax.pretrained.formats import files
+from diffusion_jax.pretrained.lora import Lora
 from diffusion_jax.training.experiment import Drawable
 
 __all__ = ["diffusers", "openai"]
@@ -49,6 +56,7 @@ PIPELINES = {  # of several stages beside encoders and a decoder
     "IFPipeline": deep_floyd.base,
     "IFSuperResolutionPipeline": deep_floyd.second,
 }
+UNETS = ("UNet2DModel", "UNet2DConditionModel")
 EDITS = {"CMStochasticIterativeScheduler": edits.projected}  # of others `edits.replaced`
 
 
@@ -63,6 +71,8 @@ def diffusers(
     tile: int | None = None,
     asked: Asked = MappingProxyType({}),
     upscaler: str | None = None,
+    dtype: DTypeLike | None = np.float32,
+    loras: Sequence[Lora] = (),
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from; pictures, where a first stage lies beside its network.
 
@@ -80,31 +90,38 @@ def diffusers(
       tile: pixels of the side of the tiles that it decodes on, where pictures are too large for the memory.
       upscaler: a folder of the stage II that enlarges the pictures of a DeepFloyd's IF.
       asked: of a pipeline of several chains, stage -> its options (`staged.Link.asked`).
+      dtype: of the parameters, and of what networks compute (`reading.Reading`); chains are float32.
+      loras: what is added to the U-Net and to the encoders of texts (`pretrained.lora`).
 
     Raises:
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
     """
-    whole = index(Path(name))
+    whole, reading = index(Path(name)), Reading(variant, dtype, tuple(loras))
     if whole is not None and whole.kind in PIPELINES:
         others = {"--controlnet": controlnet, "--first-stage": first_stage, "--tile": tile}
         given = [flag for flag, value in others.items() if value] + ["--chains"] * (more is not nothing_more)
         if given:
             raise InputError(f"{name} is a {whole.kind}, which takes no {' and no '.join(given)}; leave it out")
         make = PIPELINES[whole.kind] if upscaler is None else partial(_cascade, upscaler)
-        return make(whole, variant, size, asked)
+        reading.check(name, whole.parts)
+        return make(whole, reading, size, asked)
     if upscaler is not None:
         raise InputError(f"--upscaler {upscaler} is of DeepFloyd's IF, and {name} is another model; leave it out")
     staged.check_known(asked)
     component = files.component(name, variant)
     kind = str(component.config.get("_class_name"))
+    reading.check(name, whole.parts if whole else [UNET] if kind in UNETS else [])
     if kind in CLASSES:
-        return first_stages.alone(name, variant, size_of(size, component.config.get("sample_size")), tile)
+        return first_stages.alone(name, reading, size_of(size, component.config.get("sample_size")), tile)
     if component.scheduler is None:
         raise InputError(f"{name} has no scheduler_config.json, which says how to draw from it; put it there")
     if kind not in KINDS:
         raise InputError(f"{name} is a {kind[:60]!r}; of use are {', '.join(KINDS)}")
-    decoder = first_stages.beside(name, variant, first_stage, tile)
-    denoiser = denoisers.opened(component, size_of(size, component.config.get("sample_size"), decoder), sampler)
+    decoder = first_stages.beside(name, reading, first_stage, tile)
+    if kind in UNETS:
+        component = reading.added(component, UNET)
+    pixels = size_of(size, component.config.get("sample_size"), decoder)
+    denoiser = denoisers.opened(component, reading, pixels, sampler)
     network, how, shape, scheduler = denoiser.network, denoiser.how, denoiser.shape, denoiser.scheduler
     factor = decoder.factor if decoder else 1
     heard = KINDS[kind](component.config, network, Drawn(shape, (shape[0] * factor, shape[1] * factor), how))
@@ -122,10 +139,10 @@ def diffusers(
     elif beside:
         model, read, heard = told.beside(model, read, heard, (*shape[:2], beside))
     if controlnet is not None:
-        model, read, heard = told.controlled(network, component, controlnet, variant, heard, shape)
+        model, read, heard = told.controlled(network, denoiser.read, controlnet, reading, heard, shape)
 
     if heard.text:
-        heard = heard._replace(condition=_of_texts(name, whole, variant, heard))
+        heard = heard._replace(condition=_of_texts(name, whole, reading, heard))
     drawn = denoiser.samplers(heard.guide, model, more)
     about = f"published {kind} of {name}"
     if scheduler is not component.scheduler:
@@ -149,19 +166,19 @@ def diffusers(
     )
 
 
-def _cascade(upscaler: str, whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+def _cascade(upscaler: str, whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
     above = index(Path(upscaler))
     if above is None or (whole.kind, above.kind) != ("IFPipeline", "IFSuperResolutionPipeline"):
         kind = above.kind if above else "no pipeline"
         raise InputError(
             f"--upscaler {upscaler} is a {kind}: a stage II of DeepFloyd's IF enlarges those of a stage I"
         )
-    return deep_floyd.base(whole, variant, size, asked, above)
+    return deep_floyd.base(whole, reading, size, asked, above)
 
 
-def _of_texts(name: str, whole: Index | None, variant: str, heard: Told) -> SampleCondition:
+def _of_texts(name: str, whole: Index | None, reading: Reading, heard: Told) -> SampleCondition:
     """The condition of a network of texts, which are encoded where the folder has encoders of them."""
-    found = whole and texts.of_folder(whole, variant)
+    found = whole and texts.of_folder(whole, reading)
     if whole is None or found is None:
         what = f"a {whole.kind}, whose encoders are not known" if whole else "one network without encoders of texts"
         return prompts.refusing(f"{name} is {what}; give --condition FILE.npz with {', '.join(heard.text)}", heard)

@@ -13,6 +13,7 @@ from diffusion_jax.pipelines import denoisers, enlarging, first_stages, staged, 
 from diffusion_jax.pipelines.denoisers import Denoiser
 from diffusion_jax.pipelines.first_stages import Decoder
 from diffusion_jax.pipelines.index import FILE, Index
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pipelines.staged import Asked, Link, StageOf
 from diffusion_jax.pretrained.families.prior import normalizer
 from diffusion_jax.pretrained.formats import files
@@ -28,12 +29,12 @@ UNCLIP_STEPS, UNCLIP_GUIDANCE, PRIOR_STEPS, PRIOR_GUIDANCE = 20, 10.0, 25, 4.0
 OF_PRIOR = "prior_"  # before the entries that the prior's own encoder makes of a text
 
 
-def upscaler(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+def upscaler(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
     """The x4 upscaler: latents beside a small picture of their size with noise, at a level told as a label.
 
     Args:
       whole: the pipeline's folder.
-      variant: of the weights.
+      reading: how the weights are read.
       size: of the large pictures.
       asked: nothing; there is one chain.
 
@@ -41,7 +42,7 @@ def upscaler(whole: Index, variant: str, size: str | None, asked: Asked) -> Draw
       InputError: a part is missing or of another kind, or an option is not known.
     """
     staged.check_known(asked)
-    denoiser, decoder = _latents(whole, variant, size)
+    denoiser, decoder = _latents(whole, reading, size)
     noise = table_of(json_object(_file(whole, "low_res_scheduler", SCHEDULER)))
     most = json_object(whole.root / FILE).get("max_noise_level", MOST_LEVEL)
     text = _text(denoiser)
@@ -53,22 +54,22 @@ def upscaler(whole: Index, variant: str, size: str | None, asked: Asked) -> Draw
     read: dict[str, Hold] = {CHAIN: lambda: {"network": denoiser.read()}, DECODER: decoder.stage.read}
     usual = {LABEL: np.array([USUAL_LEVEL])}
     made = staged.around([], main, [decode], needs, IMAGE)
-    drawable = staged.drawable(whole, variant, text, made, read, shape, usual)
+    drawable = staged.drawable(whole, reading, text, made, read, shape, usual)
     drawable = drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, LABEL, noise, most))
     return enlarging.by_picture(drawable, enlarging.showing(_as_it_is, noise, low, low[:2]), LABEL, low)
 
 
-def stable_unclip(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+def stable_unclip(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
     """Stable unCLIP: a prior draws the embedding of a picture, which a network of latents is told, with noise.
 
     The sampler, steps and guidance that a person asks for are those of the latents; `asked` has those of "prior".
     The level of the noise is "noise_level", 0 where nobody says it. Arguments and errors as of `upscaler`.
     """
     staged.check_known(asked, PRIOR)
-    denoiser, decoder = _latents(whole, variant, size)
-    prior = denoisers.opened(denoisers.part(whole.root, PRIOR, "prior_scheduler", variant), ())
+    denoiser, decoder = _latents(whole, reading, size)
+    prior = denoisers.opened(denoisers.part(whole.root, PRIOR, "prior_scheduler", reading), reading, ())
     noise = table_of(json_object(_file(whole, "image_noising_scheduler", SCHEDULER)))
-    statistics = files.component(whole.root, variant, folders=("image_normalizer",))
+    statistics = files.component(whole.root, reading.variant, folders=("image_normalizer",))
     features = prior.shape[0]
     heard = {OF_PRIOR + name: shape for name, shape in staged.heard(prior.network).items()}
     text = {**_text(denoiser), **staged.with_nulls(heard)}
@@ -90,16 +91,17 @@ def stable_unclip(whole: Index, variant: str, size: str | None, asked: Asked) ->
     }
     made = staged.around(before, main, [decode], {**text, LEVEL: ()}, IMAGE)
     level = {LEVEL: np.zeros(1, np.float32)}
-    drawable = staged.drawable(whole, variant, text, made, read, shape, level)
+    drawable = staged.drawable(whole, reading, text, made, read, shape, level)
     return drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, LEVEL, noise))
 
 
-def _latents(whole: Index, variant: str, size: str | None) -> tuple[Denoiser, Decoder]:
+def _latents(whole: Index, reading: Reading, size: str | None) -> tuple[Denoiser, Decoder]:
     whole.check(CHAIN, "scheduler", DECODER)
-    decoder = first_stages.beside(str(whole.root), variant)
+    decoder = first_stages.beside(str(whole.root), reading)
     assert decoder is not None
-    part = denoisers.part(whole.root, CHAIN, "scheduler", variant)
-    return denoisers.opened(part, denoisers.size_of(size, part.config.get("sample_size"), decoder)), decoder
+    part = denoisers.part(whole.root, CHAIN, "scheduler", reading)
+    size_of = denoisers.size_of(size, part.config.get("sample_size"), decoder)
+    return denoisers.opened(part, reading, size_of), decoder
 
 
 def _text(denoiser: Denoiser) -> dict[str, Shape]:

@@ -12,8 +12,8 @@ from diffusion_jax.models.unets.beside import BESIDE, Beside
 from diffusion_jax.pipelines import denoisers, staged, told
 from diffusion_jax.pipelines.denoisers import Denoiser
 from diffusion_jax.pipelines.index import Index
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pipelines.staged import Asked, Link
-from diffusion_jax.pretrained import loading
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.training.experiment import OPTIONS, Drawable, MakeSampler, SampleRequest
@@ -26,7 +26,7 @@ GUIDANCE = {PRIOR: 4.0, DECODER: 8.0}
 IMAGE, SMALL = "image", "low_res"
 
 
-def karlo(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+def karlo(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
     """Karlo: the prior draws an embedding of a picture, the decoder the picture, and two networks enlarge it.
 
     The sampler, steps and guidance that a person asks for are the decoder's; `asked` has those of "prior" and
@@ -34,7 +34,7 @@ def karlo(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawabl
 
     Args:
       whole: the pipeline's folder.
-      variant: of the weights.
+      reading: how the weights are read.
       size: of the pictures; None for the published one, which is the only one.
       asked: stage -> its options (`Link.asked`).
 
@@ -45,19 +45,19 @@ def karlo(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawabl
     if size is not None:
         raise InputError(f"--size {size}: {whole.kind} draws pictures of one size; leave it out")
     staged.check_known(asked, PRIOR, ENLARGED)
-    parts = {name: denoisers.part(whole.root, name, SCHEDULERS[name], variant) for name in SCHEDULERS}
-    prior = denoisers.opened(parts[PRIOR], ())
+    parts = {name: denoisers.part(whole.root, name, SCHEDULERS[name], reading) for name in SCHEDULERS}
+    prior = denoisers.opened(parts[PRIOR], reading, ())
     decoder, enlarger = (
-        denoisers.opened(parts[name], denoisers.size_of(None, parts[name].config.get("sample_size")))
+        denoisers.opened(parts[name], reading, denoisers.size_of(None, parts[name].config.get("sample_size")))
         for name in (DECODER, FIRST)
     )
-    projection, last = (files.component(whole.root, variant, folders=(name,)) for name in (PROJECTION, LAST))
-    project, ending = (loading.build(found.config, found.weights) for found in (projection, last))
+    projection, last = (files.component(whole.root, reading.variant, folders=(name,)) for name in (PROJECTION, LAST))
+    (project, read_project), (ending, read_ending) = (reading.network(found) for found in (projection, last))
     read = {
         PRIOR: prior.read,
-        PROJECTION: lambda: project.read(projection.weights),
+        PROJECTION: read_project,
         DECODER: decoder.read,
-        ENLARGED: lambda: {"first": enlarger.read(), "last": ending.read(last.weights)},
+        ENLARGED: lambda: {"first": enlarger.read(), "last": read_ending()},
     }
 
     text = staged.with_nulls(staged.heard(prior.network))
@@ -83,7 +83,7 @@ def karlo(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawabl
             stages.arrays("clip", lambda cond: {IMAGE: jnp.clip(cond[IMAGE], -1, 1)}, {IMAGE: shape}, {IMAGE: shape})
         ),
     ]
-    return staged.drawable(whole, variant, text, staged.around(before, small, after, text, IMAGE), read, shape)
+    return staged.drawable(whole, reading, text, staged.around(before, small, after, text, IMAGE), read, shape)
 
 
 def _guided(denoiser: Denoiser, name: str) -> dict[str, MakeSampler]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import first_stages_tiny as first
 import jax
+import jax.numpy as jnp
 import numpy as np
 import published_tiny as tiny
 import pytest
@@ -263,6 +264,25 @@ def test_samplers_that_look_between_the_entries(root):
     assert np.abs(drawn("dpm_fast", 60) - many).mean() < 0.02 < 0.2 < np.abs(many[::-1] - many).mean()
     for name in ("dpmpp_sde", "dpm_adaptive"):
         jax.eval_shape(model.samplers[name](SampleRequest(2)), params, keys)
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [(jnp.bfloat16, "bfloat16"), (np.float16, "float16"), (None, "float32")])
+def test_a_network_in_fewer_bits(root, dtype, kept):
+    """It draws what it draws in float32, to the roundings of its products. Control: "file" of float32 is exact."""
+    keys = rng.per_example(rng.root(0), np.arange(2))
+
+    def drawn(dtype):
+        model = published.diffusers(str(root / "ddpm"), dtype=dtype)
+        params = model.load()[0]
+        assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {
+            kept if dtype is not np.float32 else "float32"
+        }
+        return np.asarray(jax.jit(model.samplers["ddim"](SampleRequest(2, steps=2)))(params, keys))
+
+    single, found = drawn(np.float32), drawn(dtype)
+    assert found.dtype == np.float32 and single.std() > 0.3
+    difference = np.abs(found - single).max()
+    assert 0 < difference < 0.1 if dtype else difference == 0
 
 
 def test_a_model_that_is_told_levels(root):

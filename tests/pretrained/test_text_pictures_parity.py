@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ import text_tiny as tiny  # noqa: E402
 
 from diffusion_jax.app.known import drawing  # noqa: E402
 from diffusion_jax.core import rng  # noqa: E402
+from diffusion_jax.core.errors import InputError  # noqa: E402
 from diffusion_jax.diffusion import stages  # noqa: E402
 from diffusion_jax.pipelines import first_stages, published  # noqa: E402
 from diffusion_jax.training.experiment import SampleRequest  # noqa: E402
@@ -83,6 +85,20 @@ def test_rescaled_guidance(stable):
     theirs = pipeline(PROMPTS, guidance_rescale=0.7, **said).images
     found = ours(folder, texts(), guidance_scale=5.0, guidance_rescale=0.7)
     np.testing.assert_allclose(np.clip(found, 0, 1), theirs, atol=NEAR)
+
+
+def test_in_bfloat16(stable):
+    """All three networks, whose parameters take half the memory; float16 is refused, which the decoder overflows."""
+    folder, _ = stable
+    model = published.diffusers(str(folder), dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.load()[0])} == {jnp.dtype(jnp.bfloat16)}
+    found = ours(folder, texts(), opened={"dtype": jnp.bfloat16})
+    single = ours(folder, texts())
+    assert found.dtype == np.float32
+    assert 10 * NEAR > np.abs(found - single).mean() > 1e-5
+    assert single.std() > 0.1
+    with pytest.raises(InputError, match="float32 or bfloat16, not float16"):
+        published.diffusers(str(folder), dtype=np.float16)
 
 
 PICTURE = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
