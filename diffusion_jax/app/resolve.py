@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike
 
-from diffusion_jax.app import cli
+from diffusion_jax.app import cli, loras
 from diffusion_jax.core import rng, user_files
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
@@ -113,7 +113,7 @@ def which(options: argparse.Namespace) -> Which:
         _leave_out(
             "of published models",
             options,
-            *("size", "variant", "dtype", "controlnet", "upscaler", "first_stage", "tile", "stage", "flags"),
+            *("size", "variant", "dtype", "lora", "controlnet", "upscaler", "first_stage", "tile", "stage", "flags"),
         )
     asked = {
         "--raw": RAW if options.raw else None,
@@ -167,7 +167,7 @@ def released(options: argparse.Namespace) -> Drawable:
         _leave_out(
             "of diffusers' folders",
             options,
-            *("variant", "controlnet", "first_stage", "tile", "size", "stage", "upscaler"),
+            *("variant", "lora", "controlnet", "first_stage", "tile", "size", "stage", "upscaler"),
         )
         return published.openai(options.pretrained, options.flags, more, dtype)
     if Path(options.pretrained).suffix in files.TORCH:
@@ -187,6 +187,7 @@ def released(options: argparse.Namespace) -> Drawable:
         stages(options.stage),
         options.upscaler,
         dtype,
+        loras.parsed(options.lora),
     )
 
 
@@ -235,6 +236,7 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     add("--size", metavar="HxW", help="of the pictures, such as 256x384; of latents, where nothing decodes them")
     add("--variant", default="", metavar="NAME", help="of the weights, such as fp16 or ema")
     add("--controlnet", metavar="PATH", help="a published ControlNet for it; hints come with --condition")
+    add("--lora", action="append", metavar="FILE[:S]", help="a LoRA in .safetensors, added S times (1); repeatable")
     add("--upscaler", metavar="PATH", help="a stage II for a stage I of DeepFloyd's IF")
     add("--first-stage", metavar="PATH", help="what decodes latents, for a folder without: folder, hub name or file")
     add("--tile", type=cli.whole(1), metavar="PIXELS", help="decode on tiles of this side: less memory, more time")
