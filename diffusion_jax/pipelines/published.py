@@ -30,7 +30,7 @@ from diffusion_jax.pipelines import (
     unclip,
 )
 from diffusion_jax.pipelines.denoisers import size_of
-from diffusion_jax.pipelines.index import Index, index
+from diffusion_jax.pipelines.index import Index, index, located
 from diffusion_jax.pipelines.openai import openai
 from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pipelines.staged import Asked
@@ -96,7 +96,8 @@ def diffusers(
     Raises:
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
     """
-    whole, reading = index(Path(name)), Reading(variant, dtype, tuple(loras))
+    root, reading = located(name, variant), Reading(variant, dtype, tuple(loras))
+    whole = index(root, name)
     if whole is not None and whole.kind in PIPELINES:
         others = {"--controlnet": controlnet, "--first-stage": first_stage, "--tile": tile}
         given = [flag for flag, value in others.items() if value] + ["--chains"] * (more is not nothing_more)
@@ -108,7 +109,7 @@ def diffusers(
     if upscaler is not None:
         raise InputError(f"--upscaler {upscaler} is of DeepFloyd's IF, and {name} is another model; leave it out")
     staged.check_known(asked)
-    component = files.component(name, variant)
+    component = files.component(root, variant)
     kind = str(component.config.get("_class_name"))
     reading.check(name, whole.parts if whole else [UNET] if kind in UNETS else [])
     if kind in CLASSES:
@@ -117,7 +118,7 @@ def diffusers(
         raise InputError(f"{name} has no scheduler_config.json, which says how to draw from it; put it there")
     if kind not in KINDS:
         raise InputError(f"{name} is a {kind[:60]!r}; of use are {', '.join(KINDS)}")
-    decoder = first_stages.beside(name, reading, first_stage, tile)
+    decoder = first_stages.beside(str(root), reading, first_stage, tile)
     if kind in UNETS:
         component = reading.added(component, UNET)
     pixels = size_of(size, component.config.get("sample_size"), decoder)
@@ -167,7 +168,7 @@ def diffusers(
 
 
 def _cascade(upscaler: str, whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
-    above = index(Path(upscaler))
+    above = index(located(upscaler, reading.variant), upscaler)
     if above is None or (whole.kind, above.kind) != ("IFPipeline", "IFSuperResolutionPipeline"):
         kind = above.kind if above else "no pipeline"
         raise InputError(

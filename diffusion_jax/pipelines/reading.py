@@ -14,6 +14,7 @@ from diffusion_jax.pretrained import encoders, first_stages, loading, lora
 from diffusion_jax.pretrained.encoders import Encoder
 from diffusion_jax.pretrained.families.lora_names import COMPONENTS
 from diffusion_jax.pretrained.first_stages import FirstStage
+from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.formats.files import Component
 from diffusion_jax.pretrained.lora import Lora
 from diffusion_jax.pretrained.published import Network
@@ -60,7 +61,8 @@ class Reading(NamedTuple):
     def encoder(self, root: Path, folder: str) -> Encoder:
         """The encoder in a folder of the pipeline at `root`, which reads in `dtype`."""
         loras = self.loras if folder in COMPONENTS else ()
-        encoder = encoders.opened(root, folder, self.variant, dtype=self.computed, loras=loras)
+        variant = files.variant_of(root / folder, self.variant)
+        encoder = encoders.opened(root, folder, variant, dtype=self.computed, loras=loras)
         return encoder._replace(read=partial(encoder.read, dtype=self.dtype))
 
     def first_stage(self, name: str) -> FirstStage:

@@ -22,6 +22,7 @@ from diffusion_jax.pretrained.schedulers.scheduler import table_of
 from diffusion_jax.training.experiment import Drawable, MakeSampler
 
 CHAIN, DECODER, PRIOR, VECTOR = first_stages.CHAIN, "vae", "prior", "vector"
+NORMALIZER = "image_normalizer"
 LATENT, IMAGE, LABEL = "latent", "image", "label"
 USUAL_LEVEL = 20  # of the noise on the picture that the x4 upscaler enlarges
 MOST_LEVEL = 350
@@ -69,7 +70,8 @@ def stable_unclip(whole: Index, reading: Reading, size: str | None, asked: Asked
     denoiser, decoder = _latents(whole, reading, size)
     prior = denoisers.opened(denoisers.part(whole.root, PRIOR, "prior_scheduler", reading), reading, ())
     noise = table_of(json_object(_file(whole, "image_noising_scheduler", SCHEDULER)))
-    statistics = files.component(whole.root, reading.variant, folders=("image_normalizer",))
+    variant = files.variant_of(whole.root / NORMALIZER, reading.variant)
+    statistics = files.component(whole.root, variant, folders=(NORMALIZER,))
     features = prior.shape[0]
     heard = {OF_PRIOR + name: shape for name, shape in staged.heard(prior.network).items()}
     text = {**_text(denoiser), **staged.with_nulls(heard)}

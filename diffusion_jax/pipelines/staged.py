@@ -193,8 +193,8 @@ def drawable(
 
     def load():
         params = {name: hold() for name, hold in read.items()}
-        kept = Path("samples") / whole.root.name
-        return params, f"published {whole.kind} of {whole.root}", lambda sampler: kept / sampler
+        kept = Path("samples") / Path(whole.name).name
+        return params, f"published {whole.kind} of {whole.name}", lambda sampler: kept / sampler
 
     encoders, view = texts.of_folder(whole, reading), views.pictures()
     assert encoders is not None
