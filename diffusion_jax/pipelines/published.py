@@ -119,10 +119,10 @@ def diffusers(
     if kind not in KINDS:
         raise InputError(f"{name} is a {kind[:60]!r}; of use are {', '.join(KINDS)}")
     decoder = first_stages.beside(str(root), reading, first_stage, tile)
-    if kind in UNETS:
-        component = reading.added(component, UNET)
     pixels = size_of(size, component.config.get("sample_size"), decoder)
-    denoiser = denoisers.opened(component, reading, pixels, sampler)
+    denoiser = denoisers.opened(
+        reading.added(component, UNET) if kind in UNETS else component, reading, pixels, sampler
+    )
     network, how, shape, scheduler = denoiser.network, denoiser.how, denoiser.shape, denoiser.scheduler
     factor = decoder.factor if decoder else 1
     heard = KINDS[kind](component.config, network, Drawn(shape, (shape[0] * factor, shape[1] * factor), how))

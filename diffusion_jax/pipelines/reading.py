@@ -63,7 +63,7 @@ class Reading(NamedTuple):
         loras = self.loras if folder in COMPONENTS else ()
         variant = files.variant_of(root / folder, self.variant)
         encoder = encoders.opened(root, folder, variant, dtype=self.computed, loras=loras)
-        return encoder._replace(read=partial(encoder.read, dtype=self.dtype))
+        return encoder._replace(read=lambda dtype=self.dtype: encoder.read(dtype))
 
     def first_stage(self, name: str) -> FirstStage:
         """A first stage by itself, which reads in `dtype`; errors as of `first_stages.opened`."""
@@ -75,4 +75,4 @@ class Reading(NamedTuple):
         return stage and self._kept(stage)
 
     def _kept(self, stage: FirstStage) -> FirstStage:
-        return stage._replace(read=partial(stage.read, dtype=self.dtype))
+        return stage._replace(read=lambda dtype=self.dtype: stage.read(dtype))
