@@ -37,7 +37,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.app import cli, cpu, known, looks, prompts, resolve, sampling, shown
+from diffusion_jax.app import cli, cpu, known, looks, loras, prompts, resolve, sampling, shown
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
@@ -107,17 +107,18 @@ NAMED = (
     "seed",
     "size",
     "variant",
+    "dtype",
     "strength",
     "tile",
     "stage",
 )
-FILES = ("condition", "classifier", "controlnet", "upscaler", "refiner", "chains", "first_stage")
+FILES = ("condition", "lora", "classifier", "controlnet", "upscaler", "refiner", "chains", "first_stage")
 
 
 def _asked(options, name: str, about: str, told: tuple) -> dict:
     """All that the samples depend on, for the record beside them."""
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
-    given |= {name: value and ", ".join(value) for name in ("condition", "stage") for value in [given[name]]}
+    given |= {name: value and ", ".join(value) for name in ("condition", "lora", "stage") for value in [given[name]]}
     asked = {option: value if isinstance(value, int | float) else str(value) for option, value in given.items()}
     asked |= {option: ", ".join(map(str, paths)) for option, paths in _pictures(options).items()}
     texts = {name: list(said) for name, said in prompts.given(options).items()}
@@ -131,10 +132,11 @@ def _beside(usual: Path, options) -> Path:
     usually = _parser().get_default
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
     given["stage"] = options.stage and "_".join(options.stage)
+    given["lora"] = loras.tag(options.lora)
     given["condition"] = options.condition and "_".join(t if "=" in t else Path(t).stem for t in options.condition)
     default = {option: usually(option) for option in given} | {"num": _usual_num(options)}
     differing = {option: value for option, value in given.items() if value != default[option]}
-    files = {option: Path(value).stem for option, value in differing.items() if option in FILES[1:]}
+    files = {option: Path(value).stem for option, value in differing.items() if option in FILES[2:]}
     for option, pictures in _pictures(options).items():
         files[option] = pictures[0].stem + (f"-{len(pictures)}" if len(pictures) > 1 else "")
     tags = {"prompt": prompts.tag(options.prompt), "negative": prompts.tag(options.negative)}

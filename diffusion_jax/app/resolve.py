@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from numpy.typing import DTypeLike
 
-from diffusion_jax.app import cli
+from diffusion_jax.app import cli, loras
 from diffusion_jax.core import rng, user_files
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
@@ -111,15 +113,19 @@ def which(options: argparse.Namespace) -> Which:
         _leave_out(
             "of published models",
             options,
-            "size",
-            "variant",
-            "controlnet",
-            "first_stage",
-            "tile",
-            "stage",
+            *(
+                "size",
+                "variant",
+                "dtype",
+                "lora",
+                "controlnet",
+                "upscaler",
+                "refiner",
+                "first_stage",
+                "tile",
+                "stage",
+            ),
             "flags",
-            "upscaler",
-            "refiner",
         )
     asked = {
         "--raw": RAW if options.raw else None,
@@ -168,20 +174,14 @@ def released(options: argparse.Namespace) -> Drawable:
         raise InputError("a published model has one set of parameters; leave --raw, --average and --sigma-rel out")
     _leave_out("of a run's", options, "step", "config")
     more = chains_of(options.chains) if options.chains else nothing_more
+    dtype = DTYPES[options.dtype or "float32"]
     if options.flags is not None:
         _leave_out(
             "of diffusers' folders",
             options,
-            "variant",
-            "controlnet",
-            "first_stage",
-            "tile",
-            "size",
-            "stage",
-            "upscaler",
-            "refiner",
+            *("variant", "lora", "controlnet", "first_stage", "tile", "size", "stage", "upscaler", "refiner"),
         )
-        return published.openai(options.pretrained, options.flags, more)
+        return published.openai(options.pretrained, options.flags, more, dtype)
     if Path(options.pretrained).suffix in files.TORCH:
         raise InputError(
             f"{options.pretrained} is a file of weights alone, as OpenAI's are: give --flags with the flags that its "
@@ -199,6 +199,8 @@ def released(options: argparse.Namespace) -> Drawable:
         stages(options.stage),
         options.upscaler,
         options.refiner,
+        dtype,
+        loras.parsed(options.lora),
     )
 
 
@@ -247,6 +249,7 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     add("--size", metavar="HxW", help="of the pictures, such as 256x384; of latents, where nothing decodes them")
     add("--variant", default="", metavar="NAME", help="of the weights, such as fp16 or ema")
     add("--controlnet", metavar="PATH", help="a published ControlNet for it; give --hint too")
+    add("--lora", action="append", metavar="FILE[:S]", help="a LoRA in .safetensors, added S times (1); repeatable")
     add("--upscaler", metavar="PATH", help="a stage II for a stage I of DeepFloyd's IF")
     add(
         "--refiner",
@@ -256,9 +259,17 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     add("--first-stage", metavar="PATH", help="what decodes latents, for a folder without: folder, hub name or file")
     add("--tile", type=cli.whole(1), metavar="PIXELS", help="decode on tiles of this side: less memory, more time")
     add("--stage", action="append", metavar="S.O=V", help="of another stage of a pipeline: prior.steps=50, say")
+    add("--dtype", choices=DTYPES, help="of the network and its parameters (float32); file: parameters as they lie")
     add("--flags", metavar="TEXT", help="for a file of OpenAI's: the flags that its page gives, in quotes")
 
 
+# None: each array as its file has it.
+DTYPES: dict[str, DTypeLike | None] = {
+    "float32": np.float32,
+    "bfloat16": jnp.bfloat16,
+    "float16": np.float16,
+    "file": None,
+}
 STAGED: dict[str, Callable[[str], Any]] = {
     "sampler": str,
     "steps": cli.whole(1),

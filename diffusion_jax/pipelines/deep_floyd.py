@@ -12,6 +12,7 @@ from diffusion_jax.pipelines import denoisers, enlarging, staged, told
 from diffusion_jax.pipelines.denoisers import Denoiser
 from diffusion_jax.pipelines.enlarging import LOW
 from diffusion_jax.pipelines.index import Index
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pipelines.staged import Asked, Link
 from diffusion_jax.pretrained.formats.files import SCHEDULER
 from diffusion_jax.pretrained.schedulers.scheduler import table_of
@@ -24,14 +25,14 @@ GUIDANCE = {BASE: 7.0, LARGE: 4.0}
 USUAL_LEVEL = 250.0  # of the noise on the small picture
 
 
-def base(whole: Index, variant: str, size: str | None, asked: Asked, upscaler: Index | None = None) -> Drawable:
+def base(whole: Index, reading: Reading, size: str | None, asked: Asked, upscaler: Index | None = None) -> Drawable:
     """Stage I, and stage II after it where its folder is given; the encoder of texts is that of the first.
 
     The sampler, steps and guidance that a person asks for are those of stage I; `asked` has those of "super_res".
 
     Args:
       whole: the folder of stage I.
-      variant: of the weights.
+      reading: how the weights are read.
       size: of the pictures of stage I.
       asked: stage -> its options (`Link.asked`).
       upscaler: the folder of stage II.
@@ -40,13 +41,13 @@ def base(whole: Index, variant: str, size: str | None, asked: Asked, upscaler: I
       InputError: a part is missing or of another kind, or an option is not known.
     """
     staged.check_known(asked, *([LARGE] if upscaler else []))
-    first = _opened(whole, variant, size)
+    first = _opened(whole, reading, size)
     text = staged.with_nulls({"tokens": (None, first.network.example[2]["tokens"].shape[-1])})
     small = Link(BASE, _guided(first, BASE, first.network.model), text, IMAGE, first.shape)
     if upscaler is None:
         samplers = staged.around([], small, [], text, IMAGE)
-        return staged.drawable(whole, variant, text, samplers, {BASE: first.read}, first.shape)
-    second, noise = _second(upscaler, variant, None)
+        return staged.drawable(whole, reading, text, samplers, {BASE: first.read}, first.shape)
+    second, noise = _second(upscaler, reading._replace(loras=()), None)  # a LoRA is of stage I
     small = small._replace(into=LOW)
     show = enlarging.showing(resizing.aligned, noise, first.shape, second.shape[:2])
     large = _large(second, text)
@@ -55,7 +56,7 @@ def base(whole: Index, variant: str, size: str | None, asked: Asked, upscaler: I
     upscaler.tell_left_out()
     drawable = staged.drawable(
         whole,
-        variant,
+        reading,
         text,
         staged.around([], small, after, given, IMAGE),
         {BASE: first.read, LARGE: _read(second)},
@@ -65,36 +66,36 @@ def base(whole: Index, variant: str, size: str | None, asked: Asked, upscaler: I
     return drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, noise))
 
 
-def second(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+def second(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
     """Stage II by itself, which enlarges a picture by a text. Arguments and errors as of `base`."""
     staged.check_known(asked)
-    large, noise = _second(whole, variant, size)
+    large, noise = _second(whole, reading, size)
     text = staged.with_nulls({"tokens": (None, large.network.example[2]["tokens"].shape[-1])})
     link = _large(large, text)
     samplers = staged.around([], link, [], link.needs, IMAGE)
     usual = {LEVEL: np.array([USUAL_LEVEL], np.float32)}
-    drawable = staged.drawable(whole, variant, text, samplers, {LARGE: _read(large)}, large.shape, usual)
+    drawable = staged.drawable(whole, reading, text, samplers, {LARGE: _read(large)}, large.shape, usual)
     drawable = drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, noise))
     low = (None, None, large.shape[-1])  # of any factor
     show = enlarging.showing(resizing.aligned, noise, low, large.shape[:2])
     return enlarging.by_picture(drawable, show, low)
 
 
-def _opened(whole: Index, variant: str, size: str | None, shown: int = 1) -> Denoiser:
+def _opened(whole: Index, reading: Reading, size: str | None, shown: int = 1) -> Denoiser:
     """A stage; it sees `shown` pictures, the noisy one among them."""
     whole.check(BASE, "scheduler")
-    part = denoisers.part(whole.root, BASE, "scheduler", variant)
+    part = denoisers.part(whole.root, BASE, "scheduler", reading)
     channels, rest = divmod(part.config.get("in_channels", 0), shown)
     if rest or channels not in (1, 3):
         raise InputError(
             f"{whole.root}, a {whole.kind}, sees {part.config.get('in_channels')} channels; it is damaged"
         )
-    return denoisers.opened(part, denoisers.size_of(size, part.config.get("sample_size")), channels=channels)
+    return denoisers.opened(part, reading, denoisers.size_of(size, part.config.get("sample_size")), channels=channels)
 
 
-def _second(whole: Index, variant: str, size: str | None) -> tuple[Denoiser, Noising]:
+def _second(whole: Index, reading: Reading, size: str | None) -> tuple[Denoiser, Noising]:
     whole.check(NOISE)
-    return _opened(whole, variant, size, shown=2), table_of(json_object(whole.root / NOISE / SCHEDULER))
+    return _opened(whole, reading, size, shown=2), table_of(json_object(whole.root / NOISE / SCHEDULER))
 
 
 def _guided(denoiser: Denoiser, name: str, model) -> dict[str, MakeSampler]:

@@ -13,7 +13,7 @@ from diffusion_jax.core.protocols import Hold
 from diffusion_jax.methods.compose import MakeGuide, MoreChains, nothing_more
 from diffusion_jax.pipelines import chains
 from diffusion_jax.pipelines.first_stages import Decoder
-from diffusion_jax.pretrained import loading
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.formats.files import SCHEDULER, Component
 from diffusion_jax.pretrained.published import Network
@@ -55,12 +55,17 @@ class Denoiser(NamedTuple):
 
 
 def opened(
-    component: Component, size: tuple[int, ...], sampler: str | None = None, channels: int | None = None
+    component: Component,
+    reading: Reading,
+    size: tuple[int, ...],
+    sampler: str | None = None,
+    channels: int | None = None,
 ) -> Denoiser:
     """A network of images, of latents, or of vectors.
 
     Args:
       component: the network's files; its scheduler is there.
+      reading: how the weights are read.
       size: height and width of what it draws; () of vectors.
       sampler: as of `published.diffusers`.
       channels: of a sample; the fewer of the network's input and output, where it is not said.
@@ -68,28 +73,28 @@ def opened(
     Raises:
       InputError: a config or a scheduler that is not known, or a size that the network cannot have.
     """
-    network = loading.build(component.config, component.weights)
+    network, read = reading.network(component)
     assert component.scheduler is not None
     seen, said = network.example[0].shape[-1], chains.channels_said(network, *size)
     shape = (*size, channels or min(seen, said))
     scheduler, how = chains.noise(component.scheduler, sampler)
     chains.check_told(component.config, scheduler)
     how = chains.with_variance(how, said, shape[-1], scheduler)
-    return Denoiser(
-        network, component.config, scheduler, how, shape, seen, said, lambda: network.read(component.weights)
-    )
+    return Denoiser(network, component.config, scheduler, how, shape, seen, said, read)
 
 
-def part(root: Path, folder: str, scheduler: str, variant: str = "") -> Component:
+def part(root: Path, folder: str, scheduler: str, reading: Reading) -> Component:
     """The network in the folder `folder` of the pipeline at `root`, with the scheduler in that other folder of it.
 
+    LoRAs of the part are added.
+
     Raises:
-      InputError: one of them is missing or damaged.
+      InputError: one of them is missing or damaged, or a LoRA is of another network.
     """
     path = root / scheduler / SCHEDULER
     if not path.is_file():
         raise InputError(f"{root} has no {scheduler}/{SCHEDULER}, which says how to draw by {folder}/; get the whole")
-    found = files.component(root, variant, folders=(folder,))
+    found = reading.added(files.component(root, reading.variant, folders=(folder,)), folder)
     return found._replace(scheduler=json_object(path))
 
 

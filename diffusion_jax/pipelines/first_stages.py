@@ -15,7 +15,7 @@ from diffusion_jax.core.protocols import Tree
 from diffusion_jax.data import conditions, views
 from diffusion_jax.methods import latent
 from diffusion_jax.methods.compose import direct
-from diffusion_jax.pretrained import first_stages
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pretrained.first_stages import FirstStage
 from diffusion_jax.training.experiment import Drawable, Look
 
@@ -49,12 +49,12 @@ class Decoder(NamedTuple):
         return height // self.factor, width // self.factor
 
 
-def beside(name: str, variant: str = "", path: str | None = None, tile: int | None = None) -> Decoder | None:
+def beside(name: str, reading: Reading, path: str | None = None, tile: int | None = None) -> Decoder | None:
     """The first stage of a pipeline; None where it has none.
 
     Args:
       name: the pipeline (`first_stages.beside`).
-      variant: of its weights.
+      reading: how the weights are read; the variant is of the pipeline's own.
       path: one for a pipeline without (`first_stages.opened`).
       tile: pixels of the side of the tiles that it decodes on; None to decode pictures whole.
 
@@ -62,11 +62,11 @@ def beside(name: str, variant: str = "", path: str | None = None, tile: int | No
       InputError: it has one and `path` is another, as of `first_stages.opened` and `on_tiles`; it makes no pictures,
         or its latents have no known scale; or there is none, and a tile.
     """
-    stage = first_stages.beside(name, variant)
+    stage = reading.first_stage_beside(name)
     if path is not None:
         if stage is not None:
             raise InputError(f"{name} has a first stage of its own; leave --first-stage {path} out")
-        stage = first_stages.opened(path)
+        stage = reading._replace(variant="").first_stage(path)
     if stage is None:
         if tile is not None:
             raise InputError(f"--tile {tile} is of what decodes latents, and {name} has none; leave it out")
@@ -83,18 +83,19 @@ def beside(name: str, variant: str = "", path: str | None = None, tile: int | No
     return Decoder(stage, stage.scaling, picture[1] // height, channels, about)
 
 
-def alone(name: str, variant: str = "", size: tuple[int, int] = (256, 256), tile: int | None = None) -> Drawable:
+def alone(name: str, reading: Reading, size: tuple[int, int] = (256, 256), tile: int | None = None) -> Drawable:
     """A published first stage by itself: it draws what it makes of its own code of pictures.
 
     Args:
-      name, variant: as of `first_stages.opened`.
+      name: as of `first_stages.opened`.
+      reading: how the weights are read.
       size: height and width of the pictures.
       tile: as of `beside`.
 
     Raises:
       InputError: as of `first_stages.opened` and `on_tiles`; or it takes no pictures of that size.
     """
-    stage = first_stages.opened(name, variant)
+    stage = reading.first_stage(name)
     if tile is not None:
         stage = stage.on_tiles(tile)
     shape = (*size, stage.network.example[0].shape[-1])

@@ -17,7 +17,7 @@ from diffusion_jax.data import images
 from diffusion_jax.diffusion.unclip import IMAGE
 from diffusion_jax.pipelines.index import Index
 from diffusion_jax.pipelines.prompts import PROMPT
-from diffusion_jax.pretrained import encoders
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pretrained.encoders import Encoder
 from diffusion_jax.pretrained.families.clip_images import preparation
 
@@ -47,14 +47,14 @@ class Likes(NamedTuple):
         return np.concatenate([np.asarray(encode(params, x)) for x in prepared])
 
 
-def of_folder(whole: Index, variant: str) -> Likes:
-    """The encoder of pictures in the folder `whole`, whose weights have the `variant`.
+def of_folder(whole: Index, reading: Reading) -> Likes:
+    """The encoder of pictures in the folder `whole`.
 
     Raises:
       InputError: a part is missing or of another kind, or pictures are prepared for another size than it takes.
     """
     whole.check(ENCODER, PREPARATION)
-    encoder = encoders.opened(whole.root, ENCODER, variant)
+    encoder = reading.encoder(whole.root, ENCODER)
     if encoder.config.get("architectures") != [KIND]:
         raise InputError(f"{whole.root}: {ENCODER}/ is a {str(encoder.config.get('architectures'))[:60]}, no {KIND}")
     prepare = preparation(json_object(whole.root / PREPARATION / "preprocessor_config.json"))

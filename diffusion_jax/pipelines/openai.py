@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import DTypeLike
+
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Transform
 from diffusion_jax.data import conditions, views
@@ -9,6 +12,7 @@ from diffusion_jax.diffusion import guidance, parameterizations, processes, samp
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.methods import edits
 from diffusion_jax.methods.compose import Chain, MoreChains, drawn_by, nothing_more
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pretrained.families import openai_command, openai_flags
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.schedulers.chains import Sampling
@@ -17,7 +21,7 @@ from diffusion_jax.training.experiment import Drawable
 NARROWEST = 1e-20  # of a learned variance: only the last step asks for it, and the chain ends on that one's mean
 
 
-def openai(path: str, text: str, more: MoreChains = nothing_more) -> Drawable:
+def openai(path: str, text: str, more: MoreChains = nothing_more, dtype: DTypeLike | None = np.float32) -> Drawable:
     """A file of OpenAI's, to draw from.
 
     The sampler "published" is the one that the flags ask for: DDPM's, or with use_ddim DDIM's with eta = 0, on the
@@ -27,6 +31,7 @@ def openai(path: str, text: str, more: MoreChains = nothing_more) -> Drawable:
       path: the file (.pt).
       text: a command line of their scripts, "--image_size 64 --learn_sigma True ..." (`openai_command.read`).
       more: further chains on the same noise, from a `pretrained.schedulers.Sampling`.
+      dtype: of the parameters, and of what the network computes (`reading.Reading`).
 
     Raises:
       InputError: a flag or a value that is not known, or a file that is damaged or of another network.
@@ -68,11 +73,13 @@ def openai(path: str, text: str, more: MoreChains = nothing_more) -> Drawable:
         Sampling(schedule, parameterization, process, bounds, variance, samplers.ancestral(process), grid, bounds)
     )
 
+    model = network.model.clone(dtype=Reading(dtype=dtype).computed)
+
     def apply(params, *inputs):
-        return network.model.apply({"params": params}, *inputs)
+        return model.apply({"params": params}, *inputs)
 
     def load():
-        params = network.read(files.weights(path))
+        params = network.read(files.weights(path), dtype)
         return params, f"published weights of {path}", lambda sampler: Path("samples") / Path(path).stem / sampler
 
     sample_condition = conditions.labels(openai_flags.CLASSES) if network.example[2] else conditions.nothing

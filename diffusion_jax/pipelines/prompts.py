@@ -147,7 +147,8 @@ class Texts(NamedTuple):
         for start in tqdm(range(0, len(texts), size), unit="texts", disable=len(texts) <= size):
             # The last are as many as the others, so that nothing is compiled twice.
             rows = np.minimum(np.arange(start, start + size), len(texts) - 1)
-            parts.append(jax.device_get(encode(params, {name: x[rows] for name, x in ids.items()})))
+            said = jax.device_get(encode(params, {name: x[rows] for name, x in ids.items()}))
+            parts.append({name: x if x.dtype == bool else x.astype(np.float32) for name, x in said.items()})
         return {name: np.concatenate([part[name] for part in parts])[: len(texts)] for name in parts[0]}
 
 

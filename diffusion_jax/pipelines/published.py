@@ -3,13 +3,14 @@
 OpenAI's are composed in `pipelines.openai`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import SampleCondition
@@ -32,13 +33,16 @@ from diffusion_jax.pipelines import (
 )
 from diffusion_jax.pipelines.denoisers import size_of
 from diffusion_jax.pipelines.first_stages import Decoder
-from diffusion_jax.pipelines.index import Index, index
+from diffusion_jax.pipelines.index import Index, index, located
 from diffusion_jax.pipelines.openai import openai
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pipelines.staged import Asked
 from diffusion_jax.pipelines.told import Drawn, Told
+from diffusion_jax.pretrained.families.lora_names import UNET
 from diffusion_jax.pretrained.first_stages import CLASSES
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.formats.files import Component
+from diffusion_jax.pretrained.lora import Lora
 from diffusion_jax.training.experiment import Drawable, Encoding
 
 __all__ = ["diffusers", "openai"]
@@ -58,6 +62,7 @@ PIPELINES = {  # of several stages beside encoders and a decoder
     "IFPipeline": deep_floyd.base,
     "IFSuperResolutionPipeline": deep_floyd.second,
 }
+UNETS = ("UNet2DModel", "UNet2DConditionModel")
 EDITS = {"CMStochasticIterativeScheduler": edits.projected}  # of others `edits.replaced`
 
 
@@ -73,6 +78,8 @@ def diffusers(
     asked: Asked = MappingProxyType({}),
     upscaler: str | None = None,
     refiner: str | None = None,
+    dtype: DTypeLike | None = np.float32,
+    loras: Sequence[Lora] = (),
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from; pictures, where a first stage lies beside its network.
 
@@ -91,29 +98,34 @@ def diffusers(
       upscaler: a folder of the stage II that enlarges the pictures of a DeepFloyd's IF.
       refiner: a network of the same latents, which goes on from what this draws (`refining`).
       asked: of a pipeline of several chains, stage -> its options (`staged.Link.asked`).
+      dtype: of the parameters, and of what networks compute (`reading.Reading`); chains are float32.
+      loras: what is added to the U-Net and to the encoders of texts (`pretrained.lora`).
 
     Raises:
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
     """
-    whole = index(Path(name))
+    root, reading = located(name, variant), Reading(variant, dtype, tuple(loras))
+    whole = index(root, name)
     if whole is not None and whole.kind in PIPELINES:
         others = {"--refiner": refiner, "--controlnet": controlnet, "--first-stage": first_stage, "--tile": tile}
         given = [flag for flag, value in others.items() if value] + ["--chains"] * (more is not nothing_more)
         if given:
             raise InputError(f"{name} is a {whole.kind}, which takes no {' and no '.join(given)}; leave it out")
         make = PIPELINES[whole.kind] if upscaler is None else partial(_cascade, upscaler)
-        return make(whole, variant, size, asked)
+        reading.check(name, whole.parts)
+        return make(whole, reading, size, asked)
     if upscaler is not None:
         raise InputError(f"--upscaler {upscaler} is of DeepFloyd's IF, and {name} is another model; leave it out")
     staged.check_known(asked, *([refining.REFINER] if refiner else []))
-    component = files.component(name, variant)
+    component = files.component(root, variant)
     kind = str(component.config.get("_class_name"))
+    reading.check(name, whole.parts if whole else [UNET] if kind in UNETS else [])
     if kind in CLASSES:
-        return first_stages.alone(name, variant, size_of(size, component.config.get("sample_size")), tile)
+        return first_stages.alone(name, reading, size_of(size, component.config.get("sample_size")), tile)
     _check(name, component)
-    decoder = first_stages.beside(name, variant, first_stage, tile)
+    decoder = first_stages.beside(str(root), reading, first_stage, tile)
     shape = size_of(size, component.config.get("sample_size"), decoder)
-    drawable, painting = _network(name, whole, variant, component, shape, sampler, decoder, more, controlnet)
+    drawable, painting = _network(name, whole, reading, component, shape, sampler, decoder, more, controlnet)
     if decoder is None:
         if refiner is not None:
             raise InputError(f"--refiner {refiner} is of latents that something decodes; {name} has no first stage")
@@ -122,7 +134,7 @@ def diffusers(
     keyed = {sampler: staged.keyed(first_stages.CHAIN, make) for sampler, make in drawable.samplers.items()}
     drawable = drawable._replace(samplers=keyed)
     if refiner is not None:
-        drawable = _refined(refiner, drawable, variant, decoder, asked.get(refining.REFINER, {}))
+        drawable = _refined(refiner, drawable, reading, decoder, asked.get(refining.REFINER, {}))
     pictures = first_stages.decoding(decoder, drawable)
     return (
         inpainting.shown(first_stages.within(decoder, pictures.shape), decoder.factor, pictures)
@@ -134,7 +146,7 @@ def diffusers(
 def _network(
     name: str,
     whole: Index | None,
-    variant: str,
+    reading: Reading,
     component: Component,
     size: tuple[int, ...],
     sampler: str | None,
@@ -147,7 +159,8 @@ def _network(
     Other arguments and errors as of `diffusers`.
     """
     kind = _check(name, component)
-    denoiser = denoisers.opened(component, size, sampler)
+    added = reading.added(component, UNET) if kind in UNETS else component
+    denoiser = denoisers.opened(added, reading, size, sampler)
     network, how, shape, scheduler = denoiser.network, denoiser.how, denoiser.shape, denoiser.scheduler
     factor = decoder.factor if decoder else 1
     heard = KINDS[kind](component.config, network, Drawn(shape, (shape[0] * factor, shape[1] * factor), how))
@@ -165,11 +178,11 @@ def _network(
     elif beside:
         model, read, heard = told.beside(model, read, heard, (*shape[:2], beside))
     if controlnet is not None:
-        model, read, heard = told.controlled(network, component, controlnet, variant, heard, shape)
+        model, read, heard = told.controlled(network, denoiser.read, controlnet, reading, heard, shape)
 
     encoding = None
     if heard.text:
-        condition, encoding = _of_texts(name, whole, variant, heard)
+        condition, encoding = _of_texts(name, whole, reading, heard)
         heard = heard._replace(condition=condition)
     drawn = denoiser.samplers(heard.guide, model, more)
     about = f"published {kind} of {name}"
@@ -186,13 +199,16 @@ def _network(
     return Drawable(drawn, heard.condition, heard.view, load, shape, edited, encoding=encoding), painting
 
 
-def _refined(refiner: str, base: Drawable, variant: str, decoder: Decoder, options: Mapping[str, Any]) -> Drawable:
-    component, whole = files.component(refiner, variant), index(Path(refiner))
-    own = first_stages.beside(refiner, variant)
+def _refined(
+    refiner: str, base: Drawable, reading: Reading, decoder: Decoder, options: Mapping[str, Any]
+) -> Drawable:
+    root, reading = located(refiner, reading.variant), reading._replace(loras=())
+    component, whole = files.component(root, reading.variant), index(root, refiner)
+    own = first_stages.beside(str(root), reading)
     if own is not None and not all(map(np.array_equal, own.scaling, decoder.scaling)):
         raise InputError(f"--refiner {refiner} is of latents of another scale than those of {decoder.about}")
     size = base.shape[:2]
-    made, painting = _network(refiner, whole, variant, component, size, options.get("sampler"), decoder)
+    made, painting = _network(refiner, whole, reading, component, size, options.get("sampler"), decoder)
     if painting:
         raise InputError(f"--refiner {refiner} fills holes in pictures; a network of latents alone is expected")
     return refining.refined(base, made, options)
@@ -208,19 +224,21 @@ def _check(name: str, component: Component) -> str:
     return kind
 
 
-def _cascade(upscaler: str, whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
-    above = index(Path(upscaler))
+def _cascade(upscaler: str, whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
+    above = index(located(upscaler, reading.variant), upscaler)
     if above is None or (whole.kind, above.kind) != ("IFPipeline", "IFSuperResolutionPipeline"):
         kind = above.kind if above else "no pipeline"
         raise InputError(
             f"--upscaler {upscaler} is a {kind}: a stage II of DeepFloyd's IF enlarges those of a stage I"
         )
-    return deep_floyd.base(whole, variant, size, asked, above)
+    return deep_floyd.base(whole, reading, size, asked, above)
 
 
-def _of_texts(name: str, whole: Index | None, variant: str, heard: Told) -> tuple[SampleCondition, Encoding | None]:
+def _of_texts(
+    name: str, whole: Index | None, reading: Reading, heard: Told
+) -> tuple[SampleCondition, Encoding | None]:
     """The condition of a network of texts, which are encoded where the folder has encoders of them."""
-    found = whole and texts.of_folder(whole, variant)
+    found = whole and texts.of_folder(whole, reading)
     if whole is None or found is None:
         what = f"a {whole.kind}, whose encoders are not known" if whole else "one network without encoders of texts"
         remedy = f"{name} is {what}; give --condition FILE.npz with {', '.join(heard.text)}"

@@ -18,6 +18,7 @@ from diffusion_jax.pipelines import denoisers, enlarging, first_stages, likes, s
 from diffusion_jax.pipelines.denoisers import Denoiser
 from diffusion_jax.pipelines.first_stages import Decoder
 from diffusion_jax.pipelines.index import FILE, Index
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pipelines.staged import Asked, Link, StageOf
 from diffusion_jax.pretrained.families.prior import normalizer
 from diffusion_jax.pretrained.formats import files
@@ -26,6 +27,7 @@ from diffusion_jax.pretrained.schedulers.scheduler import table_of
 from diffusion_jax.training.experiment import Drawable, MakeSampler
 
 CHAIN, DECODER, PRIOR, VECTOR = first_stages.CHAIN, "vae", "prior", "vector"
+NORMALIZER = "image_normalizer"
 LATENT, IMAGE, LABEL = "latent", "image", "label"
 USUAL_LEVEL = 20  # of the noise on the picture that the x4 upscaler enlarges
 MOST_LEVEL = 350
@@ -34,14 +36,14 @@ UNCLIP_STEPS, UNCLIP_GUIDANCE, PRIOR_STEPS, PRIOR_GUIDANCE = 20, 10.0, 25, 4.0
 OF_PRIOR = "prior_"  # before the entries that the prior's own encoder makes of a text
 
 
-def upscaler(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+def upscaler(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
     """The x4 upscaler: latents beside a small picture of their size with noise, at a level told as a label.
 
     The level is "noise_level", 20 where nobody says it.
 
     Args:
       whole: the pipeline's folder.
-      variant: of the weights.
+      reading: how the weights are read.
       size: of the large pictures.
       asked: nothing; there is one chain.
 
@@ -49,7 +51,7 @@ def upscaler(whole: Index, variant: str, size: str | None, asked: Asked) -> Draw
       InputError: a part is missing or of another kind, or an option is not known.
     """
     staged.check_known(asked)
-    denoiser, decoder = _latents(whole, variant, size)
+    denoiser, decoder = _latents(whole, reading, size)
     if "scaling_factor" not in json_object(_file(whole, DECODER, "config.json")):
         decoder = decoder._replace(scaling=Scaling(UPSCALER_SCALE))  # files of old do not say it
     noise = table_of(json_object(_file(whole, "low_res_scheduler", SCHEDULER)))
@@ -70,13 +72,13 @@ def upscaler(whole: Index, variant: str, size: str | None, asked: Asked) -> Draw
     read: dict[str, Hold] = {CHAIN: lambda: {"network": denoiser.read()}, DECODER: decoder.stage.read}
     made = staged.around([staged.always(label)], main, [decode], {**text, LEVEL: (), BESIDE: low}, IMAGE)
     usual = {LEVEL: np.array([USUAL_LEVEL], np.float32)}
-    drawable = staged.drawable(whole, variant, text, made, read, shape, usual)
+    drawable = staged.drawable(whole, reading, text, made, read, shape, usual)
     condition = enlarging.checked(drawable.sample_condition, noise, most, levels - 1)
     show = enlarging.showing(_as_it_is, noise, low, low[:2])
     return enlarging.by_picture(drawable._replace(sample_condition=condition), show, low)
 
 
-def stable_unclip(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+def stable_unclip(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
     """Stable unCLIP: a prior draws the embedding of a picture, which a network of latents is told, with noise.
 
     The sampler, steps and guidance that a person asks for are those of the latents; `asked` has those of "prior".
@@ -84,28 +86,28 @@ def stable_unclip(whole: Index, variant: str, size: str | None, asked: Asked) ->
     """
     staged.check_known(asked, PRIOR)
     whole.check(PRIOR, "prior_scheduler")
-    prior = denoisers.opened(denoisers.part(whole.root, PRIOR, "prior_scheduler", variant), ())
+    prior = denoisers.opened(denoisers.part(whole.root, PRIOR, "prior_scheduler", reading), reading, ())
     heard = staged.with_nulls({OF_PRIOR + name: shape for name, shape in staged.heard(prior.network).items()})
     drawn = Link(PRIOR, _prior(prior), heard, unclip.IMAGE, prior.shape)
     draw = drawn.asked({"steps": PRIOR_STEPS, **asked.get(PRIOR, {})})
-    return _of_embeddings(whole, variant, size, prior.shape[0], [draw], {PRIOR: prior.read}, heard)
+    return _of_embeddings(whole, reading, size, prior.shape[0], [draw], {PRIOR: prior.read}, heard)
 
 
-def variations(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+def variations(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
     """Stable unCLIP without a prior: variations of a picture, "like", or of its "image_embedding".
 
     A text may steer them. The level of the noise on the embedding, arguments and errors are as of `stable_unclip`.
     """
     staged.check_known(asked)
-    pictures = likes.of_folder(whole, variant)
+    pictures = likes.of_folder(whole, reading)
     embedding = {unclip.IMAGE: (pictures.features,)}
-    made = _of_embeddings(whole, variant, size, pictures.features, [], {}, {}, embedding)
+    made = _of_embeddings(whole, reading, size, pictures.features, [], {}, {}, embedding)
     return made._replace(sample_condition=likes.telling(pictures, ("tokens",), made.sample_condition))
 
 
 def _of_embeddings(
     whole: Index,
-    variant: str,
+    reading: Reading,
     size: str | None,
     features: int,
     before: Sequence[StageOf],
@@ -116,16 +118,17 @@ def _of_embeddings(
     """A network of latents that is told a picture's embedding, with noise.
 
     Args:
-      whole, variant, size: as of `upscaler`.
+      whole, reading, size: as of `upscaler`.
       features: of an embedding.
       before: the stages that give "image_embedding".
       read: their parameters.
       heard: what they are told of texts.
       further: what is told in their place.
     """
-    denoiser, decoder = _latents(whole, variant, size)
+    denoiser, decoder = _latents(whole, reading, size)
     noise = table_of(json_object(_file(whole, "image_noising_scheduler", SCHEDULER)))
-    statistics = files.component(whole.root, variant, folders=("image_normalizer",))
+    variant = files.variant_of(whole.root / NORMALIZER, reading.variant)
+    statistics = files.component(whole.root, variant, folders=(NORMALIZER,))
     noisy = staged.gathered(unclip.renoised(VECTOR, noise, cosinusoid, features))
     usual = denoiser._replace(scheduler={**denoiser.scheduler, "steps": UNCLIP_STEPS})
     own = _text(denoiser)
@@ -141,16 +144,17 @@ def _of_embeddings(
         DECODER: decoder.stage.read,
     }
     level = {LEVEL: np.zeros(1, np.float32)}
-    drawable = staged.drawable(whole, variant, text, made, held, shape, level, further)
+    drawable = staged.drawable(whole, reading, text, made, held, shape, level, further)
     return drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, noise))
 
 
-def _latents(whole: Index, variant: str, size: str | None) -> tuple[Denoiser, Decoder]:
+def _latents(whole: Index, reading: Reading, size: str | None) -> tuple[Denoiser, Decoder]:
     whole.check(CHAIN, "scheduler", DECODER)
-    decoder = first_stages.beside(str(whole.root), variant)
+    decoder = first_stages.beside(str(whole.root), reading)
     assert decoder is not None
-    part = denoisers.part(whole.root, CHAIN, "scheduler", variant)
-    return denoisers.opened(part, denoisers.size_of(size, part.config.get("sample_size"), decoder)), decoder
+    part = denoisers.part(whole.root, CHAIN, "scheduler", reading)
+    size_of = denoisers.size_of(size, part.config.get("sample_size"), decoder)
+    return denoisers.opened(part, reading, size_of), decoder
 
 
 def _text(denoiser: Denoiser) -> dict[str, Shape]:

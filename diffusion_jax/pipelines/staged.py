@@ -18,6 +18,7 @@ from diffusion_jax.diffusion.stages import Shape, Stage
 from diffusion_jax.methods.compose import unguided
 from diffusion_jax.pipelines import prompts, texts
 from diffusion_jax.pipelines.index import Index
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pipelines.told import NULL, Told, given
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.training.experiment import OPTIONS, Drawable, MakeSampler, SampleRequest
@@ -189,7 +190,7 @@ def check_known(asked: Asked, *names: str) -> None:
 
 def drawable(
     whole: Index,
-    variant: str,
+    reading: Reading,
     text: Mapping[str, Shape],
     samplers: Mapping[str, MakeSampler],
     read: Mapping[str, Hold],
@@ -201,7 +202,7 @@ def drawable(
 
     Args:
       whole: its folder.
-      variant: of the weights.
+      reading: how the weights are read.
       text: the entries that are made of texts.
       samplers: of the whole (`around`).
       read: stage -> `() -> params`.
@@ -213,10 +214,10 @@ def drawable(
 
     def load():
         params = {name: hold() for name, hold in read.items()}
-        kept = Path("samples") / whole.root.name
-        return params, f"published {whole.kind} of {whole.root}", lambda sampler: kept / sampler
+        kept = Path("samples") / Path(whole.name).name
+        return params, f"published {whole.kind} of {whole.name}", lambda sampler: kept / sampler
 
-    encoders, view = texts.of_folder(whole, variant), views.pictures()
+    encoders, view = texts.of_folder(whole, reading), views.pictures()
     assert encoders is not None
     whole.tell_left_out()
     condition = given(missing, text, {**text, **further, **{name: x.shape[1:] for name, x in usual.items()}}, usual)

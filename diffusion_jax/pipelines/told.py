@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Guide, SampleCondition
+from diffusion_jax.core.protocols import Guide, Hold, SampleCondition
 from diffusion_jax.data import conditions, views
 from diffusion_jax.data.views import View
 from diffusion_jax.diffusion import guidance
@@ -15,9 +15,9 @@ from diffusion_jax.diffusion.few_step import guided
 from diffusion_jax.methods.compose import MakeGuide, unguided
 from diffusion_jax.models.unets.beside import BESIDE, Beside
 from diffusion_jax.models.unets.controlnet import Controlled
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pretrained import loading
 from diffusion_jax.pretrained.formats import files
-from diffusion_jax.pretrained.formats.files import Component
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.pretrained.schedulers.scheduler import Sampling
 
@@ -230,14 +230,14 @@ def beside(model: Any, read: Callable[[], Any], told: Told, shape: tuple[int, ..
 
 
 def controlled(
-    network: Network, component: Component, name: str, variant: str, told: Told, shape: tuple[int, ...]
+    network: Network, read: Hold, name: str, reading: Reading, told: Told, shape: tuple[int, ...]
 ) -> tuple:
-    """A network with a ControlNet."""
-    steering = files.component(name, variant)
+    """A network, whose parameters `read` reads, with the ControlNet of the folder `name`."""
+    steering = files.component(name, reading.variant)
     if steering.config.get("_class_name") != "ControlNetModel":
         raise InputError(f"--controlnet {name} is a {str(steering.config.get('_class_name'))[:60]!r}, no ControlNet")
     other = loading.build(steering.config, steering.weights)
-    hint = other.model.hint
+    hint = other.model.hint.clone(dtype=reading.computed)
     factor = 2 ** (len(hint.channels) - 1)
     wanted = (shape[0] * factor, shape[1] * factor, other.example[2]["hint"].shape[-1])
 
@@ -246,10 +246,10 @@ def controlled(
             f"a ControlNet is told a hint: --hint PICTURE, or --condition FILE.npz with hint, float [N, {wanted}]"
         )
 
-    def read():
-        return {"unet": network.read(component.weights), "control": other.read(steering.weights)}
+    def both():
+        return {"unet": read(), "control": other.read(steering.weights, reading.dtype)}
 
     combined = conditions.joined(hint=conditions.arrays(missing, hint=wanted), rest=told.condition)
     # A U-Net, or it has no ControlNet.
     model = Controlled(network.model, hint)  # type: ignore[arg-type]
-    return model, read, told._replace(condition=combined)
+    return model, both, told._replace(condition=combined)

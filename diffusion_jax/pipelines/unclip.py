@@ -18,8 +18,8 @@ from diffusion_jax.models.unets.beside import BESIDE, Beside
 from diffusion_jax.pipelines import denoisers, likes, staged, told
 from diffusion_jax.pipelines.denoisers import Denoiser
 from diffusion_jax.pipelines.index import Index
+from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pipelines.staged import Asked, Link, StageOf
-from diffusion_jax.pretrained import loading
 from diffusion_jax.pretrained.formats import files
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.training.experiment import OPTIONS, Drawable, MakeSampler, SampleRequest
@@ -32,7 +32,7 @@ GUIDANCE = {PRIOR: 4.0, DECODER: 8.0}
 IMAGE, SMALL = "image", "low_res"
 
 
-def karlo(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+def karlo(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
     """Karlo: the prior draws an embedding of a picture, the decoder the picture, and two networks enlarge it.
 
     The sampler, steps and guidance that a person asks for are the decoder's; `asked` has those of "prior" and
@@ -40,7 +40,7 @@ def karlo(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawabl
 
     Args:
       whole: the pipeline's folder.
-      variant: of the weights.
+      reading: how the weights are read.
       size: of the pictures; None for the published one, which is the only one.
       asked: stage -> its options (`Link.asked`).
 
@@ -49,30 +49,30 @@ def karlo(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawabl
     """
     staged.check_known(asked, PRIOR, ENLARGED)
     whole.check(PRIOR, "prior_scheduler")
-    prior = denoisers.opened(denoisers.part(whole.root, PRIOR, "prior_scheduler", variant), ())
+    prior = denoisers.opened(denoisers.part(whole.root, PRIOR, "prior_scheduler", reading), reading, ())
     text = staged.with_nulls(staged.heard(prior.network))
     embedding = Link(PRIOR, _restored(prior), text, unclip.IMAGE, prior.shape)
     draw = embedding.asked({"steps": STEPS[PRIOR], **asked.get(PRIOR, {})})
-    return _of_embeddings(whole, variant, size, asked, text, [draw], {PRIOR: prior.read})
+    return _of_embeddings(whole, reading, size, asked, text, [draw], {PRIOR: prior.read})
 
 
-def variations(whole: Index, variant: str, size: str | None, asked: Asked) -> Drawable:
+def variations(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
     """Karlo without its prior: variations of a picture, "like", or of its "image_embedding"; a text may steer them.
 
     Arguments and errors as of `karlo`; `asked` has the options of "super_res".
     """
     staged.check_known(asked, ENLARGED)
-    pictures = likes.of_folder(whole, variant)
+    pictures = likes.of_folder(whole, reading)
     embedding: dict[str, Shape] = {unclip.IMAGE: (pictures.features,)}
     read = {unclip.TEXT: (pictures.features,), "tokens": (None, pictures.features), "token_mask": (None,)}
     text = staged.with_nulls(read)
-    made = _of_embeddings(whole, variant, size, asked, text, [], {}, embedding)
+    made = _of_embeddings(whole, reading, size, asked, text, [], {}, embedding)
     return made._replace(sample_condition=likes.telling(pictures, tuple(text), made.sample_condition))
 
 
 def _of_embeddings(
     whole: Index,
-    variant: str,
+    reading: Reading,
     size: str | None,
     asked: Asked,
     text: Mapping[str, Shape],
@@ -83,7 +83,7 @@ def _of_embeddings(
     """The decoder of a picture's embedding, and the networks that enlarge.
 
     Args:
-      whole, variant, size, asked: as of `karlo`.
+      whole, reading, size, asked: as of `karlo`.
       text: the entries that a text is.
       before: the stages that give "image_embedding".
       held: their parameters.
@@ -92,17 +92,18 @@ def _of_embeddings(
     whole.check(PROJECTION, DECODER, FIRST, LAST, *SCHEDULERS.values())
     if size is not None:
         raise InputError(f"--size {size}: {whole.kind} draws pictures of one size; leave it out")
-    parts = {name: denoisers.part(whole.root, name, SCHEDULERS[name], variant) for name in SCHEDULERS}
+    parts = {name: denoisers.part(whole.root, name, SCHEDULERS[name], reading) for name in SCHEDULERS}
     decoder, enlarger = (
-        denoisers.opened(part, denoisers.size_of(None, part.config.get("sample_size"))) for part in parts.values()
+        denoisers.opened(part, reading, denoisers.size_of(None, part.config.get("sample_size")))
+        for part in parts.values()
     )
-    projection, last = (files.component(whole.root, variant, folders=(name,)) for name in (PROJECTION, LAST))
-    project, ending = (loading.build(found.config, found.weights) for found in (projection, last))
+    projection, last = (files.component(whole.root, reading.variant, folders=(name,)) for name in (PROJECTION, LAST))
+    (project, read_project), (ending, read_ending) = (reading.network(found) for found in (projection, last))
     read: dict[str, Hold] = {
         **held,
-        PROJECTION: lambda: project.read(projection.weights),
+        PROJECTION: read_project,
         DECODER: decoder.read,
-        ENLARGED: lambda: {"first": enlarger.read(), "last": ending.read(last.weights)},
+        ENLARGED: lambda: {"first": enlarger.read(), "last": read_ending()},
     }
 
     long, extra = text["tokens"][0], project.model.extra
@@ -126,7 +127,7 @@ def _of_embeddings(
         ),
     ]
     samplers = staged.around(first, small, after, {**text, **further}, IMAGE)
-    return staged.drawable(whole, variant, text, samplers, read, shape, further=further)
+    return staged.drawable(whole, reading, text, samplers, read, shape, further=further)
 
 
 def _guided(denoiser: Denoiser, name: str) -> dict[str, MakeSampler]:

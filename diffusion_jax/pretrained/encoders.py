@@ -5,7 +5,7 @@ params = encoder.read()
 tokens = encoder.network.model.apply({"params": params}, ids).final  # ids int [B, L]
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +17,10 @@ from numpy.typing import DTypeLike
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import ReadWeights, Tree
-from diffusion_jax.pretrained import entries
+from diffusion_jax.pretrained import entries, lora
 from diffusion_jax.pretrained.families import clip, t5
 from diffusion_jax.pretrained.formats import files
+from diffusion_jax.pretrained.lora import Lora
 from diffusion_jax.pretrained.published import Network
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")  # of which T5 refuses float16
@@ -98,6 +99,7 @@ def opened(
     variant: str = "",
     revision: str | None = None,
     dtype: DTypeLike = np.float32,
+    loras: Sequence[Lora] = (),
 ) -> Encoder:
     """An encoder of texts or pictures, published by transformers; only its config is read, until `read`.
 
@@ -111,16 +113,18 @@ def opened(
       variant: of the weights, such as "fp16".
       revision: of the hub's repository.
       dtype: of what the network computes. T5 takes no float16, which its numbers overflow.
+      loras: what is added to the weights of the component `folder` (`lora.merged`).
 
     Raises:
-      InputError: as of `files.component`; another class, or a value that is not implemented; weights of another
-        network; or a dtype that is not of use.
+      InputError: as of `files.component` and `lora.merged`; another class, or a value that is not implemented;
+        weights of another network; or a dtype that is not of use.
     """
     config, weights, _ = files.component(name, variant, revision, (folder, ""))
     kind = KINDS[_kind(config)]
     weights = {array: stored for array, stored in weights.items() if not array.startswith(kind.ignored)}
     network = described(config, weights, dtype)
     entries.check_names(network.entries, weights)
+    weights = lora.merged(weights, loras, folder) if loras else weights
     return Encoder(network, config, partial(network.read, weights), kind.masked(config))
 
 

@@ -101,8 +101,7 @@ def opened(
     Raises:
       InputError: as of `files.component` and `described`; or another dtype.
     """
-    if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
-        raise InputError(f"a first stage computes in float32 or bfloat16, not {jnp.dtype(dtype)}: others overflow")
+    _check_dtype(dtype)
     if scale is not None and not 0 < scale < float("inf"):
         raise InputError(f"latents scaled by {scale}; give a number above 0")
     if Path(name).is_file():
@@ -116,12 +115,13 @@ def opened(
     return stage if said or scale is not None else stage._replace(scaling=None)
 
 
-def beside(name: str | Path, variant: str = "") -> FirstStage | None:
+def beside(name: str | Path, variant: str = "", dtype: DTypeLike = jnp.float32) -> FirstStage | None:
     """The first stage beside the network of a pipeline; None where it has none.
 
     Args:
       name: the pipeline's folder, the network's own folder in it, or a name on the hub.
       variant: of the weights, where they have it: pipelines have variants of their network alone.
+      dtype: as of `opened`.
 
     Raises:
       InputError: as of `opened`.
@@ -135,14 +135,20 @@ def beside(name: str | Path, variant: str = "") -> FirstStage | None:
         if not variant:
             raise
         found = files.component_if(root if root.exists() else name, folders=inside)
-    return None if found is None else _of(found.config, found.weights)
+    return None if found is None else _of(found.config, found.weights, dtype)
 
 
 def _of(config: dict[str, Any], weights: Mapping[str, Any], dtype: DTypeLike = jnp.float32) -> FirstStage:
+    _check_dtype(dtype)
     network, halves, scaling = described(config, weights)
     entries.check_names(network.entries, weights)
     network = network._replace(model=network.model.clone(dtype=jnp.dtype(dtype).type))
     return FirstStage(network, halves(network.model), scaling, config, partial(network.read, weights))
+
+
+def _check_dtype(dtype: DTypeLike) -> None:
+    if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
+        raise InputError(f"a first stage computes in float32 or bfloat16, not {jnp.dtype(dtype)}: others overflow")
 
 
 def described(config: Mapping[str, Any], weights: Mapping[str, Any] | None = None) -> Described:

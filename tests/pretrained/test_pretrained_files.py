@@ -11,6 +11,7 @@ import pytest
 from crafted import dictionary, storage, tensor, zipped
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.pipelines.index import index, located
 from diffusion_jax.pretrained.formats import files, safetensors_file
 
 
@@ -318,6 +319,42 @@ def test_an_encoders_own_repository(hub):
         save(repository / name, w=1)
     assert values(files.component("google/model", folders=("text_encoder", "")).weights) == {"w": 1}
     assert downloaded(cache) == ["pytorch_model.bin"]
+
+
+def test_a_whole_pipeline_of_the_hub(hub):
+    """Each part with one set of weights, of safetensors where it has them; what is not used stays there."""
+    repository, cache, calls = hub
+    parts = {name: ["transformers", "Any"] for name in ("unet", "text_encoder", "vae", "tokenizer", "safety_checker")}
+    write_json(repository / "model_index.json", {"_class_name": "Any", "scheduler": ["diffusers", "Any"], **parts})
+    fill(repository, ".safetensors")
+    write_json(repository / "vae" / "config.json", {})
+    for part, stem in (("text_encoder", "pytorch_model"), ("safety_checker", "pytorch_model")):
+        write_json(repository / part / "config.json", {})
+        save(repository / part / f"{stem}.bin", w=1)
+    for file in ("unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors"):
+        save(repository / file, w=1)
+    for file in (
+        "tokenizer/merges.txt",
+        "tokenizer/vocab.json",
+        "unet/model.onnx",
+        "text_encoder/flax_model.msgpack",
+    ):
+        (repository / file).parent.mkdir(exist_ok=True)
+        (repository / file).write_text("{}")
+    root = located("google/model", revision="main")
+    assert index(root, "google/model").name == "google/model"
+    assert (root / "tokenizer" / "vocab.json").is_file()
+    assert (root / "scheduler" / "scheduler_config.json").is_file()
+    vae, encoder = "vae/diffusion_pytorch_model.safetensors", "text_encoder/pytorch_model.bin"
+    assert downloaded(cache) == [encoder, "tokenizer/merges.txt", "unet/diffusion_pytorch_model.safetensors", vae]
+    shutil.rmtree(cache)
+    located("google/model", "fp16")
+    # Of what has no such variant the usual weights come.
+    unet = "unet/diffusion_pytorch_model.fp16.safetensors"
+    assert downloaded(cache) == [encoder, "tokenizer/merges.txt", unet, vae]
+    with pytest.raises(InputError, match="google/model has no weights of the variant fp61"):
+        located("google/model", "fp61")
+    assert {revision for _, revision in calls} == {"main", None}
 
 
 def test_what_the_hub_says_is_told_in_one_line(hub):

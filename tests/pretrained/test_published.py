@@ -6,6 +6,7 @@ from pathlib import Path
 
 import first_stages_tiny as first
 import jax
+import jax.numpy as jnp
 import numpy as np
 import published_tiny as tiny
 import pytest
@@ -230,6 +231,14 @@ MISTAKES = {
     "size": (["--pretrained", "{root}/ddpm", "--size", "8"], "give height and width, such as 32x32"),
     "size in other digits": (["--pretrained", "{root}/ddpm", "--size", "8x\u00b2"], "give height and width"),
     "odd size": (["--pretrained", "{root}/ddpm", "--size", "9x8"], "must be multiples of 2"),
+    "lora of no file": (
+        ["--pretrained", "{root}/ddpm", "--lora", "no.safetensors:2"],
+        "there is no file no.safetensors",
+    ),
+    "lora of no unet": (
+        ["--pretrained", "{root}/dit", "--lora", "{root}/text.npz"],
+        "has no unet that a LoRA changes",
+    ),
     "sampler": (["--pretrained", "{root}/ddpm", "--sampler", "heun"], "choose from published, ddim"),
     "both": (["--pretrained", "{root}/ddpm", "--workdir", "x"], "not allowed with"),
 }
@@ -263,6 +272,23 @@ def test_samplers_that_look_between_the_entries(root):
     assert np.abs(drawn("dpm_fast", 60) - many).mean() < 0.02 < 0.2 < np.abs(many[::-1] - many).mean()
     for name in ("dpmpp_sde", "dpm_adaptive"):
         jax.eval_shape(model.samplers[name](SampleRequest(2)), params, keys)
+
+
+def test_a_network_in_fewer_bits(root):
+    """It draws what it draws in float32, to the roundings of its products. Control: another seed."""
+    keys = rng.per_example(rng.root(0), np.arange(4))
+
+    def drawn(dtype):
+        model = published.diffusers(str(root / "ddpm"), dtype=dtype)
+        params, make = model.load()[0], model.samplers["ddim"](SampleRequest(2, steps=2))
+        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
+        return [np.asarray(jax.jit(make)(params, some)) for some in (keys[:2], keys[2:])]
+
+    (single, other), (found, _) = drawn(np.float32), drawn(jnp.bfloat16)
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - single).max() < 0.1 < np.abs(other - single).max()
+    kept = published.diffusers(str(root / "ddpm"), dtype=None).load()[0]
+    assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {np.dtype(np.float32)}
 
 
 def test_a_model_that_is_told_levels(root):

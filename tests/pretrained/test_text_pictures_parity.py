@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,8 +22,10 @@ from diffusion_jax import sample  # noqa: E402
 from diffusion_jax.app import cli  # noqa: E402
 from diffusion_jax.app.known import drawing  # noqa: E402
 from diffusion_jax.core import rng  # noqa: E402
+from diffusion_jax.core.errors import InputError  # noqa: E402
 from diffusion_jax.diffusion import stages  # noqa: E402
 from diffusion_jax.pipelines import first_stages, published, whole  # noqa: E402
+from diffusion_jax.pretrained.lora import Lora  # noqa: E402
 from diffusion_jax.training.experiment import SampleRequest  # noqa: E402
 
 PROMPTS = ["a photo of the cat", "the dog, WOW!"]
@@ -90,6 +93,64 @@ def test_rescaled_guidance(stable):
     theirs = pipeline(PROMPTS, guidance_rescale=0.7, **said).images
     found = ours(folder, texts(), guidance_scale=5.0, guidance_rescale=0.7)
     np.testing.assert_allclose(np.clip(found, 0, 1), theirs, atol=NEAR)
+
+
+def test_in_bfloat16(stable):
+    """As far from float32 as diffusers in bfloat16 is, within a factor of 1.5; all three networks are kept in it."""
+    folder, pipeline = stable
+    half = quiet(diffusers.StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16))
+    said = {"num_inference_steps": STEPS, "output_type": "np", "guidance_scale": 1.0}
+    single = pipeline(PROMPTS, latents=latents(), **said).images
+    theirs = half(PROMPTS, latents=latents().bfloat16(), **said).images
+    model = published.diffusers(str(folder), dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.load()[0])} == {jnp.dtype(jnp.bfloat16)}
+    found = ours(folder, texts(), opened={"dtype": jnp.bfloat16}, guidance_scale=1.0)
+    assert found.dtype == np.float32
+    error = np.abs(np.clip(found, 0, 1) - single).mean()
+    assert 1e-5 < error < 1.5 * np.abs(theirs - single).mean() < 0.1 * single.std()
+    with pytest.raises(InputError, match="float32 or bfloat16, not float16"):
+        published.diffusers(str(folder), dtype=np.float16)
+
+
+def test_a_lora_of_all_its_networks(stable, tmp_path):
+    """Added at 0.7 to the U-Net and the encoder, as they fuse it; one of another network is refused at once."""
+    pytest.importorskip("peft", reason="diffusers merges LoRA by peft: see the extra 'parity'")
+    library = pytest.importorskip("safetensors.torch", reason="parity needs safetensors: see the extra 'parity'")
+    folder, pipeline = stable
+    draw, arrays = torch.Generator().manual_seed(3), {}
+    for part, end in (("unet", "attn2.to_k"), ("text_encoder", "self_attn.q_proj")):
+        for name, layer in getattr(pipeline, part).named_modules():
+            if name.endswith(end):
+                rows, columns = layer.weight.shape
+                arrays[f"{part}.{name}.lora_A.weight"] = torch.randn(2, columns, generator=draw)
+                arrays[f"{part}.{name}.lora_B.weight"] = torch.randn(rows, 2, generator=draw)
+    path = tmp_path / "style.safetensors"
+    library.save_file(arrays, path)
+    said = {"num_inference_steps": STEPS, "output_type": "np", "latents": latents(), "guidance_scale": 3.0}
+    pipeline.load_lora_weights(path)
+    pipeline.fuse_lora(lora_scale=0.7)
+    theirs = pipeline(PROMPTS, **said).images
+    pipeline.unfuse_lora()
+    pipeline.unload_lora_weights()
+
+    added, plain = (published.diffusers(str(folder), loras=loras) for loras in ([Lora(path, 0.7)], []))
+    chain = jax.jit(added.samplers["published"](SampleRequest(2, STEPS, guidance_scale=3.0)))
+
+    def drawn(network, encoder):
+        with jax.default_matmul_precision("highest"):
+            (cond,) = encoder.sample_condition(2, texts())
+            return np.clip(np.asarray(chain(network.load()[0], KEYS, cond)) / 2 + 0.5, 0, 1)
+
+    np.testing.assert_allclose(drawn(added, added), theirs, atol=NEAR)
+    # Controls: without that of one of them.
+    assert min(np.abs(drawn(*few) - theirs).max() for few in ((added, plain), (plain, added))) > 10 * NEAR
+    for name, message in (
+        ("text_encoder_2.x", "is of text_encoder_2; this pipeline has"),
+        ("unet.x", "another network"),
+    ):
+        library.save_file({f"{name}.lora_A.weight": torch.ones(2, 4)}, path)
+        with pytest.raises(InputError, match=message):
+            published.diffusers(str(folder), loras=[Lora(path)])
 
 
 PICTURE = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)

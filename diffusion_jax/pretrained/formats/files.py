@@ -102,12 +102,9 @@ def component_if(
     name: str | Path, variant: str = "", revision: str | None = None, folders: Sequence[str] = MODELS
 ) -> Component | None:
     """`component`, or None where none of `folders` has a config.json."""
-    variant = variant.removeprefix(".")
-    if "/" in variant or "\\" in variant:
-        raise InputError(f"a variant is a part of the weights' name, such as fp16, not {variant[:100]!r}")
-    root = Path(name)
+    variant, root = checked(variant), Path(name)
     if not root.exists():
-        root = _download(str(name), variant, revision, folders)
+        root = downloaded(str(name), variant, revision, folders)
     folder = next((root / model for model in folders if (root / model / "config.json").is_file()), None)
     if folder is None:
         return None
@@ -116,6 +113,19 @@ def component_if(
         schedulers += [above / "scheduler" / SCHEDULER for above in root.absolute().parents[:2]]
     scheduler = next((json_object(path) for path in schedulers if path.is_file()), None)
     return Component(json_object(folder / "config.json"), weights(_weights_file(folder, variant)), scheduler)
+
+
+def checked(variant: str) -> str:
+    """A variant without the dot before it; `InputError` where it is no part of a name."""
+    variant = variant.removeprefix(".")
+    if "/" in variant or "\\" in variant:
+        raise InputError(f"a variant is a part of the weights' name, such as fp16, not {variant[:100]!r}")
+    return variant
+
+
+def variant_of(folder: Path, variant: str) -> str:
+    """`variant`, where the folder has weights of it, else "": of a pipeline not all parts have each."""
+    return variant if any((folder / name).is_file() for name in _names(checked(variant))) else ""
 
 
 def _weights_file(folder: Path, variant: str) -> Path:
@@ -166,7 +176,24 @@ def _shards(path: Path) -> dict[str, str]:
     return shards
 
 
-def _download(name: str, variant: str, revision: str | None, models: Sequence[str]) -> Path:
+def downloaded(
+    name: str, variant: str, revision: str | None, folders: Sequence[str], others: Sequence[str] = ()
+) -> Path:
+    """Files of a repository on the hub, downloaded once; the folder where they are.
+
+    Of each folder that has a config.json come its weights: of safetensors where there are some, else of torch.save.
+    Other variants, the originals and the files of other libraries stay there.
+
+    Args:
+      name: "owner/name".
+      variant: of the weights, such as "fp16".
+      revision: a branch, a tag or a commit.
+      folders: where models may be, "" for the repository's own.
+      others: further files, by their paths.
+
+    Raises:
+      InputError: it is no such name, or the hub refuses.
+    """
     owner, slash, model = name.partition("/")
     if not slash or not owner.strip(".") or not model or "/" in model or "\\" in name or model.startswith("."):
         raise InputError(f"{name} is neither a folder nor a name on the hub (owner/name)")
@@ -178,18 +205,22 @@ def _download(name: str, variant: str, revision: str | None, models: Sequence[st
     def fetch(wanted: Iterable[str]) -> Path:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(wanted)))
 
-    def everywhere(files: Iterable[str]) -> list[str]:
-        return [f"{at}/{file}".removeprefix("/") for at in (*models, "scheduler") for file in files]
+    def within(at: Iterable[str], files: Iterable[str]) -> list[str]:
+        files = list(files)
+        return [escape(f"{folder}/{file}".removeprefix("/")) for folder in at for file in files]
+
+    def found(folder: str) -> list[Path]:
+        return [path for file in _names(variant) if (path := root / folder / file).is_file()]
 
     try:
-        for kinds in ((".safetensors",), tuple(STEMS)):
-            root = fetch(everywhere(["config.json", SCHEDULER, *_names(variant, kinds)]))
-            found = [path for file in everywhere(_names(variant, kinds)) if (path := root / file).is_file()]
-            if found:
-                break
-        parts = [str((path.parent / part).relative_to(root)) for path in found for part in _parts(path)]
-        if parts:
-            fetch(map(escape, parts))
+        described = within((*folders, "scheduler"), ["config.json", SCHEDULER])
+        root = fetch([*described, *map(escape, others), *within(folders, _names(variant, (".safetensors",)))])
+        bare = [folder for folder in folders if (root / folder / "config.json").is_file() and not found(folder)]
+        if bare:
+            fetch(within(bare, _names(variant, (".bin",))))
+        shards = [(path.parent, part) for folder in folders for path in found(folder) for part in _parts(path)]
+        if shards:
+            fetch(escape(str((folder / part).relative_to(root))) for folder, part in shards)
     except InputError:
         raise
     except Exception as error:  # of the hub's many: no such model, no access, no connection, no space
