@@ -14,7 +14,7 @@ import pytest
 from diffusion_jax import pretrained
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.pipelines import denoisers, published
+from diffusion_jax.pipelines import published, reading
 from diffusion_jax.pretrained.families import dit as dit_names
 from diffusion_jax.training.experiment import SampleRequest
 
@@ -217,13 +217,13 @@ def test_dit_with_guidance_on_three_channels(root, monkeypatch):
         return torch.cat([(without + 2.5 * (with_ - without))[:, :3], with_[:, 3:]], dim=1)
 
     theirs = chain(scheduler(folder, STEPS), noise((8, 8, 4)), predict)
-    build = denoisers.loading.build
+    build = reading.loading.build
 
     def told_likewise(*arguments):
         network = build(*arguments)
         model = network.model.clone(encode_time=dit_names.diffusers_time)
         return network._replace(model=model)
 
-    monkeypatch.setattr(denoisers.loading, "build", told_likewise)
+    monkeypatch.setattr(reading.loading, "build", told_likewise)
     found = ours(published.diffusers(str(folder)), ({"label": label},), STEPS, 2.5)
     assert distance(found, theirs) < TOLERANCE

@@ -8,7 +8,7 @@ from first_stages_tiny import TINY
 
 from diffusion_jax.core import rng
 from diffusion_jax.diffusion import stages
-from diffusion_jax.pipelines import denoisers, first_stages, published
+from diffusion_jax.pipelines import first_stages, published, reading
 from diffusion_jax.pretrained.families import dit as dit_names
 from diffusion_jax.training.experiment import SampleRequest
 
@@ -70,13 +70,13 @@ def test_dit(tmp_path, monkeypatch):
     said = {"num_inference_steps": STEPS, "output_type": "np"}
     theirs = pipeline([207, 4], guidance_scale=1.0, **said).images
 
-    build = denoisers.loading.build
+    build = reading.loading.build
 
     def told_likewise(*arguments):  # the time, as diffusers' network tells it
         network = build(*arguments)
         return network._replace(model=network.model.clone(encode_time=dit_names.diffusers_time))
 
-    monkeypatch.setattr(denoisers.loading, "build", told_likewise)
+    monkeypatch.setattr(reading.loading, "build", told_likewise)
     model = published.diffusers(str(folder))
     assert model.shape == (16, 16, 3)
     found = ours(model, {"label": np.array([207, 4])}, guidance=1.0)
