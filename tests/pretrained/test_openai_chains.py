@@ -33,6 +33,10 @@ class Closure:
     def __init__(self, outputs):
         self.outputs = outputs
 
+    def clone(self, dtype):
+        """As a module's: it computes in its input's."""
+        return self
+
     def apply(self, variables, x, time, xp=jnp):
         t = time[:, None, None, None] / 100
         heads = [0.7 * xp.sin(3 * x + t) + 0.3 * x, xp.cos(5 * x - t)]
