@@ -4,7 +4,7 @@ A `sample_condition` is `(num, given) -> ()` or `(cond,)`: `given` holds the use
 dictionary of NumPy arrays [num, ...]. Short arrays are repeated; missing ones have a default that shows everything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -69,13 +69,14 @@ def prompts(encode: EncodeTexts, default: Sequence[str]) -> SampleCondition:
     return sample_condition
 
 
-def arrays(default: DefaultCondition, **shapes: tuple) -> SampleCondition:
-    """The `sample_condition` of a model that is told float arrays, such as an encoded text or a hint, or masks.
+def arrays(default: DefaultCondition, masks: Collection[str] = (), **shapes: tuple) -> SampleCondition:
+    """The `sample_condition` of a model that is told float arrays, such as an encoded text or a hint.
 
     Integers are converted, so `--condition thickness=1` is as good as `thickness=1.0`.
 
     Args:
       default: `num -> {name: [N, ...]}`, for what is not given; it may raise `InputError` where there is none.
+      masks: the names of those that are bool.
       **shapes: of one example of each; None stands for any length.
     """
 
@@ -90,9 +91,8 @@ def arrays(default: DefaultCondition, **shapes: tuple) -> SampleCondition:
                 wanted = ", ".join("any" if size is None else str(size) for size in shapes[name])
                 raise InputError(f"{name} of shape {array.shape}: give [samples, {wanted}]")
             # Bytes are refused: those of a picture run to 255, not to 1.
-            number = array.dtype == bool or any(
-                np.issubdtype(array.dtype, kind) for kind in (np.floating, np.integer)
-            )
+            number = any(np.issubdtype(array.dtype, kind) for kind in (np.floating, np.integer))
+            number = number or (array.dtype == bool and name in masks)
             with np.errstate(over="ignore"):
                 finite = number and array.dtype != np.uint8 and np.isfinite(array.astype(np.float32)).all()
             if not finite:

@@ -7,10 +7,10 @@ from diffusion_jax.core.files import json_object
 from diffusion_jax.pipelines.index import FILE, Index
 from diffusion_jax.pipelines.prompts import Entries, Part, Texts
 from diffusion_jax.pipelines.reading import Reading
-from diffusion_jax.pipelines.told import POOLED, TOKENS
+from diffusion_jax.pipelines.told import POOLED, TOKEN_MASK, TOKENS
 from diffusion_jax.pretrained import tokenizers
 
-EMBEDDING, TOKEN_MASK = "text_embedding", "token_mask"
+EMBEDDING = "text_embedding"
 T5_LENGTH = 77  # tokens that DeepFloyd's IF reads
 
 

@@ -26,7 +26,7 @@ OFFICIAL_TEXT = 7.5  # of Stable Diffusion's pipeline
 OFFICIAL_XL = 5.0  # of that of XL
 OFFICIAL_LATENT = 8.5  # of latent consistency models' pipeline
 NULL = "null_"  # before the name of an entry: what withholds it
-TOKENS, POOLED, SIZES = "tokens", "pooled", "time_ids"
+TOKENS, TOKEN_MASK, POOLED, SIZES = "tokens", "token_mask", "pooled", "time_ids"
 LOOKS = {"": 6.0, NULL: 2.5}  # how well pictures look, in the refiner's eyes: those that are wanted, and that are not
 
 
@@ -153,7 +153,8 @@ def given(
     def refuse(num):
         raise InputError(missing)
 
-    arrays = conditions.arrays(refuse, **shapes)
+    masks = [name for name in shapes if name.endswith(TOKEN_MASK)]
+    arrays = conditions.arrays(refuse, masks, **shapes)
 
     def condition(num, wished):
         return arrays(num, {**usual, **wished} if set(text) <= set(wished) else wished)
@@ -225,7 +226,7 @@ def beside(model: Any, read: Callable[[], Any], told: Told, shape: tuple[int, ..
             f"--condition FILE.npz with beside, float [N, {', '.join(map(str, shape))}]"
         )
 
-    combined = conditions.joined(**{BESIDE: conditions.arrays(missing, **{BESIDE: shape})}, rest=told.condition)
+    combined = conditions.joined(**{BESIDE: conditions.arrays(missing, (), **{BESIDE: shape})}, rest=told.condition)
     return Beside(model), lambda: {"network": read()}, told._replace(condition=combined)
 
 
