@@ -155,7 +155,10 @@ def kept(tmp_path_factory):
     return SimpleNamespace(folder=folder, tracked=tracked, template=jax.eval_shape(lambda: tree(jnp.zeros(DIM))))
 
 
-OF_PUBLISHED = ("pretrained", "size", "variant", "controlnet", "first_stage", "tile", "flags")
+OF_PUBLISHED = (
+    *("pretrained", "size", "variant", "dtype", "lora", "controlnet", "upscaler", "refiner", "first_stage", "tile"),
+    *("stage", "flags"),
+)
 UNASKED = dict.fromkeys(OF_PUBLISHED)
 
 
