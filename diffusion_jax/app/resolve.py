@@ -58,6 +58,13 @@ def chains_of(path: Path) -> MoreChains:
     return chains
 
 
+# Options that runs do not have.
+OF_PUBLISHED = (
+    *("size", "variant", "dtype", "lora", "controlnet", "upscaler", "refiner", "first_stage", "tile", "stage"),
+    "flags",
+)
+
+
 class Which(NamedTuple):
     """Which parameters of a run.
 
@@ -110,23 +117,7 @@ def which(options: argparse.Namespace) -> Which:
       InputError: more than one of them is given, or an option of published models is given for a run.
     """
     if not options.pretrained:
-        _leave_out(
-            "of published models",
-            options,
-            *(
-                "size",
-                "variant",
-                "dtype",
-                "lora",
-                "controlnet",
-                "upscaler",
-                "refiner",
-                "first_stage",
-                "tile",
-                "stage",
-            ),
-            "flags",
-        )
+        _leave_out("of published models", options, *OF_PUBLISHED)
     asked = {
         "--raw": RAW if options.raw else None,
         "--average": options.average and average(options.average),
@@ -205,7 +196,7 @@ def released(options: argparse.Namespace) -> Drawable:
 
 
 def _leave_out(whose: str, options, *names: str) -> None:
-    given = [f"--{name}" for name in names if getattr(options, name)]
+    given = ["--" + name.replace("_", "-") for name in names if getattr(options, name)]
     if given:
         raise InputError(f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} {whose}; leave out")
 

@@ -39,6 +39,7 @@ ELSEWHERE = {
     "watching": "tests/docs/test_watching.py",
 }
 PAGES = sorted({path.stem for path in FOLDER.glob("*.md")} - ELSEWHERE.keys())
+LONG = {"codes": pytest.mark.exhaustive}  # it trains five models
 # A block, and the name of the file that the words before it save it as.
 BLOCK = re.compile(r"(?:`(\w+\.py)`:\n\n)?^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -246,7 +247,7 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=LONG.get(page, ())) for page in PAGES])
 def test_a_page_runs(page, reader):
     text = OTHERS.sub("", (FOLDER / f"{page}.md").read_text())
     assert len(BLOCK.findall(text)) == text.count("\n```") / 2

@@ -274,6 +274,7 @@ def test_samplers_that_look_between_the_entries(root):
         jax.eval_shape(model.samplers[name](SampleRequest(2)), params, keys)
 
 
+@pytest.mark.exhaustive
 def test_a_network_in_fewer_bits(root):
     """It draws what it draws in float32, to the roundings of its products. Control: another seed."""
     keys = rng.per_example(rng.root(0), np.arange(4))

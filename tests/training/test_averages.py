@@ -155,11 +155,7 @@ def kept(tmp_path_factory):
     return SimpleNamespace(folder=folder, tracked=tracked, template=jax.eval_shape(lambda: tree(jnp.zeros(DIM))))
 
 
-OF_PUBLISHED = (
-    *("pretrained", "size", "variant", "dtype", "lora", "controlnet", "upscaler", "refiner", "first_stage", "tile"),
-    *("stage", "flags"),
-)
-UNASKED = dict.fromkeys(OF_PUBLISHED)
+UNASKED = dict.fromkeys(("pretrained", *resolve.OF_PUBLISHED))
 
 
 def made(kept, sigma, step=None, folder=None):
