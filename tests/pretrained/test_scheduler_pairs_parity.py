@@ -278,7 +278,7 @@ def theirs(config, monkeypatch):
     found = class_of(config["_class_name"], monkeypatch).from_config(config)
     if not hasattr(found, "alphas_cumprod"):
         return found
-    table = 1 - scheduler.betas(dict(found.config) | {"prediction_type": "sample"})
+    table = 1 - scheduler.betas(dict(found.config) | {"prediction_type": "sample", "use_flow_sigmas": False})
     table = np.cumprod(table)
     if table[-1] == 0 and found.alphas_cumprod[-1] > 0:
         table[-1] = 2.0**-24
