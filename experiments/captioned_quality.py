@@ -34,7 +34,8 @@ from diffusion_jax.app import cli
 from diffusion_jax.core import files, resizing, rng
 from diffusion_jax.data import captions, images
 from diffusion_jax.diffusion import stages
-from diffusion_jax.diffusion.cascades import LEVEL, LOW
+from diffusion_jax.diffusion.cascades import LOW
+from diffusion_jax.diffusion.noising import LEVEL
 from diffusion_jax.diffusion.stages import Stage
 from diffusion_jax.evaluation.frechet import gaussian_distance, moments
 from diffusion_jax.methods import staged, unclip

@@ -91,14 +91,8 @@ def drawing(make: MakeSampler, edit: Edit) -> MakeSampler:
         def sample(params, keys, arrays: Mapping[str, jax.Array], *cond):
             inside = edit.enter(request.gather(params), arrays)
             told = edit.tell(rng.of_batch(keys, request.batch), inside, cond)
-            match make(request._replace(run=of_known(inside)))(params, keys, *told):
-                case samplers.Film(x, pictures):
-                    leave = jax.vmap(lambda x: edit.leave(x, arrays))
-                    return samplers.Film(edit.leave(x, arrays), leave(pictures))
-                case samplers.Break() as where:
-                    return where
-                case x:
-                    return edit.leave(x, arrays)
+            drawn = make(request._replace(run=of_known(inside)))(params, keys, *told)
+            return samplers.ended(drawn, lambda x: edit.leave(x, arrays))
 
         return sample
 

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,9 @@ def tag(texts: list[str] | None) -> str | None:
     return first + (f"-{len(texts)}" if len(texts) > 1 else "")
 
 
+@cache
 def _lines(path: Path) -> list[str]:
+    """Read once: several parts of a command ask for them."""
     try:
         if path.stat().st_size > LARGEST:
             raise InputError(f"--prompts {path} is larger than {LARGEST // MEBIBYTE} MiB; give it in parts")

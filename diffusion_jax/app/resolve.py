@@ -181,17 +181,17 @@ def released(options: argparse.Namespace) -> Drawable:
     return published.diffusers(
         options.pretrained,
         options.variant,
-        options.controlnet,
-        options.size,
-        options.sampler,
-        more,
-        options.first_stage,
-        options.tile,
-        stages(options.stage),
-        options.upscaler,
-        options.refiner,
-        dtype,
-        loras.parsed(options.lora),
+        controlnet=options.controlnet,
+        size=options.size,
+        sampler=options.sampler,
+        more=more,
+        first_stage=options.first_stage,
+        tile=options.tile,
+        asked=stages(options.stage),
+        upscaler=options.upscaler,
+        refiner=options.refiner,
+        dtype=dtype,
+        loras=loras.parsed(options.lora),
     )
 
 

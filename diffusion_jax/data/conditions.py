@@ -101,7 +101,7 @@ def arrays(default: DefaultCondition, masks: Collection[str] = (), **shapes: tup
                 )
         if set(shapes) - set(found):
             found = default(num) | found
-        return ({name: _in_turn(x if x.dtype == bool else x.astype(np.float32), num) for name, x in found.items()},)
+        return ({name: in_turn(x if x.dtype == bool else x.astype(np.float32), num) for name, x in found.items()},)
 
     return sample_condition
 
@@ -139,7 +139,7 @@ def swept(rest: SampleCondition, name: str, default: float) -> SampleCondition:
     return sample_condition
 
 
-def _in_turn(x: np.ndarray, num: int) -> np.ndarray:
+def in_turn(x: np.ndarray, num: int) -> np.ndarray:
     """[num, ...] rows of `x`, again and again; of one row no copies are made."""
     return np.broadcast_to(x, (num, *x.shape[1:])) if len(x) == 1 else np.take(x, np.arange(num) % len(x), axis=0)
 

@@ -21,10 +21,11 @@ from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Augment, Retell
 from diffusion_jax.diffusion.gaussian import q_sample
+from diffusion_jax.diffusion.noising import LEVEL
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.timesteps import check_grid
 
-LOW, LEVEL = "low_res", "noise_level"  # names of conditions
+LOW = "low_res"  # the condition
 
 
 def noised(schedule: Schedule) -> Augment:

@@ -11,7 +11,7 @@ from diffusion_jax.diffusion.gaussian import q_sample
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.stages import Shape, Stage
 
-LEVEL = "noise_level"  # the condition: an index of the table
+LEVEL = "noise_level"  # the condition: an index of a table, or a time
 
 
 class Noising(NamedTuple):

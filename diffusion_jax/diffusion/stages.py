@@ -22,6 +22,7 @@ from diffusion_jax.core.protocols import EncodeEntries, Hold, OfCond, RunStage, 
 
 # Of one example of an entry: its sizes, None for any.
 Shape: TypeAlias = tuple[int | None, ...]
+NULL = "null_"  # before the name of an entry: what withholds it
 
 
 class Stage(NamedTuple):
@@ -83,6 +84,11 @@ def best_of(num: int, score: Score, stage: Stage, by: Mapping[str, Shape]) -> St
     return stage._replace(run=run, needs={**stage.needs, **by})
 
 
+def nulls(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries, or their shapes, as what withholds others: under "null_NAME"."""
+    return {NULL + name: entry for name, entry in entries.items()}
+
+
 def check(stages: Sequence[Stage], given: Mapping[str, Shape]) -> dict[str, Shape]:
     """The shapes of all entries after `stages`, of those that are `given`.
 
@@ -105,6 +111,13 @@ def check(stages: Sequence[Stage], given: Mapping[str, Shape]) -> dict[str, Shap
     return known
 
 
+def check_gives(stages: Sequence[Stage], given: Mapping[str, Shape], result: str) -> None:
+    """Raise `InputError` where stages do not fit together (`check`), or none gives `result`."""
+    known = check(stages, given)
+    if result not in known:
+        raise InputError(f"no stage gives {result!r}, only {', '.join(sorted(known))}")
+
+
 def pipeline(stages: Sequence[Stage], given: Mapping[str, Shape], result: str) -> SampleFn:
     """`sample_fn(params, rng, cond)`: the entry `result` after all stages, as one pure function.
 
@@ -118,11 +131,9 @@ def pipeline(stages: Sequence[Stage], given: Mapping[str, Shape], result: str) -
       of which example i uses `fold_in(rng, i)`, or keys [B]; cond is a dictionary of arrays [B, ...].
 
     Raises:
-      InputError: as of `check`, or no stage gives `result`.
+      InputError: as of `check_gives`.
     """
-    known = check(stages, given)
-    if result not in known:
-        raise InputError(f"no stage gives {result!r}, only {', '.join(sorted(known))}")
+    check_gives(stages, given, result)
 
     def sample_fn(params, key, cond):
         return run(stages, params, rng.of_batch(key, _batch(cond)), cond)[result]

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 
 from diffusion_jax.core.protocols import EncodeTime, Gather, Resize, SampleFn, Tree
 from diffusion_jax.diffusion.noising import LEVEL, Noising
-from diffusion_jax.diffusion.stages import Shape, Stage
+from diffusion_jax.diffusion.stages import NULL, Shape, Stage, nulls
 
 IMAGE, TEXT, VECTOR = "image_embedding", "text_embedding", "vector"
 READ = (TEXT, "tokens", "token_mask")  # of a text
-NULL = "null_"
 STATISTICS = ("clip_mean", "clip_std")
 
 
@@ -64,9 +63,9 @@ def projected(
         nobody, everybody = jnp.zeros(len(image), bool), jnp.ones(len(image), bool)
         told = project(params, image, *(cond[entry] for entry in READ), nobody)
         null = project(params, image, *(cond[NULL + entry] for entry in READ), everybody)
-        return {**told, **_null(null)}
+        return {**told, **nulls(null)}
 
-    return Stage(name, run, needs, {**gives, **_null(gives)})
+    return Stage(name, run, needs, {**gives, **nulls(gives)})
 
 
 def renoised(name: str, noising: Noising, encode: EncodeTime, features: int) -> Stage:
@@ -106,7 +105,3 @@ def shown(name: str, enlarge: Resize, entry: str, small: Shape, size: Sequence[i
         return {"beside": enlarge(jnp.clip(cond[entry], -1, 1), size)}
 
     return Stage(name, run, {entry: small}, {"beside": (*size, small[-1])})
-
-
-def _null(entries: Mapping[str, Tree]) -> dict[str, Tree]:
-    return {NULL + entry: value for entry, value in entries.items()}

@@ -115,14 +115,8 @@ def _drawn(stage: FirstStage, draw: SampleFn, gather) -> SampleFn:
     def sample(params, keys, *cond):
         held = gather(params["held"])
         told = stage.tell(held, keys)
-        match draw(params["trained"], keys, *_joined(cond, told)):
-            case samplers.Film(z, pictures):
-                frames = jax.lax.map(lambda z: stage.decode(held, z, told), pictures)
-                return samplers.Film(stage.decode(held, z, told), frames)
-            case samplers.Break() as where:
-                return where
-            case z:
-                return stage.decode(held, z, told)
+        drawn = draw(params["trained"], keys, *_joined(cond, told))
+        return samplers.ended(drawn, lambda z: stage.decode(held, z, told))
 
     return sample
 

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from diffusion_jax.core import rng
-from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Hold, SampleFn, Tree
 from diffusion_jax.diffusion import samplers, stages
 from diffusion_jax.diffusion.stages import Shape, Stage
@@ -104,9 +103,7 @@ def _own(pipeline, method, make, request) -> Stage:
 def _drawing(pipeline: Pipeline, method: Method, make: MakeSampler) -> MakeSampler:
     def made(request: SampleRequest) -> SampleFn:
         own, after = _own(pipeline, method, make, request), pipeline.after(request)
-        known = stages.check([*pipeline.before, own, *after], pipeline.given)
-        if pipeline.result not in known:
-            raise InputError(f"no stage gives {pipeline.result!r}, only {', '.join(sorted(known))}")
+        stages.check_gives([*pipeline.before, own, *after], pipeline.given, pipeline.result)
 
         def sample(params, key, cond):
             keys = rng.of_batch(key, request.batch)
@@ -117,13 +114,7 @@ def _drawing(pipeline: Pipeline, method: Method, make: MakeSampler) -> MakeSampl
             def finished(z):
                 return stages.run(after, held, keys, {**entries, pipeline.into: z})[pipeline.result]
 
-            match drawn:
-                case samplers.Film(z, pictures):
-                    return samplers.Film(finished(z), jax.lax.map(finished, pictures))
-                case samplers.Break() as where:
-                    return where
-                case z:
-                    return finished(z)
+            return samplers.ended(drawn, finished)
 
         return sample
 

@@ -21,7 +21,8 @@ from diffusion_jax.core import resizing, rng
 from diffusion_jax.core.protocols import OfTime, Resize, Retell
 from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import cascades, losses, parameterizations, schedules, time_sampling
-from diffusion_jax.diffusion.cascades import LEVEL, LOW
+from diffusion_jax.diffusion.cascades import LOW
+from diffusion_jax.diffusion.noising import LEVEL
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.methods import compose, continuous, pixels

@@ -23,7 +23,8 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Hold, Network, Tree
 from diffusion_jax.data import captions, conditions
 from diffusion_jax.diffusion import guidance, losses, parameterizations, schedules, stages
-from diffusion_jax.diffusion.cascades import LEVEL, LOW
+from diffusion_jax.diffusion.cascades import LOW
+from diffusion_jax.diffusion.noising import LEVEL
 from diffusion_jax.diffusion.stages import Stage
 from diffusion_jax.methods import captioned, clip, continuous, guided, pixels, runs, staged, super_resolution
 from diffusion_jax.methods.autoencoders.compose import first_rows

@@ -5,18 +5,18 @@ import numpy as np
 from diffusion_jax.core import resizing
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import json_object
+from diffusion_jax.diffusion.cascades import LOW
 from diffusion_jax.diffusion.noising import LEVEL, Noising
 from diffusion_jax.diffusion.stages import Shape
 from diffusion_jax.models.unets.beside import BESIDE, Beside
-from diffusion_jax.pipelines import denoisers, enlarging, staged, told
+from diffusion_jax.pipelines import denoisers, enlarging, staged
 from diffusion_jax.pipelines.denoisers import Denoiser
-from diffusion_jax.pipelines.enlarging import LOW
 from diffusion_jax.pipelines.index import Index
 from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pipelines.staged import Asked, Link
 from diffusion_jax.pretrained.formats.files import SCHEDULER
 from diffusion_jax.pretrained.schedulers.scheduler import table_of
-from diffusion_jax.training.experiment import Drawable, MakeSampler
+from diffusion_jax.training.experiment import Drawable
 
 BASE, LARGE, IMAGE = "unet", "super_res", "image"
 NOISE = "image_noising_scheduler"
@@ -42,8 +42,8 @@ def base(whole: Index, reading: Reading, size: str | None, asked: Asked, upscale
     """
     staged.check_known(asked, *([LARGE] if upscaler else []))
     first = _opened(whole, reading, size)
-    text = staged.with_nulls({"tokens": (None, first.network.example[2]["tokens"].shape[-1])})
-    small = Link(BASE, _guided(first, BASE, first.network.model), text, IMAGE, first.shape)
+    text = staged.texts_of(first.network)
+    small = Link(BASE, first.guided(GUIDANCE[BASE], STEPS[BASE]), text, IMAGE, first.shape)
     if upscaler is None:
         samplers = staged.around([], small, [], text, IMAGE)
         return staged.drawable(whole, reading, text, samplers, {BASE: first.read}, first.shape)
@@ -70,7 +70,7 @@ def second(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Dr
     """Stage II by itself, which enlarges a picture by a text. Arguments and errors as of `base`."""
     staged.check_known(asked)
     large, noise = _second(whole, reading, size)
-    text = staged.with_nulls({"tokens": (None, large.network.example[2]["tokens"].shape[-1])})
+    text = staged.texts_of(large.network)
     link = _large(large, text)
     samplers = staged.around([], link, [], link.needs, IMAGE)
     usual = {LEVEL: np.array([USUAL_LEVEL], np.float32)}
@@ -98,15 +98,15 @@ def _second(whole: Index, reading: Reading, size: str | None) -> tuple[Denoiser,
     return _opened(whole, reading, size, shown=2), table_of(json_object(whole.root / NOISE / SCHEDULER))
 
 
-def _guided(denoiser: Denoiser, name: str, model) -> dict[str, MakeSampler]:
-    """Its samplers, by the guidance and in the steps of the published pipeline."""
-    usual = denoiser._replace(scheduler={**denoiser.scheduler, "steps": STEPS[name]})
-    return usual.samplers(told.by_nulls(denoiser.how, GUIDANCE[name]), model)
-
-
 def _large(denoiser: Denoiser, text: dict[str, Shape]) -> Link:
     needs = {**text, LEVEL: (), BESIDE: denoiser.shape}
-    return Link(LARGE, _guided(denoiser, LARGE, Beside(denoiser.network.model)), needs, IMAGE, denoiser.shape)
+    return Link(
+        LARGE,
+        denoiser.guided(GUIDANCE[LARGE], STEPS[LARGE], Beside(denoiser.network.model)),
+        needs,
+        IMAGE,
+        denoiser.shape,
+    )
 
 
 def _read(denoiser: Denoiser):

@@ -11,7 +11,7 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.files import json_object
 from diffusion_jax.core.protocols import Hold
 from diffusion_jax.methods.compose import MakeGuide, MoreChains, nothing_more
-from diffusion_jax.pipelines import chains
+from diffusion_jax.pipelines import chains, told
 from diffusion_jax.pipelines.first_stages import Decoder
 from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pretrained.formats import files
@@ -52,6 +52,17 @@ class Denoiser(NamedTuple):
         return chains.made(
             model or self.network.model, self.how, guide, self.shape, self.scheduler, more, doubled=doubled
         )
+
+    def guided(self, scale: float, steps: int | None = None, model: Any = None) -> dict[str, MakeSampler]:
+        """Its samplers, guided away from entries "null_NAME" (`told.by_nulls`).
+
+        Args:
+          scale: of the guidance, where nobody asks for another.
+          steps: likewise; None for the scheduler's own.
+          model: as of `samplers`.
+        """
+        usual = self if steps is None else self._replace(scheduler={**self.scheduler, "steps": steps})
+        return usual.samplers(told.by_nulls(self.how, scale), model)
 
 
 def opened(

@@ -8,12 +8,11 @@ import numpy as np
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Resize, SampleCondition, SampleFn
 from diffusion_jax.diffusion import noising, stages
+from diffusion_jax.diffusion.cascades import LOW
 from diffusion_jax.diffusion.noising import LEVEL, Noising
 from diffusion_jax.diffusion.stages import Shape, Stage
 from diffusion_jax.models.unets.beside import BESIDE
 from diffusion_jax.training.experiment import Drawable, Edit, MakeSampler, SampleRequest
-
-LOW = "low_res"
 
 
 def showing(resize: Resize, noise: Noising, low: Shape, size: Sequence[int]) -> list[Stage]:

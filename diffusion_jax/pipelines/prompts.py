@@ -16,11 +16,11 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 from diffusion_jax.core.protocols import SampleCondition, Tree
 from diffusion_jax.diffusion import stages
-from diffusion_jax.diffusion.stages import Shape, Stage
-from diffusion_jax.pipelines.told import NULL, Told
+from diffusion_jax.diffusion.stages import NULL, Shape, Stage, nulls
+from diffusion_jax.pipelines.told import Told
 from diffusion_jax.pretrained.encoders import Encoder
 from diffusion_jax.pretrained.tokenizers import Tokenizer
-from diffusion_jax.training.experiment import Encoding
+from diffusion_jax.training.experiment import Encoding, in_turn
 
 PROMPT, NEGATIVE = "prompt", "negative"  # the entries of a person's wishes: lists of texts
 STAGE = "text"
@@ -38,11 +38,13 @@ class Part(NamedTuple):
       tokenizer: of its texts.
       encoder: the network.
       entries: what networks are told of what it says.
+      steered: whether a negative text withholds that; else the empty text always does.
     """
 
     tokenizer: Tokenizer
     encoder: Encoder
     entries: Entries
+    steered: bool = True
 
 
 class Texts(NamedTuple):
@@ -52,13 +54,11 @@ class Texts(NamedTuple):
       parts: its encoders. What several of them give under one name is laid side by side.
       clean: `text -> text`, before it is told.
       zeros: whether zeros stand for no text, where no other is asked for; else the empty text is encoded.
-      unsteered: the entries that a negative text leaves alone: the empty one withholds them always.
     """
 
     parts: tuple[Part, ...]
     clean: Callable[[str], str] = str
     zeros: bool = False
-    unsteered: tuple[str, ...] = ()
 
     def ids(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Texts as the stage takes them: for each part number n "ids_n", int32 [N, L], and "mask_n", bool [N, L].
@@ -68,25 +68,41 @@ class Texts(NamedTuple):
         Raises:
           InputError: as of the tokenizers.
         """
+        first = self.parts[0].tokenizer
+        for text in dict.fromkeys(texts):
+            if cut := first.cut(self.clean(text)):
+                line(f"a text of more than {first.length} tokens is cut; not read is: {cut[:200]!r}")
+        return self._ids([texts] * len(self.parts))
+
+    def withheld(self, negatives: Sequence[str] | None) -> dict[str, np.ndarray]:
+        """The same of what withholds texts: of `negatives`, or of the empty text, without tokens where zeros do."""
+        texts = [""] if negatives is None else list(negatives)
+        found = self._ids([texts if part.steered else [""] * len(texts) for part in self.parts])
+        if negatives is None and self.zeros:
+            found = {name: np.zeros_like(x) if name.startswith(MASK) else x for name, x in found.items()}
+        return found
+
+    def _ids(self, texts: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+        """Of texts of each part."""
         found: dict[str, np.ndarray] = {}
-        for number, part in enumerate(self.parts):
-            cleaned = [self.clean(text) for text in texts]
-            tokens = part.tokenizer.encode(cleaned)
+        for number, (part, of_part) in enumerate(zip(self.parts, texts, strict=True)):
+            tokens = part.tokenizer.encode([self.clean(text) for text in of_part])
             found |= {f"{IDS}_{number}": tokens.ids, f"{MASK}_{number}": tokens.mask}
-            for text in dict.fromkeys(cleaned) if number == 0 else ():
-                if cut := part.tokenizer.cut(text):
-                    line(f"a text of more than {part.tokenizer.length} tokens is cut; not read is: {cut[:200]!r}")
         return found
 
     def encode(self, params: Tree, cond: Mapping[str, Tree]) -> dict[str, jax.Array]:
-        """What the encoders say of the entries of `ids`; params is {number of a part: its own}."""
+        """What the encoders say of the entries of `ids`, zeros of a text of no tokens.
+
+        params is {number of a part: its own}.
+        """
         together: dict[str, list[jax.Array]] = {}
         for number, part in enumerate(self.parts):
             ids, mask = cond[f"{IDS}_{number}"], cond[f"{MASK}_{number}"] > 0
             seen = (ids, mask) if part.encoder.masked else (ids,)
             said = part.encoder.network.model.apply({"params": params[str(number)]}, *seen)
+            some = mask.any(1)
             for name, x in part.entries(said, mask).items():
-                together.setdefault(name, []).append(x)
+                together.setdefault(name, []).append(jnp.where(expand(some, x), x, jnp.zeros_like(x)))
         return {name: jnp.concatenate(parts, axis=-1) for name, parts in together.items()}
 
     def stage(self, wanted: Mapping[str, Shape]) -> Stage:
@@ -100,22 +116,14 @@ class Texts(NamedTuple):
         def both(params, cond):
             told = self.encode(params, {name: cond[name] for name in needs})
             null = self.encode(params, {name: cond[NULL + name] for name in needs})
-            said = cond[f"{NULL}{MASK}_0"].any(1)  # no tokens at all: zeros stand for it
-            null = {name: jnp.where(expand(said, x), x, jnp.zeros_like(x)) for name, x in null.items()}
-            return {name: x for name, x in (told | _nulls(null)).items() if name in wanted}
+            return {name: x for name, x in (told | nulls(null)).items() if name in wanted}
 
-        shapes = {**gives, **_nulls(gives)}
-        return stages.encode(STAGE, both, {**needs, **_nulls(needs)}, {name: shapes[name] for name in wanted})
+        shapes = {**gives, **nulls(gives)}
+        return stages.encode(STAGE, both, {**needs, **nulls(needs)}, {name: shapes[name] for name in wanted})
 
     def told(self, prompts: Sequence[str], negatives: Sequence[str] | None) -> dict[str, np.ndarray]:
         """What `stage` takes of texts, and of those that withhold them, in turn."""
-        withheld = (
-            [""] * len(prompts) if negatives is None else [negatives[n % len(negatives)] for n in range(len(prompts))]
-        )
-        null = self.ids(withheld)
-        if negatives is None and self.zeros:
-            null = {name: np.zeros_like(x) if name.startswith(MASK) else x for name, x in null.items()}
-        return self.ids(prompts) | _nulls(null)
+        return self.ids(prompts) | nulls(in_turn(self.withheld(negatives), len(prompts)))
 
     def read(self) -> Tree:
         """The parameters of the stage."""
@@ -127,29 +135,27 @@ class Texts(NamedTuple):
         Returns:
           name -> float32 or bool [N, ...] of the prompts; what withholds them is [M, ...] of M negatives, 1 for none.
         """
-        withheld = [""] if negatives is None else list(negatives)
-        zeros = negatives is None and self.zeros
-        empty = [""] if self.unsteered else []
-        different = list(dict.fromkeys([*prompts, *([] if zeros else withheld), *empty]))
-        found = self._of(different)
-        row = {text: number for number, text in enumerate(different)}
-        told = {name: x[[row[text] for text in prompts]] for name, x in found.items()}
-        if zeros:
-            return told | {NULL + name: np.zeros_like(x[:1]) for name, x in found.items()}
-        rows = {name: [row[text] for text in (empty if name in self.unsteered else withheld)] for name in found}
-        return told | {NULL + name: x[rows[name]] for name, x in found.items()}
+        told, null = self.ids(prompts), self.withheld(negatives)
+        rows = {name: np.concatenate([told[name], null[name]]) for name in told}
+        # Each text once, however often it comes.
+        flat = np.concatenate([x.astype(np.int32) for x in rows.values()], axis=1)
+        _, first, place = np.unique(flat, axis=0, return_index=True, return_inverse=True)
+        found = self._encoded({name: x[first] for name, x in rows.items()})
+        found = {name: x[place.reshape(-1)] for name, x in found.items()}
+        num = len(prompts)
+        return {name: x[:num] for name, x in found.items()} | nulls({name: x[num:] for name, x in found.items()})
 
-    def _of(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        ids, params = self.ids(texts), self.read()
-        size = min(TOGETHER, len(texts))
+    def _encoded(self, ids: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        num, params = len(ids[f"{IDS}_0"]), self.read()
+        size = min(TOGETHER, num)
         encode = jax.jit(self.encode)
         parts = []
-        for start in tqdm(range(0, len(texts), size), unit="texts", disable=len(texts) <= size):
+        for start in tqdm(range(0, num, size), unit="texts", disable=num <= size):
             # The last are as many as the others, so that nothing is compiled twice.
-            rows = np.minimum(np.arange(start, start + size), len(texts) - 1)
+            rows = np.minimum(np.arange(start, start + size), num - 1)
             said = jax.device_get(encode(params, {name: x[rows] for name, x in ids.items()}))
             parts.append({name: x if x.dtype == bool else x.astype(np.float32) for name, x in said.items()})
-        return {name: np.concatenate([part[name] for part in parts])[: len(texts)] for name in parts[0]}
+        return {name: np.concatenate([part[name] for part in parts])[:num] for name in parts[0]}
 
 
 def telling(texts: Texts, told: Told) -> SampleCondition:
@@ -186,7 +192,3 @@ def refusing(remedy: str, told: Told) -> SampleCondition:
 def encoding(texts: Texts, told: Told) -> Encoding:
     """How the texts of a network enter its program."""
     return Encoding(texts.told, lambda: texts.stage(told.text), texts.read)
-
-
-def _nulls(entries: Mapping[str, Any]) -> dict[str, Any]:
-    return {NULL + name: x for name, x in entries.items()}

@@ -59,13 +59,7 @@ def refined(base: Drawable, refiner: Drawable, options: Mapping[str, Any]) -> Dr
                     again = refine(asked._replace(run=edit.run(samplers.solve)({"image": z})))
                     return again(params[REFINER], stages.keys_of(REFINER, keys), told)
 
-                match draw(params[BASE], keys, own):
-                    case samplers.Film(z, pictures):
-                        return samplers.Film(end(z), pictures)
-                    case samplers.Break() as where:
-                        return where
-                    case z:
-                        return end(z)
+                return samplers.ended(draw(params[BASE], keys, own), end, lambda pictures, _: pictures)
 
             return sample
 

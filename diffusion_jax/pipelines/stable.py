@@ -14,7 +14,7 @@ from diffusion_jax.diffusion.noising import LEVEL
 from diffusion_jax.diffusion.stages import Shape
 from diffusion_jax.models.blocks.layers import cosinusoid
 from diffusion_jax.models.unets.beside import BESIDE, Beside
-from diffusion_jax.pipelines import denoisers, enlarging, first_stages, likes, staged, told
+from diffusion_jax.pipelines import denoisers, enlarging, first_stages, likes, staged
 from diffusion_jax.pipelines.denoisers import Denoiser
 from diffusion_jax.pipelines.first_stages import Decoder
 from diffusion_jax.pipelines.index import FILE, Index
@@ -62,9 +62,9 @@ def upscaler(whole: Index, reading: Reading, size: str | None, asked: Asked) -> 
             f"{whole.root}: max_noise_level = {str(most)[:40]} and num_class_embeds = {levels}; "
             "an x4 upscaler has whole numbers from 0 on for both"
         )
-    text = _text(denoiser)
+    text = staged.texts_of(denoiser.network)
     low = (*denoiser.shape[:2], denoiser.seen - denoiser.shape[-1])
-    samplers = denoiser.samplers(told.by_nulls(denoiser.how, UPSCALER_GUIDANCE), Beside(denoiser.network.model))
+    samplers = denoiser.guided(UPSCALER_GUIDANCE, model=Beside(denoiser.network.model))
     # Its network is told the level as one of its labels.
     label = stages.arrays(LABEL, lambda cond: {LABEL: cond[LEVEL].astype(np.int32)}, {LEVEL: ()}, {LABEL: ()})
     main = Link(CHAIN, samplers, {**text, LABEL: (), BESIDE: low}, LATENT, denoiser.shape)
@@ -130,10 +130,9 @@ def _of_embeddings(
     variant = files.variant_of(whole.root / NORMALIZER, reading.variant)
     statistics = files.component(whole.root, variant, folders=(NORMALIZER,))
     noisy = staged.gathered(unclip.renoised(VECTOR, noise, cosinusoid, features))
-    usual = denoiser._replace(scheduler={**denoiser.scheduler, "steps": UNCLIP_STEPS})
-    own = _text(denoiser)
+    own = staged.texts_of(denoiser.network)
     needs = own | staged.with_nulls({VECTOR: (2 * features,)})
-    main = Link(CHAIN, usual.samplers(told.by_nulls(denoiser.how, UNCLIP_GUIDANCE)), needs, LATENT, denoiser.shape)
+    main = Link(CHAIN, denoiser.guided(UNCLIP_GUIDANCE, UNCLIP_STEPS), needs, LATENT, denoiser.shape)
     decode, shape = _decode(decoder, denoiser.shape)
     text = {**own, **heard}
     made = staged.around([*before, noisy], main, [decode], {**text, **further, LEVEL: ()}, IMAGE)
@@ -155,10 +154,6 @@ def _latents(whole: Index, reading: Reading, size: str | None) -> tuple[Denoiser
     part = denoisers.part(whole.root, CHAIN, "scheduler", reading)
     size_of = denoisers.size_of(size, part.config.get("sample_size"), decoder)
     return denoisers.opened(part, reading, size_of), decoder
-
-
-def _text(denoiser: Denoiser) -> dict[str, Shape]:
-    return staged.with_nulls({"tokens": (None, denoiser.network.example[2]["tokens"].shape[-1])})
 
 
 def _decode(decoder: Decoder, latent: tuple[int, ...]) -> tuple[StageOf, tuple[int, int, int]]:
@@ -184,8 +179,7 @@ def _prior(prior: Denoiser) -> dict[str, MakeSampler]:
 
         return made
 
-    made = prior.samplers(told.by_nulls(prior.how, PRIOR_GUIDANCE))
-    return {name: renamed(make) for name, make in made.items()}
+    return {name: renamed(make) for name, make in prior.guided(PRIOR_GUIDANCE).items()}
 
 
 def _file(whole: Index, folder: str, name: str):

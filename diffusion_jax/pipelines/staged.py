@@ -19,7 +19,7 @@ from diffusion_jax.methods.compose import unguided
 from diffusion_jax.pipelines import prompts, texts
 from diffusion_jax.pipelines.index import Index
 from diffusion_jax.pipelines.reading import Reading
-from diffusion_jax.pipelines.told import NULL, Told, given
+from diffusion_jax.pipelines.told import Told, given
 from diffusion_jax.pretrained.published import Network
 from diffusion_jax.training.experiment import OPTIONS, Drawable, MakeSampler, SampleRequest
 
@@ -125,8 +125,7 @@ def around(
 def _check(before, main, after, known, result) -> None:
     one = SampleRequest(1)
     whole = [*(of(one) for of in before), main.stage(lambda *told: None), *(of(one) for of in after)]
-    if result not in stages.check(whole, known):
-        raise InputError(f"no stage gives {result!r}")
+    stages.check_gives(whole, known, result)
 
 
 def _whole(before, main: Link, after, result: str) -> MakeSampler:
@@ -142,15 +141,11 @@ def _whole(before, main: Link, after, result: str) -> MakeSampler:
             def end(x: Tree) -> Tree:
                 return stages.run(last, params, keys, {**known, main.into: x})[result]
 
-            match stages.one(main.stage(draw), params[main.name], keys, known)[main.into]:
-                case samplers.Film(x, pictures):
-                    whole = end(x)
-                    frames = jax.image.resize(pictures, (len(pictures), *whole.shape), "nearest")
-                    return samplers.Film(whole, frames)
-                case samplers.Break() as where:
-                    return where
-                case x:
-                    return end(x)
+            def frames(pictures: Tree, samples: Tree) -> Tree:
+                return jax.image.resize(pictures, (len(pictures), *samples.shape), "nearest")
+
+            drawn = stages.one(main.stage(draw), params[main.name], keys, known)[main.into]
+            return samplers.ended(drawn, end, frames)
 
         return on_any_mesh(sample)
 
@@ -177,7 +172,12 @@ def heard(network: Network) -> dict[str, Shape]:
 
 def with_nulls(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     """Entries, and under "null_NAME" what withholds each."""
-    return {**shapes, **{NULL + name: shape for name, shape in shapes.items()}}
+    return {**shapes, **stages.nulls(shapes)}
+
+
+def texts_of(network: Network) -> dict[str, Shape]:
+    """The entries that an encoded text is for a network that reads "tokens", of any length."""
+    return with_nulls({"tokens": (None, network.example[2]["tokens"].shape[-1])})
 
 
 def check_known(asked: Asked, *names: str) -> None:

@@ -83,7 +83,6 @@ def _unclip(index: Index, reading: Reading) -> Texts:
 
 def _stable_unclip(index: Index, reading: Reading) -> Texts:
     """Stable unCLIP: what Stable Diffusion reads, and under "prior_NAME" what its prior does."""
-
     names = EMBEDDING, TOKENS, TOKEN_MASK
 
     def of_prior(said, mask):
@@ -92,7 +91,7 @@ def _stable_unclip(index: Index, reading: Reading) -> Texts:
     own = _part(index, reading, "", lambda said, mask: {TOKENS: said.final})
     prior = _of(index, reading, "prior_tokenizer", "prior_text_encoder", of_prior)
     # What pictures should not show is told the network of latents alone.
-    return Texts((own, prior), unsteered=tuple("prior_" + name for name in names))
+    return Texts((own, prior._replace(steered=False)))
 
 
 def _deep_floyd(index: Index, reading: Reading) -> Texts:

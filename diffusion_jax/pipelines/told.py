@@ -12,6 +12,7 @@ from diffusion_jax.data import conditions, views
 from diffusion_jax.data.views import View
 from diffusion_jax.diffusion import guidance
 from diffusion_jax.diffusion.few_step import guided
+from diffusion_jax.diffusion.stages import NULL
 from diffusion_jax.methods.compose import MakeGuide, unguided
 from diffusion_jax.models.unets.beside import BESIDE, Beside
 from diffusion_jax.models.unets.controlnet import Controlled
@@ -25,7 +26,6 @@ OFFICIAL_DIT = 4.0  # the guidance of its own script
 OFFICIAL_TEXT = 7.5  # of Stable Diffusion's pipeline
 OFFICIAL_XL = 5.0  # of that of XL
 OFFICIAL_LATENT = 8.5  # of latent consistency models' pipeline
-NULL = "null_"  # before the name of an entry: what withholds it
 TOKENS, TOKEN_MASK, POOLED, SIZES = "tokens", "token_mask", "pooled", "time_ids"
 LOOKS = {"": 6.0, NULL: 2.5}  # how well pictures look, in the refiner's eyes: those that are wanted, and that are not
 

@@ -15,7 +15,7 @@ from diffusion_jax.diffusion import stages, unclip
 from diffusion_jax.diffusion.samplers import Turn, in_turn
 from diffusion_jax.diffusion.stages import Shape
 from diffusion_jax.models.unets.beside import BESIDE, Beside
-from diffusion_jax.pipelines import denoisers, likes, staged, told
+from diffusion_jax.pipelines import denoisers, likes, staged
 from diffusion_jax.pipelines.denoisers import Denoiser
 from diffusion_jax.pipelines.index import Index
 from diffusion_jax.pipelines.reading import Reading
@@ -115,7 +115,9 @@ def _of_embeddings(
         return project.model.apply({"params": params}, *told)
 
     needs = {unclip.IMAGE: project.example[0].shape[1:], **text}
-    small = Link(DECODER, _guided(decoder, DECODER), staged.with_nulls(made), SMALL, decoder.shape)
+    small = Link(
+        DECODER, decoder.guided(GUIDANCE[DECODER], STEPS[DECODER]), staged.with_nulls(made), SMALL, decoder.shape
+    )
     shape = enlarger.shape
     large = Link(ENLARGED, {"published": _enlarge(enlarger, ending)}, {BESIDE: shape}, IMAGE, shape)
     first = [*before, staged.gathered(unclip.projected(PROJECTION, say, needs, made))]
@@ -130,17 +132,11 @@ def _of_embeddings(
     return staged.drawable(whole, reading, text, samplers, read, shape, further=further)
 
 
-def _guided(denoiser: Denoiser, name: str) -> dict[str, MakeSampler]:
-    """Its samplers, by the guidance and in the steps of the published pipeline."""
-    usual = denoiser._replace(scheduler={**denoiser.scheduler, "steps": STEPS[name]})
-    return usual.samplers(told.by_nulls(denoiser.how, GUIDANCE[name]))
-
-
 def _restored(prior: Denoiser) -> dict[str, MakeSampler]:
     def restored(make: MakeSampler) -> MakeSampler:
         return lambda request: unclip.restoring(make(request), request.gather)
 
-    return {name: restored(make) for name, make in _guided(prior, PRIOR).items()}
+    return {name: restored(make) for name, make in prior.guided(GUIDANCE[PRIOR]).items()}
 
 
 def _enlarge(first: Denoiser, last: Network) -> MakeSampler:

@@ -78,7 +78,7 @@ class SampleRequest(NamedTuple):
 
 def in_turn(arrays: Mapping[str, np.ndarray], num: int) -> dict[str, np.ndarray]:
     """`num` rows of each array, its own again and again."""
-    return {name: x[np.arange(num) % len(x)] for name, x in arrays.items()}
+    return {name: conditions.in_turn(x, num) for name, x in arrays.items()}
 
 
 class Edit(NamedTuple):

@@ -60,7 +60,19 @@ SAMPLERS = {
 }
 # Every other function of the package that is exported is no sampler of numbers.
 OTHERS = {
-    *("at_most", "bh1", "bh2", "breaking", "cycles", "each_its_own", "film", "in_turn", "invert", "make_sample_fn"),
+    *(
+        "at_most",
+        "bh1",
+        "bh2",
+        "breaking",
+        "cycles",
+        "each_its_own",
+        "ended",
+        "film",
+        "in_turn",
+        "invert",
+        "make_sample_fn",
+    ),
     *("on_mean", "reporting", "solve", "positions"),  # of tokens: tests/diffusion/samplers/test_positions.py
 }
 TIME = parameterizations.thousandths

@@ -1,14 +1,17 @@
 """What published networks of texts are told where a person does not say it."""
 
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.pipelines import told
+from diffusion_jax.pipelines.prompts import Part, Texts
 from diffusion_jax.pipelines.told import Drawn
 from diffusion_jax.pretrained.published import shape
+from diffusion_jax.pretrained.tokenizers import Tokenizer, Tokens
 
 
 def condition(**given):
@@ -51,3 +54,45 @@ def test_a_size_that_is_given_withholds_nothing():
 def test_sizes_that_do_not_fit_are_refused(given, said):
     with pytest.raises(InputError, match=said):
         condition(**given)
+
+
+def spelled(texts):
+    """A letter a token, up to three, after a first one."""
+    ids = [[1, *(ord(letter) for letter in text[:3].ljust(3, "\0"))] for text in texts]
+    return Tokens(np.array(ids, np.int32), np.array(ids) > 0)
+
+
+TOKENIZER = Tokenizer(spelled, lambda text: text[3:], 4, 128)
+
+
+class Sum(NamedTuple):
+    """In place of an encoder: what it says of a text is the sum of its ids, and 99."""
+
+    def apply(self, variables, ids):
+        return variables["params"] * (ids.sum(1, keepdims=True) + 99.0)
+
+
+def part(name, steered=True):
+    network = SimpleNamespace(model=Sum(), template=lambda: shape())
+    encoder = SimpleNamespace(network=network, masked=False, read=lambda: np.float32(2))
+    return Part(TOKENIZER, encoder, lambda said, mask: {name: said}, steered)
+
+
+BOTH = Texts((part("own"), part("prior", steered=False)))
+
+
+@pytest.mark.parametrize("negatives", [None, ["b"], ["b", "c"]])
+@pytest.mark.parametrize("texts", [BOTH, Texts((part("own"),), zeros=True)], ids=["two parts", "zeros"])
+def test_encoders_before_a_chain_say_what_they_say_in_its_program(texts, negatives):
+    """The empty text withholds what no negative does, and zeros where a pipeline says so."""
+    prompts = ["a", "bcd", "a"]
+    apart = texts.encoded(prompts, negatives)
+    stage = texts.stage({name: (1,) for name in apart})
+    together = stage.run(texts.read(), None, texts.told(prompts, negatives))
+    for name, x in apart.items():
+        np.testing.assert_array_equal(together[name], x[np.arange(3) % len(x)])
+    np.testing.assert_array_equal(apart["own"][:, 0], [2 * (97 + 100), 2 * (98 + 99 + 100 + 100), 2 * (97 + 100)])
+    if texts is BOTH:
+        np.testing.assert_array_equal(apart["null_prior"], np.full((len(negatives or [""]), 1), 200.0))
+    usual = 0.0 if texts.zeros else 200.0
+    np.testing.assert_array_equal(apart["null_own"][0], [2 * (98 + 100.0) if negatives else usual])

@@ -9,6 +9,7 @@ from diffusion_jax.diffusion.samplers.core import Film, Sampler, film, make_samp
 from diffusion_jax.diffusion.samplers.ddim import ddim
 from diffusion_jax.diffusion.samplers.dpm import dpm_multistep, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde
 from diffusion_jax.diffusion.samplers.dpmpp_sde import dpmpp_sde
+from diffusion_jax.diffusion.samplers.ending import ended
 from diffusion_jax.diffusion.samplers.fast import dpm_fast
 from diffusion_jax.diffusion.samplers.in_turn import Turn, in_turn
 from diffusion_jax.diffusion.samplers.inversion import invert
@@ -52,6 +53,7 @@ __all__ = [
     "dpmpp_sde",
     "each_its_own",
     "edm",
+    "ended",
     "euler",
     "euler_maruyama",
     "film",
