@@ -60,7 +60,7 @@ def prompts(encode: EncodeTexts, default: Sequence[str]) -> SampleCondition:
     def sample_condition(num, given):
         _only(given, "prompt")
         texts = np.atleast_1d(np.asarray(given.get("prompt", default)))
-        if texts.ndim != 1 or not len(texts) or texts.dtype.kind != "U":
+        if texts.ndim != 1 or not len(texts) or not all(isinstance(text, str) for text in texts):
             raise InputError(f"prompts are a list of texts, not {texts.dtype} of shape {texts.shape}")
         ids, mask = encode([str(text) for text in texts])
         row = np.arange(num) % len(texts)

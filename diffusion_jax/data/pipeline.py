@@ -90,6 +90,17 @@ def random_flip(features: dict[str, Any], rng: np.random.Generator):
     return features | {"image": image[:, ::-1] if mirrored else image}
 
 
+def random_crop(size: tuple[int, int]):
+    """A transform: of "image" [H, W, C] a part of `size`, (height, width), anywhere in it with one probability."""
+
+    def crop(features: dict[str, Any], rng: np.random.Generator):
+        image = features["image"]
+        top, left = (int(rng.integers(0, whole - part + 1)) for whole, part in zip(image.shape, size, strict=False))
+        return features | {"image": image[top : top + size[0], left : left + size[1]]}
+
+    return crop
+
+
 def random_binarize(features: dict[str, Any], rng: np.random.Generator):
     """A transform: each entry of "image" becomes 255 with probability image / 255, else 0."""
     image = features["image"]

@@ -8,7 +8,7 @@ import functools
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +153,14 @@ def folder(path: str | Path, size: int | tuple[int, int], channels: int = 3):
     Raises:
       InputError: no such folder, no image in it, one that is unreadable or too small, a bad size or channels.
     """
+    return pictures_of(image_files(path), size, channels)
+
+
+def pictures_of(files: Sequence[Path], size: int | tuple[int, int], channels: int = 3) -> Mapped:
+    """The images in `files`, as `folder` cuts and shrinks them; arguments, result and errors as there."""
     size = _height_width(size)
     if channels not in pictures.MODES:
         raise InputError(f"images cannot have {channels} channels; give 3 (RGB) or 1 (grey)")
-    files = image_files(path)
     for file in files:
         with pictures.opened_file(file) as picture:
             # Sorted, for EXIF may yet turn it, and finding that out can cost a decoding: `fit` looks again.
@@ -169,12 +173,13 @@ def folder(path: str | Path, size: int | tuple[int, int], channels: int = 3):
     return Mapped(files, read)
 
 
-def image_files(path: str | Path):
+def image_files(path: str | Path, beside: Collection[str] = ()):
     """The image files in a folder and the folders below it, linked ones too, in order of their relative paths.
 
     A file counts if its name ends as in `SUFFIXES`. What is hidden does not: names of files and of folders below
     `path` that begin with a dot, and __MACOSX, hold copies and notes of other programs. A folder that is met twice
-    counts once. One line on standard error says how many files count, and what does not.
+    counts once. One line on standard error says how many files count, and what does not; of files with an ending of
+    `beside` it is silent.
 
     Raises:
       InputError: no such folder, one that cannot be read, or no image in it.
@@ -183,6 +188,7 @@ def image_files(path: str | Path):
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; give one that holds images")
     found, skipped = _walked(root)
+    skipped = Counter({what: count for what, count in skipped.items() if what.removeprefix("of ") not in beside})
     others = ", ".join(f"{count} {what}" for what, count in sorted(skipped.items()))
     if not found:
         more = f", where there are {others}" if others else ""

@@ -1,13 +1,15 @@
-"""MNIST and its captions as data: "a thick seven"."""
+"""Pictures and texts as data: MNIST and its captions, "a thick seven"; a folder of one's own."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import ImageOps
 
-from diffusion_jax.core.protocols import Source
-from diffusion_jax.data import captions, images, sources, views
+from diffusion_jax.core.protocols import EncodeTexts, Source
+from diffusion_jax.data import captioned_folder, captions, images, sources, views
 from diffusion_jax.data.sources import Mapped
+from diffusion_jax.methods import pixels
 from diffusion_jax.training.experiment import Data
 
 
@@ -36,9 +38,20 @@ def data(shape: tuple[int, int, int], source: Source) -> Data:
       shape: of an image, [H, W, C].
       source: `split -> source` of {"image", "label"}.
     """
-    length = (captions.WORDS.length,)
+    return told(shape, captions.of_digits(source), captions.WORDS.length)
+
+
+def told(shape: tuple[int, int, int], source: Source, tokens: int) -> Data:
+    """Pictures and their texts as x0, as of `data`.
+
+    Args:
+      shape: of a picture, [H, W, C].
+      source: `split -> source` of {"image", "ids", "mask"}.
+      tokens: L, of a text.
+    """
+    length = (tokens,)
     return Data(
-        captions.of_digits(source),
+        source,
         example={
             "image": jax.ShapeDtypeStruct(shape, jnp.uint8),
             "ids": jax.ShapeDtypeStruct(length, jnp.int32),
@@ -48,3 +61,20 @@ def data(shape: tuple[int, int, int], source: Source) -> Data:
         shape={"image": shape, "ids": length, "mask": length},
         view=views.pictures(),
     )
+
+
+def own(config: ConfigDict, encode: EncodeTexts, tokens: int) -> Data:
+    """Pictures and texts of a folder of one's own (`captioned_folder.captioned`), as of `told`.
+
+    Args:
+      config: values; `data.dir` is the folder, `data.shape` that of a picture.
+      encode: `texts [N] -> (ids, mask)`, both [N, L].
+      tokens: L.
+    """
+
+    def read(example):
+        (ids,), (mask,) = encode([example["text"]])
+        return {"image": example["image"], "ids": ids, "mask": mask}
+
+    source = pixels.own_images(config, captioned_folder.captioned)
+    return told(tuple(config.data.shape), lambda split: Mapped(source(split), read), tokens)

@@ -1,5 +1,6 @@
 """What methods on images share: values, the U-Net, and images as data."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config, Value
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Source
+from diffusion_jax.core.protocols import Examples, Source
 from diffusion_jax.data import conditions, hints, images, sources, toys, views
 from diffusion_jax.data import latents as kept_latents
 from diffusion_jax.data.pipeline import random_flip
@@ -152,8 +153,10 @@ def data(config: ConfigDict, source: Source) -> Data:
     )
 
 
-def own_images(config: ConfigDict) -> Source:
-    """`split -> source` of the images in `config.data.dir` (`sources.folder`), of the size of `config.data.shape`.
+def own_images(config: ConfigDict, read: Callable[..., Examples] = sources.folder) -> Source:
+    """`split -> source` of the images in `config.data.dir`, of the size of `config.data.shape`.
+
+    `read(path, (height, width), channels)` opens the folder.
 
     There is a "train" split alone. It raises `InputError` for another, and where no folder is given.
     """
@@ -163,7 +166,7 @@ def own_images(config: ConfigDict) -> Source:
             raise InputError("no folder of images is given; add --config.data.dir=PATH")
         if split != "train":
             raise InputError(f"a folder of images has no {split} split; give other images as a folder of their own")
-        return sources.folder(config.data.dir, config.data.shape[:2], config.data.shape[2])
+        return read(config.data.dir, tuple(config.data.shape[:2]), config.data.shape[2])
 
     return source
 

@@ -4,9 +4,10 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -80,7 +81,7 @@ def fit(
     parallel.check_batch_size(config.train.batch_size)
     check_parts(config.train.batch_size // parallel.total, config.train.accumulate)
     source = experiment.data.source("train")
-    check_example(source, experiment.data.example)
+    check_example(source, experiment.data.example, experiment.data.transforms)
     stream = pipeline.batches(
         source,
         batch_size=config.train.batch_size,
@@ -323,9 +324,13 @@ def _memory(device) -> int:
     return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def check_example(source: Examples, wanted: Mapping[str, jax.ShapeDtypeStruct]):
-    """`InputError` unless the first example of `source` has the arrays `wanted` (`Data.example`)."""
+def check_example(
+    source: Examples, wanted: Mapping[str, jax.ShapeDtypeStruct], transforms: Sequence[Callable[..., Any]] = ()
+):
+    """`InputError` unless the first example of `source`, transformed, has the arrays `wanted` (`Data.example`)."""
     found = source[0]
+    for transform in transforms:
+        found = transform(found, np.random.default_rng(0))
     for name, array in wanted.items():
         if name not in found:
             raise InputError(f"the data has no {name}, only {', '.join(found)}; give a source that has it")

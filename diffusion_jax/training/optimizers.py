@@ -88,6 +88,15 @@ def radam(train: ConfigDict) -> Optimizer:
     return _clipped(train, rates, optax.radam(rates))
 
 
+def adafactor(train: ConfigDict) -> Optimizer:
+    """Adafactor with the rate of `rate`, whatever the size of the weights (Shazeer & Stern 2018).
+
+    Of second moments it keeps sums over rows and columns, next to nothing beside Adam's averages.
+    """
+    rates = rate(train)
+    return _clipped(train, rates, optax.adafactor(rates, multiply_by_parameter_scale=False))
+
+
 def _clipped(train: ConfigDict, rates: OfStep, rest: optax.GradientTransformation) -> Optimizer:
     """`rest`, whose rate is `rates`, of clipped gradients."""
     return Optimizer(optax.chain(clipping(train), rest), {"learning_rate": rates})
