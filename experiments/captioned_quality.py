@@ -40,6 +40,7 @@ from diffusion_jax.diffusion.stages import Stage
 from diffusion_jax.evaluation.frechet import gaussian_distance, moments
 from diffusion_jax.methods import staged, unclip
 from diffusion_jax.methods.autoencoders.compose import first_rows
+from diffusion_jax.methods.text_to_image import unclip_parts
 from diffusion_jax.training import held, workdir
 from diffusion_jax.training.experiment import SampleRequest
 from diffusion_jax.training.trained import parameters
@@ -101,7 +102,7 @@ class Run:
         experiment = staged.compose(self._config, self._pipeline, self._method)
         self._data = experiment.data
         own = parameters(folder, experiment)[1]
-        self.params = {unclip.PRIOR: own, **held.load(folder, experiment.task.held)}
+        self.params = {unclip_parts.PRIOR: own, **held.load(folder, experiment.task.held)}
         ids, mask = captions.WORDS.encode(captions.ALL)
         self.told = {"ids": jnp.asarray(ids), "mask": jnp.asarray(mask)}
 
@@ -127,7 +128,7 @@ class Run:
             "one draw": self._listed(once),
             "no guidance": self._listed(self._pipeline, guidance_scale=1.0),
             "the text's": _with(
-                self._listed(self._pipeline), stages.arrays(unclip.PRIOR, of_text, needs, {"embedding": vector})
+                self._listed(self._pipeline), stages.arrays(unclip_parts.PRIOR, of_text, needs, {"embedding": vector})
             ),
         }
 

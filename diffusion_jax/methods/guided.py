@@ -76,10 +76,22 @@ def conditional(
       betas: `num -> [num]`.
       transforms: of the guided denoiser; none for latents, which have no range.
     """
+    told = data._replace(sample_condition=conditions.labels(classes, null=classes))
+    return learned(config, told, model, betas, transforms)
+
+
+def learned(
+    config: ConfigDict,
+    data: Data,
+    model: nn.Module,
+    betas: Callable[[int], np.ndarray] = schedules.cosine_betas,
+    transforms: Sequence[Transform] = (guidance.clip(),),
+) -> Method:
+    """A model with a learned variance, told what `data` tells; arguments as of `conditional`."""
     num = config.diffusion.timesteps
     schedule = schedules.from_betas(betas(num))
     process = processes.gaussian(schedule)
-    base, learned = parameterizations_of(schedule, num)
+    base, ranged = parameterizations_of(schedule, num)
 
     def ancestral(steps: int = min(100, num)) -> Chain:
         grid = timesteps.respaced(steps, num)
@@ -92,12 +104,12 @@ def conditional(
         return Chain(samplers.ancestral(deterministic), grid, certain)
 
     return Method(
-        data._replace(sample_condition=conditions.labels(classes, null=classes)),
+        data,
         model=model,
         schedule=schedule,
         process=process,
-        parameterization=learned,
-        loss=partial(losses.of_criterion, l_hybrid(base, learned, process, num)),
+        parameterization=ranged,
+        loss=partial(losses.of_criterion, l_hybrid(base, ranged, process, num)),
         times=time_sampling.independent(time_sampling.table(num)),
         chains={"ancestral": ancestral, "ddim": ddim},
         preview="ddim",

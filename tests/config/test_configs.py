@@ -24,6 +24,8 @@ from diffusion_jax.diffusion.losses import Context
 from diffusion_jax.methods import ddpm, latent_diffusion, unclip
 from diffusion_jax.methods.autoencoders import priors
 from diffusion_jax.methods.compose import Chain, compose
+from diffusion_jax.methods.text_to_image import readers, unclip_parts
+from diffusion_jax.pretrained import tokenizers
 from diffusion_jax.training import loop, optimizers, workdir
 from diffusion_jax.training.experiment import SampleRequest
 from experiments import configs_page
@@ -52,6 +54,15 @@ PUBLISHED = {
     **dict.fromkeys(("edm_cifar", "ect_cifar"), 55_732_739),
     **dict.fromkeys(("edm_cifar_ncsnpp", "consistency_cifar"), 56_395_651),
     **dict.fromkeys(("edm_imagenet64", "consistency_imagenet64"), 295_904_454 - 3 * (9 * 192 + 1)),
+    # Told T5-XXL's tokens, of 4096 features. The papers say 2 billion, 600 and 400 million.
+    "imagen_base_folder": 2_437_410_819,
+    "imagen_256_folder": 516_813_059,
+    "imagen_1024_folder": 512_614_659,
+    # Told by CLIP of ViT-L/14. 3.5 billion with a text transformer of 1.2 billion; 1 billion, 700 and 300 million.
+    "unclip_decoder_folder": 2_249_193_734,
+    "unclip_prior_folder": 1_223_461_632,
+    "unclip_256_folder": 729_710_726,
+    "unclip_1024_folder": 282_064_326,
 }
 
 TAUGHT_BY = {  # what a config must be given: the tiny published folder, and its value
@@ -65,6 +76,13 @@ TRAINING = "".join(path.read_text() for path in Path(loop.__file__).parent.glob(
 TOLD = {  # what samples are told by default is of test images that are not here
     "super_resolution": {"low_res": np.zeros((2, 8, 8, 1))},
     "unclip_decoder": {"image": np.zeros((2, 32, 32, 1))},
+    # Or of a folder of pictures.
+    "unclip_decoder_folder": {"prompt": np.array(["a cat"])},
+    **{
+        f"{system}_{side}_folder": {"low_res": np.zeros((2, side // 4, side // 4, 3))}
+        for system in ("imagen", "unclip")
+        for side in (256, 1024)
+    },
 }
 
 READ_BY_THE_LOOP = {
@@ -74,8 +92,9 @@ READ_BY_THE_LOOP = {
 }
 
 
+CAPTIONED = tuple(name for name in PUBLISHED if name.startswith(("imagen_", "unclip_")))
 ENDS = "_cifar _imagenet _mnist _ncsnpp imagenet64 _dit _church _cat ldm_celeba_hq _f4 _f8 latent_guided lsun_bedroom"
-LONG = (*ENDS.split(), "super_resolution", "unclip_decoder", "unclip_prior")
+LONG = (*ENDS.split(), "super_resolution", "unclip_decoder", "unclip_prior", *CAPTIONED)
 
 
 def cases() -> list:
@@ -105,9 +124,36 @@ def upper_prior(above):
     return jax.eval_shape(lambda key: above.model.init(key, shown, jnp.zeros(1))["params"], jax.random.key(0))
 
 
-def statistics_of_embeddings(model, params, images):
+def reader_of(width, section, **more):
+    """In place of a published encoder of texts, the shapes of what it says."""
+    assert not section.folder  # which no config names
+    length, dtype = section.length, jnp.bfloat16 if section.bfloat16 else jnp.float32
+    told = {"tokens": ((length, width), dtype), "token_mask": ((length,), jnp.bool_), **more}
+
+    def says(params, ids, mask):
+        return {name: jnp.zeros((len(ids), *shape), kind) for name, (shape, kind) in told.items()}
+
+    def encode(texts):
+        return np.zeros((len(texts), length), np.int32), np.ones((len(texts), length), bool)
+
+    shapes = {name: jax.ShapeDtypeStruct(*x) for name, x in told.items()}
+    return readers.Reader(tokenizers.Tokenizer(encode, lambda text: "", length, 9), says, shapes, dict)
+
+
+def t5(section, flag):
+    """In place of T5-XXL."""
+    return reader_of(4096, section)
+
+
+def clip(section, flag):
+    """In place of CLIP of ViT-L/14."""
+    reader = reader_of(768, section, text_embedding=((768,), jnp.float32))
+    return readers.Clip(reader, lambda params, x: jnp.zeros((len(x), 768)), 768)
+
+
+def statistics_of_embeddings(clip, params, images):
     """In place of what they are of the data, their shapes."""
-    return dict.fromkeys(("mean", "std"), jax.ShapeDtypeStruct((model.vision.projection,), jnp.float32))
+    return dict.fromkeys(("mean", "std"), jax.ShapeDtypeStruct((clip.size,), jnp.float32))
 
 
 @pytest.mark.parametrize("path", cases())
@@ -126,7 +172,9 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     monkeypatch.setattr(latent_diffusion, "held_of", first_stage_of_latents)
     # In place of runs, and of what their networks say of images, shapes.
     monkeypatch.setattr(unclip, "params_of", lambda folder, flag, what, section, template, *_: template)
-    monkeypatch.setattr(unclip, "statistics", statistics_of_embeddings)
+    monkeypatch.setattr(unclip_parts, "statistics", statistics_of_embeddings)
+    monkeypatch.setattr(readers, "t5", t5)
+    monkeypatch.setattr(readers, "clip", clip)
     watched, read = values.watched(chosen)
     experiment = module.build(watched)
     assert re.search(rf"python -m diffusion_jax\.(train|distill) --config configs/{path.name} --", module.__doc__)

@@ -1,12 +1,15 @@
 """unCLIP's prior and the projections of its decoder: what they read, how they start, what is refused."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.models.encoders.text_projection import TextProjection
 from diffusion_jax.models.transformers.prior import PriorTransformer
+from diffusion_jax.models.unets.of_embeddings import OfEmbeddings
 from diffusion_jax.pretrained.families import prior as families
 
 ROWS, FEATURES, BATCH = 5, 6, 3
@@ -121,3 +124,23 @@ def test_values_that_are_not_known_are_named(build, config, message):
         build(config)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_decoder_hears_no_picture_where_its_embedding_is_not_finite():
+    class Answer(nn.Module):
+        def __call__(self, x, time, cond, dropout_keys=None):
+            return x + cond["vector"].sum(-1)[:, None] + cond["tokens"].sum((1, 2))[:, None]
+
+    model = OfEmbeddings(TextProjection(extra=2, features=4, width=3), Answer())
+    keys = jax.random.split(jax.random.key(0), 3)
+    told = {"text_embedding": jax.random.normal(keys[0], (2, 5)), "tokens": jax.random.normal(keys[1], (2, 3, 6))}
+    told |= {"token_mask": jnp.ones((2, 3), bool), "image_embedding": jax.random.normal(keys[2], (2, 5))}
+    params = model.init(jax.random.key(1), jnp.zeros((2, 1)), jnp.zeros(2), told)
+    null = params["params"]["project"]["null"]
+    withheld = told | {"image_embedding": told["image_embedding"].at[1, 2].set(jnp.nan)}
+    expected = told | {"image_embedding": told["image_embedding"].at[1].set(null)}
+    out = [model.apply(params, jnp.zeros((2, 1)), jnp.zeros(2), cond) for cond in (withheld, expected, told)]
+    np.testing.assert_allclose(out[0], out[1], rtol=1e-6)
+    assert abs(out[0] - out[2])[1] > 1e-3
+    with pytest.raises(InputError, match="needs the condition 'tokens'"):
+        model.apply(params, jnp.zeros((2, 1)), jnp.zeros(2), {k: x for k, x in told.items() if k != "tokens"})
