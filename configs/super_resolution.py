@@ -28,6 +28,6 @@ def get_config():
 
 
 def build(config):
-    images = pixels.data(config, captioned.mnist(config.data.dir, shrink=2))
+    images = pixels.data(config, captioned.mnist(config.data.dir))
     method = super_resolution.mnist(config, super_resolution.told_low(config, images))
     return super_resolution.compose_told(config, method)

@@ -101,6 +101,17 @@ def random_crop(size: tuple[int, int]):
     return crop
 
 
+def random_shift(most: int):
+    """A transform: moves "image" [H, W, C] by up to `most` pixels up or down, left or right; the border repeats."""
+
+    def shift(features: dict[str, Any], rng: np.random.Generator):
+        image = features["image"]
+        padded = np.pad(image, ((most, most), (most, most), (0, 0)), "edge")
+        return random_crop(image.shape[:2])(features | {"image": padded}, rng)
+
+    return shift
+
+
 def random_binarize(features: dict[str, Any], rng: np.random.Generator):
     """A transform: each entry of "image" becomes 255 with probability image / 255, else 0."""
     image = features["image"]

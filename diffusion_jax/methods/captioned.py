@@ -1,16 +1,56 @@
 """Pictures and texts as data: MNIST and its captions, "a thick seven"; a folder of one's own."""
 
+import math
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 from PIL import ImageOps
 
+from diffusion_jax.config import values
+from diffusion_jax.config.values import Config
 from diffusion_jax.core.protocols import EncodeTexts, Source
 from diffusion_jax.data import captioned_folder, captions, images, sources, views
 from diffusion_jax.data.sources import Mapped
 from diffusion_jax.methods import pixels
+from diffusion_jax.methods.compose import base_config, with_dir
+from diffusion_jax.models.mlp import MLP, OfImages
 from diffusion_jax.training.experiment import Data
+
+
+def config_mnist(shape: tuple[int, int, int]) -> Config:
+    """Values of what is trained on captioned digits of `shape`, but for the network."""
+    config = with_dir(pixels.with_shape(base_config(), shape))
+    config.train.steps_per_call = 10
+    config.train.batch_size = 128
+    config.train.learning_rate = 1e-3
+    config.train.warmup_steps = 100
+    config.train.ema_decay = 0.99
+    config.log.every = 50
+    config.log.checkpoint_every = 500
+    config.log.sample_every = 500
+    config.log.samples = 30
+    config.log.preview_steps = 25
+    return config
+
+
+def perceptron_values(features: int, layers: int) -> Config:
+    """What `perceptron` reads."""
+    return Config(
+        features=values.count(features, "features of each layer, an even number", 16_384, least=4),
+        layers=values.count(layers, "residual blocks", 256),
+    )
+
+
+def perceptron(model: ConfigDict, shape: tuple[int, int, int], embed: Mapping[str, nn.Module]) -> OfImages:
+    """A network of all pixels of small images at once, told what `embed` hears, with the values of `model`.
+
+    It says x0, not noise, of which it knows less than the image has.
+    """
+    return OfImages(MLP(model.features, model.layers, embed, outputs=math.prod(shape)))
 
 
 def mnist(data_dir: str = "", shrink: int = 1) -> Source:

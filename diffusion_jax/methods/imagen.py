@@ -11,7 +11,7 @@ from diffusion_jax.config.values import Config
 from diffusion_jax.core.protocols import Source
 from diffusion_jax.data import captions, conditions, images
 from diffusion_jax.diffusion import guidance, parameterizations, schedules
-from diffusion_jax.methods import captioned, continuous, guided, super_resolution
+from diffusion_jax.methods import captioned, continuous, guided
 from diffusion_jax.methods.compose import Method, composed
 from diffusion_jax.models.blocks.conditioning import VectorEmbedding
 from diffusion_jax.models.encoders.t5 import T5Encoder
@@ -22,10 +22,10 @@ PERCENTILE = 0.995  # of dynamic thresholding
 
 def config_mnist() -> Config:
     """Values for MNIST of 8x8 pixels and its captions: a perceptron and an encoder of two blocks."""
-    config = super_resolution.config_mnist()
-    del config.low
-    config.data.shape = (8, 8, 1)
-    config.model = super_resolution.perceptron_values(192, 5)
+    config = captioned.config_mnist((8, 8, 1))
+    config.model = captioned.perceptron_values(192, 5)
+    config.train.steps = 2000
+    config.train.decay_steps = 1900
     config.text = Config(
         features=values.count(64, "features of the text's tokens", 65_536),
         layers=values.count(2, "blocks of the text's encoder", 256),
@@ -33,7 +33,6 @@ def config_mnist() -> Config:
         **guided.guidance_values("text", usual=1.5),  # type: ignore[arg-type]  # ConfigDict's own keywords come first
     )
     config.text.threshold = values.number(1.0, "largest threshold of estimates; 1 clips, more is dynamic", 1, 1000)
-    config.log.samples = 30
     return config
 
 
@@ -54,7 +53,9 @@ def method(config: ConfigDict, source: Source) -> Method:
     )
     width, hidden = max(1, text.features // text.heads), 2 * text.features
     encoder = T5Encoder(words.size, text.features, width, hidden, text.layers, text.heads)
-    network = ToldTexts(encoder, super_resolution.perceptron(config, {"pooled": VectorEmbedding()}))
+    network = ToldTexts(
+        encoder, captioned.perceptron(config.model, tuple(config.data.shape), {"pooled": VectorEmbedding()})
+    )
     plain = continuous.model_of(
         data,
         network,

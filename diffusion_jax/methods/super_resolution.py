@@ -5,7 +5,6 @@ uniformly and told. Samples are told a small image of a user or of another model
 chosen: little, and the sample keeps to it; more, and what is wrong with it is mended.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -25,12 +24,12 @@ from diffusion_jax.diffusion.cascades import LOW
 from diffusion_jax.diffusion.noising import LEVEL
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.schedules import Schedule
-from diffusion_jax.methods import compose, continuous, pixels
+from diffusion_jax.methods import captioned, compose, continuous, pixels
 from diffusion_jax.methods.autoencoders.compose import first_rows
-from diffusion_jax.methods.compose import Data, Method, base_config, with_dir
+from diffusion_jax.methods.compose import Data, Method
 from diffusion_jax.methods.ddpm import CLIPPED
 from diffusion_jax.models.blocks.conditioning import NumberEmbedding
-from diffusion_jax.models.mlp import MLP, OfImages
+from diffusion_jax.models.unets.of_patches import OfPatches
 from diffusion_jax.models.unets.skeleton import Skeleton
 from diffusion_jax.models.unets.super_resolution import SuperResolution
 from diffusion_jax.training.experiment import Experiment, MakeSampler
@@ -48,39 +47,16 @@ def with_low(config: Config, size: tuple[int, int], level: float = 0.1) -> Confi
 
 
 def config_mnist() -> Config:
-    """Values for MNIST, 8x8 to 16x16: a perceptron that learns it in three minutes of CPU time."""
-    config = with_low(with_dir(pixels.with_shape(base_config(), (16, 16, 1))), (8, 8))
-    config.model = perceptron_values(256, 4)
+    """Values for MNIST, 8x8 to 32x32: a U-Net of blocks of pixels."""
+    config = with_low(captioned.config_mnist((32, 32, 1)), (8, 8))
+    config.model = pixels.config_digits().model
+    config.model.channels = 64
+    config.model.patch = values.count(4, "side of the blocks of pixels that the U-Net sees as one", 256)
+    config.train.batch_size = 64
     config.train.steps = 2000
-    config.train.steps_per_call = 10
-    config.train.batch_size = 128
-    config.train.learning_rate = 1e-3
-    config.train.warmup_steps = 100
     config.train.decay_steps = 1900
-    config.train.ema_decay = 0.99
-    config.log.every = 50
-    config.log.checkpoint_every = 500
-    config.log.sample_every = 500
     config.log.samples = 36
-    config.log.preview_steps = 25
     return config
-
-
-def perceptron_values(features: int, layers: int) -> Config:
-    """What `perceptron` reads."""
-    return Config(
-        features=values.count(features, "features of each layer, an even number", 16_384, least=4),
-        layers=values.count(layers, "residual blocks", 256),
-    )
-
-
-def perceptron(config: Any, embed: Mapping[str, nn.Module]) -> OfImages:
-    """A network of all pixels at once, with the values of `config.model`, for images of `config.data.shape`.
-
-    For small images and little time to train; it says x0, not noise, of which it knows less than the image has.
-    """
-    shape = tuple(config.data.shape)
-    return OfImages(MLP(config.model.features, config.model.layers, embed, outputs=math.prod(shape)))
 
 
 def unet(config: ConfigDict) -> Skeleton:
@@ -175,6 +151,7 @@ def _spoiled(draw, batch):
 
 
 def mnist(config: ConfigDict, images: Data) -> Method:
-    """`method` of the values of `config_mnist`: a perceptron that says x0."""
-    network = perceptron(config, {LEVEL: NumberEmbedding(1000)})
-    return method(images, network, prediction=lambda schedule, time: parameterizations.x0(time))
+    """`method` of the values of `config_mnist`."""
+    side = config.model.patch
+    network = pixels.unet(config, outputs=side**2, embed={LEVEL: NumberEmbedding(1000)})
+    return method(images, OfPatches(network, side))

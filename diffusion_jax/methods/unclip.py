@@ -25,9 +25,9 @@ from diffusion_jax.diffusion import parameterizations, schedules, stages
 from diffusion_jax.diffusion.cascades import LOW
 from diffusion_jax.diffusion.noising import LEVEL
 from diffusion_jax.diffusion.unclip import IMAGE, TEXT
-from diffusion_jax.methods import captioned, clip, continuous, guided, pixels, runs, staged, super_resolution
+from diffusion_jax.methods import captioned, clip, continuous, guided, runs, staged, super_resolution
 from diffusion_jax.methods.autoencoders.opened import digest
-from diffusion_jax.methods.compose import Data, Method, base_config, with_dir
+from diffusion_jax.methods.compose import Data, Method
 from diffusion_jax.methods.ddpm import CLIPPED
 from diffusion_jax.methods.staged import Pipeline
 from diffusion_jax.methods.text_to_image import unclip_parts
@@ -50,19 +50,9 @@ LENGTH = captions.WORDS.length
 
 
 def _config(shape: tuple[int, int, int]) -> Config:
-    config = pixels.with_shape(with_dir(base_config()), shape)
+    config = captioned.config_mnist(shape)
     config.clip = clip.sizes()
     config.clip.run = values.text("", "work directory of the CLIP (configs/clip.py)")
-    config.train.batch_size = 64
-    config.train.steps_per_call = 10
-    config.train.learning_rate = 1e-3
-    config.train.warmup_steps = 100
-    config.train.ema_decay = 0.99
-    config.log.every = 50
-    config.log.checkpoint_every = 500
-    config.log.sample_every = 500
-    config.log.samples = 30
-    config.log.preview_steps = 25
     return config
 
 
@@ -70,13 +60,12 @@ def config_decoder() -> Config:
     """Values of a decoder that makes digits of 8x8 pixels from the embeddings of pictures of 32x32."""
     config = _config((32, 32, 1))
     config.low = Config(size=values.listed((8, 8), "height and width of its pictures", values.Whole(1, 4096), 2, 2))
-    config.model = super_resolution.perceptron_values(192, 5)
+    config.model = captioned.perceptron_values(192, 5)
     config.decoder = Config(
         withheld=values.share(0.1, "share of examples that are not told the picture's embedding"),
         withheld_text=values.share(0.5, "share of examples that are not told the text"),
         guidance=values.number(1.0, "guidance where none is asked for; 1 is as learned", -1000, 1000),
     )
-    config.train.batch_size = 128
     config.train.steps = 2500
     config.train.decay_steps = 2400
     return config
@@ -100,11 +89,13 @@ def config_prior() -> Config:
     config.low = upper.low
     config.upper = upper.model
     config.upper.shape = values.listed(
-        (16, 16, 1), "height, width and channels of its pictures", values.Whole(1, 4096), 3, 3
+        (32, 32, 1), "height, width and channels of its pictures", values.Whole(1, 4096), 3, 3
     )
     config.upper.run = values.text("", "work directory of the super-resolution (configs/super_resolution.py)")
     config.upper.steps = values.count(25, "steps of its chain", 100_000)
+    config.train.batch_size = 64
     config.train.steps = 1500
+    config.train.decay_steps = 1400
     return config
 
 
@@ -146,9 +137,8 @@ def small_clip(config: ConfigDict, shape: tuple[int, int, int]) -> Clip:
 
 
 def decoder_network(model: ConfigDict, shape: tuple[int, int, int]) -> Network:
-    """A decoder of pictures of `shape`, a perceptron of the values of `super_resolution.perceptron_values`."""
-    sizes = SimpleNamespace(model=model, data=SimpleNamespace(shape=shape))
-    return super_resolution.perceptron(sizes, {name: OptionalVectorEmbedding() for name in (IMAGE, TEXT)})
+    """A decoder of pictures of `shape`, a perceptron of the values of `captioned.perceptron_values`."""
+    return captioned.perceptron(model, shape, {name: OptionalVectorEmbedding() for name in (IMAGE, TEXT)})
 
 
 def decoder_method(

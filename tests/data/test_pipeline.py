@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.data.pipeline import batches, epoch, random_flip
+from diffusion_jax.data.pipeline import batches, epoch, random_flip, random_shift
 from diffusion_jax.data.sources import Arrays, Mapped
 
 pytestmark = pytest.mark.slow
@@ -202,3 +202,16 @@ def test_errors_are_one_line_with_the_value(n, settings, line):
 def test_an_epoch_of_nothing_is_refused():
     with pytest.raises(InputError, match="empty"):
         epoch(numbered(0), batch_size=4)
+
+
+def test_a_picture_is_moved_by_as_much_as_asked_for_and_no_more():
+    """Seed 0; of 25 moves all are drawn: 600 draws miss one with a probability below 25 (24/25)^600 = 6e-10."""
+    image = np.zeros((9, 9, 1), np.uint8)
+    image[4, 4] = 1
+    rng, shift = np.random.default_rng(0), random_shift(2)
+    moved = [shift({"image": image, "label": 3}, rng)["image"] for _ in range(600)]
+    places = {tuple(int(at[0]) for at in np.nonzero(x[..., 0])) for x in moved}
+    assert places == {(row, column) for row in range(2, 7) for column in range(2, 7)}
+    assert {int(x.sum()) for x in moved} == {1}
+    edge = np.full((3, 3, 1), 7, np.uint8)
+    np.testing.assert_array_equal(shift({"image": edge}, rng)["image"], edge)  # the border repeats

@@ -20,6 +20,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 LOOP = "train.batch_size=8 train.steps=2 train.steps_per_call=1 train.decay_steps=0 log.sample_every=0 data.threads=0"
 CLIP = "features=8 layers=1 heads=2 embedding=6 patch=16"
 SMALL = "features=8 layers=1"
+UPPER = "channels=8 groups=4 multipliers=(1,) patch=8"
 
 
 def values(text, section=""):
@@ -49,7 +50,7 @@ def prior(root, workdir, clip="clip"):
         *values(CLIP, "clip."),
         *values(SMALL + " heads=2", "prior."),
         *values(SMALL + " steps=2", "decoder."),
-        *values(SMALL + " steps=2", "upper."),
+        *values(UPPER + " steps=2", "upper."),
         *(f"--config.{section}.run={root / folder}" for section, folder in held.items()),
     )
 
@@ -62,7 +63,7 @@ def runs(tmp_path_factory):
         run(root, "clip", "clip", *values(CLIP, "clip."))
         of_clip = [*values(CLIP, "clip."), f"--config.clip.run={root}/clip"]
         run(root, "unclip_decoder", "decoder", *of_clip, *values(SMALL, "model."))
-        run(root, "super_resolution", "upper", *values(SMALL, "model."))
+        run(root, "super_resolution", "upper", *values(UPPER, "model."))
         prior(root, "prior")
         yield root
 
@@ -75,7 +76,7 @@ def drawn(folder, *more):
 
 def test_pictures_are_drawn_of_captions(runs):
     pictures, told = drawn(runs / "prior")
-    assert pictures.shape == (4, 16, 16, 1)
+    assert pictures.shape == (4, 32, 32, 1)
     assert told["ids"].shape == (4, 4)
     assert len(np.unique(pictures.reshape(4, -1), axis=0)) == 4
 
@@ -110,7 +111,7 @@ def test_a_decoder_makes_variations_of_pictures_and_pictures_of_texts(runs):
 
 def test_the_sizes_of_small_images_are_swept(runs):
     pictures, told = drawn(runs / "upper", "--condition=noise_level=0,0.5")
-    assert pictures.shape == (4, 16, 16, 1)
+    assert pictures.shape == (4, 32, 32, 1)
     np.testing.assert_array_equal(told["noise_level"], np.float32([0, 0.5, 0, 0.5]))
     np.testing.assert_array_equal(told["low_res"][0], told["low_res"][1])
 
