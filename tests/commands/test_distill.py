@@ -168,6 +168,7 @@ def saved(folder):
     return {name for tree in trees for name in tree}
 
 
+@pytest.mark.rare
 def test_stages_are_runs_one_from_another(root, capsys):
     command = ("--config", root / "student.py", "--teacher", root / "teacher", "--workdir", root / "students")
     assert run(distill.main, *command) == 0

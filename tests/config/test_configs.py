@@ -93,7 +93,10 @@ READ_BY_THE_LOOP = {
 
 
 CAPTIONED = tuple(name for name in PUBLISHED if name.startswith(("imagen_", "unclip_")))
-ENDS = "_cifar _imagenet _mnist _ncsnpp imagenet64 _dit _church _cat ldm_celeba_hq _f4 _f8 latent_guided lsun_bedroom"
+ENDS = (
+    "_cifar _imagenet _mnist _ncsnpp imagenet64 _dit _church _cat celeba_hq edm _f4 _f8 latent_digits latent_guided "
+    "lsun_bedroom folder"
+)
 LONG = (*ENDS.split(), "super_resolution", "unclip_decoder", "unclip_prior", *CAPTIONED)
 
 

@@ -39,7 +39,7 @@ ELSEWHERE = {
     "watching": "tests/docs/test_watching.py",
 }
 PAGES = sorted({path.stem for path in FOLDER.glob("*.md")} - ELSEWHERE.keys())
-LONG = {"codes": pytest.mark.exhaustive}  # it trains five models
+LONG = dict.fromkeys(("codes", "latents"), pytest.mark.exhaustive)  # they train several models
 # A block, and the name of the file that the words before it save it as.
 BLOCK = re.compile(r"(?:`(\w+\.py)`:\n\n)?^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 

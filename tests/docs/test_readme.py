@@ -12,6 +12,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 README = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.exhaustive
 def test_the_python_example_draws_images():
     (code,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "sample_fn" in code]
     # Ten steps instead of a thousand; all else is what a reader pastes.
