@@ -57,8 +57,8 @@ def config_mnist() -> Config:
     config.base.threshold = imagen.threshold_value()
     config.base.steps = values.count(25, "steps of its chain", 100_000)
     config.train.batch_size = 64
-    config.train.steps = 1500
-    config.train.decay_steps = 1400
+    config.train.steps = 800
+    config.train.decay_steps = 750
     config.train.ema_decay = 0.99
     config.log.checkpoint_every = 500
     config.log.sample_every = 500
