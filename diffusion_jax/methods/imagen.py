@@ -10,9 +10,11 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.protocols import Network, Source
+from diffusion_jax.core.protocols import Network, OfTime, Source, Transform
 from diffusion_jax.data import captions, conditions, images
 from diffusion_jax.diffusion import guidance, parameterizations, schedules
+from diffusion_jax.diffusion.parameterizations import Parameterization
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.methods import captioned, continuous, guided, pixels, texts
 from diffusion_jax.methods.compose import Data, Method, with_dir
 from diffusion_jax.models.blocks.conditioning import MeanTokensEmbedding
@@ -72,17 +74,22 @@ def network_of(config: Any) -> Skeleton:
     return pixels.unet(config, kind=AddedKeyUNet, heads=HEADS, embed={"text": MeanTokensEmbedding()})
 
 
+def reading(config: Any) -> ToldTexts:
+    """The base with its encoder."""
+    return ToldTexts(encoder_of(config.text), network_of(config))
+
+
 def plain(data: Data, network: Network, threshold: float) -> Method:
     """A base that learns x0, without guidance; `threshold` is the largest of dynamic thresholding."""
     return continuous.model_of(data, network, SCHEDULE, says_x0, (thresholding(threshold),))
 
 
-def says_x0(schedule, time):
+def says_x0(schedule: Schedule, time: OfTime) -> Parameterization:
     """The prediction of small networks, which know less of noise than it has entries."""
     return parameterizations.x0(time)
 
 
-def thresholding(largest: float) -> Any:
+def thresholding(largest: float) -> Transform:
     """Dynamic thresholding at the paper's percentile."""
     return guidance.dynamic_threshold(PERCENTILE, largest)
 
@@ -102,13 +109,12 @@ def method(config: ConfigDict, source: Source) -> Method:
         shape=tuple(config.data.shape),
         sample_condition=conditions.prompts(words.encode, captions.ALL),
     )
-    network = ToldTexts(encoder_of(text), network_of(config))
     (ids,), (mask,) = words.encode([""])
-    told = plain(data, network, text.threshold)
+    told = plain(data, reading(config), text.threshold)
     return guided.classifier_free(told, guidance.replacing(ids=ids, mask=mask), text.withheld, text.guidance)
 
 
 def build(config: ConfigDict, source: Source) -> Experiment:
     """`method` as an experiment whose samplers encode a text once."""
-    made = method(config, source)
-    return texts.compose_read(config, made, made.model, captions.WORDS.encode, config.text.guidance)  # type: ignore[arg-type]
+    encode, usual = captions.WORDS.encode, config.text.guidance
+    return texts.compose_read(config, method(config, source), reading(config), encode, usual)

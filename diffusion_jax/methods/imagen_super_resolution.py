@@ -102,8 +102,7 @@ def cascade(config: ConfigDict) -> tuple[Pipeline, Method]:
     low = (*config.low.size, shape[-1])
     text, section = config.text, config.base
     words, images = captions.WORDS, captioned.data(shape, captioned.mnist(config.data.dir))
-    sizes = SimpleNamespace(model=section, data=SimpleNamespace(shape=low))
-    model = ToldTexts(imagen.encoder_of(text), imagen.network_of(sizes))
+    model = imagen.reading(SimpleNamespace(model=section, text=text, data=SimpleNamespace(shape=low)))
     hold = cache(lambda: base_of(section.run, model, low))
     reader = texts.reader(model.text, text.features, words, lambda: hold()[TEXT])
     base = imagen.plain(images._replace(shape=low), model.network, section.threshold)

@@ -117,7 +117,7 @@ def test_guidance_withholds_the_words_and_estimates_are_thresholded():
 
 @pytest.fixture(scope="module")
 def cascade():
-    """`(changed values, scale of guidance) -> (stages, parameters, what is given)` of a tiny cascade, 8x8 to 16x16."""
+    """`(changed values, scale of guidance) -> (stages, parameters, what is given)` of a tiny one, 8x8 to 16x16."""
 
     def values(**changed):
         values = tiny("imagen_super_resolution")
@@ -136,8 +136,8 @@ def cascade():
         def params():
             chosen = values()
             method = imagen_super_resolution.cascade(chosen)[1]
-            sizes = SimpleNamespace(model=chosen.base, data=SimpleNamespace(shape=(8, 8, 1)))
-            model = imagen.ToldTexts(imagen.encoder_of(chosen.text), imagen.network_of(sizes))
+            data = SimpleNamespace(shape=(8, 8, 1))
+            model = imagen.reading(SimpleNamespace(model=chosen.base, text=chosen.text, data=data))
             base = imagen_super_resolution.template(model, (8, 8, 1))
             told = {"tokens": jnp.zeros((1, 4, 8)), "token_mask": jnp.ones((1, 4), bool)}
             low = {"low_res": jnp.zeros((1, 8, 8, 1)), "noise_level": jnp.zeros(1)}
@@ -172,7 +172,8 @@ def test_the_cascade_in_one_program_is_its_stages(cascade):
     shapes = {name: x.shape[1:] for name, x in given.items()}
     whole = jax.jit(stages.pipeline(listed, shapes, "image"))(params, KEYS, given)
     small, large = drawn(listed, params, given)
-    assert small.shape == (NUM, 8, 8, 1) and large.shape == (NUM, 16, 16, 1)
+    assert small.shape == (NUM, 8, 8, 1)
+    assert large.shape == (NUM, 16, 16, 1)
     np.testing.assert_allclose(whole, large, atol=1e-5)
     read = {name: lambda name=name: params[name] for name in params}
     np.testing.assert_allclose(stages.apart(listed, read, KEYS, given)["image"], whole, atol=1e-5)
@@ -182,7 +183,7 @@ def test_each_stage_has_its_own_guidance_threshold_and_steps(cascade):
     small, large = drawn(*cascade())
     for changed in ({"base.guidance": 4.0}, {"base.threshold": 100.0}, {"base.steps": 3}):
         others = drawn(*cascade(**changed))
-        assert np.abs(others[0] - small).max() > 1e-3 and np.abs(others[1] - large).max() > 1e-3, changed
+        assert min(np.abs(a - b).max() for a, b in zip(others, (small, large), strict=True)) > 1e-3, changed
     for scale, changed in ((4.0, {}), (2.0, {"text.threshold": 100.0})):
         others = drawn(*cascade(scale, **changed))
         np.testing.assert_array_equal(others[0], small)
@@ -198,11 +199,12 @@ def test_a_base_of_other_sizes_is_refused(base, monkeypatch):
     experiment = SimpleNamespace(data=SimpleNamespace(shape=(8, 8, 1)))
     monkeypatch.setattr(runs, "opened", lambda *_: runs.Run(experiment, lambda: params))
     found = imagen_super_resolution.base_of("runs/base", method.model, (8, 8, 1))
-    assert found.keys() == {"text", "base"} and found["text"] is params["text"]
+    assert found["text"] is params["text"]
+    assert found["base"] is params["network"]
     with pytest.raises(InputError, match="the base in runs/base draws 8x8x1; give its height and width as --config"):
         imagen_super_resolution.base_of("runs/base", method.model, (4, 4, 1))
     values = tiny("imagen_base")
     values.text.features = 16
     other = imagen.method(values, sources.digits).model
-    with pytest.raises(InputError, match="give the values of --config.base and --config.text that it has"):
+    with pytest.raises(InputError, match=r"give the values of --config\.base and --config.text that it has"):
         imagen_super_resolution.base_of("runs/base", other, (8, 8, 1))
