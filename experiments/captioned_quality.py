@@ -32,6 +32,7 @@ from threadpoolctl import threadpool_limits
 
 from diffusion_jax.app import cli
 from diffusion_jax.core import files, resizing, rng
+from diffusion_jax.core.protocols import Tree
 from diffusion_jax.data import captions, images
 from diffusion_jax.diffusion import stages
 from diffusion_jax.diffusion.cascades import LOW
@@ -42,7 +43,7 @@ from diffusion_jax.methods import staged, unclip
 from diffusion_jax.methods.autoencoders.compose import first_rows
 from diffusion_jax.methods.text_to_image import unclip_parts
 from diffusion_jax.training import held, workdir
-from diffusion_jax.training.experiment import SampleRequest
+from diffusion_jax.training.experiment import Data, SampleRequest
 from diffusion_jax.training.trained import parameters
 
 CAPTIONS = len(captions.ALL)  # pictures that are drawn at a time: one of each
@@ -60,23 +61,31 @@ def main(arguments: list[str]):
     levels = {f"level {level}": run.whole(level) for level in LEVELS}
     shown |= compared(run, "image", levels, keys, rows)
     (level, listed), *_ = levels.items()
-    read = {name: lambda name=name: run.params[name] for name in run.params}
-    apart = stages.apart(listed, read, keys[:CAPTIONS], run.told)["image"]
+    read = {name: lambda name=name: run.captioned.params[name] for name in run.captioned.params}
+    apart = stages.apart(listed, read, keys[:CAPTIONS], run.captioned.told)["image"]
     rows["apart"] = float(np.abs(shown[level][:CAPTIONS] - apart).max())
     print(f"in one program and stage by stage pictures differ by at most {rows['apart']:.1e}")
     if options.png:
-        order = np.argsort(
-            np.arange(CAPTIONS) % 3, kind="stable"
-        )  # a row of thin digits, one of medium, one of thick
-        pictures = images.to_uint8(shown[level][:CAPTIONS][order])
-        images.save_png(options.png, images.grid(pictures, columns=COLUMNS))
+        show(options.png, shown[level][:CAPTIONS])
     if options.json:
         files.write(options.json, lambda file: file.write((json.dumps(rows, indent=1) + "\n").encode()))
 
 
+def show(path: Path, pictures: np.ndarray):
+    """Write one picture of each caption, float [30, H, W, C]: a row of thin digits, one of medium, one of thick."""
+    order = np.argsort(np.arange(CAPTIONS) % 3, kind="stable")
+    images.save_png(path, images.grid(images.to_uint8(pictures[order]), columns=COLUMNS))
+
+
 def compared(run: "Run", entry: str, ways: Mapping[str, Sequence[Stage]], keys: jax.Array, rows: dict) -> dict:
     """The pictures of each way, name -> float [N, H, W, C]; their figures are printed, and put into `rows`."""
-    drawn = {name: run.draw(listed, entry, keys) for name, listed in ways.items()}
+    drawn = {name: run.captioned.draw(listed, [entry], keys)[entry] for name, listed in ways.items()}
+    judged(run.captioned, drawn, rows)
+    return drawn
+
+
+def judged(run: "Captioned", drawn: Mapping[str, np.ndarray], rows: dict):
+    """Print figures of pictures, name -> float [N, H, W, C], one of each caption in turn; put them into `rows`."""
     side = len(next(iter(drawn.values()))[0])
     judge = Judge(run.examples("train", side), run.examples("test", side))
     rows[f"test images of {side}x{side}"] = judge.accuracy
@@ -84,25 +93,26 @@ def compared(run: "Run", entry: str, ways: Mapping[str, Sequence[Stage]], keys: 
         "{}x{}: of test images are read {:.3f} of digits, {:.3f} of thicknesses".format(side, side, *judge.accuracy)
     )
     print(f"{'':<16}{'images':>8}{'digit':>8}{'thick':>8}{'FD':>8}")
-    labels = np.tile(np.arange(CAPTIONS), len(keys) // CAPTIONS)
-    real, known = (x[: len(keys)] for x in run.examples("train", side))
+    num = len(next(iter(drawn.values())))
+    labels = np.tile(np.arange(CAPTIONS), num // CAPTIONS)
+    real, known = (x[:num] for x in run.examples("train", side))
     sets = {name: (pictures, labels) for name, pictures in drawn.items()} | {"real, train": (real, known)}
     for name, (pictures, told) in sets.items():
         rows[f"{name}, {side}x{side}"] = row = judge(pictures, told)
         print(f"{name:<16}{len(pictures):>8}" + "".join(f"{x:>8.3f}" for x in row), flush=True)
-    return drawn
 
 
-class Run:
-    """A trained prior, and all that its run holds."""
+class Captioned:
+    """A run that draws pictures of the captions of MNIST, by stages.
 
-    def __init__(self, folder: Path):
-        _, self._config = workdir.open_existing(folder)
-        self._pipeline, self._method = unclip.prior_pipeline(self._config)
-        experiment = staged.compose(self._config, self._pipeline, self._method)
-        self._data = experiment.data
-        own = parameters(folder, experiment)[1]
-        self.params = {unclip_parts.PRIOR: own, **held.load(folder, experiment.task.held)}
+    Attributes:
+      params: name of a stage -> its parameters.
+      told: what the first stage is told of the 30 captions.
+    """
+
+    def __init__(self, data: Data, params: Mapping[str, Tree]):
+        self._data = data
+        self.params = params
         ids, mask = captions.WORDS.encode(captions.ALL)
         self.told = {"ids": jnp.asarray(ids), "mask": jnp.asarray(mask)}
 
@@ -113,6 +123,50 @@ class Run:
         known = {tuple(ids): number for number, ids in enumerate(np.asarray(self.told["ids"]))}
         pictures = resizing.means(self._data.clean(batch)["image"], (side, side))
         return np.asarray(pictures), np.array([known[tuple(ids)] for ids in batch["ids"]])
+
+    def draw(
+        self,
+        listed: Sequence[Stage],
+        entries: Sequence[str],
+        keys: jax.Array,
+        cond: Mapping[str, np.ndarray] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """These entries for each of `keys`, of one caption after the other, [N, ...].
+
+        Args:
+          listed: stages.
+          entries: names; what they do not need is not computed.
+          keys: [N], N a multiple of the captions.
+          cond: entries that are known, [N, ...]; the captions alone where it is None.
+        """
+        times = len(keys) // CAPTIONS
+        cond = {name: np.concatenate([x] * times) for name, x in self.told.items()} if cond is None else cond
+        for entry in entries:
+            stages.check_gives(listed, {name: x.shape[1:] for name, x in cond.items()}, entry)
+
+        @jax.jit
+        def sample(params, keys, cond):
+            known = stages.run(listed, params, keys, cond)
+            return {name: known[name] for name in entries}
+
+        parts = []
+        for i in range(0, len(keys), CAPTIONS):
+            rows = slice(i, i + CAPTIONS)
+            parts.append(sample(self.params, keys[rows], {name: x[rows] for name, x in cond.items()}))
+        return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+
+
+class Run:
+    """A trained prior, and all that its run holds."""
+
+    def __init__(self, folder: Path):
+        _, self._config = workdir.open_existing(folder)
+        self._pipeline, self._method = unclip.prior_pipeline(self._config)
+        experiment = staged.compose(self._config, self._pipeline, self._method)
+        own = parameters(folder, experiment)[1]
+        self.captioned = Captioned(
+            experiment.data, {unclip_parts.PRIOR: own, **held.load(folder, experiment.task.held)}
+        )
 
     def priors(self) -> dict[str, list[Stage]]:
         """The pipelines that are compared by the decoder's pictures."""
@@ -143,13 +197,6 @@ class Run:
 
     def _listed(self, pipeline, **options):
         return staged.all_stages(pipeline, self._method, "ddim", SampleRequest(CAPTIONS, **options))
-
-    def draw(self, listed: Sequence[Stage], entry: str, keys: jax.Array) -> np.ndarray:
-        """The entry of each of `keys`, of one caption after the other, float [N, H, W, C]."""
-        given = {name: x.shape[1:] for name, x in self.told.items()}
-        sample = jax.jit(stages.pipeline(listed, given, entry))
-        parts = [sample(self.params, keys[i : i + CAPTIONS], self.told) for i in range(0, len(keys), CAPTIONS)]
-        return np.concatenate([np.asarray(part) for part in parts])
 
 
 def _with(listed, stage):

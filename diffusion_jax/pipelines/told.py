@@ -111,16 +111,9 @@ def by_nulls(how: Sampling, usual: float = OFFICIAL_TEXT) -> MakeGuide:
     """Guidance away from the entries `null_NAME`, in place of NAME, of a condition; at scale 1 they are not used."""
 
     def guide(guidance_scale: float = usual, guidance_rescale: float = 0.0) -> Guide:
-        rescale = {"rescale": how.rescaled(guidance_rescale)} if guidance_rescale else {}
-
-        def guided(denoise, cond):
-            told = {name: x for name, x in cond.items() if not name.startswith(NULL)}
-            if guidance_scale == 1:
-                return guidance.conditioned(denoise, told)
-            nulls = {name.removeprefix(NULL): x for name, x in cond.items() if name.startswith(NULL)}
-            return guidance.classifier_free(guidance.replacing(**nulls), guidance_scale, **rescale)(denoise, told)
-
-        return guided
+        return guidance.by_nulls(
+            guidance_scale, how.rescaled(guidance_rescale) if guidance_rescale else guidance.as_it_is
+        )
 
     return guide
 

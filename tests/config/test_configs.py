@@ -21,7 +21,7 @@ from diffusion_jax.core.errors import InputError
 from diffusion_jax.data import sources
 from diffusion_jax.diffusion import samplers, timesteps
 from diffusion_jax.diffusion.losses import Context
-from diffusion_jax.methods import ddpm, latent_diffusion, unclip
+from diffusion_jax.methods import ddpm, imagen_super_resolution, latent_diffusion, unclip
 from diffusion_jax.methods.autoencoders import priors
 from diffusion_jax.methods.compose import Chain, compose
 from diffusion_jax.methods.text_to_image import readers, unclip_parts
@@ -127,6 +127,12 @@ def upper_prior(above):
     return jax.eval_shape(lambda key: above.model.init(key, shown, jnp.zeros(1))["params"], jax.random.key(0))
 
 
+def base_of(folder, model, low):
+    """In place of an Imagen's base, the shapes of its parameters."""
+    shapes = imagen_super_resolution.template(model, low)
+    return {"text": shapes["text"], "base": shapes["network"]}
+
+
 def reader_of(width, section, **more):
     """In place of a published encoder of texts, the shapes of what it says."""
     assert not section.folder  # which no config names
@@ -175,6 +181,7 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     monkeypatch.setattr(latent_diffusion, "held_of", first_stage_of_latents)
     # In place of runs, and of what their networks say of images, shapes.
     monkeypatch.setattr(unclip, "params_of", lambda folder, flag, what, section, template, *_: template)
+    monkeypatch.setattr(imagen_super_resolution, "base_of", base_of)
     monkeypatch.setattr(unclip_parts, "statistics", statistics_of_embeddings)
     monkeypatch.setattr(readers, "t5", t5)
     monkeypatch.setattr(readers, "clip", clip)

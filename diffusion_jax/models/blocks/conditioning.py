@@ -174,6 +174,22 @@ class TokensEmbedding(nn.Module):
         return _layer_norm("norm_1")(dense(features, jnp.float32, "out")(pooled))
 
 
+class MeanTokensEmbedding(nn.Module):
+    """The mean of a text's tokens through two dense layers: -> float32 [B, features].
+
+    It hears "tokens", float [B, L, D], and "token_mask", bool [B, L]: tokens that the mask withholds are not read. A
+    text of no tokens has the mean 0.
+    """
+
+    hears: ClassVar[tuple[str, ...]] = ("tokens", "token_mask")
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, mask: jax.Array, features: int) -> jax.Array:
+        total = jnp.where(mask[..., None], tokens.astype(jnp.float32), 0.0).sum(1)
+        mean = total / jnp.maximum(mask.sum(1, keepdims=True), 1)
+        return embedding_mlp(mean, features, nn.swish)
+
+
 def _layer_norm(name):
     return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=jnp.float32, name=name)
 

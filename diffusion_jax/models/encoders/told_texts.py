@@ -9,14 +9,20 @@ from flax import linen as nn
 from diffusion_jax.models.blocks.conditioning import apart
 
 
-class ToldTexts(nn.Module):
-    """`network`, told the mean of a text's encoded tokens as "pooled", [B, D], in place of "ids" and "mask".
+def entries(tokens: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
+    """What networks are told of encoded texts: "tokens" [B, L, D], 0 at padding, and "token_mask" [B, L]."""
+    return {"tokens": jnp.where(mask[..., None], tokens, 0), "token_mask": mask}
 
-    Parameters: {"text": the encoder's, "network": the network's}. Both get gradients.
+
+class ToldTexts(nn.Module):
+    """`network`, told a text's encoded tokens (`entries`) in place of "ids" and "mask".
+
+    Parameters: {"text": the encoder's, "network": the network's}. Both get gradients. Each part is a module that can
+    be applied by itself: a chain encodes once, and then applies `network` alone.
 
     Attributes:
       text: `(ids int [B, L], mask bool [B, L]) -> [B, L, D]`, such as `T5Encoder`.
-      network: any network that hears "pooled"; it gives the rest of the conditions their meaning.
+      network: any network that hears "tokens" and "token_mask"; it gives the rest of the conditions their meaning.
     """
 
     text: nn.Module
@@ -29,10 +35,7 @@ class ToldTexts(nn.Module):
         cond: Mapping[str, jax.Array] | None = None,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """The network's output for x; `InputError` without "ids" or "mask". A text of no tokens is pooled to 0."""
+        """The network's output for x; `InputError` without "ids" or "mask"."""
         ids, rest = apart(cond, "ids")
         mask, rest = apart(rest, "mask")
-        tokens = self.text(ids, mask)
-        shown = mask[..., None].astype(tokens.dtype)
-        pooled = (tokens * shown).sum(1) / jnp.maximum(shown.sum(1), 1)
-        return self.network(x, time, {**(rest or {}), "pooled": pooled}, dropout_keys)
+        return self.network(x, time, {**(rest or {}), **entries(self.text(ids, mask), mask)}, dropout_keys)

@@ -1,0 +1,19 @@
+"""Imagen in small: MNIST of 32x32 pixels from captions, by a base of 8x8 and a network that enlarges its pictures.
+
+  python -m diffusion_jax.train --config configs/imagen_super_resolution.py --workdir runs/imagen_super_resolution \\
+    --config.base.run=runs/imagen_base
+  python -m diffusion_jax.sample --workdir runs/imagen_super_resolution --num 30 --prompt "a thick seven"
+  python -m diffusion_jax.sample --workdir runs/imagen_super_resolution --num 30 --condition noise_level=0,0.1,0.3
+
+It holds the run of configs/imagen_base.py, which is trained first, with its encoder of texts.
+"""
+
+from diffusion_jax.methods import imagen_super_resolution
+
+
+def get_config():
+    return imagen_super_resolution.config_mnist()
+
+
+def build(config):
+    return imagen_super_resolution.build(config)
