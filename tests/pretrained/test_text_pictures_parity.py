@@ -18,7 +18,7 @@ pytest.importorskip("tokenizers", reason="tokenizers is not installed (the extra
 
 import text_tiny as tiny  # noqa: E402
 
-from diffusion_jax import sample  # noqa: E402
+from diffusion_jax import evaluate, sample  # noqa: E402
 from diffusion_jax.app import cli  # noqa: E402
 from diffusion_jax.app.known import drawing  # noqa: E402
 from diffusion_jax.core import rng  # noqa: E402
@@ -345,6 +345,48 @@ def test_the_command_line(stable, tmp_path, monkeypatch, capsys):
     assert kept.name == "published_steps-2_guidance-1.0_prompt-the-cat"
     alone = np.load(kept / "samples.npz")["images"]
     assert np.abs(alone[0].astype(int) - both[0]).max() <= 1
+
+
+@pytest.mark.slow
+def test_pictures_of_texts_are_measured(stable, tmp_path, monkeypatch, capsys):
+    """Image i is of text i, as `sample` draws it; other texts get a folder of their own, the same go on."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mean.py").write_text(
+        "from diffusion_jax.evaluation import Extractor\n"
+        "def extractor():\n"
+        "    return Extractor(lambda x: {'features': x.mean((1, 2)) / 255.0}, 'mean')\n"
+    )
+    np.savez("theirs.npz", images=np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), np.uint8))
+    for name, lines in (("texts", PROMPTS), ("others", PROMPTS[::-1])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    drawing = ("--pretrained", stable[0], "--steps", 2, "--negative", "cat", "--guidance", 3, "--num", 5)
+    measuring = (*drawing, "--batch", 5, "--extractor", "mean.py", "--reference", "theirs.npz")
+
+    def measured(*texts):
+        cli.run(evaluate.main, [str(a) for a in (*measuring, *texts)])
+        assert len(list(tmp_path.rglob("evaluation.json"))) == len(list(tmp_path.rglob("images_*.npz")))
+        return {path.parent.name: np.load(path)["images"] for path in tmp_path.rglob("images_*.npz")}
+
+    first = measured("--prompts", "texts.txt")
+    ((name, found),) = first.items()
+    assert run(*drawing, "--prompts", "texts.txt", "--quiet", "--out", "drawn") == 0
+    np.testing.assert_array_equal(found, np.load("drawn/samples.npz")["images"])
+    capsys.readouterr()
+    assert measured("--prompt", *PROMPTS).keys() == first.keys()  # the same texts: nothing is drawn
+    both = measured("--prompts", "others.txt")
+    (other,) = both.keys() - first.keys()
+    assert (both[other] != found).any()
+    subject = json.loads(next(tmp_path.rglob("evaluation.json")).read_text())["subject"]["told"]
+    assert subject["prompt"].startswith("2, sha256 ")
+    assert subject["negative"].startswith("1, sha256 ")
+    for options, said in (
+        (("--pretrained", stable[0], "--num", 0, "--prompt", "a"), "--prompt: of images that are drawn"),
+        (("--images", "theirs.npz", "--prompt", "a"), "--prompt: of drawing, and --images are there already"),
+        (measuring, "--negative says what pictures should not show; give --prompt"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.run(evaluate.main, [str(a) for a in (*options, "--reference", "theirs.npz")])
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
