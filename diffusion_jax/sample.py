@@ -107,6 +107,7 @@ NAMED = (
     "size",
     "variant",
     "dtype",
+    "clip_skip",
     "strength",
     "tile",
     "stage",

@@ -80,6 +80,7 @@ def diffusers(
     refiner: str | None = None,
     dtype: DTypeLike | None = np.float32,
     loras: Sequence[Lora] = (),
+    clip_skip: int = 0,
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from; pictures, where a first stage lies beside its network.
 
@@ -100,12 +101,14 @@ def diffusers(
       asked: of a pipeline of several chains, stage -> its options (`staged.Link.asked`).
       dtype: of the parameters, and of what networks compute (`reading.Reading`); chains are float32.
       loras: what is added to the U-Net and to the encoders of texts (`pretrained.lora`).
+      clip_skip: layers of CLIP's encoders of texts that prompts leave out, the last ones first; negatives do not.
 
     Raises:
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
     """
-    root, reading = located(name, variant), Reading(variant, dtype, tuple(loras))
+    root, reading = located(name, variant), Reading(variant, dtype, tuple(loras), clip_skip)
     whole = index(root, name)
+    texts.check_skipped(name, whole, reading)
     if whole is not None and whole.kind in PIPELINES:
         others = {"--refiner": refiner, "--controlnet": controlnet, "--first-stage": first_stage, "--tile": tile}
         given = [flag for flag, value in others.items() if value] + ["--chains"] * (more is not nothing_more)
@@ -202,7 +205,7 @@ def _network(
 def _refined(
     refiner: str, base: Drawable, reading: Reading, decoder: Decoder, options: Mapping[str, Any]
 ) -> Drawable:
-    root, reading = located(refiner, reading.variant), reading._replace(loras=())
+    root, reading = located(refiner, reading.variant), reading._replace(loras=(), skipped=0)
     component, whole = files.component(root, reading.variant), index(root, refiner)
     own = first_stages.beside(str(root), reading)
     if own is not None and not all(map(np.array_equal, own.scaling, decoder.scaling)):

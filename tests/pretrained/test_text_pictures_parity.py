@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,33 @@ def test_stable_diffusion(stable, guidance):
     # Control: the texts in the other order.
     other = ours(folder, texts(PROMPTS[::-1], negative=["cat", ""]), guidance_scale=guidance)
     assert np.abs(other - found).max() > 20 * NEAR
+
+
+def skipped(folder, given, layers=1):
+    return ours(folder, given, opened={"clip_skip": layers}, guidance_scale=5.0)
+
+
+def test_layers_of_clip_that_prompts_leave_out(stable, monkeypatch):
+    """The state before them, normalised; what withholds the text is that of all layers."""
+    folder, pipeline = stable
+    # Since 5.6 of transformers it is where diffusers does not look for it.
+    norm = SimpleNamespace(final_layer_norm=pipeline.text_encoder.final_layer_norm)
+    monkeypatch.setattr(pipeline.text_encoder, "text_model", norm, raising=False)
+    said = {"num_inference_steps": STEPS, "output_type": "np", "latents": latents(), "guidance_scale": 5.0}
+    wanted = pipeline(PROMPTS, negative_prompt=PROMPTS[::-1], clip_skip=1, **said).images
+    found = skipped(folder, texts(negative=PROMPTS[::-1]))
+    np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
+    # Control: with no layer left out the prompts say something else, and what withholds them the same.
+    few, all_of_them = (
+        published.diffusers(str(folder), clip_skip=layers).sample_condition(2, texts(negative=PROMPTS[::-1]))[0]
+        for layers in (1, 0)
+    )
+    assert np.abs(few["tokens"] - all_of_them["tokens"]).max() > 0.1
+    np.testing.assert_allclose(few["null_tokens"], all_of_them["null_tokens"], atol=1e-5)
+    with pytest.raises(InputError, match=r"--clip-skip 3: text_encoder/ of .* has 3 layers; give at most 2"):
+        published.diffusers(str(folder), clip_skip=3)
+    with pytest.raises(InputError, match="unet is a network by itself, which leaves no layers of CLIP out"):
+        published.diffusers(str(folder / "unet"), clip_skip=1)
 
 
 @pytest.mark.rare
@@ -267,6 +295,16 @@ def test_xl(xl, negative):
     np.testing.assert_allclose(np.clip(found, 0, 1), theirs, atol=NEAR)
 
 
+def test_layers_of_both_encoders_of_xl(xl):
+    folder, pipeline = xl
+    said = {"num_inference_steps": STEPS, "output_type": "np", "guidance_scale": 5.0, "latents": latents()}
+    wanted = pipeline(PROMPTS, negative_prompt=PROMPTS[::-1], clip_skip=1, **said).images
+    found = skipped(folder, texts(negative=PROMPTS[::-1]))
+    np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
+    with pytest.raises(InputError, match=r"--clip-skip 2: text_encoder/ of .* has 3 layers; give at most 1"):
+        published.diffusers(str(folder), clip_skip=2)
+
+
 @pytest.fixture(scope="module")
 def refiner(xl, tmp_path_factory):
     """XL's refiner in small: it reads the second encoder alone, and is told how well pictures look."""
@@ -308,11 +346,11 @@ def test_xl_and_its_refiner(xl, refiner, certain, monkeypatch):
     assert np.abs(np.clip(alone / 2 + 0.5, 0, 1) - wanted).max() > 20 * NEAR
 
 
-@pytest.mark.parametrize(("name", "negative"), [("stable", ["the dog"]), ("xl", None)])
-def test_encoders_in_the_program_and_apart(name, negative, request):
+@pytest.mark.parametrize(("name", "negative", "skip"), [("stable", ["the dog"], 1), ("xl", None, 0)])
+def test_encoders_in_the_program_and_apart(name, negative, skip, request):
     """One pure function of ids draws what encoders draw that run before it; zeros withhold XL's texts."""
     folder, _ = request.getfixturevalue(name)
-    model = published.diffusers(str(folder))
+    model = published.diffusers(str(folder), clip_skip=skip)
     draw = whole.sample_fn(model, SampleRequest(2, 2, guidance_scale=5.0))
     together = jax.jit(draw)(whole.read(model), KEYS, model.encoding.ids(PROMPTS, negative))
     given = texts() if negative is None else texts(negative=negative)
