@@ -38,7 +38,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--strength",
         type=cli.real(0, 1),
         metavar="S",
-        help=f"the time in (0, 1] at which --from begins: at 1 nothing is left of the picture ({STRENGTH})",
+        help=f"time in (0, 1] at which --from begins ({STRENGTH}), or --inpaint by published models of texts (1); "
+        "at 1 nothing is left of it",
     )
 
 
@@ -57,7 +58,7 @@ def entering(options: argparse.Namespace, model: Drawable, make: MakeSampler) ->
         another size or channels than are needed.
     """
     paths = given(options)
-    if options.strength is not None and "from" not in paths:
+    if options.strength is not None and not {"from", "inpaint"} & paths.keys():
         raise InputError("--strength says how much noise a picture begins with; give the picture: --from PICTURE")
     if not paths:
         return make, ()
@@ -102,7 +103,8 @@ def drawing(make: MakeSampler, edit: Edit) -> MakeSampler:
 def _at(edit: Edit, strength: float) -> Edit:
     if not strength:
         raise InputError("--strength 0 draws nothing: the samples would be the pictures; give a number up to 1")
-    assert edit.at is not None
+    if edit.at is None:
+        raise InputError(f"--strength {strength:g}: this model fills pictures from noise alone; leave it out")
     return edit.at(strength)
 
 

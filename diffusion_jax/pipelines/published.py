@@ -60,10 +60,13 @@ PIPELINES = {  # of several stages beside encoders and a decoder
     "StableUnCLIPImg2ImgPipeline": stable.variations,
     "StableDiffusionUpscalePipeline": stable.upscaler,
     "IFPipeline": deep_floyd.base,
+    "IFImg2ImgPipeline": deep_floyd.base,
+    "IFInpaintingPipeline": deep_floyd.base,
     "IFSuperResolutionPipeline": deep_floyd.second,
 }
 UNETS = ("UNet2DModel", "UNet2DConditionModel")
-EDITS = {"CMStochasticIterativeScheduler": edits.projected}  # of others `edits.replaced`
+# Of others `edits.on_path`, where texts say which latents are drawn, and else `edits.replaced`.
+EDITS = {"CMStochasticIterativeScheduler": edits.projected}
 
 
 def diffusers(
@@ -197,7 +200,7 @@ def _network(
     def load():
         return read(), about, lambda sampler: Path("samples") / Path(name).name / sampler
 
-    known = EDITS.get(scheduler["_class_name"], edits.replaced)
+    known = EDITS.get(scheduler["_class_name"], edits.on_path if decoder and heard.text else edits.replaced)
     edited = {**known(how.process), **edits.between(how.schedule)}
     return Drawable(drawn, heard.condition, heard.view, load, shape, edited, encoding=encoding), painting
 
@@ -229,7 +232,7 @@ def _check(name: str, component: Component) -> str:
 
 def _cascade(upscaler: str, whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
     above = index(located(upscaler, reading.variant), upscaler)
-    if above is None or (whole.kind, above.kind) != ("IFPipeline", "IFSuperResolutionPipeline"):
+    if above is None or PIPELINES[whole.kind] is not deep_floyd.base or above.kind != "IFSuperResolutionPipeline":
         kind = above.kind if above else "no pipeline"
         raise InputError(
             f"--upscaler {upscaler} is a {kind}: a stage II of DeepFloyd's IF enlarges those of a stage I"

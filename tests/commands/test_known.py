@@ -141,6 +141,11 @@ REFUSED = [
     ("consistency", "--colour {root}/grey1.png --enlarge {root}/small1.png", "not allowed with argument --colour"),
     ("flow", "--enlarge {root}/small1.png", "this model takes no --enlarge; it takes --inpaint and --from"),
     ("flow", "--strength 0.5", "--strength says how much noise a picture begins with; give the picture: --from"),
+    (
+        "flow",
+        "--inpaint {root}/grey1.png " + MASK + " --strength 0.5",
+        "--strength 0.5: this model fills pictures from noise",
+    ),
     ("flow", "--from {root}/grey1.png --strength 0", "--strength 0 draws nothing"),
     ("flow", "--from {root}/grey1.png --strength 1.5", "1.5: give a finite number from 0 to 1"),
     ("flow", "--from {root}/grey1.png " + MASK, "--from takes no --mask PICTURE"),

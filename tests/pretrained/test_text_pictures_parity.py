@@ -199,7 +199,7 @@ def certain(monkeypatch):
     """Their encoder's mean for its draw, and our noise for theirs."""
     of_code = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
     monkeypatch.setattr(of_code, "sample", lambda code, generator=None: code.mode())
-    for folder, module in (("", "img2img"), ("", "inpaint"), ("_xl", "xl_img2img")):
+    for folder, module in (("", "img2img"), ("", "inpaint"), ("_xl", "xl_img2img"), ("_xl", "xl_inpaint")):
         path = f"diffusers.pipelines.stable_diffusion{folder}.pipeline_stable_diffusion_{module}"
         monkeypatch.setattr(f"{path}.randn_tensor", lambda *shape, **how: latents())
 
@@ -303,6 +303,29 @@ def test_layers_of_both_encoders_of_xl(xl):
     np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
     with pytest.raises(InputError, match=r"--clip-skip 2: text_encoder/ of .* has 3 layers; give at most 1"):
         published.diffusers(str(folder), clip_skip=2)
+
+
+PAINT = np.zeros((2, 16, 16, 1), np.float32)
+PAINT[0, :6], PAINT[1, :, 4:] = 1, 1
+
+
+@pytest.mark.parametrize(("channels", "strength"), [(4, 1.0), (4, 0.5), (9, 0.5)])
+def test_a_part_of_a_picture_by_xl(xl, channels, strength, certain, tmp_path):
+    """Four channels have the picture put back, with the noise of the start; nine are shown it."""
+    parts = xl[1].components | ({} if channels == 4 else {"unet": tiny.unet(in_channels=9, **XL)})
+    pipeline = quiet(diffusers.StableDiffusionXLInpaintPipeline(**parts, add_watermarker=False))
+    pipeline.save_pretrained(tmp_path / "sdxl")
+    # From noise alone what lies in the hole must not matter; theirs sees it there, so it is grey.
+    picture = np.where(PAINT > 0.5, 0, PICTURE) if strength == 1 else PICTURE
+    said = {"num_inference_steps": STEPS, "output_type": "np", "guidance_scale": 5.0, "height": 16, "width": 16}
+    said |= {"mask_image": channels_first(PAINT), "strength": strength}
+    wanted = pipeline(PROMPTS, image=channels_first(picture), **said).images
+    # Half of their steps are the last two, from the time .252 on.
+    begun = None if strength == 1 else 0.3
+    found = known(tmp_path / "sdxl", "inpaint", {"image": PICTURE, "mask": 1 - PAINT}, texts(), begun)
+    np.testing.assert_allclose(np.where(PAINT > 0.5, np.clip(found, 0, 1) - wanted, 0), 0, atol=NEAR)
+    np.testing.assert_allclose(np.where(PAINT > 0.5, 0, found - (PICTURE / 2 + 0.5)), 0, atol=1e-6)
+    assert wanted[PAINT[..., 0] > 0.5].std() > 0.1
 
 
 @pytest.fixture(scope="module")
@@ -483,6 +506,6 @@ def test_the_pages_python_and_its_commands(stable, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts.txt").write_text("a cat\n")
     commands = re.findall(r"^python -m diffusion_jax.sample (.*)$", page, re.MULTILINE)
-    assert len(commands) == 7
+    assert len(commands) == 9
     for command in commands:
         assert run(*shlex.split(command)) == 2  # no such folder: every option was known

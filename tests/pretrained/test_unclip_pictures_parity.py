@@ -10,7 +10,12 @@ pytest.importorskip("transformers", reason="transformers is not installed (the e
 pytest.importorskip("tokenizers", reason="tokenizers is not installed (the extra text)")
 
 import text_tiny as tiny  # noqa: E402
-from diffusers.pipelines.deepfloyd_if import pipeline_if, pipeline_if_superresolution  # noqa: E402
+from diffusers.pipelines.deepfloyd_if import (  # noqa: E402
+    pipeline_if,
+    pipeline_if_img2img,
+    pipeline_if_inpainting,
+    pipeline_if_superresolution,
+)
 from diffusers.pipelines.deprecated.unclip import pipeline_unclip, pipeline_unclip_image_variation, text_proj  # noqa: E402
 from diffusers.schedulers import scheduling_ddpm, scheduling_unclip  # noqa: E402
 from their_noise import KEYS, PROMPTS, in_double, noise  # noqa: E402
@@ -210,12 +215,12 @@ def floyd(tmp_path_factory):
     return root, made
 
 
-def drawn(folder, options, request, arrays=None, **more):
+def drawn(folder, options, request, arrays=None, edit=lambda model: model.edits["enlarge"], **more):
     """Pictures in [0, 1]."""
     model = published.diffusers(str(folder), **options)
     make = model.samplers["published"]
     if arrays is not None:
-        make = drawing(make, model.edits["enlarge"])
+        make = drawing(make, edit(model))
     (cond,) = model.sample_condition(2, {"prompt": np.array(PROMPTS, object), **more})
     told = (cond,) if arrays is None else (arrays, cond)
     with jax.default_matmul_precision("highest"):
@@ -249,3 +254,31 @@ def test_deep_floyd(floyd, monkeypatch):
     assert np.abs(other - both).mean() > 20 * FAR
     with pytest.raises(InputError, match="noise_level 1000: give whole numbers from 0 to 999"):
         drawn(root / "two", {}, SampleRequest(2, 3), {"image": one}, noise_level=np.array([1000.0]))
+
+
+@pytest.mark.parametrize("name", ["from", "inpaint"])
+def test_deep_floyd_begins_from_a_picture(floyd, name, monkeypatch, tmp_path):
+    """The last two of four steps; what is kept is there without noise at every one of them."""
+    module, kind = {
+        "from": (pipeline_if_img2img, diffusers.IFImg2ImgPipeline),
+        "inpaint": (pipeline_if_inpainting, diffusers.IFInpaintingPipeline),
+    }[name]
+    draw = noise(("unet", (16, 16, 3), range(2)))
+    for drawing_module in (module, scheduling_ddpm):
+        monkeypatch.setattr(drawing_module, "randn_tensor", draw)
+    pipeline = kind(**floyd[1]["one"].components, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(tmp_path / "one")
+    picture = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
+    paint = np.zeros((2, 16, 16, 1), np.float32)
+    paint[0, :7], paint[1, :, 3:] = 1, 1
+    arrays, said = {"image": picture}, {"image": torch.from_numpy(np.moveaxis(picture, -1, 1).copy())}
+    if name == "inpaint":
+        arrays["mask"], said["mask_image"] = 1 - paint, torch.from_numpy(np.moveaxis(paint, -1, 1).copy())
+    more = {"num_inference_steps": 4, "strength": 0.5, "guidance_scale": 7.0, "output_type": "np"}
+    wanted = pipeline(PROMPTS, **said, **more).images
+    found = drawn(tmp_path / "one", {}, SampleRequest(2, 4), arrays, lambda model: model.edits[name].at(0.3))
+    close(np.clip(found, 0, 1), wanted)
+    assert wanted.std() > 0.1
+    if name == "inpaint":
+        np.testing.assert_allclose(np.where(paint > 0.5, 0, found - (picture / 2 + 0.5)), 0, atol=1e-6)
