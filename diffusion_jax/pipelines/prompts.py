@@ -39,15 +39,15 @@ class Part(NamedTuple):
       tokenizer: of its texts.
       encoder: the network.
       entries: what networks are told of what it says.
-      null: likewise, what withholds texts; None for `entries`.
       steered: whether a negative text withholds that; else the empty text always does.
+      null: the entries of what withholds texts; None for `entries`.
     """
 
     tokenizer: Tokenizer
     encoder: Encoder
     entries: Entries
-    null: Entries | None = None
     steered: bool = True
+    null: Entries | None = None
 
 
 class Texts(NamedTuple):

@@ -169,7 +169,9 @@ def _network(
     denoiser = denoisers.opened(added, reading, size, sampler)
     network, how, shape, scheduler = denoiser.network, denoiser.how, denoiser.shape, denoiser.scheduler
     factor = decoder.factor if decoder else 1
-    heard = KINDS[kind](component.config, network, Drawn(shape, (shape[0] * factor, shape[1] * factor), how))
+    scored = whole and whole.flag("requires_aesthetics_score")
+    pixels = (shape[0] * factor, shape[1] * factor)
+    heard = KINDS[kind](component.config, network, Drawn(shape, pixels, how, scored))
     model, read = network.model, denoiser.read
     beside = denoiser.seen - shape[-1]
     if controlnet is not None and beside:
@@ -188,7 +190,9 @@ def _network(
 
     encoding = None
     if heard.text:
-        condition, encoding = _of_texts(name, whole, reading, heard)
+        condition, encoding, pooled = _of_texts(name, whole, reading, heard)
+        if pooled is not None:
+            told.sizes_beside(component.config, pooled, scored)
         heard = heard._replace(condition=condition)
     drawn = denoiser.samplers(heard.guide, model, more)
     about = f"published {kind} of {name}"
@@ -242,12 +246,16 @@ def _cascade(upscaler: str, whole: Index, reading: Reading, size: str | None, as
 
 def _of_texts(
     name: str, whole: Index | None, reading: Reading, heard: Told
-) -> tuple[SampleCondition, Encoding | None]:
-    """The condition of a network of texts, which are encoded where the folder has encoders of them."""
+) -> tuple[SampleCondition, Encoding | None, int | None]:
+    """The condition of a network of texts, which are encoded where the folder has encoders of them.
+
+    Beside it, how texts enter its program, and how many features a pooled one has; None where there are none.
+    """
     found = whole and texts.of_folder(whole, reading)
     if whole is None or found is None:
         what = f"a {whole.kind}, whose encoders are not known" if whole else "one network without encoders of texts"
         remedy = f"{name} is {what}; give --condition FILE.npz with {', '.join(heard.text)}"
-        return prompts.refusing(remedy, heard), None
+        return prompts.refusing(remedy, heard), None, None
     whole.tell_left_out()
-    return prompts.telling(found, heard), prompts.encoding(found, heard)
+    pooled = found.parts[-1].encoder.network.model.projection if told.POOLED in heard.text else None
+    return prompts.telling(found, heard), prompts.encoding(found, heard), pooled

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.files import json_object
-from diffusion_jax.pipelines.index import FILE, Index
+from diffusion_jax.pipelines.index import Index
 from diffusion_jax.pipelines.prompts import Entries, Part, Texts
 from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pipelines.told import POOLED, TOKEN_MASK, TOKENS
@@ -88,10 +87,7 @@ def _xl(index: Index, reading: Reading) -> Texts:
 
     both = [("", first)] if "text_encoder" in index.parts else []
     parts = tuple(_skipping(index, reading, end, state, 2) for end, state in [*both, ("_2", second)])
-    zeros = json_object(index.root / FILE).get("force_zeros_for_empty_prompt", True)
-    if type(zeros) is not bool:
-        raise InputError(f"{index.root / FILE}: force_zeros_for_empty_prompt = {str(zeros)[:40]}; true or false")
-    return Texts(parts, zeros=zeros)
+    return Texts(parts, zeros=index.flag("force_zeros_for_empty_prompt") is not False)
 
 
 def _unclip(index: Index, reading: Reading) -> Texts:

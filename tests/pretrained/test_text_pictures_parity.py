@@ -352,6 +352,20 @@ def test_xl_refiner(refiner, certain):
     assert wanted.std() > 0.1
 
 
+def test_what_a_refiner_says_of_its_scores_is_what_it_has(refiner, tmp_path):
+    shutil.copytree(refiner[0], tmp_path / "refiner")
+    file = tmp_path / "refiner" / "model_index.json"
+    said = json.loads(file.read_text())
+    assert said["requires_aesthetics_score"] is True
+    for wrong, message in (
+        (False, "requires_aesthetics_score = false .* make it true"),
+        ("yes", "= yes; true or false"),
+    ):
+        file.write_text(json.dumps(said | {"requires_aesthetics_score": wrong}))
+        with pytest.raises(InputError, match=message):
+            published.diffusers(str(tmp_path / "refiner"))
+
+
 def test_xl_and_its_refiner(xl, refiner, certain, monkeypatch):
     module = "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img"
     monkeypatch.setattr(f"{module}.randn_tensor", lambda *shape, **how: latents(name="refiner"))
