@@ -48,7 +48,8 @@ def given(options: argparse.Namespace) -> dict[str, np.ndarray]:
 
 def digests(given: Mapping[str, np.ndarray]) -> dict[str, str]:
     """The same as name -> "how many, SHA-256 of them in order": for records of how samples were drawn."""
-    return {name: f"{len(x)}, sha256 {_digest(x)}" for name, x in given.items()}
+    lists = {name: np.atleast_1d(x) for name, x in given.items()}
+    return {name: f"{len(x)}, sha256 {_digest(x)}" for name, x in lists.items()}
 
 
 def _digest(array: np.ndarray) -> str:
@@ -57,7 +58,7 @@ def _digest(array: np.ndarray) -> str:
         if isinstance(entry, str):
             found.update(json.dumps(entry).encode())  # quoted, so that no two lists of texts look the same
         else:
-            x = np.ascontiguousarray(entry)
+            x = np.asarray(entry)
             found.update(f"{x.dtype} {x.shape}".encode())
             found.update(x.tobytes())
     return found.hexdigest()

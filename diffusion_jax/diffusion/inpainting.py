@@ -158,7 +158,7 @@ def _run(
 
     def run(sampler: Sampler, times, denoise: Denoiser, x, keys):
         if sampler.init(x) is not x:
-            raise InputError("inpainting needs a sampler without memory, such as ancestral, euler or heun")
+            raise InputError("inpainting needs a sampler without memory, such as ancestral, ddim or heun")
         drawn, given = jax.tree.map(jnp.shape, x), jax.tree.map(jnp.shape, known)
         if drawn != given:
             raise InputError(f"what is known must have the shape of the data that is drawn, {drawn}, not {given}")
