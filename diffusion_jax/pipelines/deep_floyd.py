@@ -71,7 +71,10 @@ def base(whole: Index, reading: Reading, size: str | None, asked: Asked, upscale
 
 
 def second(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
-    """Stage II by itself, which enlarges a picture by a text. Arguments and errors as of `base`."""
+    """Stage II by itself, which enlarges a picture by a text, and may know of the large one too.
+
+    Arguments and errors as of `base`.
+    """
     staged.check_known(asked)
     large, noise = _second(whole, reading, size)
     text = staged.texts_of(large.network)
@@ -82,7 +85,7 @@ def second(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Dr
     drawable = drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, noise))
     low = (None, None, large.shape[-1])  # of any factor
     show = enlarging.showing(resizing.aligned, noise, low, large.shape[:2])
-    return enlarging.by_picture(drawable, show, low)
+    return enlarging.by_picture(drawable, show, low, edits.clean(large.how.process))
 
 
 def _opened(whole: Index, reading: Reading, size: str | None, shown: int = 1) -> Denoiser:

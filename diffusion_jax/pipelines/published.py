@@ -63,6 +63,8 @@ PIPELINES = {  # of several stages beside encoders and a decoder
     "IFImg2ImgPipeline": deep_floyd.base,
     "IFInpaintingPipeline": deep_floyd.base,
     "IFSuperResolutionPipeline": deep_floyd.second,
+    "IFImg2ImgSuperResolutionPipeline": deep_floyd.second,
+    "IFInpaintingSuperResolutionPipeline": deep_floyd.second,
 }
 UNETS = ("UNet2DModel", "UNet2DConditionModel")
 # Of others `edits.on_path`, where texts say which latents are drawn, and else `edits.replaced`.

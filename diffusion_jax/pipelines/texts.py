@@ -44,7 +44,9 @@ PLAIN = (
 XL = tuple(_STABLE.format(f"XL{kind}") for kind in ("", "Img2Img", "Inpaint", "ControlNet"))
 UNCLIP = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
 STABLE_UNCLIP = ("StableUnCLIPPipeline",)
-DEEP_FLOYD = tuple(f"IF{kind}Pipeline" for kind in ("", "Img2Img", "Inpainting", "SuperResolution"))
+DEEP_FLOYD = tuple(
+    f"IF{kind}{size}Pipeline" for kind in ("", "Img2Img", "Inpainting") for size in ("", "SuperResolution")
+)
 
 
 SKIPPING = (*PLAIN, *XL, *STABLE_UNCLIP)  # whose prompts may leave layers out

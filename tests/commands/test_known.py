@@ -138,7 +138,7 @@ REFUSED = [
     ("consistency", "--colour {root}/colour1.png", "colour1.png has colours, and a grey one is needed; convert it"),
     ("consistency", "--colour {root}/none.png", "cannot read {root}/none.png (No such file"),
     ("consistency", "--colour {root}/consistency.py", "(damaged, or not an image)"),
-    ("consistency", "--colour {root}/grey1.png --enlarge {root}/small1.png", "not allowed with argument --colour"),
+    ("consistency", "--colour {root}/grey1.png --enlarge {root}/small1.png", "--colour takes no --enlarge PICTURE"),
     ("flow", "--enlarge {root}/small1.png", "this model takes no --enlarge; it takes --inpaint and --from"),
     ("flow", "--strength 0.5", "--strength says how much noise a picture begins with; give the picture: --from"),
     (
