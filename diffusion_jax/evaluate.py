@@ -5,6 +5,7 @@
   python -m diffusion_jax.evaluate --workdir runs/digits --num 0 --likelihood bound
   python -m diffusion_jax.evaluate --workdir runs/vae --num 0 --codes --likelihood iwae --draws 500
   python -m diffusion_jax.evaluate --workdir runs/edm --num 0 --likelihood ode --tolerance 1e-4
+  python -m diffusion_jax.evaluate --pretrained FOLDER --prompts captions.txt --num 30000 --reference theirs.npz ...
   python -m diffusion_jax.evaluate --images mine/ --reference theirs/ --extractor pt_inception-2015-12-05-6726825d.pth
   python -m diffusion_jax.evaluate --compare a/evaluation.json b/evaluation.json
 
@@ -24,19 +25,17 @@ from diffusion_jax.core import ending
 if __name__ == "__main__":
     ending.at_once()  # before the rest is imported, which takes seconds
 
+import argparse
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 
-from diffusion_jax.app import cli, cpu, resolve, sampling
+from diffusion_jax.app import cli, cpu, held_out, resolve, sampling, told
 from diffusion_jax.core import files, rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
-from diffusion_jax.core.protocols import LikelihoodFn
 from diffusion_jax.data import images
 from diffusion_jax.evaluation import (
     extractors,
@@ -52,42 +51,10 @@ from diffusion_jax.evaluation.extractors import Extractor
 from diffusion_jax.evaluation.image_store import Images
 from diffusion_jax.evaluation.measures import GAUSSIAN
 from diffusion_jax.evaluation.references import Reference
-from diffusion_jax.training.experiment import Experiment, SampleRequest
+from diffusion_jax.training.experiment import SampleRequest
 
 SHOWN = 100  # samples in the report
-DRAWS = 500  # of a code, for each example
 CLOSEST = 20  # of them with their nearest training images
-# Options of how images are drawn, which have no effect on those that are there.
-DRAWING = (
-    *(
-        "sampler",
-        "steps",
-        "eta",
-        "label",
-        "guidance",
-        "rescale",
-        "seed",
-        "batch",
-        "fsdp",
-        "raw",
-        "average",
-        "sigma_rel",
-        "step",
-    ),
-    *(
-        "config",
-        "size",
-        "variant",
-        "controlnet",
-        "first_stage",
-        "tile",
-        "stage",
-        "upscaler",
-        "refiner",
-        "flags",
-        "num",
-    ),
-)
 
 
 def main(arguments: list[str]):
@@ -98,8 +65,8 @@ def main(arguments: list[str]):
     _check(options)
     experiment = resolve.experiment(options.workdir, options.config, options.chains) if options.workdir else None
     # All that can be known is refused before anything is drawn, and the least that takes time comes first.
-    likelihood = _likelihood(options, experiment) if options.likelihood and experiment else None
-    survey = _survey(options, experiment) if options.codes and experiment else None
+    likelihood = held_out.likelihood(options, experiment) if options.likelihood and experiment else None
+    survey = held_out.survey(options, experiment) if options.codes and experiment else None
     out, result, figures = _quality(options, experiment) if options.num else _nothing(options)
     if likelihood is not None:
         found, picture = likelihood()
@@ -138,9 +105,11 @@ def _check(options) -> None:
         raise InputError(f"--tolerance chooses the steps itself; leave --steps {options.steps} out, or --tolerance")
     if options.likelihood and not options.workdir:
         raise InputError("--likelihood needs --workdir, for the images and the process that it was trained with")
+    if not options.num and (texts := told.names(options)):
+        flags = ", ".join(f"--{name}" for name in texts)
+        raise InputError(f"{flags}: of images that are drawn, and --num 0 draws none; leave it out")
     if options.images:
-        default = vars(_parser().parse_args(["--images", options.images]))
-        given = [name for name in DRAWING if getattr(options, name) != default[name]]
+        given = _differing(options, "num", *vars(_add_drawing(argparse.ArgumentParser()).parse_args([])))
         if given:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise InputError(f"{flags}: of drawing, and --images are there already; leave it out")
@@ -212,7 +181,8 @@ def _generated(options, experiment, extractor: Extractor) -> tuple[Path, dict, I
     request = SampleRequest(1, options.steps, options.eta, options.guidance, options.rescale)
     make = model.samplers[name]
     make(request)
-    cond = model.sample_condition(options.num, resolve.labels(options.label))
+    given = told.given(options)
+    cond = model.told.get(name, model.sample_condition)(options.num, given)
     params, about, _ = model.load()
     averaged = experiment is not None and resolve.which(options) is resolve.AVERAGED
     subject = {
@@ -223,11 +193,8 @@ def _generated(options, experiment, extractor: Extractor) -> tuple[Path, dict, I
         "steps": options.steps or "the sampler's own",
         "eta": options.eta if options.eta is not None else "the sampler's own",
         "guidance": options.guidance if options.guidance is not None else "the model's own",
-        **{
-            name: value
-            for name in ("rescale", "stage", "upscaler", "refiner")
-            if (value := getattr(options, name)) is not None
-        },
+        **_differing(options, "rescale", "chains", *resolve.OF_PUBLISHED),
+        "told": told.digests(given),
         "label": options.label or "all in turn",
         "seed": options.seed,
         "ema_decay": experiment.optimization.ema_decay if averaged else None,
@@ -280,109 +247,6 @@ def _memorisation(experiment, drawn: Images):
         return {}, figures
 
 
-# ---- Likelihood.
-
-
-def _likelihood(options, experiment: Experiment) -> Callable[[], tuple[dict, list]]:
-    """`() -> (what the likelihood found, the figure of its terms)`; what cannot be measured is refused here."""
-    name = options.likelihood
-    measures = experiment.measures
-    if name not in {**measures.likelihoods, **measures.averaged}:
-        known = ", ".join([*measures.likelihoods, *measures.averaged]) or "none"
-        raise InputError(f"no likelihood {name} for this model; it has {known}")
-    split, source, count = _examples(options, experiment)
-    if name in measures.averaged:
-        if options.steps or options.tolerance is not None:
-            raise InputError(f"{name} averages over draws and has no chain; give --draws, not --steps or --tolerance")
-        function = measures.averaged[name](options.draws or DRAWS)
-    elif options.draws is not None:
-        raise InputError(f"{name} averages over no draws of a code; leave --draws {options.draws} out")
-    elif options.tolerance is None:
-        function = experiment.measures.likelihoods[name](options.steps)
-    elif name in experiment.measures.solved:
-        function = experiment.measures.solved[name](options.tolerance)
-    else:
-        raise InputError(
-            f"this model's {name} is not solved to a tolerance, as flows are that are known at every time; "
-            "leave --tolerance out, or give --steps"
-        )
-    return lambda: _measured(options, experiment, function, split, source, count)
-
-
-def _examples(options, experiment: Experiment):
-    """(split, source, how many) of the examples that likelihoods and codes are measured on."""
-    split = options.reference if options.reference in ("train", "test") else "test"
-    source = experiment.data.source(split)
-    return split, source, min(len(source), options.examples or len(source))
-
-
-def _survey(options, experiment: Experiment) -> Callable[[], tuple[dict, dict, int]]:
-    """`() -> (metrics, how they were measured, of which step)` of `--codes`."""
-    asked = experiment.measures.survey
-    if asked is None:
-        raise InputError("this model has no codes to measure; leave --codes out")
-    split, source, count = _examples(options, experiment)
-
-    def measured():
-        step, params = resolve.read(options.workdir, experiment, resolve.which(options), options.step)
-        parallel = sampling.spread(params, min(options.batch, count), options.fsdp)
-        found = quality.survey(asked, params, experiment.data, source, count, options.batch, options.seed, parallel)
-        sha256 = quality.digest(source, experiment.data.example, count)
-        return found, {"split": split, "examples": count, "sha256": sha256, "seed": options.seed}, step
-
-    return measured
-
-
-def _measured(options, experiment: Experiment, function: LikelihoodFn, split: str, source, count: int):
-    name, which = options.likelihood, resolve.which(options)
-    step, params = resolve.read(options.workdir, experiment, which, options.step)
-    parallel = sampling.spread(params, min(options.batch, count), options.fsdp)
-    found = quality.likelihood(
-        function, params, experiment.data, source, count, options.batch, options.seed, parallel
-    )
-    metrics = {f"{name}, bits an entry": found["total"]}
-    for part in ("rate", "distortion", "prior"):
-        if part in found:
-            metrics[f"{name}, {part}"] = found[part]
-    if "error" in found:
-        metrics[f"{name}, error of an example"] = found["error"]
-    if found.get("noise"):
-        metrics[f"{name}, noise of an example's trace"] = found["noise"]
-    if "evaluations" in found:
-        metrics[f"{name}, network evaluations"] = found["evaluations"]
-    about = {
-        "metrics": metrics,
-        "protocol": {
-            "name": name,
-            "data": {
-                "split": split,
-                "examples": count,
-                "sha256": quality.digest(source, experiment.data.example, count),
-            },
-            **_steps(options, experiment),
-            "seed": options.seed,
-        },
-        "step": step,
-        "weights": f"{which.kind} of step {step}",
-        "standard_error": found["standard_error"],
-    }
-    if "terms" not in found:
-        return about, []
-    terms = np.asarray(found["terms"]).tolist()
-    # The grid is even, from noise to data; the last step is the decoder's.
-    curve = report.curve((1 - np.arange(len(terms)) / (len(terms) + 1)).tolist(), terms)
-    return about | {"terms": terms}, [("The terms of the bound, bits an entry, from data to noise", curve)]
-
-
-def _steps(options, experiment: Experiment) -> dict:
-    """How far apart the likelihood's steps are, or over how many draws it averages, for its protocol."""
-    if options.likelihood in experiment.measures.averaged:
-        return {"draws": options.draws or DRAWS}
-    if options.tolerance is None:
-        return {"steps": options.steps or "the model's own"}
-    return {"steps": "the tolerance's", "tolerance": options.tolerance}
-
-
 def _nothing(options):
     if not options.workdir:
         raise InputError("--num 0 leaves only the likelihood and the codes, which need --workdir")
@@ -405,13 +269,30 @@ def _parser():
     add("--reference", metavar="WHICH", help="train, test, images, or an .npz of mu and sigma (train)")
     add("--likelihood", metavar="NAME", help="also a likelihood of held-out data: bound, ode, elbo, iwae, as it has")
     add("--examples", type=cli.whole(1), metavar="N", help="examples for the likelihood and the codes (all)")
-    add("--draws", type=cli.whole(1, 1_000_000), metavar="K", help=f"of iwae: draws of each example's code ({DRAWS})")
+    add(
+        "--draws",
+        type=cli.whole(1, 1_000_000),
+        metavar="K",
+        help=f"of iwae: draws of each example's code ({held_out.DRAWS})",
+    )
     add("--codes", action="store_true", help="also errors of reconstruction, rates and the use of codes")
     add("--tolerance", type=cli.real(0), metavar="T", help="of ode: nats an entry, instead of steps, such as 1e-4")
     add("--out", type=Path, metavar="DIR", help="where to write (evaluations/... in the work directory)")
+    return _add_drawing(parser)
+
+
+def _add_drawing(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The options of how images are drawn, which have no effect on those that are there."""
+    told.add_options(parser)
     resolve.add_drawing(parser)
     resolve.add_published(parser)
     return parser
+
+
+def _differing(options: argparse.Namespace, *names: str) -> dict[str, str]:
+    """The options among `names` that are not as they are by default."""
+    default = _parser().get_default
+    return {name: str(value) for name in names if (value := getattr(options, name)) != default(name)}
 
 
 if __name__ == "__main__":

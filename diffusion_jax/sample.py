@@ -37,12 +37,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.app import cli, cpu, known, looks, loras, prompts, resolve, sampling, shown
+from diffusion_jax.app import cli, cpu, known, looks, loras, prompts, resolve, sampling, shown, told
 from diffusion_jax.core import rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.messages import line
 from diffusion_jax.core.protocols import ClassLogProb, SampleCondition
-from diffusion_jax.data import numpy_files
 from diffusion_jax.training.experiment import SampleRequest
 
 
@@ -58,7 +57,7 @@ def main(arguments: list[str]):
     if seen := looks.asked(options):
         return looks.show(seen, options, _parser().get_default, model, experiment)
     name = resolve.sampler(model, options.sampler)
-    make, told = known.entering(options, model, model.samplers[name])
+    make, entered = known.entering(options, model, model.samplers[name])
     # A request the sampler cannot meet is refused here, before anything is read or compiled.
     classifier = _classifier(options.classifier)
     request = SampleRequest(
@@ -74,16 +73,16 @@ def main(arguments: list[str]):
     model = model._replace(sample_condition=model.told.get(name, model.sample_condition))
     cond = _condition(options, model, classifier)
     params, about, folder = model.load()
-    asked = _asked(options, name, about, (*told, *cond))
+    asked = _asked(options, name, about, (*entered, *cond))
     out = options.out or _beside(folder(name), options)
     sampling.check_free(out, asked)
     keys = rng.per_example(rng.stream(rng.root(options.seed), "sample"), jnp.arange(options.num))
 
     parallel = sampling.spread(params, min(options.batch, options.num), options.fsdp)
-    drawn = sampling.draw(make, params, keys, (*told, *cond), request, options.batch, options.quiet, parallel)
+    drawn = sampling.draw(make, params, keys, (*entered, *cond), request, options.batch, options.quiet, parallel)
     few = keys[: model.view.filmed]
     walked = options.film and own is None
-    frames = sampling.film(make, params, few, (*told, *cond), request, parallel) if walked else None
+    frames = sampling.film(make, params, few, (*entered, *cond), request, parallel) if walked else None
     kept = sampling.keep(out, model.view, drawn, cond, frames, asked)
     if options.film and own is not None:
         kept.append(sampling.keep_film(out, model.view, drawn))
@@ -108,6 +107,7 @@ NAMED = (
     "size",
     "variant",
     "dtype",
+    "clip_skip",
     "strength",
     "tile",
     "stage",
@@ -115,14 +115,14 @@ NAMED = (
 FILES = ("condition", "lora", "classifier", "controlnet", "upscaler", "refiner", "chains", "first_stage")
 
 
-def _asked(options, name: str, about: str, told: tuple) -> dict:
+def _asked(options, name: str, about: str, cond: tuple) -> dict:
     """All that the samples depend on, for the record beside them."""
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
     given |= {name: value and ", ".join(value) for name in ("condition", "lora", "stage") for value in [given[name]]}
     asked = {option: value if isinstance(value, int | float) else str(value) for option, value in given.items()}
     asked |= {option: ", ".join(map(str, paths)) for option, paths in _pictures(options).items()}
     texts = {name: list(said) for name, said in prompts.given(options).items()}
-    arrays = {of: np.ascontiguousarray(x) for each in told for of, x in each.items()}
+    arrays = {of: np.ascontiguousarray(x) for each in cond for of, x in each.items()}
     digests = {of: hashlib.sha256(x.data).hexdigest() for of, x in arrays.items()}
     return asked | texts | {"parameters": about, "sampler": name, "told": digests}
 
@@ -168,23 +168,12 @@ def _classifier(folder: Path | None) -> _Classifier | None:
 
 def _condition(options, model, classifier: _Classifier | None) -> tuple:
     """What the samples are told, () or (cond,); the label is the classifier's where there is one."""
-    given = _given(options)
+    given = told.given(options)
     if classifier is None:
         return model.sample_condition(options.num, given)
     (cond,) = classifier.sample_condition(options.num, {name: x for name, x in given.items() if name == "label"})
     rest = model.sample_condition(options.num, {name: x for name, x in given.items() if name != "label"})
     return (cond | rest[0],) if rest else (cond,)
-
-
-def _given(options) -> dict[str, np.ndarray]:
-    """What the person tells the samples, name -> array."""
-    given = resolve.labels(options.label) | prompts.given(options) | shown.given(options)
-    for text in options.condition or ():
-        found = resolve.numbers(text) or numpy_files.arrays(text)
-        if twice := sorted(given.keys() & found.keys()):
-            raise InputError(f"--condition {text[:100]}: {twice[0]} is given already; give it once")
-        given |= found
-    return given
 
 
 def _parser():
@@ -194,18 +183,11 @@ def _parser():
     model.add_argument("--workdir", type=Path, metavar="DIR", help="a trained run")
     model.add_argument("--pretrained", metavar="PATH", help="a published model: folder, hub name or OpenAI's file")
     add("--num", type=cli.whole(1), metavar="N", help="how many (64, or one of each text or picture)")
-    add(
-        "--condition",
-        action="append",
-        metavar="WHAT",
-        help="what to tell the samples: NAME=0.3, NAME=1,2 (each in turn), or an .npz of arrays by name",
-    )
     add("--classifier", type=Path, metavar="DIR", help="a trained classifier, to guide a model that is told no label")
     add("--film", action="store_true", help="also the way from noise to data, of the first few; sequences themselves")
     add("--quiet", action="store_true", help="no progress within a batch: its program then stays in JAX's cache")
     add("--out", type=Path, metavar="DIR", help="where to write (samples/SAMPLER_STEP in the work directory)")
-    prompts.add_options(parser)
-    shown.add_options(parser)
+    told.add_options(parser)
     known.add_options(parser)
     looks.add_options(parser)
     resolve.add_drawing(parser)

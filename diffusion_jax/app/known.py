@@ -16,6 +16,7 @@ from diffusion_jax.diffusion import samplers
 from diffusion_jax.methods.edits import STRENGTH
 from diffusion_jax.training.experiment import Drawable, Edit, MakeSampler
 
+LOW = "enlarge"  # also beside a large picture, for networks that are shown a small one
 EDITS = {
     "inpaint": "pictures of which a part is kept, where --mask says; each in turn",
     "colour": "grey pictures, for a model of colours",
@@ -30,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where something is known of each sample")
     one = group.add_mutually_exclusive_group()
     for name, about in EDITS.items():
-        one.add_argument(f"--{name}", type=Path, nargs="+", metavar="PICTURE", help=about)
+        (group if name == LOW else one).add_argument(f"--{name}", type=Path, nargs="+", metavar="PICTURE", help=about)
     group.add_argument(
         "--mask", type=Path, nargs="+", metavar="PICTURE", help="white where the picture is kept, black where not"
     )
@@ -38,7 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--strength",
         type=cli.real(0, 1),
         metavar="S",
-        help=f"the time in (0, 1] at which --from begins: at 1 nothing is left of the picture ({STRENGTH})",
+        help=f"time in (0, 1] at which --from begins ({STRENGTH}), or --inpaint by published models of texts (1); "
+        "at 1 nothing is left of it",
     )
 
 
@@ -57,11 +59,11 @@ def entering(options: argparse.Namespace, model: Drawable, make: MakeSampler) ->
         another size or channels than are needed.
     """
     paths = given(options)
-    if options.strength is not None and "from" not in paths:
+    if options.strength is not None and not {"from", "inpaint"} & paths.keys():
         raise InputError("--strength says how much noise a picture begins with; give the picture: --from PICTURE")
     if not paths:
         return make, ()
-    name = next((name for name in EDITS if name in paths), None)
+    name = next((name for name in EDITS if name in paths and name != LOW), LOW if LOW in paths else None)
     if name is None:
         raise InputError("--mask says which part of a picture is kept; give the picture: --inpaint PICTURE")
     if model.view.from_images is None or name not in model.edits:
@@ -73,11 +75,13 @@ def entering(options: argparse.Namespace, model: Drawable, make: MakeSampler) ->
         edit = _at(edit, options.strength)
     files = {"image" if option == name else option: found for option, found in paths.items()}
     shapes = edit.takes(model.shape)
-    if shapes.keys() != files.keys():
-        raise InputError(f"--{name} {'needs' if 'mask' in shapes else 'takes no'} --mask PICTURE")
+    for missing in sorted(shapes.keys() - files.keys()):
+        raise InputError(f"--{name} needs --{missing} PICTURE")
+    for needless in sorted(files.keys() - shapes.keys()):
+        raise InputError(f"--{name} takes no --{needless} PICTURE")
     read = {of: np.stack([_picture(path, shapes[of], model.shape) for path in files[of]]) for of in shapes}
-    arrays = {"image": model.view.from_images(read["image"])}
-    arrays |= {of: images.astype(np.float32) / 255 for of, images in read.items() if of != "image"}
+    arrays = {of: model.view.from_images(images) for of, images in read.items() if of != "mask"}
+    arrays |= {of: images.astype(np.float32) / 255 for of, images in read.items() if of == "mask"}
     return drawing(make, edit), (dict(edit.lay(arrays, options.num)),)
 
 
@@ -102,7 +106,8 @@ def drawing(make: MakeSampler, edit: Edit) -> MakeSampler:
 def _at(edit: Edit, strength: float) -> Edit:
     if not strength:
         raise InputError("--strength 0 draws nothing: the samples would be the pictures; give a number up to 1")
-    assert edit.at is not None
+    if edit.at is None:
+        raise InputError(f"--strength {strength:g}: this model fills pictures from noise alone; leave it out")
     return edit.at(strength)
 
 

@@ -60,8 +60,8 @@ def chains_of(path: Path) -> MoreChains:
 
 # Options that runs do not have.
 OF_PUBLISHED = (
-    *("size", "variant", "dtype", "lora", "controlnet", "upscaler", "refiner", "first_stage", "tile", "stage"),
-    "flags",
+    *("size", "variant", "dtype", "lora", "clip_skip", "controlnet", "upscaler", "refiner"),
+    *("first_stage", "tile", "stage", "flags"),
 )
 
 
@@ -170,7 +170,18 @@ def released(options: argparse.Namespace) -> Drawable:
         _leave_out(
             "of diffusers' folders",
             options,
-            *("variant", "lora", "controlnet", "first_stage", "tile", "size", "stage", "upscaler", "refiner"),
+            *(
+                "variant",
+                "lora",
+                "clip_skip",
+                "controlnet",
+                "first_stage",
+                "tile",
+                "size",
+                "stage",
+                "upscaler",
+                "refiner",
+            ),
         )
         return published.openai(options.pretrained, options.flags, more, dtype)
     if Path(options.pretrained).suffix in files.TORCH:
@@ -192,6 +203,7 @@ def released(options: argparse.Namespace) -> Drawable:
         refiner=options.refiner,
         dtype=dtype,
         loras=loras.parsed(options.lora),
+        clip_skip=options.clip_skip or 0,
     )
 
 
@@ -241,6 +253,12 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     add("--variant", default="", metavar="NAME", help="of the weights, such as fp16 or ema")
     add("--controlnet", metavar="PATH", help="a published ControlNet for it; give --hint too")
     add("--lora", action="append", metavar="FILE[:S]", help="a LoRA in .safetensors, added S times (1); repeatable")
+    add(
+        "--clip-skip",
+        type=cli.whole(1),
+        metavar="K",
+        help="layers of CLIP's encoders of texts that prompts leave out",
+    )
     add("--upscaler", metavar="PATH", help="a stage II for a stage I of DeepFloyd's IF")
     add(
         "--refiner",

@@ -5,6 +5,7 @@ the place of `samplers.solve`. What is known comes out as it was given, if the g
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +39,32 @@ def replacement(process: Process, known: Tree, mask: Tree) -> Run:
       InputError: for a mask that does not broadcast. The run: for data of another shape than `known`, and for a
         sampler that keeps more than x from step to step, such as a multistep one.
     """
-    return _run(
-        process,
-        known,
-        mask,
-        walk=lambda steps: (np.arange(steps, 0, -1),) * 2,
-        undo=lambda s, t: Partial(lambda keys, x: x),
-    )
+    return _run(known, mask, partial(_anew, process), _once, _nothing)
+
+
+def path(process: Process, known: Tree, mask: Tree) -> Run:
+    """After every step the known part is where its noise has it: x_t = F_t(known, eps), of one eps for all times.
+
+    eps is the noise of the chain's start (`rng.each(keys, 0)`), so the known part is on one path of a deterministic
+    sampler. The start is left as it is given. diffusers' pipelines of Stable Diffusion inpaint so.
+
+    Arguments and errors as of `replacement`.
+    """
+
+    def at(known, t, keys, number):
+        del number
+        return jax.vmap(lambda key, x: process.corrupt(key, x, t)[0])(rng.each(keys, 0), known)
+
+    return _run(known, mask, at, _once, _nothing, first=False)
+
+
+def clean(known: Tree, mask: Tree) -> Run:
+    """The known part is without noise at every time, as diffusers' pipelines of DeepFloyd's IF have it.
+
+    A network that was trained on noise alone is not shown what it knows: the law is not the conditional one.
+    Arguments and errors as of `replacement`.
+    """
+    return _run(known, mask, lambda known, t, keys, number: known, _once, _nothing)
 
 
 def repaint(schedule: Schedule, known: Tree, mask: Tree, jump: int = 10, resamplings: int = 10) -> Run:
@@ -72,8 +92,8 @@ def repaint(schedule: Schedule, known: Tree, mask: Tree, jump: int = 10, resampl
         fresh = np.where(moved, schedule.sigma(t) ** 2 - (keep * schedule.sigma(s)) ** 2, 0.0)
         return Partial(_renoised, keep, np.sqrt(np.maximum(fresh, 0.0)))
 
-    process = processes.gaussian(schedule)
-    return _run(process, known, mask, walk=lambda steps: route(steps, jump, resamplings), undo=undo)
+    at = partial(_anew, processes.gaussian(schedule))
+    return _run(known, mask, at, lambda steps: route(steps, jump, resamplings), undo)
 
 
 def route(steps: int, jump: int, resamplings: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,27 +120,45 @@ def _renoised(keep, fresh, keys, x):
     return keep * x + fresh * rng.normal_like(keys, x)
 
 
+def _anew(process: Process, known: Tree, t, keys, number) -> Tree:
+    """What is known, with noise of the step's own."""
+    return jax.vmap(lambda key, x: process.corrupt(key, x, t)[0])(_streams(keys, "known", number), known)
+
+
+def _once(steps: int) -> tuple[np.ndarray, np.ndarray]:
+    return (np.arange(steps, 0, -1),) * 2
+
+
+def _nothing(s, t):
+    return Partial(lambda keys, x: x)
+
+
 def _run(
-    process: Process,
     known: Tree,
     mask: Tree,
+    at: Callable[[Tree, jax.Array, jax.Array, jax.Array], Tree],
     walk: Callable[[int], tuple[np.ndarray, np.ndarray]],
     undo: Callable[[np.ndarray, np.ndarray], Callable[[jax.Array, Tree], Tree]],
+    first: bool = True,
 ) -> Run:
-    """`walk(steps)` as `route`; `undo(s [M], t [M])`: a pytree and function `(keys, x_s) -> x_t`, as bridges are."""
+    """A walk that keeps what is known.
+
+    Args:
+      at: `(known, t, keys [B], number of the step) -> ` the known part at the time t, above 0.
+      walk: as `route`.
+      undo: `(s [M], t [M]) -> ` a pytree and function `(keys, x_s) -> x_t`, as bridges are.
+      first: whether it is put in at the start too.
+    """
     known = jax.tree.map(jnp.asarray, known)
     mask = jax.tree.map(lambda m, k: _mask_for(m, k.shape), mask, known)
 
-    def at(t, keys):
-        noised = jax.vmap(lambda key, x: process.corrupt(key, x, t)[0])(keys, known)
-        return jax.tree.map(lambda x, noised: jnp.where(t > 0, noised, x), known, noised)
-
-    def hold(x, t, keys):
-        return jax.tree.map(lambda m, k, x: jnp.where(m, k.astype(x.dtype), x), mask, at(t, keys), x)
+    def hold(x, t, keys, number):
+        held = jax.tree.map(lambda x, noised: jnp.where(t > 0, noised, x), known, at(known, t, keys, number))
+        return jax.tree.map(lambda m, k, x: jnp.where(m, k.astype(x.dtype), x), mask, held, x)
 
     def run(sampler: Sampler, times, denoise: Denoiser, x, keys):
         if sampler.init(x) is not x:
-            raise InputError("inpainting needs a sampler without memory, such as ancestral, euler or heun")
+            raise InputError("inpainting needs a sampler without memory, such as ancestral, ddim or heun")
         drawn, given = jax.tree.map(jnp.shape, x), jax.tree.map(jnp.shape, known)
         if drawn != given:
             raise InputError(f"what is known must have the shape of the data that is drawn, {drawn}, not {given}")
@@ -135,9 +173,9 @@ def _run(
             number, (undo, plan, s) = step
             x = undo(_streams(keys, "undo", number), before)
             x = sampler.step(rng.each(keys, number), x, plan, denoise)
-            return as_before(hold(x, s, _streams(keys, "known", number)), before), None
+            return as_before(hold(x, s, keys, number), before), None
 
-        start = hold(start, times[0], _streams(keys, "known", 0))
+        start = hold(start, times[0], keys, 0) if first else start
         return like(sampler.done(jax.lax.scan(body, start, (np.arange(1, len(t) + 1), plans))[0]), x)
 
     return run

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.protocols import Tree
+from diffusion_jax.core.protocols import Run, Tree
 from diffusion_jax.diffusion import editing, inpainting, samplers
 from diffusion_jax.diffusion.few_step import editing as projecting
 from diffusion_jax.diffusion.processes import Process
@@ -22,12 +22,51 @@ STRENGTH = 0.5  # of what begins from a picture: the middle of SDEdit's range of
 def replaced(process: Process) -> dict[str, Edit]:
     """Known pixels are put back at every step, with the noise of its time (`inpainting.replacement`)."""
 
+    def run(known):
+        return inpainting.replacement(process, known["image"], known["mask"])
+
+    return {"inpaint": Edit(picture_and_mask, _unfilmed(run)), "from": begun(process)}
+
+
+def on_path(process: Process) -> dict[str, Edit]:
+    """The same with the noise of the chain's start at every step (`inpainting.path`), as published latents have it.
+
+    Below strength 1 the rest begins from the picture too.
+    """
+
+    def path(known):
+        return inpainting.path(process, known["image"], known["mask"])
+
+    def at(strength):
+        def run(known):
+            return editing.from_image(process, known["image"], strength, path(known))
+
+        return inpaint if strength == 1 else inpaint._replace(run=_unfilmed(run))
+
+    inpaint = Edit(picture_and_mask, _unfilmed(path), at=at)
+    return {"inpaint": inpaint, "from": begun(process)}
+
+
+def clean(process: Process, strength: float = 1.0) -> dict[str, Edit]:
+    """Known pixels are there without noise, and the rest begins from the picture (`inpainting.clean`)."""
+
+    def run(known):
+        rest = inpainting.clean(known["image"], known["mask"])
+        return editing.from_image(process, known["image"], strength, rest)
+
+    inpaint = Edit(picture_and_mask, _unfilmed(run), at=lambda strength: clean(process, strength)["inpaint"])
+    return {"inpaint": inpaint, "from": begun(process)}
+
+
+def _unfilmed(run: Callable[[Mapping[str, jax.Array]], Run]) -> Callable[[Run], Callable[..., Run]]:
+    """`Edit.run` of walks of their own, which no other walk goes."""
+
     def inpaint(walk):
         if walk is not samplers.solve:
             raise InputError("there is no film of inpainting by this model; leave --film out")
-        return lambda known: inpainting.replacement(process, known["image"], known["mask"])
+        return run
 
-    return {"inpaint": Edit(picture_and_mask, inpaint), "from": begun(process)}
+    return inpaint
 
 
 def projected(process: Process) -> dict[str, Edit]:
@@ -106,9 +145,15 @@ def within(encode: Callable[[Tree, Tree], Tree], shape: Any, made: Mapping[str, 
         z = encode(params, jnp.where(kept, known["image"], 0.0))
         return {"image": z, "mask": _of_whole_patches(kept, z.shape)}
 
+    def enter_whole(params, known):
+        # What is not known is begun from.
+        z = encode(params, known["image"])
+        return {"image": z, "mask": _of_whole_patches(known["mask"] > 0.5, z.shape)}
+
     def entering(edit: Edit, **how) -> Edit:
         stronger = edit.at
-        at = stronger and (lambda strength: entering(stronger(strength), **how))
+        begun = {**how, "enter": enter_whole} if how["enter"] is enter_part else how
+        at = stronger and (lambda strength: entering(stronger(strength), **(how if strength == 1 else begun)))
         return edit._replace(takes=lambda codes: edit.takes(shape), at=at, **how)
 
     ways = {

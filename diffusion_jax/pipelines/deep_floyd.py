@@ -8,6 +8,7 @@ from diffusion_jax.core.files import json_object
 from diffusion_jax.diffusion.cascades import LOW
 from diffusion_jax.diffusion.noising import LEVEL, Noising
 from diffusion_jax.diffusion.stages import Shape
+from diffusion_jax.methods import edits
 from diffusion_jax.models.unets.beside import BESIDE, Beside
 from diffusion_jax.pipelines import denoisers, enlarging, staged
 from diffusion_jax.pipelines.denoisers import Denoiser
@@ -28,6 +29,8 @@ USUAL_LEVEL = 250.0  # of the noise on the small picture
 def base(whole: Index, reading: Reading, size: str | None, asked: Asked, upscaler: Index | None = None) -> Drawable:
     """Stage I, and stage II after it where its folder is given; the encoder of texts is that of the first.
 
+    Without stage II it also begins from a picture, or keeps a part of one.
+
     The sampler, steps and guidance that a person asks for are those of stage I; `asked` has those of "super_res".
 
     Args:
@@ -46,7 +49,8 @@ def base(whole: Index, reading: Reading, size: str | None, asked: Asked, upscale
     small = Link(BASE, first.guided(GUIDANCE[BASE], STEPS[BASE]), text, IMAGE, first.shape)
     if upscaler is None:
         samplers = staged.around([], small, [], text, IMAGE)
-        return staged.drawable(whole, reading, text, samplers, {BASE: first.read}, first.shape)
+        drawable = staged.drawable(whole, reading, text, samplers, {BASE: first.read}, first.shape)
+        return drawable._replace(edits=edits.clean(first.how.process))
     second, noise = _second(upscaler, reading._replace(loras=()), None)  # a LoRA is of stage I
     small = small._replace(into=LOW)
     show = enlarging.showing(resizing.aligned, noise, first.shape, second.shape[:2])
@@ -67,7 +71,10 @@ def base(whole: Index, reading: Reading, size: str | None, asked: Asked, upscale
 
 
 def second(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
-    """Stage II by itself, which enlarges a picture by a text. Arguments and errors as of `base`."""
+    """Stage II by itself, which enlarges a picture by a text, and may know of the large one too.
+
+    Arguments and errors as of `base`.
+    """
     staged.check_known(asked)
     large, noise = _second(whole, reading, size)
     text = staged.texts_of(large.network)
@@ -78,7 +85,7 @@ def second(whole: Index, reading: Reading, size: str | None, asked: Asked) -> Dr
     drawable = drawable._replace(sample_condition=enlarging.checked(drawable.sample_condition, noise))
     low = (None, None, large.shape[-1])  # of any factor
     show = enlarging.showing(resizing.aligned, noise, low, large.shape[:2])
-    return enlarging.by_picture(drawable, show, low)
+    return enlarging.by_picture(drawable, show, low, edits.clean(large.how.process))
 
 
 def _opened(whole: Index, reading: Reading, size: str | None, shown: int = 1) -> Denoiser:

@@ -1,6 +1,7 @@
 """Networks that are shown a small picture with noise, and told how much: stages II of cascades, the x4 upscaler."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ from diffusion_jax.diffusion.stages import Shape, Stage
 from diffusion_jax.models.unets.beside import BESIDE
 from diffusion_jax.training.experiment import Drawable, Edit, MakeSampler, SampleRequest
 
+ENLARGE = "enlarge"  # the edit, and the small picture beside a large one
+
 
 def showing(resize: Resize, noise: Noising, low: Shape, size: Sequence[int]) -> list[Stage]:
     """Two stages: "low_res", of shape `low`, is brought to `size` = (H, W), and gets noise at "noise_level".
@@ -25,19 +28,33 @@ def showing(resize: Resize, noise: Noising, low: Shape, size: Sequence[int]) -> 
     return [enlarge, noising.renoise("renoise", noise, BESIDE, beside)]
 
 
-def by_picture(model: Drawable, show: Sequence[Stage], low: Shape) -> Drawable:
+def by_picture(
+    model: Drawable, show: Sequence[Stage], low: Shape, beside: Mapping[str, Edit] = MappingProxyType({})
+) -> Drawable:
     """A model that draws what `--enlarge` shows it.
 
     Args:
       model: its samplers need "beside" and "noise_level".
       show: `showing`.
       low: shape of the small picture.
+      beside: edits by which something is known of the large picture too; each then takes the small one as "enlarge".
     """
 
-    def tell(keys, known, cond):
-        (told,) = cond
-        entries = {LOW: known["image"], LEVEL: told[LEVEL]}
-        return ({**told, BESIDE: stages.run(show, {}, keys, entries)[BESIDE]},)
+    def telling(name: str):
+        def tell(keys, known, cond):
+            (told,) = cond
+            entries = {LOW: known[name], LEVEL: told[LEVEL]}
+            return ({**told, BESIDE: stages.run(show, {}, keys, entries)[BESIDE]},)
+
+        return tell
+
+    def both(edit: Edit) -> Edit:
+        at = edit.at
+        return edit._replace(
+            takes=lambda shape: {**edit.takes(shape), ENLARGE: low},
+            tell=telling(ENLARGE),
+            at=at and (lambda strength: both(at(strength))),
+        )
 
     def needing(make: MakeSampler) -> MakeSampler:
         def made(request: SampleRequest) -> SampleFn:
@@ -54,7 +71,10 @@ def by_picture(model: Drawable, show: Sequence[Stage], low: Shape) -> Drawable:
 
     return model._replace(
         samplers={name: needing(make) for name, make in model.samplers.items()},
-        edits={"enlarge": Edit(lambda shape: {"image": low}, run=lambda walk: lambda known: walk, tell=tell)},
+        edits={
+            ENLARGE: Edit(lambda shape: {"image": low}, run=lambda walk: lambda known: walk, tell=telling("image")),
+            **{name: both(edit) for name, edit in beside.items()},
+        },
     )
 
 

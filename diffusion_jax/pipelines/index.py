@@ -40,6 +40,13 @@ class Index(NamedTuple):
             if not (self.root / part).is_dir():
                 raise InputError(f"{self.root}, a {self.kind}, has no folder {part}/; get the whole of it")
 
+    def flag(self, name: str) -> bool | None:
+        """A value of the pipeline's own, or None where the file does not say; `InputError` unless true or false."""
+        said = json_object(self.root / FILE).get(name)
+        if said is not None and type(said) is not bool:
+            raise InputError(f"{self.root / FILE}: {name} = {str(said)[:40]}; true or false")
+        return said
+
     def tell_left_out(self) -> None:
         """Say on the screen which parts are not used."""
         # An encoder of pictures takes them as the feature extractor says.

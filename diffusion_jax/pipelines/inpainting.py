@@ -44,12 +44,27 @@ def shown(stage: FirstStage, factor: int, model: Drawable) -> Drawable:
 
         return made
 
+    def enter(params, known):
+        return {BESIDE: hidden(params, known["image"], known["mask"])}
+
+    def at(strength: float) -> Edit:
+        """The picture, where it is not known too, is begun from."""
+        stronger = model.edits["from"].at
+        assert stronger is not None
+        begun = stronger(strength)
+
+        def both(params, known):
+            return {**enter(params, known), **begun.enter(params, {"image": known["image"]})}
+
+        return inpaint if strength == 1 else inpaint._replace(run=begun.run, enter=both)
+
     inpaint = Edit(
         edits.picture_and_mask,
         run=lambda walk: lambda known: walk,
-        enter=lambda params, known: {BESIDE: hidden(params, known["image"], known["mask"])},
-        tell=lambda keys, known, cond: ({**cond[0], **known},),
+        enter=enter,
+        tell=lambda keys, known, cond: ({**cond[0], BESIDE: known[BESIDE]},),
         leave=edits.put_back,
+        at=at,
     )
     return model._replace(
         samplers={name: nothing_known(make) for name, make in model.samplers.items()},

@@ -26,6 +26,7 @@ PROMPT, NEGATIVE = "prompt", "negative"  # the entries of a person's wishes: lis
 STAGE = "text"
 TOGETHER = 16  # texts that are encoded at a time
 IDS, MASK = "ids", "mask"
+WITHHOLDS = "withholds"  # whether a text withholds others, [B]
 
 # `(what an encoder says of texts, their mask [B, L]) -> {name: array [B, ...]}`.
 Entries: TypeAlias = Callable[[Any, jax.Array], Mapping[str, jax.Array]]
@@ -39,12 +40,14 @@ class Part(NamedTuple):
       encoder: the network.
       entries: what networks are told of what it says.
       steered: whether a negative text withholds that; else the empty text always does.
+      null: the entries of what withholds texts; None for `entries`.
     """
 
     tokenizer: Tokenizer
     encoder: Encoder
     entries: Entries
     steered: bool = True
+    null: Entries | None = None
 
 
 class Texts(NamedTuple):
@@ -91,7 +94,7 @@ class Texts(NamedTuple):
         return found
 
     def encode(self, params: Tree, cond: Mapping[str, Tree]) -> dict[str, jax.Array]:
-        """What the encoders say of the entries of `ids`, zeros of a text of no tokens.
+        """What the encoders say of the entries of `ids` and of "withholds", zeros of a text of no tokens.
 
         params is {number of a part: its own}.
         """
@@ -101,7 +104,11 @@ class Texts(NamedTuple):
             seen = (ids, mask) if part.encoder.masked else (ids,)
             said = part.encoder.network.model.apply({"params": params[str(number)]}, *seen)
             some = mask.any(1)
-            for name, x in part.entries(said, mask).items():
+            found = part.entries(said, mask)
+            if part.null is not None:
+                withholds, null = cond[WITHHOLDS] > 0, part.null(said, mask)
+                found = {name: jnp.where(expand(withholds, x), null[name], x) for name, x in found.items()}
+            for name, x in found.items():
                 together.setdefault(name, []).append(jnp.where(expand(some, x), x, jnp.zeros_like(x)))
         return {name: jnp.concatenate(parts, axis=-1) for name, parts in together.items()}
 
@@ -110,12 +117,13 @@ class Texts(NamedTuple):
         lengths = {str(number): (part.tokenizer.length,) for number, part in enumerate(self.parts)}
         needs = {f"{kind}_{number}": shape for number, shape in lengths.items() for kind in (IDS, MASK)}
         templates = {str(number): part.encoder.network.template() for number, part in enumerate(self.parts)}
-        one = {name: jax.ShapeDtypeStruct((1, *shape), np.int32) for name, shape in needs.items()}
+        one = {name: jax.ShapeDtypeStruct((1, *shape), np.int32) for name, shape in [*needs.items(), (WITHHOLDS, ())]}
         gives = {name: x.shape[1:] for name, x in jax.eval_shape(self.encode, templates, one).items()}
 
         def both(params, cond):
-            told = self.encode(params, {name: cond[name] for name in needs})
-            null = self.encode(params, {name: cond[NULL + name] for name in needs})
+            no = jnp.zeros(len(cond[f"{IDS}_0"]), bool)
+            told = self.encode(params, {WITHHOLDS: no, **{name: cond[name] for name in needs}})
+            null = self.encode(params, {WITHHOLDS: ~no, **{name: cond[NULL + name] for name in needs}})
             return {name: x for name, x in (told | nulls(null)).items() if name in wanted}
 
         shapes = {**gives, **nulls(gives)}
@@ -137,8 +145,10 @@ class Texts(NamedTuple):
         """
         told, null = self.ids(prompts), self.withheld(negatives)
         rows = {name: np.concatenate([told[name], null[name]]) for name in told}
+        if any(part.null is not None for part in self.parts):
+            rows[WITHHOLDS] = np.arange(len(rows[f"{IDS}_0"])) >= len(prompts)
         # Each text once, however often it comes.
-        flat = np.concatenate([x.astype(np.int32) for x in rows.values()], axis=1)
+        flat = np.concatenate([x.astype(np.int32).reshape(len(x), -1) for x in rows.values()], axis=1)
         _, first, place = np.unique(flat, axis=0, return_index=True, return_inverse=True)
         found = self._encoded({name: x[first] for name, x in rows.items()})
         found = {name: x[place.reshape(-1)] for name, x in found.items()}

@@ -60,10 +60,15 @@ PIPELINES = {  # of several stages beside encoders and a decoder
     "StableUnCLIPImg2ImgPipeline": stable.variations,
     "StableDiffusionUpscalePipeline": stable.upscaler,
     "IFPipeline": deep_floyd.base,
+    "IFImg2ImgPipeline": deep_floyd.base,
+    "IFInpaintingPipeline": deep_floyd.base,
     "IFSuperResolutionPipeline": deep_floyd.second,
+    "IFImg2ImgSuperResolutionPipeline": deep_floyd.second,
+    "IFInpaintingSuperResolutionPipeline": deep_floyd.second,
 }
 UNETS = ("UNet2DModel", "UNet2DConditionModel")
-EDITS = {"CMStochasticIterativeScheduler": edits.projected}  # of others `edits.replaced`
+# Of others `edits.on_path`, where texts say which latents are drawn, and else `edits.replaced`.
+EDITS = {"CMStochasticIterativeScheduler": edits.projected}
 
 
 def diffusers(
@@ -80,6 +85,7 @@ def diffusers(
     refiner: str | None = None,
     dtype: DTypeLike | None = np.float32,
     loras: Sequence[Lora] = (),
+    clip_skip: int = 0,
 ) -> Drawable:
     """A model as diffusers keeps it, to draw from; pictures, where a first stage lies beside its network.
 
@@ -100,12 +106,14 @@ def diffusers(
       asked: of a pipeline of several chains, stage -> its options (`staged.Link.asked`).
       dtype: of the parameters, and of what networks compute (`reading.Reading`); chains are float32.
       loras: what is added to the U-Net and to the encoders of texts (`pretrained.lora`).
+      clip_skip: layers of CLIP's encoders of texts that prompts leave out, the last ones first; negatives do not.
 
     Raises:
       InputError: files that are missing, damaged or of another kind, or values that are not implemented.
     """
-    root, reading = located(name, variant), Reading(variant, dtype, tuple(loras))
+    root, reading = located(name, variant), Reading(variant, dtype, tuple(loras), clip_skip)
     whole = index(root, name)
+    texts.check_skipped(name, whole, reading)
     if whole is not None and whole.kind in PIPELINES:
         others = {"--refiner": refiner, "--controlnet": controlnet, "--first-stage": first_stage, "--tile": tile}
         given = [flag for flag, value in others.items() if value] + ["--chains"] * (more is not nothing_more)
@@ -163,7 +171,9 @@ def _network(
     denoiser = denoisers.opened(added, reading, size, sampler)
     network, how, shape, scheduler = denoiser.network, denoiser.how, denoiser.shape, denoiser.scheduler
     factor = decoder.factor if decoder else 1
-    heard = KINDS[kind](component.config, network, Drawn(shape, (shape[0] * factor, shape[1] * factor), how))
+    scored = whole and whole.flag("requires_aesthetics_score")
+    pixels = (shape[0] * factor, shape[1] * factor)
+    heard = KINDS[kind](component.config, network, Drawn(shape, pixels, how, scored))
     model, read = network.model, denoiser.read
     beside = denoiser.seen - shape[-1]
     if controlnet is not None and beside:
@@ -182,7 +192,9 @@ def _network(
 
     encoding = None
     if heard.text:
-        condition, encoding = _of_texts(name, whole, reading, heard)
+        condition, encoding, pooled = _of_texts(name, whole, reading, heard)
+        if pooled is not None:
+            told.sizes_beside(component.config, pooled, scored)
         heard = heard._replace(condition=condition)
     drawn = denoiser.samplers(heard.guide, model, more)
     about = f"published {kind} of {name}"
@@ -194,7 +206,7 @@ def _network(
     def load():
         return read(), about, lambda sampler: Path("samples") / Path(name).name / sampler
 
-    known = EDITS.get(scheduler["_class_name"], edits.replaced)
+    known = EDITS.get(scheduler["_class_name"], edits.on_path if decoder and heard.text else edits.replaced)
     edited = {**known(how.process), **edits.between(how.schedule)}
     return Drawable(drawn, heard.condition, heard.view, load, shape, edited, encoding=encoding), painting
 
@@ -202,7 +214,7 @@ def _network(
 def _refined(
     refiner: str, base: Drawable, reading: Reading, decoder: Decoder, options: Mapping[str, Any]
 ) -> Drawable:
-    root, reading = located(refiner, reading.variant), reading._replace(loras=())
+    root, reading = located(refiner, reading.variant), reading._replace(loras=(), skipped=0)
     component, whole = files.component(root, reading.variant), index(root, refiner)
     own = first_stages.beside(str(root), reading)
     if own is not None and not all(map(np.array_equal, own.scaling, decoder.scaling)):
@@ -226,7 +238,7 @@ def _check(name: str, component: Component) -> str:
 
 def _cascade(upscaler: str, whole: Index, reading: Reading, size: str | None, asked: Asked) -> Drawable:
     above = index(located(upscaler, reading.variant), upscaler)
-    if above is None or (whole.kind, above.kind) != ("IFPipeline", "IFSuperResolutionPipeline"):
+    if above is None or PIPELINES[whole.kind] is not deep_floyd.base or above.kind != "IFSuperResolutionPipeline":
         kind = above.kind if above else "no pipeline"
         raise InputError(
             f"--upscaler {upscaler} is a {kind}: a stage II of DeepFloyd's IF enlarges those of a stage I"
@@ -236,12 +248,16 @@ def _cascade(upscaler: str, whole: Index, reading: Reading, size: str | None, as
 
 def _of_texts(
     name: str, whole: Index | None, reading: Reading, heard: Told
-) -> tuple[SampleCondition, Encoding | None]:
-    """The condition of a network of texts, which are encoded where the folder has encoders of them."""
+) -> tuple[SampleCondition, Encoding | None, int | None]:
+    """The condition of a network of texts, which are encoded where the folder has encoders of them.
+
+    Beside it, how texts enter its program, and how many features a pooled one has; None where there are none.
+    """
     found = whole and texts.of_folder(whole, reading)
     if whole is None or found is None:
         what = f"a {whole.kind}, whose encoders are not known" if whole else "one network without encoders of texts"
         remedy = f"{name} is {what}; give --condition FILE.npz with {', '.join(heard.text)}"
-        return prompts.refusing(remedy, heard), None
+        return prompts.refusing(remedy, heard), None, None
     whole.tell_left_out()
-    return prompts.telling(found, heard), prompts.encoding(found, heard)
+    pooled = found.parts[-1].encoder.network.model.projection if told.POOLED in heard.text else None
+    return prompts.telling(found, heard), prompts.encoding(found, heard), pooled

@@ -28,11 +28,13 @@ class Reading(NamedTuple):
       dtype: of the parameters, and of what networks compute. None leaves parameters in the file's own dtype, and
         networks compute in float32: files of float16 are read so, whose networks may overflow it.
       loras: what is added to the U-Net and to the encoders of texts.
+      skipped: layers of CLIP's encoders of texts that are left out of what prompts tell (`texts`).
     """
 
     variant: str = ""
     dtype: DTypeLike | None = np.float32
     loras: tuple[Lora, ...] = ()
+    skipped: int = 0
 
     @property
     def computed(self) -> DTypeLike:

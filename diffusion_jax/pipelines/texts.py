@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.core.files import json_object
-from diffusion_jax.pipelines.index import FILE, Index
+from diffusion_jax.pipelines.index import Index
 from diffusion_jax.pipelines.prompts import Entries, Part, Texts
 from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pipelines.told import POOLED, TOKEN_MASK, TOKENS
@@ -24,6 +23,7 @@ def of_folder(index: Index, reading: Reading) -> Texts | None:
     Raises:
       InputError: a part is missing, or is of another kind, or a tokenizer of another vocabulary than its encoder.
     """
+    check_skipped(index.name, index, reading)
     kinds: dict[str, Callable[[Index, Reading], Texts]] = {
         **dict.fromkeys(PLAIN, _plain),
         **dict.fromkeys(XL, _xl),
@@ -44,12 +44,35 @@ PLAIN = (
 XL = tuple(_STABLE.format(f"XL{kind}") for kind in ("", "Img2Img", "Inpaint", "ControlNet"))
 UNCLIP = ("UnCLIPPipeline", "UnCLIPImageVariationPipeline")
 STABLE_UNCLIP = ("StableUnCLIPPipeline",)
-DEEP_FLOYD = tuple(f"IF{kind}Pipeline" for kind in ("", "Img2Img", "Inpainting", "SuperResolution"))
+DEEP_FLOYD = tuple(
+    f"IF{kind}{size}Pipeline" for kind in ("", "Img2Img", "Inpainting") for size in ("", "SuperResolution")
+)
+
+
+SKIPPING = (*PLAIN, *XL, *STABLE_UNCLIP)  # whose prompts may leave layers out
+
+
+def check_skipped(name: str, index: Index | None, reading: Reading) -> None:
+    """`InputError` where layers are to be left out and the model `name` reads no states of CLIP's."""
+    kind = index.kind if index else "network by itself"
+    if reading.skipped and kind not in SKIPPING:
+        raise InputError(
+            f"--clip-skip {reading.skipped}: {name} is a {kind}, which leaves no layers of CLIP out; leave it out"
+        )
 
 
 def _plain(index: Index, reading: Reading) -> Texts:
     """Stable Diffusion 1 and 2: the last state, normalised. Padding is read as it is."""
-    return Texts((_part(index, reading, "", lambda said, mask: {TOKENS: said.final}),))
+    return Texts((_stable(index, reading),))
+
+
+def _stable(index: Index, reading: Reading) -> Part:
+    """The encoder of Stable Diffusion; with layers left out, the state before them, normalised as the last is."""
+
+    def state(skipped: int) -> Entries:
+        return lambda said, mask: {TOKENS: said.normed[-1 - skipped]}
+
+    return _skipping(index, reading, "", state, 1)
 
 
 def _xl(index: Index, reading: Reading) -> Texts:
@@ -58,18 +81,15 @@ def _xl(index: Index, reading: Reading) -> Texts:
     Its refiner has the second alone.
     """
 
-    def first(said, mask):
-        return {TOKENS: said.states[-2]}
+    def first(skipped: int) -> Entries:
+        return lambda said, mask: {TOKENS: said.states[-2 - skipped]}
 
-    def second(said, mask):
-        return {TOKENS: said.states[-2], POOLED: said.pooled}
+    def second(skipped: int) -> Entries:
+        return lambda said, mask: {TOKENS: said.states[-2 - skipped], POOLED: said.pooled}
 
     both = [("", first)] if "text_encoder" in index.parts else []
-    parts = tuple(_part(index, reading, end, entries) for end, entries in [*both, ("_2", second)])
-    zeros = json_object(index.root / FILE).get("force_zeros_for_empty_prompt", True)
-    if type(zeros) is not bool:
-        raise InputError(f"{index.root / FILE}: force_zeros_for_empty_prompt = {str(zeros)[:40]}; true or false")
-    return Texts(parts, zeros=zeros)
+    parts = tuple(_skipping(index, reading, end, state, 2) for end, state in [*both, ("_2", second)])
+    return Texts(parts, zeros=index.flag("force_zeros_for_empty_prompt") is not False)
 
 
 def _unclip(index: Index, reading: Reading) -> Texts:
@@ -88,7 +108,7 @@ def _stable_unclip(index: Index, reading: Reading) -> Texts:
     def of_prior(said, mask):
         return {"prior_" + name: x for name, x in zip(names, (said.pooled, said.final, mask), strict=True)}
 
-    own = _part(index, reading, "", lambda said, mask: {TOKENS: said.final})
+    own = _stable(index, reading)
     prior = _of(index, reading, "prior_tokenizer", "prior_text_encoder", of_prior)
     # What pictures should not show is told the network of latents alone.
     return Texts((own, prior._replace(steered=False)))
@@ -98,6 +118,26 @@ def _deep_floyd(index: Index, reading: Reading) -> Texts:
     """DeepFloyd's IF: all rows of T5, which itself does not see the padding."""
     part = _part(index, reading, "", lambda said, mask: {TOKENS: said}, T5_LENGTH)
     return Texts((part,), clean=lambda text: text.lower().strip())
+
+
+def _skipping(index: Index, reading: Reading, end: str, state: Callable[[int], Entries], usual: int) -> Part:
+    """An encoder of CLIP's, of whose layers prompts leave the last few out, and what withholds them leaves none.
+
+    Args:
+      end: of the names of its folders.
+      state: `layers that are left out -> entries`.
+      usual: which state from the end is read where none are left out.
+    """
+    part = _part(index, reading, end, state(reading.skipped))
+    if not reading.skipped:
+        return part
+    layers = getattr(part.encoder.network.model, "layers", 0)
+    if reading.skipped > layers - usual:
+        raise InputError(
+            f"--clip-skip {reading.skipped}: text_encoder{end}/ of {index.name} has {layers} layers; "
+            f"give at most {max(0, layers - usual)}"
+        )
+    return part._replace(null=state(0))
 
 
 def _part(index: Index, reading: Reading, end: str, entries: Entries, length: int | None = None) -> Part:

@@ -53,11 +53,14 @@ class Drawn(NamedTuple):
       shape: of one sample of the chain.
       pixels: height and width of the picture that it becomes.
       how: the noise.
+      scored: whether its folder says that a network beside a pooled text is told how well pictures look, in place of
+        the size that is wanted; None where it does not say.
     """
 
     shape: tuple[int, ...]
     pixels: tuple[int, int]
     how: Sampling
+    scored: bool | None = None
 
 
 def of_images(config: Mapping[str, Any], network: Network, drawn: Drawn) -> Told:
@@ -94,7 +97,7 @@ def of_text(config: Mapping[str, Any], network: Network, drawn: Drawn) -> Told:
         f"this model is told an encoded text: --condition FILE.npz with {wanted}, and the same of the empty text "
         f"({', '.join(name for name in text if name.startswith(NULL))}) for its guidance"
     )
-    texts = _sized(config, takes, drawn.pixels, given(missing, text, shapes, {}))
+    texts = _sized(config, takes, drawn, given(missing, text, shapes, {}))
 
     def condition(num, given):
         (cond,) = texts(num, given)
@@ -123,7 +126,7 @@ def _of_text_and_scale(config: Mapping[str, Any], takes: Mapping[str, Any], draw
     shapes = {name: _shape(name, takes[name]) for name in (TOKENS, POOLED, SIZES) if name in takes}
     text = {name: shape for name, shape in shapes.items() if name != SIZES}
     missing = f"this model is told an encoded text: --condition FILE.npz with {_wanted(text)}"
-    texts = _sized(config, takes, drawn.pixels, given(missing, text, shapes, {}))
+    texts = _sized(config, takes, drawn, given(missing, text, shapes, {}))
 
     def guide(guidance_scale: float = OFFICIAL_LATENT) -> Guide:
         return guided.at_scale(guidance_scale)
@@ -170,8 +173,35 @@ def _shape(name: str, example: Any) -> tuple[int | None, ...]:
     return (None, *shape[1:]) if len(shape) == 2 or name in (POOLED, SIZES) else shape
 
 
+def sizes_beside(config: Mapping[str, Any], features: int, scored: bool | None, name: str = POOLED) -> int:
+    """How many numbers of a picture's size fit beside a pooled text of so many features: six, or five of the refiner.
+
+    Args:
+      config: the network's.
+      features: of the text.
+      scored: as of `Drawn`.
+      name: of the text, for messages.
+
+    Raises:
+      InputError: neither fits, or other than the folder says.
+    """
+    room, width = config["projection_class_embeddings_input_dim"], config["addition_time_embed_dim"]
+    fitting = {room - count * width: count for count in (5, 6)}
+    if features not in fitting:
+        wanted = " or ".join(map(str, fitting))
+        raise InputError(f"{name} has {features} features; this network is told {wanted}")
+    count = fitting[features]
+    if scored is not None and scored != (count == 5):
+        raise InputError(
+            f"requires_aesthetics_score = {str(scored).lower()} of model_index.json asks for {5 if scored else 6} "
+            f"numbers beside the text, and the U-Net, with {name} of {features} features, has room for {count}; "
+            f"make it {str(not scored).lower()}"
+        )
+    return count
+
+
 def _sized(
-    config: Mapping[str, Any], takes: Mapping[str, Any], pixels: tuple[int, int], rest: SampleCondition
+    config: Mapping[str, Any], takes: Mapping[str, Any], drawn: Drawn, rest: SampleCondition
 ) -> SampleCondition:
     """`rest`, with XL's numbers of a picture's size where nobody gives them: as many as fit beside the pooled text.
 
@@ -179,19 +209,14 @@ def _sized(
     """
     if POOLED not in takes:
         return rest
-    room, width = config["projection_class_embeddings_input_dim"], config["addition_time_embed_dim"]
-    fitting = {room - count * width: count for count in (5, 6)}
+    pixels = drawn.pixels
 
     def condition(num, given):
         given = dict(given)
         for null in ("", NULL):
             if np.ndim(given.get(null + POOLED, 0)) != 2:
                 continue  # `rest` refuses that
-            features = np.shape(given[null + POOLED])[-1]
-            if features not in fitting:
-                wanted = " or ".join(map(str, fitting))
-                raise InputError(f"{null}{POOLED} has {features} features; this network is told {wanted}")
-            count = fitting[features]
+            count = sizes_beside(config, np.shape(given[null + POOLED])[-1], drawn.scored, null + POOLED)
             usual = np.array([(*pixels, 0, 0, *(pixels if count == 6 else (LOOKS[null],)))], np.float32)
             # A picture's size is no wish, and is told where the text is withheld.
             sizes = given.setdefault(null + SIZES, given.get(SIZES, usual) if count == 6 else usual)

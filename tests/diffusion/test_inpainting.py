@@ -1,5 +1,7 @@
 """Inpainting: the walk is the papers', known pixels stay, and the law nears the conditional one of a Gaussian."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import Gaussian, certain, draw
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.diffusion import inpainting, parameterizations, processes, samplers, schedules, timesteps
+from diffusion_jax.diffusion import editing, inpainting, parameterizations, processes, samplers, schedules, timesteps
 from diffusion_jax.diffusion.samplers.dpm import dpmpp_2m
 
 pytestmark = pytest.mark.slow
@@ -153,6 +155,33 @@ def test_with_nothing_known_and_no_resampling_it_is_the_plain_walk(x64, make):
 def test_replacement_is_repaint_without_resampling():
     repaint, replaced = inpainting.repaint(SCHEDULE, KNOWN, MASK, 1, 1), inpainting.replacement(PROCESS, KNOWN, MASK)
     np.testing.assert_allclose(walk(repaint), walk(replaced), rtol=1e-6)
+
+
+@pytest.mark.parametrize("strength", [None, 0.7])
+@pytest.mark.parametrize("noisy", [True, False])
+def test_one_noise_for_all_steps_or_none(x64, noisy, strength):
+    """DDIM by hand: what is known has the noise of the chain's start, or none; with fresh noise it ends elsewhere."""
+    times = np.array([0.9, 0.7, 0.4, 0.2, 0.0])
+    run = inpainting.path(PROCESS, KNOWN, MASK) if noisy else inpainting.clean(KNOWN, MASK)
+    if strength is not None:
+        run, times_from = editing.from_image(PROCESS, KNOWN, strength, run), times[1:]
+    else:
+        times_from = times
+    eps = np.array(jax.vmap(lambda key: rng.flat(jax.random.normal, key, (4, 5)))(rng.each(KEYS, 0)))
+
+    def at(t, noisy=True):
+        return SCHEDULE.alpha(t) * KNOWN + SCHEDULE.sigma(t) * eps * noisy if noisy and t else KNOWN
+
+    x = np.array(start()) if strength is None else at(times_from[0])
+    x = x if noisy else np.where(MASK, KNOWN, x)
+    for t, s in pairwise(times_from):
+        x0 = np.array(nonlinear(x, t).mean)
+        keep = SCHEDULE.sigma(s) / SCHEDULE.sigma(t)
+        x = np.where(MASK, at(s, noisy), keep * x + (SCHEDULE.alpha(s) - keep * SCHEDULE.alpha(t)) * x0)
+    ddim = samplers.ddim(SCHEDULE, 0.0)
+    np.testing.assert_allclose(walk(run, ddim, times), x, rtol=1e-9, atol=1e-12)
+    if strength is None:
+        assert np.abs(walk(inpainting.replacement(PROCESS, KNOWN, MASK), ddim, times) - x).max() > 0.01  # control
 
 
 # ---- What is known.

@@ -124,3 +124,21 @@ def test_samples_between_two_pictures_are_those_between_their_codes():
     with pytest.raises(InputError, match="--between takes two pictures, not 1"):
         edit.lay({"image": PICTURE[:1]}, BATCH)
     assert edits.between(None) == {}
+
+
+def test_what_is_not_known_may_be_begun_from():
+    """Below strength 1 it depends on what the picture has there, and less so the more noise there is; at 1 not."""
+    inpaint = latent.edited(STAGE, edits.on_path(PROCESS))["inpaint"]
+    other = np.where(MASK > 0.5, PICTURE, 0.9)
+
+    def moved(edit):
+        found, elsewhere = (drawn(edit, image=picture, mask=MASK) for picture in (PICTURE, other))
+        np.testing.assert_array_equal(found[MASK > 0.5], PICTURE[MASK > 0.5])
+        return np.abs(found - elsewhere)[MASK < 0.5].mean()
+
+    assert moved(inpaint) == moved(inpaint.at(1.0)) == 0
+    assert 0.01 < moved(inpaint.at(0.8)) < 0.8 * moved(inpaint.at(0.3))
+    for made in (edits.on_path, edits.clean):
+        for edit in (made(PROCESS)["inpaint"], made(PROCESS)["inpaint"].at(0.5)):
+            with pytest.raises(InputError, match="no film of inpainting by this model"):
+                edit.run(samplers.film)

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ pytest.importorskip("tokenizers", reason="tokenizers is not installed (the extra
 
 import text_tiny as tiny  # noqa: E402
 
-from diffusion_jax import sample  # noqa: E402
+from diffusion_jax import evaluate, sample  # noqa: E402
 from diffusion_jax.app import cli  # noqa: E402
 from diffusion_jax.app.known import drawing  # noqa: E402
 from diffusion_jax.core import rng  # noqa: E402
@@ -84,6 +85,33 @@ def test_stable_diffusion(stable, guidance):
     # Control: the texts in the other order.
     other = ours(folder, texts(PROMPTS[::-1], negative=["cat", ""]), guidance_scale=guidance)
     assert np.abs(other - found).max() > 20 * NEAR
+
+
+def skipped(folder, given, layers=1):
+    return ours(folder, given, opened={"clip_skip": layers}, guidance_scale=5.0)
+
+
+def test_layers_of_clip_that_prompts_leave_out(stable, monkeypatch):
+    """The state before them, normalised; what withholds the text is that of all layers."""
+    folder, pipeline = stable
+    # Since 5.6 of transformers it is where diffusers does not look for it.
+    norm = SimpleNamespace(final_layer_norm=pipeline.text_encoder.final_layer_norm)
+    monkeypatch.setattr(pipeline.text_encoder, "text_model", norm, raising=False)
+    said = {"num_inference_steps": STEPS, "output_type": "np", "latents": latents(), "guidance_scale": 5.0}
+    wanted = pipeline(PROMPTS, negative_prompt=PROMPTS[::-1], clip_skip=1, **said).images
+    found = skipped(folder, texts(negative=PROMPTS[::-1]))
+    np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
+    # Control: with no layer left out the prompts say something else, and what withholds them the same.
+    few, all_of_them = (
+        published.diffusers(str(folder), clip_skip=layers).sample_condition(2, texts(negative=PROMPTS[::-1]))[0]
+        for layers in (1, 0)
+    )
+    assert np.abs(few["tokens"] - all_of_them["tokens"]).max() > 0.1
+    np.testing.assert_allclose(few["null_tokens"], all_of_them["null_tokens"], atol=1e-5)
+    with pytest.raises(InputError, match=r"--clip-skip 3: text_encoder/ of .* has 3 layers; give at most 2"):
+        published.diffusers(str(folder), clip_skip=3)
+    with pytest.raises(InputError, match="unet is a network by itself, which leaves no layers of CLIP out"):
+        published.diffusers(str(folder / "unet"), clip_skip=1)
 
 
 @pytest.mark.rare
@@ -171,7 +199,7 @@ def certain(monkeypatch):
     """Their encoder's mean for its draw, and our noise for theirs."""
     of_code = diffusers.models.autoencoders.vae.DiagonalGaussianDistribution
     monkeypatch.setattr(of_code, "sample", lambda code, generator=None: code.mode())
-    for folder, module in (("", "img2img"), ("", "inpaint"), ("_xl", "xl_img2img")):
+    for folder, module in (("", "img2img"), ("", "inpaint"), ("_xl", "xl_img2img"), ("_xl", "xl_inpaint")):
         path = f"diffusers.pipelines.stable_diffusion{folder}.pipeline_stable_diffusion_{module}"
         monkeypatch.setattr(f"{path}.randn_tensor", lambda *shape, **how: latents())
 
@@ -267,6 +295,39 @@ def test_xl(xl, negative):
     np.testing.assert_allclose(np.clip(found, 0, 1), theirs, atol=NEAR)
 
 
+def test_layers_of_both_encoders_of_xl(xl):
+    folder, pipeline = xl
+    said = {"num_inference_steps": STEPS, "output_type": "np", "guidance_scale": 5.0, "latents": latents()}
+    wanted = pipeline(PROMPTS, negative_prompt=PROMPTS[::-1], clip_skip=1, **said).images
+    found = skipped(folder, texts(negative=PROMPTS[::-1]))
+    np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
+    with pytest.raises(InputError, match=r"--clip-skip 2: text_encoder/ of .* has 3 layers; give at most 1"):
+        published.diffusers(str(folder), clip_skip=2)
+
+
+PAINT = np.zeros((2, 16, 16, 1), np.float32)
+PAINT[0, :6], PAINT[1, :, 4:] = 1, 1
+
+
+@pytest.mark.parametrize(("channels", "strength"), [(4, 1.0), (4, 0.5), (9, 0.5)])
+def test_a_part_of_a_picture_by_xl(xl, channels, strength, certain, tmp_path):
+    """Four channels have the picture put back, with the noise of the start; nine are shown it."""
+    parts = xl[1].components | ({} if channels == 4 else {"unet": tiny.unet(in_channels=9, **XL)})
+    pipeline = quiet(diffusers.StableDiffusionXLInpaintPipeline(**parts, add_watermarker=False))
+    pipeline.save_pretrained(tmp_path / "sdxl")
+    # From noise alone what lies in the hole must not matter; theirs sees it there, so it is grey.
+    picture = np.where(PAINT > 0.5, 0, PICTURE) if strength == 1 else PICTURE
+    said = {"num_inference_steps": STEPS, "output_type": "np", "guidance_scale": 5.0, "height": 16, "width": 16}
+    said |= {"mask_image": channels_first(PAINT), "strength": strength}
+    wanted = pipeline(PROMPTS, image=channels_first(picture), **said).images
+    # Half of their steps are the last two, from the time .252 on.
+    begun = None if strength == 1 else 0.3
+    found = known(tmp_path / "sdxl", "inpaint", {"image": PICTURE, "mask": 1 - PAINT}, texts(), begun)
+    np.testing.assert_allclose(np.where(PAINT > 0.5, np.clip(found, 0, 1) - wanted, 0), 0, atol=NEAR)
+    np.testing.assert_allclose(np.where(PAINT > 0.5, 0, found - (PICTURE / 2 + 0.5)), 0, atol=1e-6)
+    assert wanted[PAINT[..., 0] > 0.5].std() > 0.1
+
+
 @pytest.fixture(scope="module")
 def refiner(xl, tmp_path_factory):
     """XL's refiner in small: it reads the second encoder alone, and is told how well pictures look."""
@@ -291,6 +352,20 @@ def test_xl_refiner(refiner, certain):
     assert wanted.std() > 0.1
 
 
+def test_what_a_refiner_says_of_its_scores_is_what_it_has(refiner, tmp_path):
+    shutil.copytree(refiner[0], tmp_path / "refiner")
+    file = tmp_path / "refiner" / "model_index.json"
+    said = json.loads(file.read_text())
+    assert said["requires_aesthetics_score"] is True
+    for wrong, message in (
+        (False, "requires_aesthetics_score = false .* make it true"),
+        ("yes", "= yes; true or false"),
+    ):
+        file.write_text(json.dumps(said | {"requires_aesthetics_score": wrong}))
+        with pytest.raises(InputError, match=message):
+            published.diffusers(str(tmp_path / "refiner"))
+
+
 def test_xl_and_its_refiner(xl, refiner, certain, monkeypatch):
     module = "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img"
     monkeypatch.setattr(f"{module}.randn_tensor", lambda *shape, **how: latents(name="refiner"))
@@ -308,11 +383,11 @@ def test_xl_and_its_refiner(xl, refiner, certain, monkeypatch):
     assert np.abs(np.clip(alone / 2 + 0.5, 0, 1) - wanted).max() > 20 * NEAR
 
 
-@pytest.mark.parametrize(("name", "negative"), [("stable", ["the dog"]), ("xl", None)])
-def test_encoders_in_the_program_and_apart(name, negative, request):
+@pytest.mark.parametrize(("name", "negative", "skip"), [("stable", ["the dog"], 1), ("xl", None, 0)])
+def test_encoders_in_the_program_and_apart(name, negative, skip, request):
     """One pure function of ids draws what encoders draw that run before it; zeros withhold XL's texts."""
     folder, _ = request.getfixturevalue(name)
-    model = published.diffusers(str(folder))
+    model = published.diffusers(str(folder), clip_skip=skip)
     draw = whole.sample_fn(model, SampleRequest(2, 2, guidance_scale=5.0))
     together = jax.jit(draw)(whole.read(model), KEYS, model.encoding.ids(PROMPTS, negative))
     given = texts() if negative is None else texts(negative=negative)
@@ -345,6 +420,48 @@ def test_the_command_line(stable, tmp_path, monkeypatch, capsys):
     assert kept.name == "published_steps-2_guidance-1.0_prompt-the-cat"
     alone = np.load(kept / "samples.npz")["images"]
     assert np.abs(alone[0].astype(int) - both[0]).max() <= 1
+
+
+@pytest.mark.slow
+def test_pictures_of_texts_are_measured(stable, tmp_path, monkeypatch, capsys):
+    """Image i is of text i, as `sample` draws it; other texts get a folder of their own, the same go on."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mean.py").write_text(
+        "from diffusion_jax.evaluation import Extractor\n"
+        "def extractor():\n"
+        "    return Extractor(lambda x: {'features': x.mean((1, 2)) / 255.0}, 'mean')\n"
+    )
+    np.savez("theirs.npz", images=np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), np.uint8))
+    for name, lines in (("texts", PROMPTS), ("others", PROMPTS[::-1])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    drawing = ("--pretrained", stable[0], "--steps", 2, "--negative", "cat", "--guidance", 3, "--num", 5)
+    measuring = (*drawing, "--batch", 5, "--extractor", "mean.py", "--reference", "theirs.npz")
+
+    def measured(*texts):
+        cli.run(evaluate.main, [str(a) for a in (*measuring, *texts)])
+        assert len(list(tmp_path.rglob("evaluation.json"))) == len(list(tmp_path.rglob("images_*.npz")))
+        return {path.parent.name: np.load(path)["images"] for path in tmp_path.rglob("images_*.npz")}
+
+    first = measured("--prompts", "texts.txt")
+    ((name, found),) = first.items()
+    assert run(*drawing, "--prompts", "texts.txt", "--quiet", "--out", "drawn") == 0
+    np.testing.assert_array_equal(found, np.load("drawn/samples.npz")["images"])
+    capsys.readouterr()
+    assert measured("--prompt", *PROMPTS).keys() == first.keys()  # the same texts: nothing is drawn
+    both = measured("--prompts", "others.txt")
+    (other,) = both.keys() - first.keys()
+    assert (both[other] != found).any()
+    subject = json.loads(next(tmp_path.rglob("evaluation.json")).read_text())["subject"]["told"]
+    assert subject["prompt"].startswith("2, sha256 ")
+    assert subject["negative"].startswith("1, sha256 ")
+    for options, said in (
+        (("--pretrained", stable[0], "--num", 0, "--prompt", "a"), "--prompt: of images that are drawn"),
+        (("--images", "theirs.npz", "--prompt", "a"), "--prompt: of drawing, and --images are there already"),
+        (measuring, "--negative says what pictures should not show; give --prompt"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.run(evaluate.main, [str(a) for a in (*options, "--reference", "theirs.npz")])
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -403,6 +520,6 @@ def test_the_pages_python_and_its_commands(stable, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts.txt").write_text("a cat\n")
     commands = re.findall(r"^python -m diffusion_jax.sample (.*)$", page, re.MULTILINE)
-    assert len(commands) == 7
+    assert len(commands) == 9
     for command in commands:
         assert run(*shlex.split(command)) == 2  # no such folder: every option was known

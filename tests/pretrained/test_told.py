@@ -14,12 +14,12 @@ from diffusion_jax.pretrained.published import shape
 from diffusion_jax.pretrained.tokenizers import Tokenizer, Tokens
 
 
-def condition(**given):
+def condition(scored=None, **given):
     """Of a network with room for 60 numbers beside the time, a size having 4."""
     takes = {"tokens": shape(1, 1, 8), "pooled": shape(1, 36), "time_ids": shape(1, 6)}
     config = {"projection_class_embeddings_input_dim": 60, "addition_time_embed_dim": 4}
     network = SimpleNamespace(example=(None, None, takes))
-    heard = told.of_text(config, network, Drawn((8, 8, 4), (64, 96), None))
+    heard = told.of_text(config, network, Drawn((8, 8, 4), (64, 96), None, scored))
     texts = {"tokens": np.zeros((1, 5, 8)), "null_tokens": np.zeros((1, 5, 8))}
     return heard.condition(2, texts | given)[0]
 
@@ -35,6 +35,17 @@ def test_as_many_sizes_as_fit_beside_a_pooled_text():
     found = condition(**pooled(40))  # a refiner's
     np.testing.assert_array_equal(found["time_ids"], [[64, 96, 0, 0, 6.0]] * 2)
     np.testing.assert_array_equal(found["null_time_ids"], [[64, 96, 0, 0, 2.5]] * 2)
+
+
+def test_a_folder_says_whether_looks_are_told():
+    np.testing.assert_array_equal(condition(True, **pooled(40))["time_ids"][0], [64, 96, 0, 0, 6.0])
+    np.testing.assert_array_equal(condition(False, **pooled(36))["time_ids"], condition(**pooled(36))["time_ids"])
+    for scored, features, said in (
+        (True, 36, "= true .* asks for 5 .*room for 6"),
+        (False, 40, "= false .* 6 .*for 5"),
+    ):
+        with pytest.raises(InputError, match="requires_aesthetics_score " + said):
+            condition(scored, **pooled(features))
 
 
 def test_a_size_that_is_given_withholds_nothing():
@@ -96,3 +107,15 @@ def test_encoders_before_a_chain_say_what_they_say_in_its_program(texts, negativ
         np.testing.assert_array_equal(apart["null_prior"], np.full((len(negatives or [""]), 1), 200.0))
     usual = 0.0 if texts.zeros else 200.0
     np.testing.assert_array_equal(apart["null_own"][0], [2 * (98 + 100.0) if negatives else usual])
+
+
+def test_what_withholds_a_text_may_be_read_otherwise():
+    """Of the same text as of another, before the chain and in its program."""
+    texts = Texts((part("own")._replace(null=lambda said, mask: {"own": -said}),))
+    apart = texts.encoded(["a", "b"], ["a"])
+    np.testing.assert_array_equal(apart["own"][:, 0], [394.0, 396.0])
+    np.testing.assert_array_equal(apart["null_own"], [[-394.0]])
+    stage = texts.stage({name: (1,) for name in apart})
+    together = stage.run(texts.read(), None, texts.told(["a", "b"], ["a"]))
+    np.testing.assert_array_equal(together["own"], apart["own"])
+    np.testing.assert_array_equal(together["null_own"], [[-394.0]] * 2)

@@ -10,7 +10,14 @@ pytest.importorskip("transformers", reason="transformers is not installed (the e
 pytest.importorskip("tokenizers", reason="tokenizers is not installed (the extra text)")
 
 import text_tiny as tiny  # noqa: E402
-from diffusers.pipelines.deepfloyd_if import pipeline_if, pipeline_if_superresolution  # noqa: E402
+from diffusers.pipelines.deepfloyd_if import (  # noqa: E402
+    pipeline_if,
+    pipeline_if_img2img,
+    pipeline_if_img2img_superresolution,
+    pipeline_if_inpainting,
+    pipeline_if_inpainting_superresolution,
+    pipeline_if_superresolution,
+)
 from diffusers.pipelines.deprecated.unclip import pipeline_unclip, pipeline_unclip_image_variation, text_proj  # noqa: E402
 from diffusers.schedulers import scheduling_ddpm, scheduling_unclip  # noqa: E402
 from their_noise import KEYS, PROMPTS, in_double, noise  # noqa: E402
@@ -210,12 +217,12 @@ def floyd(tmp_path_factory):
     return root, made
 
 
-def drawn(folder, options, request, arrays=None, **more):
+def drawn(folder, options, request, arrays=None, edit=lambda model: model.edits["enlarge"], **more):
     """Pictures in [0, 1]."""
     model = published.diffusers(str(folder), **options)
     make = model.samplers["published"]
     if arrays is not None:
-        make = drawing(make, model.edits["enlarge"])
+        make = drawing(make, edit(model))
     (cond,) = model.sample_condition(2, {"prompt": np.array(PROMPTS, object), **more})
     told = (cond,) if arrays is None else (arrays, cond)
     with jax.default_matmul_precision("highest"):
@@ -249,3 +256,74 @@ def test_deep_floyd(floyd, monkeypatch):
     assert np.abs(other - both).mean() > 20 * FAR
     with pytest.raises(InputError, match="noise_level 1000: give whole numbers from 0 to 999"):
         drawn(root / "two", {}, SampleRequest(2, 3), {"image": one}, noise_level=np.array([1000.0]))
+
+
+def shown(name, side):
+    """A large picture and a mask, as our edit `name` takes them and as their pipelines do."""
+    picture = np.random.default_rng(0).uniform(-1, 1, (2, side, side, 3)).astype(np.float32)
+    paint = np.zeros((2, side, side, 1), np.float32)
+    paint[0, :7], paint[1, :, 3:] = 1, 1
+    arrays, said = {"image": picture}, {"image": torch.from_numpy(np.moveaxis(picture, -1, 1).copy())}
+    if name == "inpaint":
+        arrays["mask"], said["mask_image"] = 1 - paint, torch.from_numpy(np.moveaxis(paint, -1, 1).copy())
+    return arrays, said
+
+
+def near(found, wanted, arrays):
+    close(np.clip(found, 0, 1), wanted)
+    assert wanted.std() > 0.1
+    if "mask" in arrays:
+        kept = np.where(arrays["mask"] > 0.5, found - (arrays["image"] / 2 + 0.5), 0)
+        np.testing.assert_allclose(kept, 0, atol=1e-6)
+
+
+def begun(kind, module, floyd, stage, folder, monkeypatch, draws):
+    """Their pipeline of the parts of a stage; it is saved, and draws our noise."""
+    draw = noise(*draws)
+    for each in (module, scheduling_ddpm):
+        monkeypatch.setattr(each, "randn_tensor", draw)
+    pipeline = kind(**floyd[1][stage].components, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder)
+    return pipeline
+
+
+KINDS = {
+    "from": (pipeline_if_img2img, diffusers.IFImg2ImgPipeline),
+    "inpaint": (pipeline_if_inpainting, diffusers.IFInpaintingPipeline),
+}
+ENLARGING = {
+    "from": (pipeline_if_img2img_superresolution, diffusers.IFImg2ImgSuperResolutionPipeline),
+    "inpaint": (pipeline_if_inpainting_superresolution, diffusers.IFInpaintingSuperResolutionPipeline),
+}
+HALF = {"num_inference_steps": 4, "strength": 0.5, "output_type": "np"}  # the last two of four steps
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_deep_floyd_begins_from_a_picture(floyd, name, monkeypatch, tmp_path):
+    """What is kept is there without noise at every step."""
+    module, kind = KINDS[name]
+    draws = [("unet", (16, 16, 3), range(2))]
+    pipeline = begun(kind, module, floyd, "one", tmp_path / "one", monkeypatch, draws)
+    arrays, said = shown(name, 16)
+    wanted = pipeline(PROMPTS, **said, **HALF, guidance_scale=7.0).images
+    found = drawn(tmp_path / "one", {}, SampleRequest(2, 4), arrays, lambda model: model.edits[name].at(0.3))
+    near(found, wanted, arrays)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENLARGING)
+def test_stage_two_begins_from_a_large_picture(floyd, name, monkeypatch, tmp_path):
+    """Beside the small one, to which noise is added between the first draw and the others."""
+    module, kind = ENLARGING[name]
+    large = (32, 32, 3)
+    draws = [("super_res", large, [0]), ("renoise", large, None), ("super_res", large, [1])]
+    pipeline = begun(kind, module, floyd, "two", tmp_path / "two", monkeypatch, draws)
+    arrays, said = shown(name, 32)
+    small = np.random.default_rng(1).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
+    said |= {"original_image": said["image"], "image": torch.from_numpy(np.moveaxis(small, -1, 1).copy())}
+    wanted = pipeline(prompt=PROMPTS, **said, **HALF, noise_level=100, guidance_scale=4.0).images
+    arrays["enlarge"] = small
+    level = {"noise_level": np.array([100.0])}
+    found = drawn(tmp_path / "two", {}, SampleRequest(2, 4), arrays, lambda model: model.edits[name].at(0.3), **level)
+    near(found, wanted, arrays)

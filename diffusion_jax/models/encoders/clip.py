@@ -24,13 +24,18 @@ class Encoded(NamedTuple):
 
     Attributes:
       states: the N + 1 states of N blocks, what the first block is given first; each [B, L, D], not normalised.
-      final: the last, normalised, [B, L, D].
+      normed: the same, each normalised as the last is; compiled, what is not read of them costs nothing.
       pooled: one row of `final`, projected where the network has a projection, [B, P].
     """
 
     states: tuple[jax.Array, ...]
-    final: jax.Array
+    normed: tuple[jax.Array, ...]
     pooled: jax.Array
+
+    @property
+    def final(self) -> jax.Array:
+        """The last state, normalised, [B, L, D]."""
+        return self.normed[-1]
 
 
 class Seen(NamedTuple):
@@ -117,11 +122,12 @@ class TextTransformer(nn.Module):
         blocks = self.layers, self.hidden, self.heads, self.activation, self.epsilon, self.dtype
         x = x + places[None, :length].astype(self.dtype)
         states = Transformer(*blocks, name="transformer")(x, biased(hiding(seen)))
-        final = layer_norm(self.epsilon, self.dtype, "norm")(states[-1])
-        pooled = jnp.take_along_axis(final, self.pool(ids)[:, None, None], axis=1)[:, 0]
+        norm = layer_norm(self.epsilon, self.dtype, "norm")
+        normed = tuple(map(norm, states))
+        pooled = jnp.take_along_axis(normed[-1], self.pool(ids)[:, None, None], axis=1)[:, 0]
         if self.projection is not None:
             pooled = _projection(self.projection, self.features, self.dtype)(pooled)
-        return Encoded(states, final, pooled)
+        return Encoded(states, normed, pooled)
 
 
 class VisionTransformer(nn.Module):
