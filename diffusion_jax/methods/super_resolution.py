@@ -53,8 +53,8 @@ def config_mnist() -> Config:
     config.model.channels = 64
     config.model.patch = values.count(4, "side of the blocks of pixels that the U-Net sees as one", 256)
     config.train.batch_size = 64
-    config.train.steps = 2000
-    config.train.decay_steps = 1900
+    config.train.steps = 2500
+    config.train.decay_steps = 2400
     config.log.samples = 36
     return config
 
