@@ -10,7 +10,7 @@ decoder's small pictures:
 
   the decoder   told the best of several draws of the prior
   one draw      told one draw of the prior in place of the best of several
-  no guidance   the same as the first, without guidance of the prior
+  guidance 2    the same as the first, with guidance of the prior
   the text's    the control: told the embedding of the text in place of the prior's
   real, train   the training images, as many as there are samples
 
@@ -180,7 +180,7 @@ class Run:
         return {
             "the decoder": self._listed(self._pipeline),
             "one draw": self._listed(once),
-            "no guidance": self._listed(self._pipeline, guidance_scale=1.0),
+            "guidance 2": self._listed(self._pipeline, guidance_scale=2.0),
             "the text's": _with(
                 self._listed(self._pipeline), stages.arrays(unclip_parts.PRIOR, of_text, needs, {"embedding": vector})
             ),
