@@ -432,8 +432,10 @@ def test_pictures_of_texts_are_measured(stable, tmp_path, monkeypatch, capsys):
         "    return Extractor(lambda x: {'features': x.mean((1, 2)) / 255.0}, 'mean')\n"
     )
     np.savez("theirs.npz", images=np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), np.uint8))
-    for name, lines in (("texts", PROMPTS), ("others", PROMPTS[::-1])):
-        (tmp_path / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    # Whole paths: a process reads a file of texts once, and other tests have files of such names.
+    captions, others = tmp_path / "captions.txt", tmp_path / "others.txt"
+    for name, lines in ((captions, PROMPTS), (others, PROMPTS[::-1])):
+        name.write_text("\n".join(lines) + "\n")
     drawing = ("--pretrained", stable[0], "--steps", 2, "--negative", "cat", "--guidance", 3, "--num", 5)
     measuring = (*drawing, "--batch", 5, "--extractor", "mean.py", "--reference", "theirs.npz")
 
@@ -442,13 +444,13 @@ def test_pictures_of_texts_are_measured(stable, tmp_path, monkeypatch, capsys):
         assert len(list(tmp_path.rglob("evaluation.json"))) == len(list(tmp_path.rglob("images_*.npz")))
         return {path.parent.name: np.load(path)["images"] for path in tmp_path.rglob("images_*.npz")}
 
-    first = measured("--prompts", "texts.txt")
+    first = measured("--prompts", captions)
     ((name, found),) = first.items()
-    assert run(*drawing, "--prompts", "texts.txt", "--quiet", "--out", "drawn") == 0
+    assert run(*drawing, "--prompts", captions, "--quiet", "--out", "drawn") == 0
     np.testing.assert_array_equal(found, np.load("drawn/samples.npz")["images"])
     capsys.readouterr()
     assert measured("--prompt", *PROMPTS).keys() == first.keys()  # the same texts: nothing is drawn
-    both = measured("--prompts", "others.txt")
+    both = measured("--prompts", others)
     (other,) = both.keys() - first.keys()
     assert (both[other] != found).any()
     subject = json.loads(next(tmp_path.rglob("evaluation.json")).read_text())["subject"]["told"]
