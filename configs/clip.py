@@ -2,11 +2,12 @@
 
   python -m diffusion_jax.train --config configs/clip.py --workdir runs/clip
 
-MNIST through TFDS, padded to 32x32. A text is a digit and how thick it is, thirds of the ink within the digit. The
-loss compares every picture with all texts of the batch, over all devices. Two minutes of CPU time, 1000 steps, on
-4000 of the digits: the loss falls from 4.9 to 1.63 ("right" rises to 0.998 of a batch; captions repeat in one, so
-neither ends at 0). Of 1000 test digits 0.811 are nearest to their own of the 30 captions, 0.925 to one of their
-digit, 0.861 to one of their thickness; of the training digits 0.998.
+MNIST through TFDS, padded to 32x32, and moved by up to three pixels in training. A text is a digit and how thick it
+is, thirds of the ink within the digit. The loss compares every picture with all texts of the batch, over all devices.
+Four minutes on 2 busy CPU cores, 2000 steps, on 4000 of the digits: the loss falls to 1.93 ("right" rises to 0.90
+of a batch; captions repeat in one, so neither ends at 0). Of 1000 test digits 0.904 are nearest to their own of
+the 30 captions, 0.944 to one of their digit, 0.938 to one of their thickness; of the training digits 0.920. Without
+moving, 1000 steps: 0.811 of the test digits and 0.998 of the training digits.
 """
 
 from diffusion_jax.config import values

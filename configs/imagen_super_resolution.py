@@ -6,9 +6,9 @@
   python -m diffusion_jax.sample --workdir runs/imagen_super_resolution --num 30 --condition noise_level=0,0.1,0.3
 
 It holds the run of configs/imagen_base.py, which is trained first, with its encoder of texts. 800 steps, six minutes
-of CPU time, on 4000 of the digits. The quality of the larger pictures has not been measured yet: `python -m
-experiments.imagen_quality --workdir runs/imagen_super_resolution` does so, at several scales of guidance, thresholds
-and levels of noise.
+of CPU time, on 4000 of the digits. Of 300 pictures, 25 steps of both chains, classifiers read 0.990 of the digits and
+0.873 of the thicknesses at noise level 0, 0.977 and 0.867 at 0.1 (of test digits 0.926 and 0.814). More figures are
+in docs/measured/gallery.md.
 """
 
 from diffusion_jax.methods import imagen_super_resolution

@@ -8,8 +8,8 @@
 
 It holds the runs of configs/clip.py, configs/unclip_decoder.py and configs/super_resolution.py, which are trained
 first. A sample is drawn by stages: the text is encoded; of two draws of the prior the nearer to the text stays; the
-decoder makes 8x8 pixels of it, and super-resolution 16x16. By default the 30 captions come in turn. 1500 steps, two
-minutes of CPU time, on 4000 of the digits. What to expect is in docs/measured/gallery.md.
+decoder makes 8x8 pixels of it, and super-resolution 32x32. By default the 30 captions come in turn. 5000 steps, ten
+minutes of one core, on 4000 of the digits. What to expect is in docs/measured/gallery.md.
 """
 
 from diffusion_jax.methods import unclip
