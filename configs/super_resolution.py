@@ -5,10 +5,11 @@
   python -m diffusion_jax.sample --workdir runs/super_resolution --num 36 --condition low.npz
 
 MNIST through TFDS, padded to 32x32; the small images are means of 4x4 of those. 2500 steps of a U-Net that sees
-blocks of 4x4 pixels as one, about ten minutes of CPU time, on 4000 of the digits. low.npz holds "low_res", [N, 8, 8,
-1], uint8 or in [-1, 1]. Of 500 test digits made small and enlarged again, DDIM in 25 steps, one run ("again": how far
-means of 4x4 of the sample lie from those of the digit, root mean square, of 2; digits and thicknesses that classifiers
-read, which read 0.926 and 0.814 of the test digits; FD as of experiments/captioned_quality.py, of training digits 2.2):
+blocks of 4x4 pixels as one, about ten minutes of CPU time, on 4000 of the digits. low.npz holds "low_res", [N, 8,
+8, 1], uint8 or in [-1, 1]. Of 500 test digits made small and enlarged again, DDIM in 25 steps, one run ("again":
+how far means of 4x4 of the sample lie from those of the digit, root mean square, of 2; digits and thicknesses that
+classifiers read, which read 0.926 and 0.814 of the test digits; FD as of experiments/captioned_quality.py, of
+training digits 2.2):
 
   noise_level          0     0.1     0.3     0.6
   again, of 2      0.075   0.109   0.236   0.355
