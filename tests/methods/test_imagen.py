@@ -167,6 +167,7 @@ def drawn(listed, params, given):
     return np.asarray(known["low_res"]), np.asarray(rest["image"])
 
 
+@pytest.mark.exhaustive
 def test_the_cascade_in_one_program_is_its_stages(cascade):
     listed, params, given = cascade()
     shapes = {name: x.shape[1:] for name, x in given.items()}
@@ -179,6 +180,7 @@ def test_the_cascade_in_one_program_is_its_stages(cascade):
     np.testing.assert_allclose(stages.apart(listed, read, KEYS, given)["image"], whole, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_each_stage_has_its_own_guidance_threshold_and_steps(cascade):
     small, large = drawn(*cascade())
     for changed in ({"base.guidance": 4.0}, {"base.threshold": 100.0}, {"base.steps": 3}):
