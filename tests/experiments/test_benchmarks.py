@@ -219,7 +219,6 @@ def tiny():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.exhaustive
 def test_ours_trains_draws_and_counts(options, tiny, monkeypatch):
     options.batch, options.repeats, options.tasks = 2, 1, ["training", "ddim"]
     side = ours.Ours(options, tiny)

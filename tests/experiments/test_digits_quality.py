@@ -104,7 +104,6 @@ def test_the_nearest_training_image_tells_reciting_from_drawing(judge, rows):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.exhaustive
 def test_a_table_from_a_file(judge, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(quality, "Judge", lambda: judge)
     file, report = tmp_path / "samples.npz", tmp_path / "report.json"

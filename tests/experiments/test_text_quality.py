@@ -32,7 +32,6 @@ def test_nothing_is_impossible_for_them():
 
 
 @pytest.mark.exhaustive
-@pytest.mark.exhaustive
 def test_the_table_of_a_run(tmp_path, capsys):
     run = tmp_path / "run"
     cli.run(train.main, ["--config", "configs/text.py", "--workdir", str(run), *TINY])
