@@ -53,7 +53,7 @@ COLUMNS = 10  # of the picture of pictures
 
 def main(arguments: list[str]):
     """The command `python -m experiments.captioned_quality`."""
-    options = _parser().parse_args(arguments)
+    options = parser_of("captioned_quality", __doc__, "unclip_prior").parse_args(arguments)
     run = Run(options.workdir)
     keys = rng.per_example(rng.root(options.seed), jnp.arange(CAPTIONS * options.each))
     rows: dict = {}
@@ -246,9 +246,10 @@ def vectors(pictures: np.ndarray) -> np.ndarray:
     return (np.clip(pictures, -1, 1).astype(np.float64).reshape(len(pictures), -1) + 1) / 2
 
 
-def _parser():
-    parser = cli.parser("experiments.captioned_quality", __doc__)
-    parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="a run of configs/unclip_prior.py")
+def parser_of(name: str, about: str, config: str):
+    """The options of an experiment `name` on runs of a config."""
+    parser = cli.parser(f"experiments.{name}", about)
+    parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help=f"a run of configs/{config}.py")
     parser.add_argument("--each", type=cli.whole(2), default=34, metavar="N", help="pictures a caption (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws (%(default)s)")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write one picture of each caption here")

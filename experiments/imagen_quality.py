@@ -31,7 +31,7 @@ from diffusion_jax.methods.imagen_super_resolution import UPPER
 from diffusion_jax.training import held, workdir
 from diffusion_jax.training.experiment import SampleRequest
 from diffusion_jax.training.trained import parameters
-from experiments.captioned_quality import CAPTIONS, Captioned, judged, show
+from experiments.captioned_quality import CAPTIONS, Captioned, judged, parser_of, show
 
 STEPS = 25
 BASES = {f"guidance {g:g}": (g, 1.0) for g in (1.0, 1.5, 3.0)}
@@ -44,7 +44,7 @@ BASE = (1.5, 1.0)  # of the larger pictures
 
 def main(arguments: list[str]):
     """The command `python -m experiments.imagen_quality`."""
-    options = _parser().parse_args(arguments)
+    options = parser_of("imagen_quality", __doc__, "imagen_super_resolution").parse_args(arguments)
     run = Run(options.workdir)
     keys = rng.per_example(rng.root(options.seed), jnp.arange(CAPTIONS * options.each))
     rows: dict = {}
@@ -95,16 +95,6 @@ class Run:
         whole = self.captioned.draw(listed, ["image"], keys, cond)["image"]
         read = {name: lambda name=name: self.captioned.params[name] for name in self.captioned.params}
         return float(np.abs(whole - stages.apart(listed, read, keys, cond)["image"]).max())
-
-
-def _parser():
-    parser = cli.parser("experiments.imagen_quality", __doc__)
-    parser.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="a run of imagen_super_resolution")
-    parser.add_argument("--each", type=cli.whole(2), default=34, metavar="N", help="pictures a caption (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws (%(default)s)")
-    parser.add_argument("--png", type=Path, metavar="FILE", help="write one picture of each caption here")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    return parser
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from diffusion_jax.core import resizing, rng
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Hold, Tree
 from diffusion_jax.data import captions, conditions
-from diffusion_jax.diffusion import cascades, losses, schedules, stages, time_sampling
+from diffusion_jax.diffusion import cascades, schedules, stages
 from diffusion_jax.diffusion.cascades import LOW
 from diffusion_jax.diffusion.noising import LEVEL
 from diffusion_jax.methods import captioned, continuous, guided, imagen, pixels, runs, staged, super_resolution, texts
@@ -89,10 +89,7 @@ def method(
     plain = continuous.model_of(
         data, SuperResolution(network), SCHEDULE, imagen.says_x0, (imagen.thresholding(threshold),)
     )
-    retell = cascades.telling(AUGMENT)
-    noisy = plain._replace(
-        loss=lambda *parts: losses.augmented(plain.loss(*parts), retell, time_sampling.uniform(0.0))
-    )
+    noisy = super_resolution.augmented(plain, cascades.telling(AUGMENT))
     return guided.classifier_free(noisy, WITHHELD, withheld, usual)
 
 

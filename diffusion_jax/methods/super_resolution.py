@@ -114,8 +114,14 @@ def method(
     """
     plain = continuous.model_of(data, SuperResolution(network, enlarge), SCHEDULE, prediction, CLIPPED)
 
+    return augmented(plain, _augment)
+
+
+def augmented(plain: Method, retell: Retell) -> Method:
+    """`plain`, whose small images `retell` spoils in training, at levels that are drawn uniformly from [0, 1]."""
+
     def loss(*parts):
-        return losses.augmented(plain.loss(*parts), _augment, time_sampling.uniform(0.0))
+        return losses.augmented(plain.loss(*parts), retell, time_sampling.uniform(0.0))
 
     return plain._replace(loss=loss)
 

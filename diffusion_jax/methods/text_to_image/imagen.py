@@ -17,7 +17,7 @@ from diffusion_jax.core import resizing, rng
 from diffusion_jax.core.protocols import Augment
 from diffusion_jax.data import conditions
 from diffusion_jax.data.pipeline import random_crop
-from diffusion_jax.diffusion import cascades, guidance, losses, parameterizations, schedules, time_sampling
+from diffusion_jax.diffusion import cascades, guidance, parameterizations, schedules
 from diffusion_jax.diffusion.cascades import LOW
 from diffusion_jax.diffusion.noising import LEVEL
 from diffusion_jax.diffusion.schedules import Schedule
@@ -27,7 +27,7 @@ from diffusion_jax.methods.autoencoders.compose import first_rows
 from diffusion_jax.methods.compose import Data, Method
 from diffusion_jax.methods.imagen import PERCENTILE
 from diffusion_jax.methods.staged import Pipeline
-from diffusion_jax.methods.super_resolution import with_low
+from diffusion_jax.methods.super_resolution import augmented, with_low
 from diffusion_jax.methods.text_to_image import readers
 from diffusion_jax.methods.text_to_image.readers import MASK, TOKENS, Reader
 from diffusion_jax.models.blocks.conditioning import NumberEmbedding, TokensEmbedding
@@ -209,10 +209,7 @@ def _enlarging(
     plain = continuous.model_of(
         data, SuperResolution(network), schedule, parameterizations.eps, (_threshold(config),)
     )
-    retell = cascades.telling(augment)
-    noisy = plain._replace(
-        loss=lambda *parts: losses.augmented(plain.loss(*parts), retell, time_sampling.uniform(0.0))
-    )
+    noisy = augmented(plain, cascades.telling(augment))
     return guided.classifier_free(noisy, WITHHELD, config.text.withheld, config.text.guidance)
 
 

@@ -16,12 +16,13 @@ from diffusion_jax.core import resizing
 from diffusion_jax.core.protocols import Hold, SampleCondition
 from diffusion_jax.data import conditions
 from diffusion_jax.data.pipeline import random_crop
-from diffusion_jax.diffusion import cascades, losses, schedules, stages, time_sampling
+from diffusion_jax.diffusion import cascades, schedules, stages
 from diffusion_jax.diffusion.cascades import LOW
 from diffusion_jax.diffusion.unclip import IMAGE, TEXT
 from diffusion_jax.methods import captioned, ddpm, guided, pixels, staged, unclip
 from diffusion_jax.methods.autoencoders.compose import first_rows
 from diffusion_jax.methods.compose import Data, Method, base_config, compose, with_dir
+from diffusion_jax.methods.super_resolution import augmented
 from diffusion_jax.methods.text_to_image import readers, unclip_parts
 from diffusion_jax.methods.text_to_image.readers import MASK, TOKENS, Clip
 from diffusion_jax.methods.text_to_image.unclip_parts import DECODER, ENCODER, SCALING
@@ -211,11 +212,7 @@ def _upper(config, betas) -> Experiment:
     network = pixels.unet(config, outputs=2, kind=ADMUNet, middle_attention=False)
     plain = guided.learned(config, data, SuperResolution(network), betas)
     blurred = cascades.silently(cascades.blurred(SIGMA, SIGMA))
-    levels = time_sampling.uniform(0.0)
-    return compose(
-        config,
-        plain._replace(loss=lambda *parts: losses.augmented(plain.loss(*parts), blurred, levels), preview="ddim"),
-    )
+    return compose(config, augmented(plain, blurred)._replace(preview="ddim"))
 
 
 def _small(config, whole, batch):
