@@ -2,12 +2,12 @@
 
   python -m diffusion_jax.train --config configs/imagen_256_folder.py --workdir runs/imagen_256_folder \\
     --config.data.dir=PATH --config.text.folder=google/t5-v1_1-xxl
-  python -m diffusion_jax.sample --workdir runs/imagen_256_folder --condition small.npz \\
-    --prompt "a photo of a cat" --condition noise_level=0,0.1,0.3
+  python -m diffusion_jax.sample --workdir runs/imagen_256_folder --prompt "a photo of a cat" \\
+    --condition low_res=small/samples.npz --condition noise_level=0,0.1,0.3
 
 PATH and the T5 as of imagen_base_folder. The Efficient U-Net has 517 million parameters; batch 2048, 2.5 million
-steps, on noise of a level that is told. small.npz holds "low_res" [N, 64, 64, 3], uint8 or in [-1, 1], such as
-samples.npz of the base has as "images"; without it the first pictures of PATH are made small and enlarged again. Not
+steps, on noise of a level that is told. small/samples.npz is what the base drew of the text,
+[N, 64, 64, 3], uint8 or in [-1, 1]; without it the first pictures of PATH are made small and enlarged again. Not
 trained with this code: it was run with small networks and pictures.
 """
 

@@ -2,12 +2,13 @@
 
   python -m diffusion_jax.train --config configs/unclip_256_folder.py --workdir runs/unclip_256_folder \\
     --config.data.dir=PATH
-  python -m diffusion_jax.sample --workdir runs/unclip_256_folder --sampler ddim --steps 27 --condition small.npz
+  python -m diffusion_jax.sample --workdir runs/unclip_256_folder --sampler ddim --steps 27 \\
+    --condition low_res=small/samples.npz
 
 PATH is a folder of pictures; no texts are told. ADM's network without attention has 730 million parameters: batch
 1024, a million updates on parts of 64x64, half of whose small pictures are blurred. It draws whole pictures.
-small.npz holds "low_res" [N, 64, 64, 3], uint8 or in [-1, 1]; without it the first pictures of PATH are made small
-and enlarged again. Not trained with this code: it was run with small networks and pictures.
+small/samples.npz is what a prior's run drew, [N, 64, 64, 3], uint8 or in [-1, 1]; without it the first pictures of
+PATH are made small and enlarged again. Not trained with this code: it was run with small networks and pictures.
 """
 
 from diffusion_jax.methods.text_to_image import unclip

@@ -4,6 +4,7 @@
   python -m diffusion_jax.sample --workdir runs/cifar --num 50000 --sampler ddim --steps 100 --eta 0
   python -m diffusion_jax.sample --workdir runs/guided --num 100 --label 3,8 --guidance 2
   python -m diffusion_jax.sample --workdir runs/mine --condition thickness=0.3,0.6 --condition hints.npz
+  python -m diffusion_jax.sample --workdir runs/large --condition low_res=runs/small/samples/ddim_00100000/samples.npz
   python -m diffusion_jax.sample --workdir runs/cifar --sigma-rel 0.08
   python -m diffusion_jax.sample --workdir runs/cifar --inpaint ship.png --mask left_half.png --num 16
   python -m diffusion_jax.sample --workdir runs/cifar --from ship.png --strength 0.4 --num 16
@@ -133,7 +134,7 @@ def _beside(usual: Path, options) -> Path:
     given = {option: getattr(options, option) for option in (*NAMED, *FILES)}
     given["stage"] = options.stage and "_".join(options.stage)
     given["lora"] = loras.tag(options.lora)
-    given["condition"] = options.condition and "_".join(t if "=" in t else Path(t).stem for t in options.condition)
+    given["condition"] = options.condition and told.tag(options.condition)
     default = {option: usually(option) for option in given} | {"num": _usual_num(options)}
     differing = {option: value for option, value in given.items() if value != default[option]}
     files = {option: Path(value).stem for option, value in differing.items() if option in FILES[2:]}

@@ -3,7 +3,8 @@
 import argparse
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +19,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--condition",
         action="append",
         metavar="WHAT",
-        help="what to tell the samples: NAME=0.3, NAME=1,2 (each in turn), or an .npz of arrays by name",
+        help="what to tell the samples: NAME=0.3, NAME=1,2 (each in turn), an .npz of arrays by name, or "
+        "NAME=FILE.npz, its one array as NAME (low_res=.../samples.npz: enlarge what another model drew)",
     )
     prompts.add_options(parser)
     shown.add_options(parser)
@@ -35,15 +37,39 @@ def given(options: argparse.Namespace) -> dict[str, np.ndarray]:
     """What the person tells the samples, name -> array.
 
     Raises:
-      InputError: as of `prompts.given`, `shown.given` and `resolve.numbers`; or one name is given twice.
+      InputError: as of `prompts.given`, `shown.given`, `resolve.numbers` and `numpy_files.arrays`; one name is given
+        twice; or a file that is given a name has several arrays.
     """
     found = resolve.labels(options.label) | prompts.given(options) | shown.given(options)
     for text in options.condition or ():
-        read = resolve.numbers(text) or numpy_files.arrays(text)
+        read = _array(text) if _is_named(text) else resolve.numbers(text) or numpy_files.arrays(text)
         if twice := sorted(found.keys() & read.keys()):
             raise InputError(f"--condition {text[:100]}: {twice[0]} is given already; give it once")
         found |= read
     return found
+
+
+def tag(texts: Sequence[str]) -> str:
+    """What `--condition` is given, as a part of a folder's name."""
+    parts = (text.partition("=") for text in texts)
+    return "_".join(
+        f"{name}={Path(rest).stem}" if _is_named(text) else text if equals else Path(text).stem
+        for text, (name, equals, rest) in zip(texts, parts, strict=True)
+    )
+
+
+def _is_named(text: str) -> bool:
+    """Whether it is NAME=FILE.npz, and not a file of such a name."""
+    name, equals, path = text.partition("=")
+    return bool(equals) and name.isidentifier() and Path(path).suffix == ".npz" and not Path(text).is_file()
+
+
+def _array(text: str) -> dict[str, np.ndarray]:
+    name, _, path = text.partition("=")
+    found = numpy_files.arrays(path)
+    if name not in found and len(found) != 1:
+        raise InputError(f"{path} has the arrays {', '.join(sorted(found))}; give a file with one, or with {name}")
+    return {name: found.get(name, next(iter(found.values())))}
 
 
 def digests(given: Mapping[str, np.ndarray]) -> dict[str, str]:

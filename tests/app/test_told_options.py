@@ -34,6 +34,22 @@ def test_all_that_is_told_comes_by_its_name(tmp_path):
         told.given(options("--prompt", "a cat", "--condition", "prompt=1"))
 
 
+def test_a_file_of_one_array_is_told_under_a_name_of_the_users(tmp_path):
+    drawn, several = tmp_path / "samples.npz", tmp_path / "several.npz"
+    np.savez(drawn, images=np.ones((2, 8, 8, 1), np.uint8))
+    np.savez(several, low_res=np.zeros(3), images=np.ones(4))
+    found = told.given(options("--condition", f"low_res={drawn}", "--condition", "level=1"))
+    assert {name: x.shape for name, x in found.items()} == {"low_res": (2, 8, 8, 1), "level": (1,)}
+    assert told.given(options("--condition", f"low_res={several}"))["low_res"].shape == (3,)
+    with pytest.raises(
+        InputError, match="has the arrays images, low_res; give a file with one, or with hint"
+    ):
+        told.given(options("--condition", f"hint={several}"))
+    with pytest.raises(InputError, match="cannot read"):
+        told.given(options("--condition", f"low_res={tmp_path / 'missing.npz'}"))
+    assert told.tag([f"low_res={drawn}", "level=1", str(several)]) == "low_res=samples_level=1_several"
+
+
 def test_digests_see_each_text_its_order_and_its_end():
     lists = [["ab", "c"], ["a", "bc"], ["c", "ab"], ["ab", "c", "c"], ['ab""c']]
     found = [told.digests({"prompt": np.array(texts, object)})["prompt"] for texts in lists]
