@@ -36,8 +36,7 @@ def replacement(process: Process, known: Tree, mask: Tree) -> Run:
       mask: known where it is above 0.5; broadcasts to `known`.
 
     Raises:
-      InputError: for a mask that does not broadcast. The run: for data of another shape than `known`, and for a
-        sampler that keeps more than x from step to step, such as a multistep one.
+      InputError: for a mask that does not broadcast. The run: for data of another shape than `known`.
     """
     return _run(known, mask, partial(_anew, process), _once, _nothing)
 
@@ -46,7 +45,8 @@ def path(process: Process, known: Tree, mask: Tree) -> Run:
     """After every step the known part is where its noise has it: x_t = F_t(known, eps), of one eps for all times.
 
     eps is the noise of the chain's start (`rng.each(keys, 0)`), so the known part is on one path of a deterministic
-    sampler. The start is left as it is given. diffusers' pipelines of Stable Diffusion inpaint so.
+    sampler. The start is left as it is given. diffusers' pipelines of Stable Diffusion inpaint so; in a step that
+    looks twice, PNDM's first, theirs put it back between the looks as well.
 
     Arguments and errors as of `replacement`.
     """
@@ -81,7 +81,8 @@ def repaint(schedule: Schedule, known: Tree, mask: Tree, jump: int = 10, resampl
       resamplings: the paper's r, how often each stretch is walked down; >= 1. 1 is `replacement`.
 
     Raises:
-      InputError: for another jump or number of resamplings, and as `replacement`.
+      InputError: for another jump or number of resamplings, and as `replacement`. The run: also for a sampler that
+        keeps more than x from step to step, such as a multistep one.
     """
     if not (jump >= 1 and resamplings >= 1):
         raise InputError(f"RePaint needs jump >= 1 and resamplings >= 1, not {jump} and {resamplings}")
@@ -93,7 +94,16 @@ def repaint(schedule: Schedule, known: Tree, mask: Tree, jump: int = 10, resampl
         return Partial(_renoised, keep, np.sqrt(np.maximum(fresh, 0.0)))
 
     at = partial(_anew, processes.gaussian(schedule))
-    return _run(known, mask, at, lambda steps: route(steps, jump, resamplings), undo)
+    run = _run(known, mask, at, lambda steps: route(steps, jump, resamplings), undo)
+
+    def of_data_alone(sampler: Sampler, times, denoise: Denoiser, x, keys):
+        if sampler.init(x) is not x:
+            raise InputError(
+                "RePaint goes back up, and what a multistep sampler remembers does not; take ddim or heun"
+            )
+        return run(sampler, times, denoise, x, keys)
+
+    return of_data_alone
 
 
 def route(steps: int, jump: int, resamplings: int) -> tuple[np.ndarray, np.ndarray]:
@@ -157,8 +167,6 @@ def _run(
         return jax.tree.map(lambda m, k, x: jnp.where(m, k.astype(x.dtype), x), mask, held, x)
 
     def run(sampler: Sampler, times, denoise: Denoiser, x, keys):
-        if sampler.init(x) is not x:
-            raise InputError("inpainting needs a sampler without memory, such as ancestral, ddim or heun")
         drawn, given = jax.tree.map(jnp.shape, x), jax.tree.map(jnp.shape, known)
         if drawn != given:
             raise InputError(f"what is known must have the shape of the data that is drawn, {drawn}, not {given}")
@@ -171,11 +179,11 @@ def _run(
 
         def body(before, step):
             number, (undo, plan, s) = step
-            x = undo(_streams(keys, "undo", number), before)
-            x = sampler.step(rng.each(keys, number), x, plan, denoise)
-            return as_before(hold(x, s, keys, number), before), None
+            state = sampler.put(before, undo(_streams(keys, "undo", number), sampler.done(before)))
+            state = sampler.step(rng.each(keys, number), state, plan, denoise)
+            return as_before(sampler.put(state, hold(sampler.done(state), s, keys, number)), before), None
 
-        start = hold(start, times[0], keys, 0) if first else start
+        start = sampler.init(hold(start, times[0], keys, 0) if first else start)
         return like(sampler.done(jax.lax.scan(body, start, (np.arange(1, len(t) + 1), plans))[0]), x)
 
     return run

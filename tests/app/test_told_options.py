@@ -41,9 +41,7 @@ def test_a_file_of_one_array_is_told_under_a_name_of_the_users(tmp_path):
     found = told.given(options("--condition", f"low_res={drawn}", "--condition", "level=1"))
     assert {name: x.shape for name, x in found.items()} == {"low_res": (2, 8, 8, 1), "level": (1,)}
     assert told.given(options("--condition", f"low_res={several}"))["low_res"].shape == (3,)
-    with pytest.raises(
-        InputError, match="has the arrays images, low_res; give a file with one, or with hint"
-    ):
+    with pytest.raises(InputError, match="has the arrays images, low_res; give a file with one, or with hint"):
         told.given(options("--condition", f"hint={several}"))
     with pytest.raises(InputError, match="cannot read"):
         told.given(options("--condition", f"low_res={tmp_path / 'missing.npz'}"))

@@ -11,7 +11,12 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.distributions import Gaussian, certain, draw
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion import editing, inpainting, parameterizations, processes, samplers, schedules, timesteps
-from diffusion_jax.diffusion.samplers.dpm import dpmpp_2m
+from diffusion_jax.diffusion.samplers.adaptive import dpm_adaptive
+from diffusion_jax.diffusion.samplers.dpm import data, dpmpp_2m
+from diffusion_jax.diffusion.samplers.multistep import at_most
+from diffusion_jax.diffusion.samplers.pndm import plms, pndm
+from diffusion_jax.diffusion.samplers.singlestep import cycles, dpm_singlestep
+from diffusion_jax.diffusion.samplers.unipc import unipc
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +27,7 @@ KNOWN, MASK = np.random.default_rng(0).normal(size=(3, 4, 5)), np.arange(20).res
 
 
 def nonlinear(x, t):
-    return Gaussian(jnp.tanh(1.3 * x + 0.5 * jnp.roll(x, 1, -1) - t))
+    return Gaussian(jnp.tanh(1.3 * x + 0.5 * jnp.roll(x, 1, -1) - jnp.reshape(t, (-1, 1, 1))))
 
 
 def start():
@@ -182,6 +187,46 @@ def test_one_noise_for_all_steps_or_none(x64, noisy, strength):
     np.testing.assert_allclose(walk(run, ddim, times), x, rtol=1e-9, atol=1e-12)
     if strength is None:
         assert np.abs(walk(inpainting.replacement(PROCESS, KNOWN, MASK), ddim, times) - x).max() > 0.01  # control
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        dpmpp_2m(SCHEDULE),
+        plms(SCHEDULE),
+        pndm(SCHEDULE),
+        unipc(SCHEDULE, at_most(2)),
+        dpm_singlestep(SCHEDULE, data(), cycles(2)),
+        dpm_adaptive(SCHEDULE),
+    ],
+)
+def test_samplers_with_memory_keep_what_they_remember(x64, sampler):
+    times, nothing = np.array([0.9, 0.6, 0.3, 0.1, 0.0]), np.zeros((1, 1), bool)
+    kept = walk(inpainting.path(PROCESS, KNOWN, nothing), sampler, times)
+    np.testing.assert_allclose(kept, walk(samplers.solve, sampler, times), rtol=1e-9)
+    known = walk(inpainting.path(PROCESS, KNOWN, MASK), sampler, times)
+    np.testing.assert_array_equal(known[:, MASK], KNOWN[:, MASK])
+    assert np.abs(known - kept)[:, ~MASK].max() > 0.01  # the rest is told
+
+
+def test_dpmpp_2m_inpaints_as_it_is_written(x64):
+    """Lu et al. 2022, algorithm 2, with what is known put in after each step."""
+    times = np.array([0.9, 0.7, 0.4, 0.2, 0.0])
+    x, before = np.where(MASK, KNOWN, np.array(start())), None
+    for t, s in pairwise(times):
+        seen = np.array(nonlinear(x, t).mean)
+        with np.errstate(divide="ignore"):
+            lambdas = np.log(SCHEDULE.alpha(np.array([t, s])) / SCHEDULE.sigma(np.array([t, s])))
+        h = lambdas[1] - lambdas[0]
+        mean = seen
+        if before is not None and s > 0:
+            ratio = (lambdas[0] - before[0]) / h
+            mean = (1 + 1 / (2 * ratio)) * seen - before[1] / (2 * ratio)
+        x = SCHEDULE.sigma(s) / SCHEDULE.sigma(t) * x - SCHEDULE.alpha(s) * np.expm1(-h) * mean
+        before, x = (lambdas[0], seen), np.where(MASK, KNOWN, x)
+    np.testing.assert_allclose(walk(inpainting.clean(KNOWN, MASK), dpmpp_2m(SCHEDULE), times), x, rtol=1e-9)
+    first_order = walk(inpainting.clean(KNOWN, MASK), samplers.ddim(SCHEDULE, 0.0), times)
+    assert np.abs(first_order - x).max() > 0.01  # control
 
 
 # ---- What is known.

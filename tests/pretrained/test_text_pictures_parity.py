@@ -246,6 +246,26 @@ def test_a_part_of_a_picture_by_a_text(painting, certain):
     np.testing.assert_allclose(np.clip(ours(folder, texts(), guidance_scale=5.0), 0, 1), grey, atol=NEAR)
 
 
+PAINT = np.zeros((2, 16, 16, 1), np.float32)
+PAINT[0, :6], PAINT[1, :, 4:] = 1, 1
+
+
+def test_a_part_of_a_picture_by_a_sampler_with_memory(stable, certain, tmp_path):
+    table = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
+    parts = stable[1].components | {"scheduler": diffusers.UniPCMultistepScheduler(**table)}
+    pipeline = quiet(diffusers.StableDiffusionInpaintPipeline(**parts, requires_safety_checker=False))
+    pipeline.save_pretrained(tmp_path / "sd")
+    said = {"num_inference_steps": STEPS, "output_type": "np", "guidance_scale": 5.0, "height": 16, "width": 16}
+    said |= {"mask_image": channels_first(PAINT), "strength": 1.0}
+    wanted = pipeline(PROMPTS, image=channels_first(np.where(PAINT > 0.5, 0, PICTURE)), **said).images
+    found = known(tmp_path / "sd", "inpaint", {"image": PICTURE, "mask": 1 - PAINT}, texts())
+    hole = PAINT[..., 0] > 0.5
+    np.testing.assert_allclose(np.clip(found, 0, 1)[hole], wanted[hole], atol=NEAR)
+    # Control: nothing is put back.
+    alone = np.clip(ours(tmp_path / "sd", texts(), guidance_scale=5.0), 0, 1)
+    assert np.abs(alone - wanted)[hole].max() > 20 * NEAR
+
+
 @pytest.mark.rare
 def test_a_controlnet_and_a_text(stable, tmp_path):
     folder, pipeline = stable
@@ -303,10 +323,6 @@ def test_layers_of_both_encoders_of_xl(xl):
     np.testing.assert_allclose(np.clip(found, 0, 1), wanted, atol=NEAR)
     with pytest.raises(InputError, match=r"--clip-skip 2: text_encoder/ of .* has 3 layers; give at most 1"):
         published.diffusers(str(folder), clip_skip=2)
-
-
-PAINT = np.zeros((2, 16, 16, 1), np.float32)
-PAINT[0, :6], PAINT[1, :, 4:] = 1, 1
 
 
 @pytest.mark.parametrize(("channels", "strength"), [(4, 1.0), (4, 0.5), (9, 0.5)])

@@ -40,6 +40,12 @@ class Stuck(Protocol):
     def __call__(self, state: Tree, /) -> Any: ...
 
 
+class Put(Protocol):
+    """`(state, x [B, ...]) -> state`, with x as its data."""
+
+    def __call__(self, state: Any, x: Tree, /) -> Any: ...
+
+
 class Body(Protocol):
     """`(state, (number, plan)) -> (state, None)`: one step as `lax.scan` takes it, numbers from 1."""
 

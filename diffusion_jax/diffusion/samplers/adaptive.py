@@ -24,7 +24,7 @@ from diffusion_jax.core.distributions import mean_over_entries
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.diffusion.processes import check_interval
 from diffusion_jax.diffusion.samplers import nodes
-from diffusion_jax.diffusion.samplers.core import Sampler
+from diffusion_jax.diffusion.samplers.core import Sampler, within
 from diffusion_jax.diffusion.samplers.ode import EulerPlan, euler_plan, euler_step, finite_level
 from diffusion_jax.diffusion.samplers.two_looks import check_noise, down_and_up
 from diffusion_jax.diffusion.schedules import Schedule
@@ -213,7 +213,9 @@ def dpm_adaptive(
         low, high = jax.lax.fori_loop(0, BISECTIONS, halve, ends)
         return (low + high) / 2
 
-    return Sampler(plan, init=init, step=step, done=lambda state: state.x, stuck=lambda state: state.stuck)
+    return Sampler(
+        plan, init=init, step=step, done=lambda state: state.x, stuck=lambda state: state.stuck, put=within
+    )
 
 
 def _level(schedule: Schedule, t):

@@ -24,6 +24,7 @@ from diffusion_jax.core.protocols import (
     Guide,
     Init,
     Plan,
+    Put,
     Report,
     Run,
     SampleFn,
@@ -43,6 +44,16 @@ def never(state: Tree) -> bool:
     return False
 
 
+def alone(state: Tree, x: Tree) -> Tree:
+    """`Sampler.put` where the state is the data."""
+    return x
+
+
+def within(state: Any, x: Tree) -> Any:
+    """`Sampler.put` where the data is the state's field "x"."""
+    return state._replace(x=x)
+
+
 class Sampler(NamedTuple):
     """One way to walk from noise to data.
 
@@ -53,6 +64,7 @@ class Sampler(NamedTuple):
       step: `(keys [B], state, plan, denoise) -> state`, one step, with the plan's slice for it.
       done: `state -> x`, the data [B, ...] in a state.
       stuck: `state -> bool`, [B] or for all: whose chain the sampler gave up itself. Its data is NaN from then on.
+      put: `(state, x) -> state`, with x as its data, which was changed on the way, and what else it remembers.
 
     x is an array or, for a `processes.product`, a dictionary of arrays.
     """
@@ -62,6 +74,7 @@ class Sampler(NamedTuple):
     step: Step
     done: Done
     stuck: Stuck = never
+    put: Put = alone
 
 
 def reporting(sampler: Sampler, report: Report, every: int = 10) -> Sampler:

@@ -16,7 +16,7 @@ import numpy as np
 from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.protocols import Orders, Time
-from diffusion_jax.diffusion.samplers.core import Sampler
+from diffusion_jax.diffusion.samplers.core import Sampler, within
 from diffusion_jax.diffusion.schedules import Schedule
 
 
@@ -55,7 +55,7 @@ def multistep(plan: Callable[[np.ndarray, np.ndarray], MultistepPlan], memories:
             x = x + plan.noise * rng.normal_like(keys, state.x)
         return Remembered(x.astype(state.x.dtype), seen[:-1])
 
-    return Sampler(plan, init=init, step=step, done=lambda state: state.x)
+    return Sampler(plan, init=init, step=step, done=lambda state: state.x, put=within)
 
 
 # ---- What is remembered: e = a x_t + b D.

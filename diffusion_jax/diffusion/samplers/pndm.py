@@ -24,7 +24,7 @@ import numpy as np
 
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.diffusion.processes import check_interval
-from diffusion_jax.diffusion.samplers.core import Sampler
+from diffusion_jax.diffusion.samplers.core import Sampler, within
 from diffusion_jax.diffusion.samplers.ode import finite_level
 from diffusion_jax.diffusion.schedules import Schedule
 
@@ -170,7 +170,7 @@ def pndm(
         mean = jnp.sum(expand(plan.weights, known) * known, axis=0)
         return Remembering(plan.x * state.x + plan.mean * mean, jnp.concatenate([seen[:1], state.seen[:2]]))
 
-    return Sampler(plan, init=_init, step=step, done=lambda state: state.x)
+    return Sampler(plan, init=_init, step=step, done=lambda state: state.x, put=within)
 
 
 def plms(schedule: Schedule) -> Sampler:

@@ -94,6 +94,9 @@ def dpm_singlestep(
     def init(x):
         return Cycling(Remembered(x, jnp.zeros((2, *x.shape), x.dtype)), x)
 
+    def put(state, x):
+        return state._replace(now=state.now._replace(x=x))
+
     def step(keys, state, plan, denoise):
         begins, plan = plan
         x, start = state.now.x, jnp.where(begins, state.now.x, state.start)
@@ -104,7 +107,7 @@ def dpm_singlestep(
             x_s = x_s + plan.noise * rng.normal_like(keys, x)
         return Cycling(Remembered(x_s.astype(x.dtype), seen[:-1]), start)
 
-    return Sampler(plan, init=init, step=step, done=lambda state: state.now.x)
+    return Sampler(plan, init=init, step=step, done=lambda state: state.now.x, put=put)
 
 
 def _weights(terms: Terms, ratio, order, second: Second, third: Third) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.protocols import Orders
 from diffusion_jax.diffusion.processes import check_interval
-from diffusion_jax.diffusion.samplers.core import Sampler
+from diffusion_jax.diffusion.samplers.core import Sampler, within
 from diffusion_jax.diffusion.samplers.dpm import Form, data, left
 from diffusion_jax.diffusion.samplers.multistep import attainable, before
 from diffusion_jax.diffusion.schedules import Schedule
@@ -110,7 +110,7 @@ def unipc(schedule: Schedule, orders: Orders, form: Form | None = None, gain: Ca
         x = plan.x * start + _mean(plan.weights, seen)
         return Corrected(x.astype(state.x.dtype), start.astype(state.x.dtype), seen[:-1])
 
-    return Sampler(plan, init=init, step=step, done=lambda state: state.x)
+    return Sampler(plan, init=init, step=step, done=lambda state: state.x, put=within)
 
 
 def _mean(weights, seen):
