@@ -139,12 +139,18 @@ def build(config):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Configs, three trained teachers, and students of each."""
+    """Configs, and four trained teachers."""
     root = tmp_path_factory.mktemp("distill")
     for name, text in CONFIGS.items():
         (root / f"{name}.py").write_text(TINY + text)
     for name in ("teacher", "eps", "edm", "guided_teacher"):
         assert trained(root, name) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def students(root):
+    """The same folder, with two students."""
     assert trained(root, "consistency", "edm") == 0
     assert trained(root, "guided", "guided_teacher") == 0
     return root
@@ -196,8 +202,10 @@ def test_stages_are_runs_one_from_another(root, capsys):
     assert "distilled for 2 steps, and wrong in 4" in capsys.readouterr().err
 
 
-def test_a_run_needs_no_teacher_once_it_has_begun(root, tmp_path):
+@pytest.mark.rare
+def test_a_run_needs_no_teacher_once_it_has_begun(students, tmp_path):
     """Moved away, the student resumes and draws; so it does when it has itself been moved."""
+    root = students
     shutil.copytree(root / "consistency", tmp_path / "moved")
     config = root / "consistency.py"
     again = ("--config", config, "--workdir", tmp_path / "moved", "--config.train.steps=3")
@@ -216,7 +224,8 @@ def test_ect_starts_as_its_teacher(root):
 
 
 @pytest.mark.rare
-def test_a_guided_student_is_told_its_scale(root, capsys):
+def test_a_guided_student_is_told_its_scale(students, capsys):
+    root = students
     weak, strong = (images(root, "guided", "--steps", 2, "--guidance", scale) for scale in (1, 5))
     assert weak.shape == (2, 8, 8, 1)
     assert run(sample.main, "--workdir", root / "guided", "--guidance", 7) == 2

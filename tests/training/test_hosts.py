@@ -74,6 +74,7 @@ def test_two_hosts_of_two_devices_are_one_of_four(tmp_path):
     assert difference(one(tmp_path / "half", 4, "--config.train.batch_size=8"), expected) > 1e-3
 
 
+@pytest.mark.rare
 def test_parameters_spread_over_two_hosts_of_four_devices_are_those_of_one_of_eight(tmp_path):
     """Also drawn from: during training by both hosts, then by one, which may spread them or not."""
     fsdp = "--config.train.fsdp=True"

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 CONFIG = Path(tiny.__file__)
 ROOT = CONFIG.parent.parent
-STEPS = 80
+STEPS = 50
 
 
 def config(**train):
