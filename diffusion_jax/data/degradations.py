@@ -30,7 +30,7 @@ REACH = 3  # deviations, where kernels are cut off: ours; the papers draw a size
 class Ranges(NamedTuple):
     """How strong each step is; each value is drawn uniformly between two. By default the light form.
 
-    The widths are those for a ratio of 4.
+    Deviations and variances are those for a ratio of 4, and greater than 0.
 
     Attributes:
       deviation: of round kernels, in pixels. That the least is 0.1, not 0, is ours.
