@@ -5,7 +5,8 @@
   python -m diffusion_jax.sample --workdir runs/unclip_1024_folder --sampler ddim --steps 15 --condition middle.npz
 
 As unclip_256_folder, with 282 million parameters, batch 512, a linear table, and parts of 256x256; middle.npz holds
-"low_res" [N, 256, 256, 3]. The paper spoils what is enlarged in more ways than by blur.
+"low_res" [N, 256, 256, 3]. In training small pictures are blurred, shrunk in several ways, noisy and compressed, in
+an order that is drawn (BSR, the light form). Those of samples are not spoiled, be they of middle.npz or of PATH.
 """
 
 from diffusion_jax.methods.text_to_image import unclip

@@ -1,7 +1,8 @@
 """unCLIP (Ramesh et al. 2022) at its paper's size: a prior, a decoder and two networks that enlarge.
 
 The decoder has no text transformer of its own, which the paper found to help little. It reads what CLIP's says, as
-Karlo's does. The last network's small pictures are blurred in training; the paper's spoils them in more ways.
+Karlo's does. The first network that enlarges is told blurred small pictures in training, the second those that BSR
+spoils (`data.degradations`). Both draw from pictures that are made small and not spoiled, as the stage before gives.
 """
 
 from functools import cache, partial
@@ -13,9 +14,12 @@ from ml_collections import ConfigDict
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
 from diffusion_jax.core import resizing
+from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Hold, SampleCondition
-from diffusion_jax.data import conditions
+from diffusion_jax.data import conditions, degradations
+from diffusion_jax.data.images import to_float
 from diffusion_jax.data.pipeline import random_crop
+from diffusion_jax.data.sources import Mapped
 from diffusion_jax.diffusion import cascades, schedules, stages
 from diffusion_jax.diffusion.cascades import LOW
 from diffusion_jax.diffusion.unclip import IMAGE, TEXT
@@ -190,35 +194,63 @@ def prior(config: ConfigDict) -> Experiment:
 
 
 def upper_256(config: ConfigDict) -> Experiment:
-    """A network that enlarges to 256x256, with the values of `config_256`."""
-    return _upper(config, schedules.cosine_betas)
+    """A network that enlarges to 256x256, with the values of `config_256`; of its small pictures half are blurred."""
+    data = _parts(config)
+    told = data._replace(condition=partial(_small, config, data))
+    blurred = cascades.silently(cascades.blurred(SIGMA, SIGMA))
+    return compose(config, augmented(_enlarging(config, told, schedules.cosine_betas), blurred))
 
 
 def upper_1024(config: ConfigDict) -> Experiment:
-    """A network that enlarges to 1024x1024, with the values of `config_1024`."""
-    return _upper(config, schedules.linear_betas)
+    """A network that enlarges to 1024x1024, with the values of `config_1024`; BSR spoils its small pictures."""
+    return compose(config, _enlarging(config, _spoiled(config, _parts(config)), schedules.linear_betas))
 
 
-def _upper(config, betas) -> Experiment:
-    """Convolutions alone, told a small picture and no text: trained on parts, it draws whole pictures."""
+def _parts(config) -> Data:
+    """Parts of pictures to train on; samples are whole pictures, told whole small ones."""
     part, channels = tuple(config.data.part), config.data.shape[-1]
     whole = pixels.data(config, pixels.own_images(config))
-    data = whole._replace(
+    return whole._replace(
         example={"image": jax.ShapeDtypeStruct((*part, channels), jnp.uint8)},
         transforms=(random_crop(part),),
-        condition=partial(_small, config, whole),
         sample_condition=_pictures(config, whole),
     )
+
+
+def _spoiled(config, parts: Data) -> Data:
+    """`parts`, each with a small picture: of the whole and not spoiled in the source, spoiled after transforms."""
+    ratio = _ratio(config)
+    height, width, channels = parts.example["image"].shape
+
+    def with_small(features):
+        return features | {LOW: degradations.means(features["image"], ratio)}
+
+    return parts._replace(
+        source=lambda split: Mapped(parts.source(split), with_small),
+        example={**parts.example, LOW: jax.ShapeDtypeStruct((height // ratio, width // ratio, channels), jnp.uint8)},
+        transforms=(*parts.transforms, degradations.spoiling(degradations.bsr(ratio))),
+        condition=lambda batch: ({LOW: to_float(batch[LOW])},),
+    )
+
+
+def _enlarging(config, data: Data, betas) -> Method:
+    """Convolutions alone, told a small picture and no text: trained on parts, it draws whole pictures."""
     network = pixels.unet(config, outputs=2, kind=ADMUNet, middle_attention=False)
-    plain = guided.learned(config, data, SuperResolution(network), betas)
-    blurred = cascades.silently(cascades.blurred(SIGMA, SIGMA))
-    return compose(config, augmented(plain, blurred)._replace(preview="ddim"))
+    return guided.learned(config, data, SuperResolution(network), betas)._replace(preview="ddim")
 
 
-def _small(config, whole, batch):
-    pictures = whole.clean(batch)
-    times = config.data.shape[0] // config.low.size[0]
-    return ({LOW: resizing.means(pictures, tuple(side // times for side in pictures.shape[1:3]))},)
+def _small(config, data, batch):
+    pictures, ratio = data.clean(batch), _ratio(config)
+    return ({LOW: resizing.means(pictures, tuple(side // ratio for side in pictures.shape[1:3]))},)
+
+
+def _ratio(config) -> int:
+    """How many times a side is longer than that of the small picture."""
+    shape, low = tuple(config.data.shape), tuple(config.low.size)
+    ratio = max(1, shape[0] // low[0])
+    if shape[:2] != (ratio * low[0], ratio * low[1]):
+        raise InputError(f"data.shape={shape} is no whole multiple of low.size={low}; give sizes of one ratio")
+    return ratio
 
 
 def _pictures(config, whole: Data) -> SampleCondition:
