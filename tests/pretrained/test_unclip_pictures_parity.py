@@ -272,6 +272,7 @@ def shown(name, side):
 def near(found, wanted, arrays):
     close(np.clip(found, 0, 1), wanted)
     assert wanted.std() > 0.1
+    assert np.abs(found - wanted[::-1]).mean() > 20 * FAR  # control: of the other text and picture
     if "mask" in arrays:
         kept = np.where(arrays["mask"] > 0.5, found - (arrays["image"] / 2 + 0.5), 0)
         np.testing.assert_allclose(kept, 0, atol=1e-6)
