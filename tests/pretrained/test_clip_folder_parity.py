@@ -1,6 +1,8 @@
 """A CLIP of captioned pictures: trained, resumed, exported, read by transformers, and held by unCLIP's decoder."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -78,6 +80,21 @@ def test_the_papers_size_is_that_of_published_weights(root):
     ours = {name: shape for name, (_, shape) in entries.kinds(network.template(), network.entries).items()}
     assert ours == theirs
     assert sum(map(np.prod, ours.values())) == 427_616_513
+
+
+def test_of_a_model_on_the_hub_the_tokenizer_alone_is_fetched(root, monkeypatch):
+    """The hub is replaced by a folder, of which what is asked for is listed."""
+    wanted = []
+
+    def snapshot_download(name, revision, allow_patterns):
+        wanted.extend(allow_patterns)
+        return root / "pieces"
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=snapshot_download))
+    folder, found = readers.tokenizer("owner/clip", "--config.clip.tokenizer", 12)
+    assert (folder, found.length, found.size) == (root / "pieces", 12, 520)
+    assert {"tokenizer.json", "vocab.json", "tokenizer/merges.txt"} <= {*wanted}
+    assert not [name for name in wanted if name.endswith((".safetensors", ".bin"))]
 
 
 def test_a_run_that_was_ended_goes_on_to_the_bit(root):
