@@ -9,7 +9,7 @@ COMMANDS = """diffusion_jax, commands:
                                                                  encode images, to train on latents
   python -m diffusion_jax.sample --workdir DIR                   draw from a run, or from --pretrained FOLDER
   python -m diffusion_jax.evaluate --workdir DIR                 measure samples and likelihoods, or compare reports
-  python -m diffusion_jax.export --workdir DIR --to FOLDER       write a fine-tuned run as a folder of diffusers'
+  python -m diffusion_jax.export --workdir DIR --to FOLDER       write a run as a folder that others read
 
 Each has --help. Configs are short Python files: see configs/ and docs/measured/configs.md."""
 

@@ -1,10 +1,11 @@
-"""Write a trained run as a folder that diffusers, and `sample --pretrained`, read.
+"""Write a trained run as a folder that diffusers or transformers read, and this library.
 
   python -m diffusion_jax.export --workdir runs/finetuned --to finetuned
   python -m diffusion_jax.export --workdir runs/finetuned --to step_5000 --step 5000 --raw
 
-For runs whose network is one of diffusers' own, as those of `methods.finetune` and `methods.few_step.folders` are.
-The folder has the config that they started from, its scheduler or a student's, and the averaged parameters.
+For runs whose network is one of diffusers' own, as those of `methods.finetune` and `methods.few_step.folders` are:
+the folder has the config that they started from, its scheduler or a student's, and the averaged parameters, and
+`sample --pretrained` reads it. And for a CLIP of configs/clip_folder.py, whose folder has its tokenizer too.
 """
 
 from diffusion_jax.core import ending
@@ -23,9 +24,12 @@ def main(arguments: list[str]):
     """The command `python -m diffusion_jax.export`."""
     options = _parser().parse_args(arguments)
     experiment = resolve.experiment(options.workdir, options.config)
-    write = experiment.method.export if experiment.method else None
+    write = experiment.export
     if write is None:
-        raise InputError(f"the network of {options.workdir} has no layout that others read; methods.finetune has")
+        raise InputError(
+            f"the network of {options.workdir} has no layout that others read; "
+            "that of methods.finetune has, and that of configs/clip_folder.py"
+        )
     if options.to.exists():
         raise InputError(f"{options.to} is there already; choose another --to, or remove it")
     which = resolve.RAW if options.raw else resolve.AVERAGED

@@ -4,14 +4,16 @@ from pathlib import Path
 
 from diffusion_jax.core import files
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.data import sources
+from diffusion_jax.data import pictures, sources
 from diffusion_jax.data.sources import Mapped
 
 ENDING = ".txt"
 BYTES = 64 * 1024  # of one text
 
 
-def captioned(path: str | Path, size: int | tuple[int, int], channels: int = 3) -> Mapped:
+def captioned(
+    path: str | Path, size: int | tuple[int, int], channels: int = 3, shrink: pictures.Shrink = pictures.fit
+) -> Mapped:
     """The pictures of a folder and of those below it (`sources.folder`), each with its text.
 
     Args:
@@ -19,6 +21,7 @@ def captioned(path: str | Path, size: int | tuple[int, int], channels: int = 3) 
         as one line.
       size: the side of a square, or (height, width).
       channels: 3 (RGB) or 1 (grey).
+      shrink: as of `sources.pictures_of`.
 
     Returns:
       A source of {"image": uint8 [H, W, channels], "text": str}.
@@ -35,8 +38,8 @@ def captioned(path: str | Path, size: int | tuple[int, int], channels: int = 3) 
             f"{len(missing)} of {len(texts)} pictures have no text; the first lacks {missing[0]}. Write it, or take "
             "the picture away"
         )
-    pictures = sources.pictures_of(found, size, channels)
-    return Mapped(range(len(texts)), lambda index: {**pictures[index], "text": _read(texts[index])})
+    images = sources.pictures_of(found, size, channels, shrink)
+    return Mapped(range(len(texts)), lambda index: {**images[index], "text": _read(texts[index])})
 
 
 def _read(path: Path) -> str:

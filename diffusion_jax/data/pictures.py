@@ -2,10 +2,10 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,6 +15,8 @@ from diffusion_jax.core.errors import InputError
 
 MODES = {1: "L", 3: "RGB"}  # channels -> Pillow's name for them
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # others of Pillow's start programs, such as Ghostscript
+# `(picture, (height, width), name) -> picture` of that size, or covering it.
+Shrink: TypeAlias = Callable[[Image.Image, tuple[int, int], Any], Image.Image]
 LARGEST = 50_000_000  # pixels: of some kinds each takes 16 bytes while it is read
 DEEP = re.compile(r";(16|32)[BLNSF]")  # in Pillow's names of how more than 8 bits a channel lie in a file
 
@@ -88,6 +90,19 @@ def fit(picture: Image.Image, size: tuple[int, int], name: Any):
     top, left = (picture.height - cut_height) // 2, (picture.width - cut_width) // 2
     box = (left, top, left + cut_width, top + cut_height)
     return picture.resize((width, height), Image.Resampling.LANCZOS, box=box)
+
+
+def cover(picture: Image.Image, size: tuple[int, int], name: Any):
+    """Shrinks the whole picture with antialiasing (bicubic) until it just covers `size`: of a square, the short side.
+
+    The other side is rounded down. Arguments and errors as of `fit`.
+    """
+    check_size((picture.height, picture.width), size, name)
+    height, width = size
+    if height * picture.width >= width * picture.height:
+        wide = height * picture.width // picture.height
+        return picture.resize((wide, height), Image.Resampling.BICUBIC)
+    return picture.resize((width, width * picture.height // picture.width), Image.Resampling.BICUBIC)
 
 
 def check_size(found: Sequence[int], size: Sequence[int], name: Any) -> None:

@@ -156,8 +156,13 @@ def folder(path: str | Path, size: int | tuple[int, int], channels: int = 3):
     return pictures_of(image_files(path), size, channels)
 
 
-def pictures_of(files: Sequence[Path], size: int | tuple[int, int], channels: int = 3) -> Mapped:
-    """The images in `files`, as `folder` cuts and shrinks them; arguments, result and errors as there."""
+def pictures_of(
+    files: Sequence[Path], size: int | tuple[int, int], channels: int = 3, shrink: pictures.Shrink = pictures.fit
+) -> Mapped:
+    """The images in `files`, as `folder` reads them; other arguments, result and errors as there.
+
+    `shrink` cuts and shrinks them: `pictures.fit`, as `folder` does, or `pictures.cover`, which cuts nothing.
+    """
     size = _height_width(size)
     if channels not in pictures.MODES:
         raise InputError(f"images cannot have {channels} channels; give 3 (RGB) or 1 (grey)")
@@ -168,7 +173,7 @@ def pictures_of(files: Sequence[Path], size: int | tuple[int, int], channels: in
 
     def read(file):
         picture = pictures.decode(pictures.opened_file(file), channels)
-        return {"image": pictures.pixels(pictures.fit(picture, size, file))}
+        return {"image": pictures.pixels(shrink(picture, size, file))}
 
     return Mapped(files, read)
 

@@ -1,7 +1,7 @@
 """Pictures and texts as data: MNIST and its captions, "a thick seven"; a folder of one's own."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from PIL import ImageOps
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.protocols import EncodeTexts, Source
+from diffusion_jax.core.protocols import EncodeTexts, Examples, Source
 from diffusion_jax.data import captioned_folder, captions, images, sources, views
 from diffusion_jax.data.sources import Mapped
 from diffusion_jax.methods import pixels
@@ -103,18 +103,21 @@ def told(shape: tuple[int, int, int], source: Source, tokens: int) -> Data:
     )
 
 
-def own(config: ConfigDict, encode: EncodeTexts, tokens: int) -> Data:
+def own(
+    config: ConfigDict, encode: EncodeTexts, tokens: int, read: Callable[..., Examples] = captioned_folder.captioned
+) -> Data:
     """Pictures and texts of a folder of one's own (`captioned_folder.captioned`), as of `told`.
 
     Args:
       config: values; `data.dir` is the folder, `data.shape` that of a picture.
       encode: `texts [N] -> (ids, mask)`, both [N, L].
       tokens: L.
+      read: as of `pixels.own_images`.
     """
 
-    def read(example):
+    def encoded(example):
         (ids,), (mask,) = encode([example["text"]])
         return {"image": example["image"], "ids": ids, "mask": mask}
 
-    source = pixels.own_images(config, captioned_folder.captioned)
-    return told(tuple(config.data.shape), lambda split: Mapped(source(split), read), tokens)
+    source = pixels.own_images(config, read)
+    return told(tuple(config.data.shape), lambda split: Mapped(source(split), encoded), tokens)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
@@ -17,9 +18,9 @@ from diffusion_jax.models.encoders.clip import CLIP, TextTransformer, VisionTran
 from diffusion_jax.models.encoders.transformer import gelu
 from diffusion_jax.training import averages
 from diffusion_jax.training.experiment import Data, Experiment, Optimization, Task
-from diffusion_jax.training.optimizers import adam
+from diffusion_jax.training.optimizers import MakeOptimizer, Optimizer, adam
 
-HIGHEST = 4.605170185988092  # ln 100: of the logits' scale (section 2.5)
+SCALE, HIGHEST = "log_scale", 4.605170185988092  # a parameter, the logarithm of the logits' scale, and ln 100
 
 
 def sizes() -> Config:
@@ -39,9 +40,7 @@ def network(sizes: ConfigDict, shape: tuple[int, int, int]) -> CLIP:
     Raises:
       InputError: the patches do not tile the picture.
     """
-    high, wide, patch = shape[0], shape[1], sizes.patch
-    if high % patch or wide % patch:
-        raise InputError(f"patches of {patch} pixels do not tile a picture of {high}x{wide}; take a divisor of both")
+    grid = grid_of(shape, sizes.patch)
     common = dict(
         features=sizes.features,
         hidden=4 * sizes.features,
@@ -52,8 +51,16 @@ def network(sizes: ConfigDict, shape: tuple[int, int, int]) -> CLIP:
     )
     return CLIP(
         TextTransformer(vocab=WORDS.size, positions=WORDS.length, **common),
-        VisionTransformer(grid=(high // patch, wide // patch), patch=patch, **common),
+        VisionTransformer(grid=grid, patch=sizes.patch, **common),
     )
+
+
+def grid_of(shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
+    """How many patches of a picture of `shape` there are, high and wide; `InputError` where they do not tile it."""
+    high, wide, _ = shape
+    if high % patch or wide % patch:
+        raise InputError(f"patches of {patch} pixels do not tile a picture of {high}x{wide}; take a divisor of both")
+    return high // patch, wide // patch
 
 
 def contrastive(model: CLIP) -> Loss:
@@ -68,7 +75,7 @@ def contrastive(model: CLIP) -> Loss:
         picture: Any = model.vision.apply({"params": params["vision"]}, x0["image"])
         text: Any = model.text.apply({"params": params["text"]}, x0["ids"], x0["mask"])
         images, texts = unit(picture.embedding), unit(text.pooled)
-        scale = jnp.exp(jnp.minimum(params["log_scale"], HIGHEST))
+        scale = jnp.exp(params[SCALE])
         all_images, all_texts = context.gather((images, texts))
         own = scale * jnp.sum(images * texts, axis=-1)
         among_texts, among_images = scale * images @ all_texts.T, scale * texts @ all_images.T
@@ -78,13 +85,28 @@ def contrastive(model: CLIP) -> Loss:
     return loss
 
 
-def build(config: ConfigDict, data: Data, model: CLIP) -> Experiment:
+def bounded(optimizer: Optimizer) -> Optimizer:
+    """`optimizer`, after whose updates the scale of the logits is at most 100 (section 2.5).
+
+    The parameter itself stays there. A bound in the loss would leave it no gradient by which to come back.
+    """
+    inner = optimizer.transformation
+
+    def update(gradients, state, params):
+        updates, state = inner.update(gradients, state, params)
+        return {**updates, SCALE: jnp.minimum(updates[SCALE], HIGHEST - params[SCALE])}, state
+
+    return optimizer._replace(transformation=optax.GradientTransformation(inner.init, update))
+
+
+def build(config: ConfigDict, data: Data, model: CLIP, optimizer: MakeOptimizer = adam) -> Experiment:
     """A CLIP as an experiment; it draws nothing.
 
     Args:
       config: values, with the sections of `compose.base_config`.
       data: whose x0 is {"image" float [B, H, W, C], "ids" int [B, L], "mask" bool [B, L]}.
       model: of such pictures and texts.
+      optimizer: of all its parameters.
 
     Raises:
       InputError: a batch is computed in parts, of which none would see the others.
@@ -102,7 +124,7 @@ def build(config: ConfigDict, data: Data, model: CLIP) -> Experiment:
         data,
         Task(init, of_batch(contrastive(model), data), time_sampling.none()),
         Optimization(
-            adam(config.train),
+            bounded(optimizer(config.train)),
             config.train.ema_decay,
             averages.named(config.train.ema_decays, config.train.ema_profiles),
         ),

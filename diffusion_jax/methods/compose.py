@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -31,7 +30,6 @@ from diffusion_jax.core.protocols import (
     SolvedOf,
     Start,
     Transform,
-    Tree,
 )
 from diffusion_jax.diffusion import guidance, samplers
 from diffusion_jax.diffusion.parameterizations import Parameterization
@@ -44,6 +42,7 @@ from diffusion_jax.training.experiment import (
     OPTIONS,
     Data,
     Experiment,
+    Export,
     MakeSampler,
     Measures,
     Optimization,
@@ -153,7 +152,7 @@ class Method(NamedTuple):
       averages: further ones than the config's, for the loss: target networks.
       held: arrays that are read once and never trained (`Task.held`).
       edits: `process -> {name: Edit}`, how samples are drawn of which something is known (`methods.edits`).
-      export: `(params, folder)`, which writes them in a layout that others read; None where there is none.
+      export: as of `Experiment`.
     """
 
     data: Data
@@ -174,7 +173,7 @@ class Method(NamedTuple):
     averages: Mapping[str, Average] = MappingProxyType({})
     held: Hold = dict
     edits: MakeEdits = replaced
-    export: Callable[[Tree, Path], None] | None = None
+    export: Export | None = None
 
 
 def compose(config: ConfigDict, method: Method) -> Experiment:
@@ -230,6 +229,7 @@ def compose(config: ConfigDict, method: Method) -> Experiment:
             {name: partial(make, apply, parameterization) for name, make in method.solved.items()},
         ),
         method,
+        method.export,
     )
 
 

@@ -19,7 +19,7 @@ from diffusion_jax.pipelines.index import Index
 from diffusion_jax.pipelines.prompts import PROMPT
 from diffusion_jax.pipelines.reading import Reading
 from diffusion_jax.pretrained.encoders import Encoder
-from diffusion_jax.pretrained.families.clip_images import preparation
+from diffusion_jax.pretrained.families import clip_images
 
 LIKE = "like"  # the entry of a person's wishes: pictures of any size
 ENCODER, PREPARATION, KIND = "image_encoder", "feature_extractor", "CLIPVisionModelWithProjection"
@@ -57,7 +57,7 @@ def of_folder(whole: Index, reading: Reading) -> Likes:
     encoder = reading.encoder(whole.root, ENCODER)
     if encoder.config.get("architectures") != [KIND]:
         raise InputError(f"{whole.root}: {ENCODER}/ is a {str(encoder.config.get('architectures'))[:60]}, no {KIND}")
-    prepare = preparation(json_object(whole.root / PREPARATION / "preprocessor_config.json"))
+    prepare = clip_images.preparation(json_object(whole.root / PREPARATION / clip_images.FILE))
     (example,) = encoder.network.example
     side = example.shape[1]
     found = jax.eval_shape(prepare, jax.ShapeDtypeStruct((1, 2 * side, side, 3), np.float32)).shape

@@ -148,12 +148,6 @@ def _of(
     index: Index, reading: Reading, tokenizer: str, encoder: str, entries: Entries, length: int | None = None
 ) -> Part:
     index.check(tokenizer, encoder)
-    pieces = tokenizers.opened(index.root / tokenizer, length)
     network = reading.encoder(index.root, encoder)
-    rows = network.config.get("vocab_size", pieces.size)
-    if pieces.size > rows:
-        raise InputError(
-            f"{index.root}: {tokenizer}/ has {pieces.size} pieces and {encoder}/ knows {rows}; "
-            "they are of different models"
-        )
+    pieces = tokenizers.opened(index.root / tokenizer, length, network.config.get("vocab_size"))
     return Part(pieces, network, entries)

@@ -47,12 +47,7 @@ class Encoder(NamedTuple):
         Arrays have the names of transformers before 5.6, which all releases read. What is dropped when reading is not
         there, and the config names the class without it. Errors as of `entries.write`.
         """
-        name = _kind(self.config)
-        kind = KINDS[name]
-        dtype = jnp.result_type(*(leaf.dtype for leaf in jax.tree.leaves(params)))
-        said = {**self.config, "architectures": [kind.written or name], "torch_dtype": str(dtype)}
-        said.pop("dtype", None)  # of the same meaning, since transformers 5
-        entries.write(params, kind.network(self.config).entries, path, said, files.TRANSFORMERS)
+        write(params, self.config, path)
 
 
 class Kind(NamedTuple):
@@ -139,6 +134,16 @@ def described(
     if jnp.dtype(dtype).name not in DTYPES:
         raise InputError(f"an encoder computes in {', '.join(DTYPES)}, not in {jnp.dtype(dtype)}")
     return KINDS[_kind(config)].network(config, weights or {}, dtype)
+
+
+def write(params: Tree, config: Mapping[str, Any], path: str | Path) -> None:
+    """`Encoder.save`, of the encoder of a config.json."""
+    name = _kind(config)
+    kind = KINDS[name]
+    dtype = jnp.result_type(*(leaf.dtype for leaf in jax.tree.leaves(params)))
+    said = {**config, "architectures": [kind.written or name], "torch_dtype": str(dtype)}
+    said.pop("dtype", None)  # of the same meaning, since transformers 5
+    entries.write(params, kind.network(config).entries, path, said, files.TRANSFORMERS)
 
 
 def _kind(config: Mapping[str, Any]) -> str:

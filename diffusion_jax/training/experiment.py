@@ -179,6 +179,9 @@ class Drawable(NamedTuple):
     encoding: Encoding | None = None
 
 
+Export: TypeAlias = Callable[[Tree, Path], None]  # `(params, folder)`
+
+
 class Data(NamedTuple):
     """The training data, and how examples become x0 and conditions.
 
@@ -290,6 +293,7 @@ class Experiment(NamedTuple):
       sampling: the samplers.
       measures: the likelihoods.
       method: the parts that it was composed of (`methods.compose.Method`); None where it was put together otherwise.
+      export: `(params, folder)`, which writes them in a layout that others read; None where there is none.
     """
 
     data: Data
@@ -298,3 +302,4 @@ class Experiment(NamedTuple):
     sampling: Sampling = Sampling()
     measures: Measures = Measures()
     method: Any = None
+    export: Export | None = None

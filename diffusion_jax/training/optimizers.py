@@ -57,7 +57,7 @@ def adam_of_betas(train: ConfigDict, times: float = 1.0) -> Optimizer:
 
 
 def with_betas(config: Config, usual: tuple[float, float] = (0.9, 0.999)) -> Config:
-    """`config` with the values that `adam_of_betas` reads."""
+    """`config` with the decays that `adam_of_betas` and `adamw_of_betas` read."""
     config.train.betas = values.listed(
         usual, "decays of Adam's averages of gradients and of their squares", values.Real(0, 1, below=True), 2, 2
     )
@@ -67,13 +67,22 @@ def with_betas(config: Config, usual: tuple[float, float] = (0.9, 0.999)) -> Con
 def adamw(train: ConfigDict) -> Optimizer:
     """`adam`, with all parameters of two axes or more decaying by `train.weight_decay` times the rate in each update:
     weights do, biases and scales do not (Loshchilov & Hutter 2019)."""
+    return _decaying(train)
+
+
+def adamw_of_betas(train: ConfigDict) -> Optimizer:
+    """`adamw` whose averages decay by `train.betas`, with `train.epsilon` beside the root of squares."""
+    b1, b2 = train.betas
+    return _decaying(train, b1, b2, train.epsilon)
+
+
+def _decaying(train: ConfigDict, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Optimizer:
     rates = rate(train)
 
     def weights(params):
         return jax.tree.map(lambda x: x.ndim > 1, params)
 
-    decaying = optax.adamw(rates, eps=1e-8, weight_decay=train.weight_decay, mask=weights)
-    return _clipped(train, rates, decaying)
+    return _clipped(train, rates, optax.adamw(rates, b1, b2, eps, weight_decay=train.weight_decay, mask=weights))
 
 
 def falling(train: ConfigDict) -> Optimizer:
@@ -103,8 +112,14 @@ def _clipped(train: ConfigDict, rates: OfStep, rest: optax.GradientTransformatio
 
 
 def with_weight_decay(config: Config, usual: float = 0.01) -> Config:
-    """`config` with the value that `adamw` reads."""
+    """`config` with the decay of weights that `adamw` and `adamw_of_betas` read."""
     config.train.weight_decay = values.number(usual, "decay of weights, as a multiple of the rate", 0, 1e6)
+    return config
+
+
+def with_epsilon(config: Config, usual: float = 1e-8) -> Config:
+    """`config` with the value beside the root of squares that `adamw_of_betas` reads."""
+    config.train.epsilon = values.number(usual, "what Adam adds to the root of the average square", 1e-30, 1)
     return config
 
 

@@ -63,6 +63,7 @@ PUBLISHED = {
     "unclip_prior_folder": 1_223_461_632,
     "unclip_256_folder": 729_710_726,
     "unclip_1024_folder": 282_064_326,
+    "clip_folder": 427_616_513,  # as transformers' CLIPModel of openai/clip-vit-large-patch14
 }
 
 TAUGHT_BY = {  # what a config must be given: the tiny published folder, and its value
@@ -160,6 +161,18 @@ def clip(section, flag):
     return readers.Clip(reader, lambda params, x: jnp.zeros((len(x), 768)), 768)
 
 
+def clips_tokenizer(name, flag, length):
+    """In place of CLIP's tokenizer: texts of a begin and an end."""
+    assert not name  # which no config has
+
+    def encode(texts):
+        ids = np.full((len(texts), length), 49_407, np.int32)
+        ids[:, 0] = 49_406
+        return ids, np.broadcast_to(np.arange(length) < 2, ids.shape)
+
+    return Path(), tokenizers.Tokenizer(encode, lambda text: "", length, 49_408)
+
+
 def statistics_of_embeddings(clip, params, images):
     """In place of what they are of the data, their shapes."""
     return dict.fromkeys(("mean", "std"), jax.ShapeDtypeStruct((clip.size,), jnp.float32))
@@ -185,6 +198,7 @@ def test_a_config_builds_and_says_how_to_run_it(path, tmp_path, monkeypatch):
     monkeypatch.setattr(unclip_parts, "statistics", statistics_of_embeddings)
     monkeypatch.setattr(readers, "t5", t5)
     monkeypatch.setattr(readers, "clip", clip)
+    monkeypatch.setattr(readers, "tokenizer", clips_tokenizer)
     watched, read = values.watched(chosen)
     experiment = module.build(watched)
     assert re.search(rf"python -m diffusion_jax\.(train|distill) --config configs/{path.name} --", module.__doc__)
@@ -385,6 +399,28 @@ def test_a_rate_rises_and_falls_and_parts_have_their_own():
     update, _ = made.transformation.update(jax.tree.map(jnp.ones_like, params), state, params)
     np.testing.assert_array_equal(update["code"], -1)
     assert made.rates.keys() == {"learning_rate"}
+
+
+def test_adam_of_other_decays_is_the_papers():
+    """Three updates of one weight by hand, with decoupled decay; of a bias without. The usual decays are others."""
+    config = optimizers.with_epsilon(optimizers.with_betas(tiny.get_config(), (0.8, 0.9)), 0.5)
+    train = optimizers.with_weight_decay(config, 0.3).train
+    train.update({"warmup_steps": 0, "decay_steps": 0, "clip_norm": 0.0, "learning_rate": 0.1})
+    made, usual = optimizers.adamw_of_betas(train).transformation, optimizers.adamw(train).transformation
+    params = {"w": jnp.ones((1, 1)), "b": jnp.ones(1)}
+    state, w, b, first, second = made.init(params), 1.0, 1.0, 0.0, 0.0
+    for number, slope in enumerate((2.0, -1.0, 0.5), 1):
+        gradients = jax.tree.map(lambda x, slope=slope: jnp.full_like(x, slope), params)
+        if number == 1:
+            other, _ = usual.update(gradients, usual.init(params), params)
+        update, state = made.update(gradients, state, params)
+        params = optax.apply_updates(params, update)
+        first, second = 0.8 * first + 0.2 * slope, 0.9 * second + 0.1 * slope**2
+        step = first / (1 - 0.8**number) / ((second / (1 - 0.9**number)) ** 0.5 + 0.5)
+        w, b = w - 0.1 * (step + 0.3 * w), b - 0.1 * step
+        np.testing.assert_allclose([params["w"][0, 0], params["b"][0]], [w, b], rtol=1e-6)
+        if number == 1:
+            assert abs(other["b"][0] - update["b"][0]) > 0.01
 
 
 def test_a_part_of_a_method_is_changed_by_replacing_it():

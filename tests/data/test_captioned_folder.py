@@ -5,8 +5,11 @@ import pytest
 from PIL import Image
 
 from diffusion_jax.core.errors import InputError
+from diffusion_jax.data import pictures
 from diffusion_jax.data.captioned_folder import BYTES, captioned
+from diffusion_jax.data.images import to_float
 from diffusion_jax.data.pipeline import random_crop
+from diffusion_jax.models.encoders.images import resized
 
 
 @pytest.fixture
@@ -30,6 +33,22 @@ def test_a_picture_has_the_text_beside_it_as_one_line(folder, capsys):
     assert source[0]["image"].shape == (4, 6, 3)
     assert [int(source[i]["image"].mean().round()) for i in range(2)] == [10, 200]
     assert captioned(folder, 4, channels=1)[1]["image"].shape == (4, 4, 1)
+
+
+def test_a_picture_is_shrunk_whole_to_its_short_side():
+    """As CLIP's own preparation does, to a level or two; cutting and Lanczos are another."""
+    rng = np.random.default_rng(0)
+    for sides, wanted in {(40, 60): (16, 24), (60, 40): (24, 16), (33, 16): (33, 16), (47, 31): (24, 16)}.items():
+        levels = rng.integers(0, 256, (*sides, 3), np.uint8)
+        found = np.asarray(pictures.cover(Image.fromarray(levels), (16, 16), "a"))
+        assert found.shape == (*wanted, 3)
+        theirs = np.asarray(resized(to_float(levels[None]), 16)[0])
+        assert abs(found - (theirs + 1) * 127.5).max() < 2
+        cut = np.asarray(pictures.fit(Image.fromarray(levels), wanted, "a"))
+        assert sides == wanted or abs(cut - (theirs + 1) * 127.5).max() > 4
+    assert pictures.cover(Image.new("L", (50, 20)), (10, 16), "a").size == (25, 10)
+    with pytest.raises(InputError, match="image a is 20 x 50, smaller than 24 x 16"):
+        pictures.cover(Image.new("L", (50, 20)), (24, 16), "a")
 
 
 def test_texts_that_are_missing_or_no_texts_are_named(folder):

@@ -519,7 +519,7 @@ def test_folders_that_are_not_whole(stable, tmp_path, capsys):
     assert "has no folder tokenizer/" in damaged("missing", lambda folder: shutil.rmtree(folder / "tokenizer"))
     config = "text_encoder/config.json"
     wrong = damaged("other", another(config, '"vocab_size": 520', '"vocab_size": 510'))
-    assert "tokenizer/ has 520 pieces and text_encoder/ knows 510" in wrong
+    assert "/tokenizer: the tokenizer has 520 pieces and the encoder knows 510" in wrong
     kind = damaged("kind", another("model_index.json", '"StableDiffusionPipeline"', '"WeirdPipeline"'))
     assert "is a WeirdPipeline, whose encoders are not known; give --condition FILE.npz with tokens" in kind
     assert run("--pretrained", stable[0] / "unet", "--prompt", "a cat") == 2

@@ -28,6 +28,8 @@ from diffusion_jax.pretrained.tokenizers.tokens import LONGEST
 
 TOKENS, MASK = "tokens", "token_mask"
 OF_TEXTS, OF_PICTURES = "text", "vision"  # parts of a CLIP's parameters
+TOKENIZER = "tokenizer"  # a folder
+OF_TOKENIZERS = [str(Path(folder) / file) for folder in (TOKENIZER, "") for file in NAMES]
 Says: TypeAlias = Callable[[Tree, jax.Array, jax.Array], dict[str, jax.Array]]
 
 
@@ -97,7 +99,8 @@ def t5(section: ConfigDict, flag: str) -> Reader:
     def says(params, ids, mask):
         return {TOKENS: model.apply({"params": params}, ids, mask) * mask[..., None], MASK: mask}
 
-    return _reader(_tokenizer(root, section.length, model.vocab), says, encoder.network.template(), encoder.read)
+    pieces = tokenizers.opened(_within(root), section.length, model.vocab)
+    return _reader(pieces, says, encoder.network.template(), encoder.read)
 
 
 def clip(section: ConfigDict, flag: str) -> Clip:
@@ -131,8 +134,27 @@ def clip(section: ConfigDict, flag: str) -> Clip:
         params = encoder.read(dtype)
         return {name: params[name] for name in (OF_TEXTS, OF_PICTURES)}
 
-    reader = _reader(_tokenizer(root, section.length, model.text.vocab), says, encoder.network.template(), read)
+    pieces = tokenizers.opened(_within(root), section.length, model.text.vocab)
+    reader = _reader(pieces, says, encoder.network.template(), read)
     return Clip(reader, seen, reader.told[TEXT].shape[0])
+
+
+def tokenizer(name: str, flag: str, length: int) -> tuple[Path, Tokenizer]:
+    """A tokenizer without its encoder, and the folder where its files are.
+
+    Args:
+      name: a folder, of the tokenizer or of a model that has one; or a name on the hub.
+      flag: how it is given, for messages: "--config.clip.tokenizer".
+      length: of every text in tokens.
+
+    Raises:
+      InputError: no folder is given, or there is no tokenizer in it.
+    """
+    if not name:
+        raise InputError(f"no tokenizer is given; give its folder: {flag}=DIR")
+    root = Path(name)
+    folder = _within(root if root.exists() else files.downloaded(name, "", None, (), OF_TOKENIZERS))
+    return folder, tokenizers.opened(folder, length)
 
 
 def of_unit_entries(embedding: jax.Array) -> jax.Array:
@@ -147,8 +169,7 @@ def _opened(section: ConfigDict, flag: str, kind: str, part: str) -> tuple[Path,
         raise InputError(f"no encoder of texts; give its folder: {flag}.folder=DIR")
     root = Path(name)
     if not root.exists():
-        beside = [str(Path(folder) / file) for folder in ("tokenizer", "") for file in NAMES]
-        root = files.downloaded(name, "", None, (part, ""), beside)
+        root = files.downloaded(name, "", None, (part, ""), OF_TOKENIZERS)
     encoder = encoders.opened(root, part, dtype=jnp.bfloat16 if section.bfloat16 else jnp.float32)
     (found,) = encoder.config["architectures"]
     if not found.startswith(kind):
@@ -156,15 +177,10 @@ def _opened(section: ConfigDict, flag: str, kind: str, part: str) -> tuple[Path,
     return root, encoder
 
 
-def _tokenizer(root: Path, length: int, rows: int) -> Tokenizer:
-    within = root / "tokenizer"
-    tokenizer = tokenizers.opened(within if within.is_dir() else root, length)
-    if tokenizer.size > rows:
-        raise InputError(
-            f"{root}: the tokenizer has {tokenizer.size} pieces and the encoder knows {rows}; they are of different "
-            "models"
-        )
-    return tokenizer
+def _within(root: Path) -> Path:
+    """Where the tokenizer of a published model is: in a folder of its own, or beside the model."""
+    own = root / TOKENIZER
+    return own if own.is_dir() else root
 
 
 def _reader(tokenizer: Tokenizer, says: Says, params: Tree, read: ReadWeights) -> Reader:

@@ -23,6 +23,13 @@ CONFIG: dict[str, Any] = {
     "do_convert_rgb": True,  # pictures of three channels are taken
 }
 BICUBIC = 3  # Pillow's number
+FILE = "preprocessor_config.json"
+
+
+def of_side(side: int) -> dict[str, Any]:
+    """The preprocessor_config.json of pictures of side x side pixels."""
+    sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    return {"image_processor_type": "CLIPImageProcessor", **CONFIG, **sizes}
 
 
 def preparation(config: Mapping[str, Any]) -> OfImages:

@@ -1,5 +1,6 @@
 """A tokenizer's folder of a pipeline, read."""
 
+import json
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ NAMES = (settings.CONFIG, settings.SPECIAL, settings.ADDED, byte_pairs.MERGES, *
 MOST = 16 * files.MEBIBYTE  # bytes of any of them
 
 
-def opened(folder: Path, length: int | None = None) -> Tokenizer:
+def opened(folder: Path, length: int | None = None, rows: int | None = None) -> Tokenizer:
     """The tokenizer of a folder, `tokenizer/` or `tokenizer_2/` of a pipeline, as transformers reads it.
 
     It holds tokenizer.json, or vocab.json and merges.txt (CLIP), or spiece.model (T5); the first of them is read. And
@@ -31,10 +32,11 @@ def opened(folder: Path, length: int | None = None) -> Tokenizer:
     Args:
       folder: it.
       length: of every text in tokens, its begin and end included; None is tokenizer_config.json's model_max_length.
+      rows: of the table of the encoder that it is for; None where there is none yet.
 
     Raises:
       InputError: a file is missing, damaged, larger than such files are, or of a tokenizer that is not known; no
-        length is given; or the library is not installed.
+        length is given; the encoder has fewer rows than there are pieces; or the library is not installed.
     """
     folder = Path(folder)
     library()  # what is missing here is said before what may be missing there
@@ -50,10 +52,16 @@ def opened(folder: Path, length: int | None = None) -> Tokenizer:
         backend = model.backend(roles)
         _add(backend, _beside(model, said, roles), str(folder))
         _surround(backend, [role and roles[role].content for role in model.around])
-        return run(backend, roles["pad_token"].content, length, said.sides, str(folder))
+        found = run(backend, roles["pad_token"].content, length, said.sides, str(folder))
+    if rows is not None and found.size > rows:
+        raise InputError(
+            f"{folder}: the tokenizer has {found.size} pieces and the encoder knows {rows}; "
+            "they are of different models"
+        )
+    return found
 
 
-def save(folder: Path, path: Path) -> None:
+def save(folder: Path, path: Path, length: int | None = None) -> None:
     """Write what `opened` reads of a folder into another, byte for byte, so that transformers reads it there too.
 
     Each file appears whole or not at all, those of the vocabulary last.
@@ -61,6 +69,7 @@ def save(folder: Path, path: Path) -> None:
     Args:
       folder: that is read.
       path: that is written, made if there is none.
+      length: of texts in tokens, which tokenizer_config.json shall say; None leaves what it says.
 
     Raises:
       InputError: a file cannot be read or written, or is larger than such files are.
@@ -68,6 +77,11 @@ def save(folder: Path, path: Path) -> None:
     contents = {name: files.read(Path(folder) / name, MOST) for name in NAMES if (Path(folder) / name).exists()}
     if not contents.keys() & VOCABULARIES:
         raise InputError(f"{folder} has none of {', '.join(VOCABULARIES)}; it is no tokenizer's folder")
+    if length is not None:
+        said = files.json_object(Path(folder) / settings.CONFIG, MOST) if settings.CONFIG in contents else {}
+        if said.get("model_max_length") != length:
+            changed = json.dumps({**said, "model_max_length": length}, indent=2).encode()
+            contents = {settings.CONFIG: changed, **{n: c for n, c in contents.items() if n != settings.CONFIG}}
     for name, content in contents.items():
         files.write(Path(path) / name, methodcaller("write", content))
 
