@@ -8,8 +8,7 @@
 PATH and the CLIP as of unclip_decoder_folder, which is trained first; the run holds both. 1.2 billion parameters,
 batch 4096, 600k updates, weight decay 0.06. Of two draws of the prior the nearer to the text stays. Pictures are of
 64x64 pixels; unclip_256_folder and unclip_1024_folder enlarge them. The paper reports an FID on COCO of 10.39 for all
-four. Not trained with this code: it was run with small networks and pictures. Adam's second decay is 0.999, the
-paper's 0.96.
+four. Not trained with this code: it was run with small networks and pictures.
 """
 
 from diffusion_jax.methods.text_to_image import unclip

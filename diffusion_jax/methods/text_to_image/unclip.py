@@ -38,7 +38,7 @@ from diffusion_jax.models.unets.adm import ADMUNet
 from diffusion_jax.models.unets.of_embeddings import OfEmbeddings
 from diffusion_jax.models.unets.super_resolution import SuperResolution
 from diffusion_jax.training.experiment import Experiment, SampleRequest
-from diffusion_jax.training.optimizers import adamw, with_weight_decay
+from diffusion_jax.training.optimizers import adamw_of_betas, with_betas, with_epsilon, with_weight_decay
 
 UNTOLD = {TEXT: 0.0, TOKENS: 0.0, MASK: False}  # what stands for no text
 SIGMA = 0.6  # pixels, of the blur
@@ -64,6 +64,7 @@ def config_decoder() -> Config:
 def config_prior() -> Config:
     """The paper's values of the prior (table 3), and those of a decoder's run."""
     config = with_weight_decay(pixels.with_shape(with_dir(base_config()), (256, 256, 3)), 0.06)
+    config = with_epsilon(with_betas(config, (0.9, 0.96)), 1e-6)
     config.data.threads = 32
     config.clip = readers.values_of("CLIP", 77)
     config.prior = Config(
@@ -187,7 +188,7 @@ def prior(config: ConfigDict) -> Experiment:
         return {ENCODER: encoder, SCALING: unclip_parts.statistics(clip, encoder, images), DECODER: found}
 
     pipeline = unclip_parts.prior_pipeline(clip, hold, section.draws, after, "image")
-    return staged.compose(config, pipeline, method._replace(optimizer=adamw))
+    return staged.compose(config, pipeline, method._replace(optimizer=adamw_of_betas))
 
 
 # ---- Networks that enlarge.
