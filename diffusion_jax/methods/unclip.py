@@ -83,7 +83,7 @@ def config_prior() -> Config:
     )
     config.decoder = config_decoder().model
     config.decoder.run = values.text("", "work directory of the decoder (configs/unclip_decoder.py)")
-    config.decoder.guidance = values.number(1.5, "guidance of its chain; 1 is as learned", -1000, 1000)
+    config.decoder.guidance = values.number(1.25, "guidance of its chain; 1 is as learned", -1000, 1000)
     config.decoder.steps = values.count(25, "steps of its chain", 100_000)
     upper = super_resolution.config_mnist()
     config.low = upper.low
@@ -100,10 +100,6 @@ def config_prior() -> Config:
     config.train.decay_steps = 4900
     config.train.ema_decay = 0.995
     return config
-
-
-def _says_x0(schedule, time):
-    return parameterizations.x0(time)
 
 
 # ---- What CLIP says.
@@ -148,7 +144,7 @@ def decoder_method(
     data: Data, network: Network, withheld: float = 0.1, withheld_text: float = 0.5, usual: float = 1.0
 ) -> Method:
     """Diffusion of pictures of the size `data.shape`, told two embeddings (`unclip_parts.told_apart`)."""
-    plain = continuous.model_of(data, network, SCHEDULE, _says_x0, CLIPPED)
+    plain = continuous.model_of(data, network, SCHEDULE, unclip_parts.says_x0, CLIPPED)
     return unclip_parts.told_apart(plain, UNTOLD, withheld, withheld_text, usual)
 
 
@@ -208,7 +204,9 @@ def prior_pipeline(config: ConfigDict) -> tuple[Pipeline, Method]:
 
     network = PriorTransformer(LENGTH, config.prior.features, config.prior.layers, config.prior.heads)
     data = images._replace(sample_condition=conditions.prompts(captions.WORDS.encode, captions.ALL))
-    method = unclip_parts.prior(data, own, network, config.prior.withheld, config.prior.guidance)
+    # As small a network that says x0 loses much of an embedding even where there is hardly any noise.
+    says = parameterizations.v
+    method = unclip_parts.prior(data, own, network, config.prior.withheld, config.prior.guidance, says)
     hold = _held_of(config, own, images, small, large)
     return unclip_parts.prior_pipeline(own, hold, config.prior.draws, after, "image"), method
 

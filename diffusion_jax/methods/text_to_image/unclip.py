@@ -165,7 +165,7 @@ def prior(config: ConfigDict) -> Experiment:
     length = reader.tokenizer.length
     network = PriorTransformer(length, section.features, section.layers, section.heads, dtype)
     data = images._replace(sample_condition=conditions.prompts(reader.tokenizer.encode, [""]))
-    method = unclip_parts.prior(data, clip, network, section.withheld, section.guidance)
+    method = unclip_parts.prior(data, clip, network, section.withheld, section.guidance, unclip_parts.says_x0)
     shape = (*config.decoder.low, config.data.shape[-1])
     table = ConfigDict({"timesteps": config.decoder.timesteps})
     plain = decoder_method(config.decoder, table, images._replace(shape=shape))

@@ -4,7 +4,7 @@ A prior makes the embedding of a picture from a text, a decoder the picture from
 says, which their runs hold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,9 +14,11 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.core import resizing
 from diffusion_jax.core.arrays import expand
-from diffusion_jax.core.protocols import Hold, Network, SampleCondition, Tree
+from diffusion_jax.core.protocols import Hold, Network, OfTime, SampleCondition, Tree
 from diffusion_jax.data import conditions
 from diffusion_jax.diffusion import guidance, losses, parameterizations, schedules, stages
+from diffusion_jax.diffusion.parameterizations import Parameterization
+from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.stages import Shape, Stage
 from diffusion_jax.diffusion.unclip import IMAGE, TEXT
 from diffusion_jax.methods import continuous, guided, staged
@@ -29,6 +31,11 @@ from diffusion_jax.training.experiment import Experiment
 # Names of stages, and of what runs hold.
 ENCODER, PRIOR, SCALING, DECODER = "clip", "prior", "scaling", "decoder"
 LOOKED_AT = 1024  # pictures by whose embeddings the prior's are standardised
+
+
+def says_x0(schedule: Schedule, time: OfTime) -> Parameterization:
+    """The prediction of networks that say the data itself."""
+    return parameterizations.x0(time)
 
 
 # ---- The decoder.
@@ -130,8 +137,15 @@ def _pictures_or_texts(images: Data, clip: Clip, split: str) -> SampleCondition:
 # ---- The prior, and everything after it.
 
 
-def prior(data: Data, clip: Clip, network: Network, withheld: float, usual: float) -> Method:
-    """Diffusion of standardised embeddings; the network says x0. Of withheld texts all entries are 0.
+def prior(
+    data: Data,
+    clip: Clip,
+    network: Network,
+    withheld: float,
+    usual: float,
+    prediction: Callable[[Schedule, OfTime], Parameterization],
+) -> Method:
+    """Diffusion of standardised embeddings. Of withheld texts all entries are 0.
 
     Args:
       data: pictures and texts.
@@ -139,11 +153,9 @@ def prior(data: Data, clip: Clip, network: Network, withheld: float, usual: floa
       network: told "text_embedding", "tokens" and "token_mask".
       withheld: share of the examples that are not told their text.
       usual: the scale of guidance where none is asked for; 1 is as learned.
+      prediction: `(schedule, time) -> Parameterization`, what the network says.
     """
-    embeddings = data._replace(shape=(clip.size,))
-    plain = continuous.model_of(
-        embeddings, network, schedules.cosine(), lambda schedule, time: parameterizations.x0(time)
-    )
+    plain = continuous.model_of(data._replace(shape=(clip.size,)), network, schedules.cosine(), prediction)
     return guided.classifier_free(plain, guidance.replacing(**{TEXT: 0.0, TOKENS: 0.0, MASK: False}), withheld, usual)
 
 
