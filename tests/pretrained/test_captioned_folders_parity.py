@@ -98,10 +98,13 @@ def test_clip_says_embeddings_of_texts_and_pictures(root):
     assert np.isnan(clip.seen(params, jnp.full((1, 16, 16, 3), jnp.nan))).all()  # as a decoder is told of none
 
 
+def of_t5(root):
+    return [f"--config.text.folder={root / 't5'}", *given("length=12 heads=4", "text.")]
+
+
 def test_imagen_is_trained_and_draws_by_a_prompt(root):
-    of_t5 = [f"--config.text.folder={root / 't5'}", *given("length=12 heads=4", "text.")]
     base = trained(
-        root, "imagen_base_folder", *of_t5, "--config.data.shape=(16,16,3)", *given(NETWORK, "model."),
+        root, "imagen_base_folder", *of_t5(root), "--config.data.shape=(16,16,3)", *given(NETWORK, "model."),
         "--config.train.warmup_steps=0", "--config.train.learning_rate=0.01", "--config.train.ema_decay=0",
     )  # fmt: skip
     pictures, told = drawn(base, "--prompt", *TEXTS)
@@ -110,12 +113,16 @@ def test_imagen_is_trained_and_draws_by_a_prompt(root):
     (other, same), _ = drawn(base, "--prompt", TEXTS[1], TEXTS[1])
     np.testing.assert_array_equal(same, pictures[1])
     assert (other != pictures[0]).any()
+
+
+@pytest.mark.rare  # tests/methods/test_imagen.py has a small one of the same parts
+def test_what_enlarges_is_trained_on_parts_and_draws_whole_pictures(root):
     upper = trained(
-        root, "imagen_1024_folder", *of_t5, *given("data.shape=(32,32,3) low.size=(8,8) data.part=(16,16)"),
+        root, "imagen_1024_folder", *of_t5(root), *given("data.shape=(32,32,3) low.size=(8,8) data.part=(16,16)"),
         *given(NETWORK.replace("blocks=1", "blocks=(1,1)"), "model."),
     )  # fmt: skip
     pictures, told = drawn(upper, "--condition=noise_level=0,0.5")
-    assert pictures.shape == (2, 32, 32, 3)  # trained on parts, it draws whole ones
+    assert pictures.shape == (2, 32, 32, 3)
     assert told["low_res"].shape == (2, 8, 8, 3)
 
 
