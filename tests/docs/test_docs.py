@@ -154,6 +154,7 @@ def steered(tmp_path_factory, compiled_quickly):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.rare
 def test_the_steering_page_runs_and_draws_its_pictures(steered):
     names, folder = steered
     for images in (names["digits"], names["drawn"]):
@@ -167,6 +168,7 @@ def test_the_steering_page_runs_and_draws_its_pictures(steered):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.rare
 def test_its_scales_differ_and_its_known_pixels_stay(steered):
     def tiles(name, columns):
         """The images of a picture, [rows, columns, 8, 8]: 8x8, enlarged by 6, 2 pixels of white around."""
@@ -186,6 +188,7 @@ def test_its_scales_differ_and_its_known_pixels_stay(steered):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.rare
 def test_its_figures_come_from_a_command(steered, capsys, monkeypatch):
     monkeypatch.setattr(steering, "STARTS", (0.5,))
     monkeypatch.setattr(steering, "ITERATIONS", (1,))

@@ -131,7 +131,8 @@ def test_what_is_refused(runs, tmp_path):
     assert not (runs / "refused").exists()
 
 
-def test_the_table_of_a_run(runs, tmp_path, capsys):
+def test_the_table_of_a_run(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(captioned_quality, "LEVELS", (0.1,))
     captioned_quality.main([f"--workdir={runs}/prior", "--each=2", f"--json={tmp_path}/rows.json"])
     said = capsys.readouterr().out
     rows = json.loads((tmp_path / "rows.json").read_text())

@@ -208,7 +208,7 @@ def test_gradients_in_a_loop_are_convolutions_in_the_fast_layout():
 @pytest.mark.exhaustive
 def test_a_backward_pass_keeps_no_tiles(monkeypatch):
     """Tiles take four times the memory of their image; kept from the forward pass, those of all layers at once."""
-    layers = 6
+    layers = 3
     x, kernels = drawn((2, 32, 32, 128), (layers, 3, 3, 128, 128), dtype=np.float32)
 
     def loss(kernels):
