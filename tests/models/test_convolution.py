@@ -228,6 +228,33 @@ def test_a_backward_pass_keeps_no_tiles(monkeypatch):
     jax.clear_caches()
 
 
+@pytest.mark.parametrize(
+    ("stride", "padding", "size", "channels", "products"),
+    [
+        (1, SAME, (2, 6, 7), (32, 40), 9),
+        (1, DOWN, (1, 5, 4), (32, 40), 9),
+        (2, DOWN, (2, 6, 8), (32, 40), 9),
+        (1, SAME, (1, 64, 64), (128, 128), 4),  # Winograd's, of many pixels
+    ],
+)
+def test_of_bfloat16_it_is_rounded_once(stride, padding, size, channels, products):
+    """On CPUs by products that add up in float32; other devices have XLA's convolution."""
+    x, kernel = (jnp.asarray(array, jnp.bfloat16) for array in drawn((*size, channels[0]), (3, 3, *channels)))
+
+    def by(convolve):
+        return lambda x, kernel: convolve(x, kernel, stride, padding)
+
+    ours = by(conv3x3)
+    exact = np.asarray(by(theirs)(*(array.astype(jnp.float32) for array in (x, kernel))))
+    found = np.asarray(jax.jit(ours)(x, kernel), np.float32)
+    half = 2.0 ** (np.floor(np.log2(np.abs(exact) + 1e-9)) - 8)  # of the spacing of bfloat16
+    assert (np.abs(found - exact) <= half + 1e-4).all()
+    assert lowered(ours, x, kernel, platform="cpu").count("stablehlo.dot_general") == products
+    assert "dot_general" not in lowered(ours, x, kernel, platform="tpu")
+    changes = (jax.grad(lambda x, f=f: f(x, kernel).astype(jnp.float32).sum())(x) for f in (ours, by(theirs)))
+    np.testing.assert_allclose(*(np.float32(change) for change in changes), rtol=2**-5, atol=2**-3)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_layers_are_those_of_flax(dtype):
     """The same parameters, by name and shape, and the same results."""

@@ -18,7 +18,7 @@ from diffusion_jax.core import rng
 from diffusion_jax.core.arrays import on_channels
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Activation, Attend, Convolve, EncodeTime, OfImages, TellBlock
-from diffusion_jax.models.ops import convolution
+from diffusion_jax.models.ops import convolution, products
 from diffusion_jax.models.ops.attention import by_xla, multi_head
 from diffusion_jax.models.ops.convolution import SAME, Padding
 
@@ -92,6 +92,8 @@ class Dense(nn.Dense):
 
     Of several axes XLA copies both sides of the kernel's gradient into another order on a CPU.
     """
+
+    dot_general: Any = products.dot_general
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], self.features)

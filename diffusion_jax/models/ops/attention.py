@@ -4,9 +4,11 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from diffusion_jax.core.errors import InputError
 from diffusion_jax.core.protocols import Attend
+from diffusion_jax.models.ops import products
 
 MANY = 2**20  # weights of one head
 
@@ -62,13 +64,13 @@ def _change(arrays, changes):
     p = _weights(query, key)
     o = _read(p, value)
     moved = p * (_products(query_change, key) + _products(query, key_change))
-    return o, _read(p, value_change) + _read(moved, value) - (moved.sum(-1, keepdims=True) * o).astype(o.dtype)
+    change = _linear(p, value_change) + _linear(moved, value)
+    return o, change - (moved.sum(-1, keepdims=True) * o).astype(o.dtype)
 
 
 def _products(query, key):
     wide = jnp.promote_types(query.dtype, jnp.float32)
-    products = jnp.einsum("...nd,...ld->...nl", query, key, preferred_element_type=wide)
-    return products / math.sqrt(query.shape[-1])
+    return jnp.einsum("...nd,...ld->...nl", query, key, preferred_element_type=wide) / math.sqrt(query.shape[-1])
 
 
 def _weights(query, key):
@@ -76,7 +78,13 @@ def _weights(query, key):
 
 
 def _read(p, value):
-    return jnp.einsum("...nl,...ld->...nd", p.astype(value.dtype), value)
+    return _linear(p, value, products.dot_general)
+
+
+def _linear(p, value, dot_general=lax.dot_general):
+    """p v, [..., N, L] and [..., L, d] -> [..., N, d]."""
+    leading = tuple(range(p.ndim - 2))
+    return dot_general(p.astype(value.dtype), value, (((p.ndim - 1,), (p.ndim - 2,)), (leading, leading)))
 
 
 def biased(bias: jax.Array, scale: float | None = None) -> Attend:
@@ -89,9 +97,9 @@ def biased(bias: jax.Array, scale: float | None = None) -> Attend:
 
     def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
         wide = jnp.promote_types(query.dtype, jnp.float32)
-        products = jnp.einsum("bnhd,blhd->bhnl", query, key, preferred_element_type=wide)
-        weights = jax.nn.softmax(products * (query.shape[-1] ** -0.5 if scale is None else scale) + bias)
-        return jnp.einsum("bhnl,blhd->bnhd", weights.astype(value.dtype), value)
+        logits = jnp.einsum("bnhd,blhd->bhnl", query, key, preferred_element_type=wide)
+        weights = jax.nn.softmax(logits * (query.shape[-1] ** -0.5 if scale is None else scale) + bias)
+        return _read(weights, value.swapaxes(1, 2)).swapaxes(1, 2)
 
     return attend
 
@@ -104,9 +112,9 @@ def masked(mask: jax.Array) -> Attend:
 
     def attend(query, key, value):
         query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
-        products = _products(query, key)
-        added = jnp.where(mask[:, None, None, :], 0.0, -1e4).astype(products.dtype)
-        return _read(jax.nn.softmax(products + added), value).swapaxes(1, 2)
+        logits = _products(query, key)
+        added = jnp.where(mask[:, None, None, :], 0.0, -1e4).astype(logits.dtype)
+        return _read(jax.nn.softmax(logits + added), value).swapaxes(1, 2)
 
     return attend
 

@@ -12,7 +12,8 @@ primitive becomes depends on the device that it is compiled for. GPUs and TPUs: 
 transposes that JAX gives it. CPUs, where XLA leaves that slow (docs/measured/performance.md): Winograd's filtering
 (`winograd`), where it pays; else a convolution in the one layout that XLA hands to a fast library. It changes
 others to that layout by itself, but not inside a loop, where a gradient takes ten to two hundred times as long. What
-has few channels is a matrix product and nine shifts, and so is the input gradient of few pixels or of a stride.
+has few channels is a matrix product and nine shifts, and so is the input gradient of few pixels or of a stride. That
+of bfloat16 is filtered in float32 where there are many pixels, and else it is nine matrix products.
 
 An image that was enlarged repeats itself, and so its convolution has a name, `enlarged_conv3x3`: on CPUs it takes a
 quarter of the multiplications.
@@ -36,6 +37,9 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 EXACT = (jnp.float32, jnp.float64)  # what may be added before it is multiplied
 CHANNELS = TILES = 128  # Winograd's filtering pays from so many of each on,
 PIXELS = 64  # and that of an enlarged image from so many pixels on, before
+# Of bfloat16: filtering pays from so many pixels on; nine products from so many channels on, or from fewer where the
+# result has at most so many numbers.
+MANY, WIDE, FEWEST, SUMS = 4096, 256, 32, 2**20
 NARROW = 8  # a product and shifts pay for at most so many channels of the result
 
 
@@ -79,9 +83,13 @@ def enlarged_conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def plain(x, kernel):
         return conv3x3(enlarged(x), kernel)
 
-    if x.dtype not in EXACT or x.size // x.shape[3] < PIXELS:
+    def filtered(x, kernel):
+        exact = jnp.promote_types(x.dtype, jnp.float32)
+        return winograd.enlarged_convolution(x.astype(exact), kernel.astype(exact)).astype(x.dtype)
+
+    if x.size // x.shape[3] < PIXELS:
         return plain(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=winograd.enlarged_convolution, default=plain)
+    return lax.platform_dependent(x, kernel, cpu=filtered, default=plain)
 
 
 class _Window(NamedTuple):
@@ -144,12 +152,39 @@ def _few(result, given) -> bool:
 
 def _cpu_convolution(x, kernel, window):
     result = _result(x, kernel, window)
+    if x.dtype == jnp.bfloat16:
+        return _of_bfloat16(x, kernel, result, window)
     if _pays(x, result, window):
         return winograd.convolution(x, kernel)
     if window.stride == 1 and _few(result, x):  # which then is the input gradient of another convolution
         mirrored = tuple((2 - before, 2 - after) for before, after in window.padding)
         return _by_shifts(x, _turned(kernel), _Window(1, mirrored, result.shape[1:3]))
     return _xla_convolution(x, kernel, window)
+
+
+def _of_bfloat16(x, kernel, result, window):
+    """In the ways that add up in float32 and round once, where they pay (`products.dot_general`)."""
+    exact, channels = x.astype(jnp.float32), min(x.shape[3], result.shape[3])
+    if result.size // result.shape[3] >= MANY and _pays(exact, result, window):
+        return winograd.convolution(exact, kernel.astype(jnp.float32)).astype(x.dtype)
+    if channels >= (FEWEST if result.size <= SUMS else WIDE):
+        return _of_nine_products(x, kernel, result, window)
+    return _xla_convolution(x, kernel, window)
+
+
+def _of_nine_products(x, kernel, result, window):
+    """One for each pixel of the kernel: the sum of what nine shifted images give."""
+    batch, height, width = result.shape[:3]
+    padded = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
+
+    def given(row, column):
+        ends = (row + window.stride * (height - 1) + 1, column + window.stride * (width - 1) + 1)
+        step = (1, window.stride, window.stride, 1)
+        seen = lax.slice(padded, (0, row, column, 0), (batch, *ends, x.shape[3]), step).reshape(-1, x.shape[3])
+        return jnp.matmul(seen, kernel[row, column], preferred_element_type=jnp.float32)
+
+    total = sum(given(row, column) for row in range(3) for column in range(3))
+    return total.astype(x.dtype).reshape(result.shape)
 
 
 def _cpu_input_gradient(y, kernel, window):

@@ -1,4 +1,4 @@
-"""Convolutions that are one product of matrices, in their gradients too.
+"""Products of matrices, and convolutions that are one product, in their gradients too.
 
 As `lax.conv_general_dilated` both are slow on CPUs inside a loop, such as that of `train.steps_per_call`: XLA has no
 library for their gradients there (docs/measured/performance.md).
@@ -10,6 +10,38 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
+
+def dot_general(
+    x: jax.Array, y: jax.Array, numbers: lax.DotDimensionNumbers, precision=None, preferred_element_type=None
+) -> jax.Array:
+    """`lax.dot_general`, as a part of `nn.Dense`; of bfloat16 added up in float32 on CPUs, and rounded once.
+
+    For such products XLA has the processor's own instructions there, and takes half of the time; for those whose
+    results are bfloat16 it has none (docs/measured/performance.md). Gradients are those of `lax.dot_general`.
+    """
+    plain = partial(
+        lax.dot_general,
+        dimension_numbers=numbers,
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    if x.dtype != jnp.bfloat16 or y.dtype != jnp.bfloat16 or preferred_element_type is not None:
+        return plain(x, y)
+    return lax.platform_dependent(x, y, cpu=partial(_rounded_once, numbers), default=plain)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _rounded_once(numbers, x, y):
+    return lax.dot_general(x, y, numbers, preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+@_rounded_once.defjvp
+def _change(numbers, arrays, changes):
+    (x, y), (x_change, y_change) = arrays, changes
+    change = lax.dot_general(x_change, y, numbers) + lax.dot_general(x, y_change, numbers)
+    return _rounded_once(numbers, x, y), change
 
 
 def of_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -39,7 +71,7 @@ def of_places(x: jax.Array, kernel: jax.Array, places: Sequence[tuple[int, int]]
     than CPUs take a convolution whose window is all around them: their memory does not hold each pixel P times.
     """
     cpu, others = (partial(way, places=places) for way in (of_shifts, of_window))
-    return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=others)
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=others)
 
 
 def of_shifts(x: jax.Array, kernel: jax.Array, places: Sequence[tuple[int, int]]) -> jax.Array:
@@ -102,4 +134,4 @@ def of_window(x: jax.Array, kernel: jax.Array, places: Sequence[tuple[int, int]]
     window = jnp.zeros((last[0] - first[0] + 1, last[1] - first[1] + 1, *kernel.shape[1:]), kernel.dtype)
     window = window.at[rows - first[0], columns - first[1]].set(kernel)
     padding = [(-a, b) for a, b in zip(first, last, strict=True)]  # below 0 where the window is wholly before
-    return jax.lax.conv_general_dilated(x, window, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(x, window, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
