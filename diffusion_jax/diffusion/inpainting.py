@@ -19,7 +19,7 @@ from diffusion_jax.core.protocols import Denoiser, Run, Tree
 from diffusion_jax.diffusion import processes
 from diffusion_jax.diffusion.processes import Process
 from diffusion_jax.diffusion.samplers import Sampler
-from diffusion_jax.diffusion.samplers.core import as_before, rounded
+from diffusion_jax.diffusion.samplers.core import alone, as_before, rounded
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.timesteps import check_grid
 
@@ -36,7 +36,8 @@ def replacement(process: Process, known: Tree, mask: Tree) -> Run:
       mask: known where it is above 0.5; broadcasts to `known`.
 
     Raises:
-      InputError: for a mask that does not broadcast. The run: for data of another shape than `known`.
+      InputError: for a mask that does not broadcast. The run: for data of another shape than `known`, and for a
+        sampler that keeps more than the data and has no `put`.
     """
     return _run(known, mask, partial(_anew, process), _once, _nothing)
 
@@ -167,6 +168,10 @@ def _run(
         return jax.tree.map(lambda m, k, x: jnp.where(m, k.astype(x.dtype), x), mask, held, x)
 
     def run(sampler: Sampler, times, denoise: Denoiser, x, keys):
+        if sampler.put is alone and sampler.init(x) is not x:
+            raise InputError(
+                "this sampler keeps more than the data and does not say how that is exchanged: Sampler.put"
+            )
         drawn, given = jax.tree.map(jnp.shape, x), jax.tree.map(jnp.shape, known)
         if drawn != given:
             raise InputError(f"what is known must have the shape of the data that is drawn, {drawn}, not {given}")

@@ -369,6 +369,7 @@ def test_it_takes_the_place_of_solve():
         lambda: walk(inpainting.repaint(SCHEDULE, KNOWN, MASK, jump=6)),
         lambda: walk(inpainting.repaint(SCHEDULE, KNOWN[:2], MASK, 1, 1)),
         lambda: walk(inpainting.repaint(SCHEDULE, KNOWN, MASK, 1, 1), dpmpp_2m(SCHEDULE)),
+        lambda: walk(inpainting.clean(KNOWN, MASK), dpmpp_2m(SCHEDULE)._replace(put=samplers.core.alone)),
         lambda: walk(inpainting.repaint(SCHEDULE, KNOWN, MASK, 1, 1), times=np.array([0.1, 0.5])),
     ],
 )
