@@ -31,12 +31,15 @@ def test_it_is_the_exact_product_rounded_once():
     assert (np.abs(np.asarray(one_by_one, np.float64) - exact) > 0.5 * spacing + 1e-5).any()
 
 
-def test_the_program_of_a_cpu_has_a_product_with_float32_results():
+@pytest.mark.parametrize(("platform", "result"), [("cpu", "f32"), ("tpu", "bf16"), ("cuda", "bf16")])
+def test_the_program_of_a_cpu_has_a_product_with_float32_results(platform, result):
+    """And others have the one that JAX gives them."""
     x, y = drawn()
-    program = jax.jit(lambda x, y: products.dot_general(x, y, NUMBERS)).lower(x, y).as_text()
+    traced = jax.jit(lambda x, y: products.dot_general(x, y, NUMBERS)).trace(x, y)
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
     (line,) = (line for line in program.splitlines() if "dot_general" in line)
     assert "tensor<3x5x64xbf16>" in line
-    assert line.endswith("tensor<3x5x7xf32>")
+    assert line.endswith(f"tensor<3x5x7x{result}>")
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
