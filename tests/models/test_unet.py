@@ -188,7 +188,9 @@ def test_bfloat16_computes_where_it_should_and_stays_close(params, batch, evalua
     assert convolutions[-1] == {"float32"}
     products = [dtypes for name, dtypes in used if name == "dot_general"]
     assert products[:2] == [{"float32"}] * 2  # the time embedding
-    assert products[2:] == [{"bfloat16"}] * (len(products) - 2)
+    enlarging = 3 * (len(TINY["multipliers"]) - 1)  # which CPUs filter in float32
+    assert products[2:].count({"bfloat16"}) == len(products) - 2 - enlarging
+    assert products[2:].count({"float32"}) == enlarging
     statistics = {"exp", "rsqrt", "sqrt", "reduce_sum", "reduce_max"}  # of the softmax and of normalisation
     assert all(dtypes == {"float32"} for name, dtypes in used if name in statistics)
 

@@ -11,10 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 
 def dot_general(
-    x: jax.Array, y: jax.Array, numbers: lax.DotDimensionNumbers, precision=None, preferred_element_type=None
+    x: jax.Array,
+    y: jax.Array,
+    numbers: lax.DotDimensionNumbers,
+    precision: lax.PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
 ) -> jax.Array:
     """`lax.dot_general`, as a part of `nn.Dense`; of bfloat16 added up in float32 on CPUs, and rounded once.
 
