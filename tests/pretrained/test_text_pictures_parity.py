@@ -538,6 +538,6 @@ def test_the_pages_python_and_its_commands(stable, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts.txt").write_text("a cat\n")
     commands = re.findall(r"^python -m diffusion_jax.sample (.*)$", page, re.MULTILINE)
-    assert len(commands) == 10
+    assert len(commands) == 12
     for command in commands:
         assert run(*shlex.split(command)) == 2  # no such folder: every option was known
