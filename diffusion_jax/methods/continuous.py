@@ -64,6 +64,11 @@ def model_of(
 build = composed(method)
 
 
+def says_x0(schedule: Schedule, time: OfTime) -> Parameterization:
+    """The prediction of networks that say the data: small ones know less of noise than it has entries."""
+    return parameterizations.x0(time)
+
+
 def chains(schedule: Schedule, transforms: Sequence[Transform] = ()) -> dict[str, MakeChain]:
     """Ways down a schedule that is known at every t, on even grids."""
 

@@ -10,11 +10,9 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.config import values
 from diffusion_jax.config.values import Config
-from diffusion_jax.core.protocols import Network, OfTime, Source, Transform
+from diffusion_jax.core.protocols import Network, Source, Transform
 from diffusion_jax.data import captions, conditions, images
-from diffusion_jax.diffusion import guidance, parameterizations, schedules
-from diffusion_jax.diffusion.parameterizations import Parameterization
-from diffusion_jax.diffusion.schedules import Schedule
+from diffusion_jax.diffusion import guidance, schedules
 from diffusion_jax.methods import captioned, continuous, guided, pixels, texts
 from diffusion_jax.methods.compose import Data, Method, with_dir
 from diffusion_jax.models.blocks.conditioning import MeanTokensEmbedding
@@ -81,12 +79,7 @@ def reading(config: Any) -> ToldTexts:
 
 def plain(data: Data, network: Network, threshold: float) -> Method:
     """A base that learns x0, without guidance; `threshold` is the largest of dynamic thresholding."""
-    return continuous.model_of(data, network, SCHEDULE, says_x0, (thresholding(threshold),))
-
-
-def says_x0(schedule: Schedule, time: OfTime) -> Parameterization:
-    """The prediction of small networks, which know less of noise than it has entries."""
-    return parameterizations.x0(time)
+    return continuous.model_of(data, network, SCHEDULE, continuous.says_x0, (thresholding(threshold),))
 
 
 def thresholding(largest: float) -> Transform:

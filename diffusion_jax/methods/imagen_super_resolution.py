@@ -87,7 +87,7 @@ def method(
       threshold: the largest of dynamic thresholding; 1 clips.
     """
     plain = continuous.model_of(
-        data, SuperResolution(network), SCHEDULE, imagen.says_x0, (imagen.thresholding(threshold),)
+        data, SuperResolution(network), SCHEDULE, continuous.says_x0, (imagen.thresholding(threshold),)
     )
     noisy = super_resolution.augmented(plain, cascades.telling(AUGMENT))
     return guided.classifier_free(noisy, WITHHELD, withheld, usual)

@@ -160,4 +160,4 @@ def mnist(config: ConfigDict, images: Data) -> Method:
     """`method` of the values of `config_mnist`. The network says x0: most pixels are black or white."""
     side = config.model.patch
     network = pixels.unet(config, outputs=side**2, embed={LEVEL: NumberEmbedding(1000)})
-    return method(images, OfPatches(network, side), prediction=lambda schedule, time: parameterizations.x0(time))
+    return method(images, OfPatches(network, side), prediction=continuous.says_x0)

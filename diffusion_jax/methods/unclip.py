@@ -144,7 +144,7 @@ def decoder_method(
     data: Data, network: Network, withheld: float = 0.1, withheld_text: float = 0.5, usual: float = 1.0
 ) -> Method:
     """Diffusion of pictures of the size `data.shape`, told two embeddings (`unclip_parts.told_apart`)."""
-    plain = continuous.model_of(data, network, SCHEDULE, unclip_parts.says_x0, CLIPPED)
+    plain = continuous.model_of(data, network, SCHEDULE, continuous.says_x0, CLIPPED)
     return unclip_parts.told_apart(plain, UNTOLD, withheld, withheld_text, usual)
 
 

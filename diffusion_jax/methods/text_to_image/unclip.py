@@ -23,7 +23,7 @@ from diffusion_jax.data.sources import Mapped
 from diffusion_jax.diffusion import cascades, schedules, stages
 from diffusion_jax.diffusion.cascades import LOW
 from diffusion_jax.diffusion.unclip import IMAGE, TEXT
-from diffusion_jax.methods import captioned, ddpm, guided, pixels, staged, unclip
+from diffusion_jax.methods import captioned, continuous, ddpm, guided, pixels, staged, unclip
 from diffusion_jax.methods.autoencoders.compose import first_rows
 from diffusion_jax.methods.compose import Data, Method, base_config, compose, with_dir
 from diffusion_jax.methods.super_resolution import augmented
@@ -165,7 +165,7 @@ def prior(config: ConfigDict) -> Experiment:
     length = reader.tokenizer.length
     network = PriorTransformer(length, section.features, section.layers, section.heads, dtype)
     data = images._replace(sample_condition=conditions.prompts(reader.tokenizer.encode, [""]))
-    method = unclip_parts.prior(data, clip, network, section.withheld, section.guidance, unclip_parts.says_x0)
+    method = unclip_parts.prior(data, clip, network, section.withheld, section.guidance, continuous.says_x0)
     shape = (*config.decoder.low, config.data.shape[-1])
     table = ConfigDict({"timesteps": config.decoder.timesteps})
     plain = decoder_method(config.decoder, table, images._replace(shape=shape))

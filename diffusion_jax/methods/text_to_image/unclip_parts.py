@@ -16,7 +16,7 @@ from diffusion_jax.core import resizing
 from diffusion_jax.core.arrays import expand
 from diffusion_jax.core.protocols import Hold, Network, OfTime, SampleCondition, Tree
 from diffusion_jax.data import conditions
-from diffusion_jax.diffusion import guidance, losses, parameterizations, schedules, stages
+from diffusion_jax.diffusion import guidance, losses, schedules, stages
 from diffusion_jax.diffusion.parameterizations import Parameterization
 from diffusion_jax.diffusion.schedules import Schedule
 from diffusion_jax.diffusion.stages import Shape, Stage
@@ -31,11 +31,6 @@ from diffusion_jax.training.experiment import Experiment
 # Names of stages, and of what runs hold.
 ENCODER, PRIOR, SCALING, DECODER = "clip", "prior", "scaling", "decoder"
 LOOKED_AT = 1024  # pictures by whose embeddings the prior's are standardised
-
-
-def says_x0(schedule: Schedule, time: OfTime) -> Parameterization:
-    """The prediction of networks that say the data itself."""
-    return parameterizations.x0(time)
 
 
 # ---- The decoder.
