@@ -170,18 +170,7 @@ def released(options: argparse.Namespace) -> Drawable:
         _leave_out(
             "of diffusers' folders",
             options,
-            *(
-                "variant",
-                "lora",
-                "clip_skip",
-                "controlnet",
-                "first_stage",
-                "tile",
-                "size",
-                "stage",
-                "upscaler",
-                "refiner",
-            ),
+            *(name for name in OF_PUBLISHED if name not in ("dtype", "flags")),
         )
         return published.openai(options.pretrained, options.flags, more, dtype)
     if Path(options.pretrained).suffix in files.TORCH:

@@ -42,7 +42,8 @@ def given(options: argparse.Namespace) -> dict[str, np.ndarray]:
     """
     found = resolve.labels(options.label) | prompts.given(options) | shown.given(options)
     for text in options.condition or ():
-        read = _array(text) if _is_named(text) else resolve.numbers(text) or numpy_files.arrays(text)
+        named = _named(text)
+        read = _array(*named) if named else resolve.numbers(text) or numpy_files.arrays(text)
         if twice := sorted(found.keys() & read.keys()):
             raise InputError(f"--condition {text[:100]}: {twice[0]} is given already; give it once")
         found |= read
@@ -51,21 +52,23 @@ def given(options: argparse.Namespace) -> dict[str, np.ndarray]:
 
 def tag(texts: Sequence[str]) -> str:
     """What `--condition` is given, as a part of a folder's name."""
-    parts = (text.partition("=") for text in texts)
-    return "_".join(
-        f"{name}={Path(rest).stem}" if _is_named(text) else text if equals else Path(text).stem
-        for text, (name, equals, rest) in zip(texts, parts, strict=True)
-    )
+
+    def one(text):
+        if named := _named(text):
+            name, path = named
+            return f"{name}={Path(path).stem}"
+        return text if "=" in text else Path(text).stem
+
+    return "_".join(map(one, texts))
 
 
-def _is_named(text: str) -> bool:
-    """Whether it is NAME=FILE.npz, and not a file of such a name."""
-    name, equals, path = text.partition("=")
-    return bool(equals) and name.isidentifier() and Path(path).suffix == ".npz" and not Path(text).is_file()
-
-
-def _array(text: str) -> dict[str, np.ndarray]:
+def _named(text: str) -> tuple[str, str] | None:
+    """(NAME, FILE.npz) of NAME=FILE.npz; None for another text, and where a file has that name."""
     name, _, path = text.partition("=")
+    return (name, path) if name.isidentifier() and Path(path).suffix == ".npz" and not Path(text).is_file() else None
+
+
+def _array(name: str, path: str) -> dict[str, np.ndarray]:
     found = numpy_files.arrays(path)
     if name not in found and len(found) != 1:
         raise InputError(f"{path} has the arrays {', '.join(sorted(found))}; give a file with one, or with {name}")
