@@ -7,7 +7,8 @@ import pytest
 from flax import linen as nn
 
 from diffusion_jax.core.errors import InputError
-from diffusion_jax.models.unets.of_patches import OfPatches, gathered, spread
+from diffusion_jax.models.ops.patches import gathered, spread
+from diffusion_jax.models.unets.of_patches import OfPatches
 
 X = np.arange(2 * 4 * 6 * 3, dtype=np.float32).reshape(2, 4, 6, 3)
 

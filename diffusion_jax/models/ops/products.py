@@ -13,6 +13,8 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
+from diffusion_jax.models.ops import patches
+
 
 def dot_general(
     x: jax.Array,
@@ -51,12 +53,9 @@ def _change(numbers, arrays, changes):
 
 def of_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The convolution whose windows do not overlap: [N, H, W, C] with [P, P, C, K] -> [N, H / P, W / P, K]."""
-    batch, height, width, channels = x.shape
-    side = kernel.shape[0]
-    rows, columns = height // side, width // side
-    patches = x.reshape(batch, rows, side, columns, side, channels).swapaxes(2, 3)
-    product = patches.reshape(-1, side**2 * channels) @ kernel.reshape(-1, kernel.shape[-1])
-    return product.reshape(batch, rows, columns, -1)
+    blocks = patches.gathered(x, kernel.shape[0])
+    product = blocks.reshape(-1, blocks.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
+    return product.reshape(*blocks.shape[:3], -1)
 
 
 def of_neighbours(x: jax.Array, kernel: jax.Array) -> jax.Array:

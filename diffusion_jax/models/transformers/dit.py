@@ -18,6 +18,7 @@ from diffusion_jax.models.blocks.conditioning import check_names, conditions_of,
 from diffusion_jax.models.blocks.layers import Convolution, cosinusoid, dense, scaled_init
 from diffusion_jax.models.ops import products
 from diffusion_jax.models.ops.attention import by_xla
+from diffusion_jax.models.ops.patches import spread
 from diffusion_jax.models.transformers.transformer import TransformerBlock, closed, layer_norm, modulations
 
 SINUSOID = 256  # features in which the time is told, whatever the width of the network
@@ -150,8 +151,7 @@ class DiT(nn.Module):
         shift, scale = modulations(embedding, 2, self.features, jnp.float32, "output_modulation")
         h = layer_norm(h, jnp.float32) * (1 + scale) + shift
         h = dense(self.patch**2 * self.out_channels, jnp.float32, "output", closed)(h)
-        h = h.reshape(batch, rows, columns, self.patch, self.patch, self.out_channels)
-        return h.swapaxes(2, 3).reshape(batch, height, width, self.out_channels)
+        return spread(h.reshape(batch, rows, columns, -1), self.patch)
 
 
 S = functools.partial(DiT, features=384, layers=12, heads=6)
